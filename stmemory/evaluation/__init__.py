@@ -1,0 +1,61 @@
+"""Evaluation: J and F, the DAVIS protocol, the growth benchmark, reports, and rendered clips with exact truth.
+
+The core never imports this package; the command line does so inside the commands that need it.
+"""
+
+from stmemory.evaluation.clips import Clip, find_clips
+from stmemory.evaluation.davis import (
+    ClipResult,
+    Predictor,
+    SegmentedFrame,
+    Stream,
+    Summary,
+    evaluate,
+    evaluate_clip,
+    summarise,
+)
+from stmemory.evaluation.growth import GrowthReport, Slope, measure_growth, resident_bytes, slope_per_thousand
+from stmemory.evaluation.metrics import (
+    ObjectScores,
+    SequenceScores,
+    Statistics,
+    boundary_accuracy,
+    boundary_map,
+    boundary_radius,
+    region_similarity,
+    statistics,
+)
+from stmemory.evaluation.report import Circumstances, as_json, current_circumstances, markdown_table, write_json
+from stmemory.evaluation.scenes import render_scene
+
+__all__ = [
+    "Circumstances",
+    "Clip",
+    "ClipResult",
+    "GrowthReport",
+    "ObjectScores",
+    "Predictor",
+    "SegmentedFrame",
+    "SequenceScores",
+    "Slope",
+    "Statistics",
+    "Stream",
+    "Summary",
+    "as_json",
+    "boundary_accuracy",
+    "boundary_map",
+    "boundary_radius",
+    "current_circumstances",
+    "evaluate",
+    "evaluate_clip",
+    "find_clips",
+    "markdown_table",
+    "measure_growth",
+    "region_similarity",
+    "render_scene",
+    "resident_bytes",
+    "slope_per_thousand",
+    "statistics",
+    "summarise",
+    "write_json",
+]

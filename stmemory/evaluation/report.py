@@ -1,0 +1,200 @@
+"""Reports: the numbers of an evaluation beside what they were measured with.
+
+Owns the record of the circumstances and the two forms of a report, JSON and Markdown. Measures nothing.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from stmemory.evaluation.davis import ClipResult, Summary, summarise
+
+__all__ = ["Circumstances", "as_json", "current_circumstances", "markdown_table", "write_json"]
+
+
+@dataclass(frozen=True)
+class Circumstances:
+    """What a number was measured with; without it the number means little.
+
+    Attributes:
+        commit: the project's commit, with `-dirty` after it when files were changed; None outside a checkout.
+        stmemory: version of this library, "unknown" when it is not installed.
+        torch: version of torch.
+        numpy: version of numpy.
+        python: version of Python.
+        device: name of the device, as the system tells it.
+        threads: threads of torch on the CPU.
+        resolution: working short side in pixels; None for the frames' own size.
+        seed: of whatever was drawn; None when nothing was.
+    """
+
+    commit: str | None
+    stmemory: str
+    torch: str
+    numpy: str
+    python: str
+    device: str
+    threads: int
+    resolution: int | None
+    seed: int | None
+
+
+def current_circumstances(
+    *, device: str | torch.device = "cpu", resolution: int | None = None, seed: int | None = None
+) -> Circumstances:
+    """The circumstances of this process.
+
+    Args:
+        device: where the network runs.
+        resolution: working short side in pixels.
+        seed: of whatever was drawn.
+
+    >>> current_circumstances(resolution=480).resolution
+    480
+    """
+    return Circumstances(
+        commit=_commit(),
+        stmemory=_version("stmemory"),
+        torch=torch.__version__,
+        numpy=np.__version__,
+        python=platform.python_version(),
+        device=_device_name(torch.device(device)),
+        threads=torch.get_num_threads(),
+        resolution=resolution,
+        seed=seed,
+    )
+
+
+def as_json(
+    results: Sequence[ClipResult], circumstances: Circumstances, *, extra: Mapping[str, object] | None = None
+) -> str:
+    """A whole report as JSON text; values per frame included, NaN written as null.
+
+    Args:
+        results: one per clip.
+        circumstances: what they were measured with.
+        extra: further entries at the top, such as the predictor's options.
+
+    >>> json.loads(as_json([], current_circumstances()))["summary"]["clips"]
+    0
+    """
+    report = {
+        "circumstances": dataclasses.asdict(circumstances),
+        **(extra or {}),
+        "summary": dataclasses.asdict(summarise(results)),
+        "clips": [
+            dataclasses.asdict(result)
+            | {"region": result.region, "boundary": result.boundary, "frames_per_second": result.frames_per_second}
+            for result in results
+        ],
+    }
+    return json.dumps(_without_nan(report), indent=2, allow_nan=False) + "\n"
+
+
+def write_json(
+    path: str | Path,
+    results: Sequence[ClipResult],
+    circumstances: Circumstances,
+    *,
+    extra: Mapping[str, object] | None = None,
+) -> None:
+    """Write `as_json` to a file, making its folder.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_json(Path(folder) / "report.json", [], current_circumstances())
+    """
+    path = Path(path)
+    text = as_json(results, circumstances, extra=extra)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def markdown_table(results: Sequence[ClipResult], circumstances: Circumstances | None = None) -> str:
+    """A Markdown table with a line per clip, one with the means over all objects, and one with the circumstances.
+
+    >>> print(markdown_table([]).splitlines()[0])
+    | clip | objects | J&F | J | F | frames | frames/s |
+    """
+    lines = ["| clip | objects | J&F | J | F | frames | frames/s |", "|---|---:|---:|---:|---:|---:|---:|"]
+    for result in results:
+        mean = (result.region + result.boundary) / 2
+        scores = f"{_percent(mean)} | {_percent(result.region)} | {_percent(result.boundary)}"
+        speed = _decimal(result.frames_per_second)
+        lines.append(f"| {result.name} | {len(result.objects)} | {scores} | {result.frames} | {speed} |")
+    lines.append(_summary_line(summarise(results), sum(result.frames for result in results)))
+    if circumstances is not None:
+        size = "own size" if circumstances.resolution is None else f"short side {circumstances.resolution}"
+        lines += [
+            "",
+            f"{circumstances.device}, {circumstances.threads} threads, torch {circumstances.torch}, {size}, "
+            f"seed {circumstances.seed}, commit {circumstances.commit}.",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _summary_line(summary: Summary, frames: int) -> str:
+    scores = f"{_percent(summary.mean)} | {_percent(summary.region)} | {_percent(summary.boundary)}"
+    return f"| **all** | {summary.objects} | {scores} | {frames} | {_decimal(summary.frames_per_second)} |"
+
+
+def _percent(share: float) -> str:
+    return _decimal(100 * share)
+
+
+def _decimal(value: float) -> str:
+    return "-" if math.isnan(value) else f"{value:.1f}"
+
+
+def _without_nan(value: object) -> object:
+    """The value with NaN, which JSON lacks, as None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(entry) for entry in value]
+    return value
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _commit() -> str | None:
+    """The checkout's commit; None for an installed copy, even one that lies inside somebody else's checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip() or None
+
+
+def _device_name(device: torch.device) -> str:
+    """The GPU's name, or the processor's."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

@@ -1,0 +1,300 @@
+"""Pixels in: frames of any kind become float RGB tensors, and are fitted to the size that a network works at.
+
+Inside stmemory a frame is float32 `[3, H, W]`, RGB, in [0, 1]. Owns that conversion, its checks, and the way to the working
+size and back. Does not know how files are read (`images.py`, `video.py`), masks or networks. Never holds two frames.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from stmemory.errors import FrameError, OptionError, ShapeError
+from stmemory.images import count_images, image_to_rgb, is_image_path, iterate_images
+from stmemory.video import count_video_frames, iterate_video
+
+__all__ = ["WorkingSize", "count_frames", "fit", "iterate_frames", "restore", "to_frame"]
+
+SOURCES = "a path, a list or generator of images, an array [T, H, W, 3] or a tensor [T, 3, H, W]"
+# Resizing and half precision leave values a rounding error outside [0, 1]; these are clamped, not refused.
+SLACK = 1e-3
+
+
+def to_frame(image: object) -> Tensor:
+    """Turn one image of any kind into a frame.
+
+    Args:
+        image: an array `[H, W, 3]` or a tensor `[3, H, W]`, RGB, uint8 or float in [0, 1]; a PIL image of any 8-bit mode
+            (converted by `.convert("RGB")`: grey is repeated, transparency dropped; EXIF orientation is left as it is); or
+            the path of an image file (its EXIF orientation is applied).
+
+    Returns:
+        float32 `[3, H, W]` in [0, 1], on the tensor's device, else on the CPU. Never shares memory with `image`. Floats up to
+        0.001 outside [0, 1] are clamped.
+
+    Raises:
+        ShapeError: another kind, shape or number type, grey or RGBA arrays among them.
+        FrameError: values that are not finite or outside [0, 1], or a file that cannot be read.
+
+    >>> to_frame(np.full((2, 4, 3), 255, np.uint8)).shape
+    torch.Size([3, 2, 4])
+    """
+    return _to_frame(image, "frame")
+
+
+def iterate_frames(source: object) -> Iterator[Tensor]:
+    """Read a clip of any kind, one frame at a time.
+
+    Args:
+        source: a path of a video (needs the extra `video`), of a folder of images (natural order) or of an image with one or
+            more pages (GIF, APNG, WebP, TIFF); a list, tuple, generator or other iterable of what `to_frame` takes; an array
+            `[T, H, W, 3]`; or a tensor `[T, 3, H, W]`. It is checked when this is called.
+
+    Returns:
+        Frames: float32 `[3, H, W]` in [0, 1], all of one size. What the source itself raises comes through unchanged.
+
+    Raises:
+        ShapeError: the source or one of its frames is of another kind or shape.
+        FrameError: it is empty (for a generator, at the first `next`), missing or damaged, a frame has values that are not
+            finite or outside [0, 1], or the size changes.
+
+    >>> [frame.shape for frame in iterate_frames(np.zeros((2, 4, 6, 3), np.uint8))]
+    [torch.Size([3, 4, 6]), torch.Size([3, 4, 6])]
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return _checked(iterate_images(source) if is_image_path(source) else iterate_video(source))
+    if isinstance(source, (np.ndarray, Tensor)):
+        _check_layout("frames", source, clip=True)
+    elif isinstance(source, (Mapping, bytes)) or not isinstance(source, Iterable):
+        raise ShapeError(f"frames: expected {SOURCES}, got {type(source).__name__}; one image is a clip as [image]")
+    if isinstance(source, (np.ndarray, Tensor, Sequence)) and len(source) == 0:
+        raise FrameError("frames: expected at least one frame, got none; check where they come from")
+    return _checked(iter(source))
+
+
+def count_frames(source: object) -> int | None:
+    """Say how many frames a clip has, where that can be known without reading it; for progress bars.
+
+    Args:
+        source: what `iterate_frames` takes.
+
+    Returns:
+        The number of frames (for a video, what its header states), or `None` where it is not known.
+
+    Raises:
+        FrameError: nothing is at the path, or it cannot be opened.
+
+    >>> count_frames([1, 2, 3]), count_frames(iter([1, 2, 3]))
+    (3, None)
+    """
+    if isinstance(source, (str, os.PathLike)):
+        return count_images(source) if is_image_path(source) else count_video_frames(source)
+    return len(source) if isinstance(source, Sized) else None
+
+
+@dataclass(frozen=True)
+class WorkingSize:
+    """A frame's own size, the size that it is resized to, and that size padded to the stride. All in pixels.
+
+    Attributes:
+        frame_height: H of the user's frames.
+        frame_width: W of the user's frames.
+        height: H after resizing, at most `frame_height`.
+        width: W after resizing.
+        padded_height: `height` rounded up to the stride.
+        padded_width: `width` rounded up to the stride.
+
+    Raises:
+        OptionError: a size is below 1, or the sizes contradict each other.
+    """
+
+    frame_height: int
+    frame_width: int
+    height: int
+    width: int
+    padded_height: int
+    padded_width: int
+
+    def __post_init__(self) -> None:
+        least = (min(self.frame_height, self.padded_height), min(self.frame_width, self.padded_width))
+        if not (1 <= self.height <= least[0] and 1 <= self.width <= least[1]):
+            raise OptionError(f"expected 1 <= resized <= the frame's and the padded size, got {self}; use WorkingSize.of")
+
+    @classmethod
+    def of(cls, frame_height: int, frame_width: int, short_side: int | None, stride: int) -> WorkingSize:
+        """Choose the working size of a clip.
+
+        Args:
+            frame_height: H of its frames.
+            frame_width: W of its frames.
+            short_side: frames whose shorter side is longer than this are shrunk to it, in proportion; smaller ones are left
+                as they are. `None` never resizes.
+            stride: pixels per feature cell; both sides are padded to a multiple of it.
+
+        Returns:
+            The working size.
+
+        Raises:
+            OptionError: a number is below 1.
+
+        >>> WorkingSize.of(1080, 1920, 480, 16)
+        WorkingSize(frame_height=1080, frame_width=1920, height=480, width=853, padded_height=480, padded_width=864)
+        """
+        if min(frame_height, frame_width, stride) < 1 or (short_side is not None and short_side < 1):
+            raise OptionError(
+                f"working size: expected sizes of at least 1 pixel, got frame {frame_height} x {frame_width}, "
+                f"short_side {short_side}, stride {stride}"
+            )
+        shorter = min(frame_height, frame_width)
+        scale = 1.0 if short_side is None else min(1.0, short_side / shorter)
+        height, width = max(1, round(frame_height * scale)), max(1, round(frame_width * scale))
+        return cls(frame_height, frame_width, height, width, -(-height // stride) * stride, -(-width // stride) * stride)
+
+
+def fit(pixels: Tensor, size: WorkingSize) -> Tensor:
+    """Bring frames or soft maps to the working size: antialiased bilinear shrinking, then zeros at the right and bottom.
+
+    Args:
+        pixels: float `[*, c, H, W]` at the frame's own size; any leading dimensions, or none.
+        size: the working size.
+
+    Returns:
+        `[*, c, H', W']` at the padded size.
+
+    Raises:
+        ShapeError: the last two dimensions are not the frame's size, or the values are not floats.
+
+    >>> fit(torch.ones(3, 30, 40), WorkingSize.of(30, 40, 15, 16)).shape
+    torch.Size([3, 16, 32])
+    """
+    own = (size.frame_height, size.frame_width)
+    _check_maps(pixels, own, "fit", "make another WorkingSize for frames of another size")
+    if (size.height, size.width) != own:
+        pixels = _resize(pixels, size.height, size.width, shrink=True)
+    return F.pad(pixels, (0, size.padded_width - size.width, 0, size.padded_height - size.height))
+
+
+def restore(maps: Tensor, size: WorkingSize) -> Tensor:
+    """Bring maps from the working size back to the frame's own: the padding is cropped, the rest resized bilinearly.
+
+    Args:
+        maps: float `[*, c, H', W']` at the padded size; any leading dimensions, or none.
+        size: the working size.
+
+    Returns:
+        `[*, c, H, W]` at the frame's own size.
+
+    Raises:
+        ShapeError: the last two dimensions are not the padded size, or the values are not floats.
+
+    >>> restore(torch.ones(2, 16, 32), WorkingSize.of(30, 40, 15, 16)).shape
+    torch.Size([2, 30, 40])
+    """
+    _check_maps(maps, (size.padded_height, size.padded_width), "restore", "pass maps with the padding that fit() gave")
+    maps = maps[..., : size.height, : size.width]
+    if (size.height, size.width) == (size.frame_height, size.frame_width):
+        return maps
+    return _resize(maps, size.frame_height, size.frame_width, shrink=False)
+
+
+def _resize(maps: Tensor, height: int, width: int, *, shrink: bool) -> Tensor:
+    flat = maps.reshape(-1, 1, *maps.shape[-2:])
+    resized = F.interpolate(flat, size=(height, width), mode="bilinear", align_corners=False, antialias=shrink)
+    return resized.reshape(*maps.shape[:-2], height, width)
+
+
+def _check_maps(maps: Tensor, expected: tuple[int, int], name: str, hint: str) -> None:
+    if not maps.is_floating_point() or maps.ndim < 2 or tuple(maps.shape[-2:]) != expected:
+        raise ShapeError(f"{name}: expected floats, last sizes {expected}, got {maps.dtype} {tuple(maps.shape)}; {hint}")
+
+
+def _checked(images: Iterator[object]) -> Iterator[Tensor]:
+    index, shape = -1, torch.Size()
+    for index, image in enumerate(images):  # what the source raises is not caught
+        frame = _to_frame(image, f"frame {index}")
+        shape = shape or frame.shape
+        if frame.shape != shape:
+            raise FrameError(
+                f"frame {index}: expected the size of the frames before it, {shape[1]} x {shape[2]} (H x W), got "
+                f"{frame.shape[1]} x {frame.shape[2]}; resize it, or track it as another clip"
+            )
+        yield frame
+    if index < 0:
+        raise FrameError("frames: expected at least one frame, got none; check where they come from")
+
+
+def _to_frame(image: object, name: str) -> Tensor:
+    if isinstance(image, (str, os.PathLike)):
+        if not is_image_path(image) or Path(image).is_dir():
+            raise FrameError(f"{name}: expected an image file, got {os.fspath(image)!r}; a clip goes to iterate_frames()")
+        image = next(iterate_images(image))
+    if isinstance(image, Image.Image):
+        image = image_to_rgb(image)
+    if isinstance(image, np.ndarray):
+        _check_layout(name, image, clip=False)
+        if image.dtype != np.uint8 and image.dtype.kind != "f":
+            raise _wrong_numbers(name, str(image.dtype))
+        dtype = np.uint8 if image.dtype == np.uint8 else np.float32
+        # a copy, since torch warns of read-only arrays and refuses negative strides and foreign byte orders
+        pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1), dtype=dtype, order="C"))
+    elif isinstance(image, Tensor):
+        _check_layout(name, image, clip=False)
+        if image.dtype != torch.uint8 and not image.is_floating_point():
+            raise _wrong_numbers(name, str(image.dtype))
+        pixels = image
+    else:
+        kind = type(image).__name__
+        raise ShapeError(f"{name}: expected an array [H, W, 3], a tensor [3, H, W], a PIL image or a path, got {kind}")
+    if pixels.dtype == torch.uint8:
+        return pixels.to(torch.float32) / 255
+    pixels = pixels.to(torch.float32)
+    _check_range(name, pixels)
+    return pixels.clamp(0, 1)
+
+
+def _check_layout(name: str, value: NDArray[np.generic] | Tensor, *, clip: bool) -> None:
+    axis, wanted = (-3, "a tensor [T, 3, H, W]") if isinstance(value, Tensor) else (-1, "an array [T, H, W, 3]")
+    wanted = wanted if clip else wanted.replace("T, ", "")
+    shape = tuple(value.shape)
+    image = shape[1:] if clip else shape
+    if len(image) == 3 and image[axis] == 3 and 0 not in image:
+        return
+    if clip and len(shape) == 3:
+        hint = "one image is a clip of one frame as image[None]; grey frames need their value three times"
+    elif not clip and len(shape) == 4:
+        hint = "a clip goes to iterate_frames(), one of its frames is clip[t]"
+    elif len(image) == 3 and image[-4 - axis] == 3:
+        hint = "move the channels: np.moveaxis(array, -3, -1) or tensor.movedim(-1, -3)"
+    elif len(image) == 2 or (len(image) == 3 and image[axis] == 1):
+        hint = "repeat a grey image three times: np.stack([grey] * 3, axis=-1) or grey.expand(3, -1, -1)"
+    elif len(image) == 3 and image[axis] == 4:
+        hint = "drop the alpha channel: array[..., :3] or tensor[..., :3, :, :]"
+    else:
+        hint = "pass RGB images with at least one pixel"
+    raise ShapeError(f"{name}: expected {wanted}, got shape {shape}; {hint}")
+
+
+def _wrong_numbers(name: str, dtype: str) -> ShapeError:
+    hint = "convert with .astype('uint8') or .to(torch.uint8) if it holds 0..255, or divide 16-bit values by 65535.0"
+    return ShapeError(f"{name}: expected uint8, or floats in [0, 1], got {dtype}; {hint}")
+
+
+def _check_range(name: str, pixels: Tensor) -> None:
+    lowest, highest = (value.item() for value in torch.aminmax(pixels))
+    if lowest >= -SLACK and highest <= 1 + SLACK:  # false for NaN
+        return
+    finite = pixels[pixels.isfinite()]
+    bad = pixels.numel() - finite.numel()
+    if bad:
+        others = f", others in [{finite.min():g}, {finite.max():g}]" if len(finite) else ""
+        raise FrameError(f"{name}: expected finite values in [0, 1], got {bad} NaN or infinite{others}; check their maker")
+    raise FrameError(f"{name}: expected floats in [0, 1], got [{lowest:g}, {highest:g}]; pass uint8, or divide by 255")

@@ -1,0 +1,52 @@
+"""The memory of the paper, for any model: fixed slots, update policies, fusion, space-time read. Needs torch only.
+
+`state.py` (banks in files) also needs safetensors; everything else here imports nothing but torch.
+"""
+
+from stmemory.memory.bank import MemoryBank
+from stmemory.memory.fusion import Fusion, FusionCell, MeanFusion, feature_alignment
+from stmemory.memory.learned import LearnedPolicy
+from stmemory.memory.policy import (
+    BankView,
+    Decision,
+    Drop,
+    InputToMemory,
+    LeastSimilar,
+    MostSimilar,
+    Newest,
+    Oldest,
+    UpdatePolicy,
+)
+from stmemory.memory.read import ReadCache, SpaceTimeRead, space_time_read
+from stmemory.memory.registry import policy_names, update_policy
+from stmemory.memory.similarity import similarities, similarity
+from stmemory.memory.slots import SlotInfo
+from stmemory.memory.state import load_bank, save_bank
+
+__all__ = [
+    "BankView",
+    "Decision",
+    "Drop",
+    "Fusion",
+    "FusionCell",
+    "InputToMemory",
+    "LearnedPolicy",
+    "LeastSimilar",
+    "MeanFusion",
+    "MemoryBank",
+    "MostSimilar",
+    "Newest",
+    "Oldest",
+    "ReadCache",
+    "SlotInfo",
+    "SpaceTimeRead",
+    "UpdatePolicy",
+    "feature_alignment",
+    "load_bank",
+    "policy_names",
+    "save_bank",
+    "similarities",
+    "similarity",
+    "space_time_read",
+    "update_policy",
+]

@@ -1,0 +1,142 @@
+"""Distil one template into another: the paper's fusion cell (eq. 3-10) and a parameter-free mean. Never sees the bank."""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from stmemory.errors import OptionError, ShapeError
+
+__all__ = ["Fusion", "FusionCell", "MeanFusion", "feature_alignment"]
+
+_CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class Fusion(Protocol):
+    """Anything that merges the template of a slot that goes into the template of a slot that stays."""
+
+    def __call__(self, source: Tensor, target: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Merge P pairs.
+
+        Args:
+            source: `[P, C, *S]`, the templates that go, X_i.
+            target: `[P, C, *S]`, the templates that stay, X_j.
+            sizes: `[P, 2]` int64, how many frames went into each source and target so far; None counts one each.
+
+        Returns:
+            `[P, C, *S]`, the updated templates.
+        """
+        ...
+
+
+def feature_alignment(guide: Tensor, template: Tensor, *, scale: float = 1.0) -> Tensor:
+    """FAM, eq. 3: Softmax(X_t X_i^T) X_i, every position of the guide rebuilt from the template.
+
+    Args:
+        guide: `[P, C, *S]`, X_t.
+        template: `[P, C, *S]`, X_i.
+        scale: factor on the products before the softmax; 1 is the paper's equation.
+
+    Returns:
+        `[P, C, *S]`, the template laid out as the guide is. The fused attention kernel holds no n by n matrix.
+
+    >>> feature_alignment(torch.zeros(1, 2, 4), torch.ones(1, 2, 4)).shape
+    torch.Size([1, 2, 4])
+    """
+    query = guide.flatten(2).transpose(1, 2)[:, None]  # [P, 1, n, C]
+    source = template.flatten(2).transpose(1, 2)[:, None]
+    aligned = nn.functional.scaled_dot_product_attention(query, source, source, scale=scale)
+    return aligned[:, 0].transpose(1, 2).reshape(guide.shape)
+
+
+class FusionCell(nn.Module):
+    """The fusion cell of section 3.2: filter the template that goes, then update the one that stays (eq. 3-10).
+
+    The paper leaves the networks f, h and g open. Here each is one convolution over the two templates side by side, or,
+    with a bottleneck, a 1x1 convolution to that many channels, ReLU, and the convolution. h starts with a negative bias, so
+    an untrained cell barely moves its target.
+
+    Args:
+        channels: C.
+        spatial_dims: how many dimensions `*S` has: 1 (tokens), 2 (maps) or 3 (volumes).
+        kernel_size: of f, h and g, odd.
+        bottleneck: channels between the two convolutions, or None for one convolution.
+        scale: factor on the products in eq. 3; 1 is the paper's equation.
+
+    Raises:
+        OptionError: an argument is out of its range.
+
+    >>> cell = FusionCell(8)
+    >>> cell(torch.zeros(3, 8, 4, 5), torch.zeros(3, 8, 4, 5)).shape
+    torch.Size([3, 8, 4, 5])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        spatial_dims: int = 2,
+        kernel_size: int = 3,
+        bottleneck: int | None = None,
+        scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if spatial_dims not in _CONVOLUTIONS or kernel_size % 2 == 0 or channels < 1:
+            raise OptionError(
+                f"FusionCell: expected channels >= 1, spatial_dims 1, 2 or 3 and an odd kernel_size, got {channels}, "
+                f"{spatial_dims}, {kernel_size}"
+            )
+        self.channels, self.spatial_dims, self.scale = channels, spatial_dims, scale
+        self.f = _two_to_one(channels, spatial_dims, kernel_size, bottleneck)
+        self.h = _two_to_one(channels, spatial_dims, kernel_size, bottleneck)
+        self.g = _two_to_one(channels, spatial_dims, kernel_size, bottleneck)
+        last = self.h[-1]
+        if isinstance(last.bias, Tensor):
+            nn.init.constant_(last.bias, -3.0)  # z near 0.05: the paper's own weights are unknown, identity is safe
+
+    def forward(self, source: Tensor, target: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Merge P pairs; see `Fusion`. `sizes` is not used.
+
+        Raises:
+            ShapeError: the templates do not fit each other or this cell.
+        """
+        if source.shape != target.shape or source.dim() != 2 + self.spatial_dims or source.shape[1] != self.channels:
+            raise ShapeError(
+                f"FusionCell: expected source and target [P, {self.channels}, *S] with {self.spatial_dims} spatial "
+                f"dimensions, got {tuple(source.shape)} and {tuple(target.shape)}"
+            )
+        aligned = feature_alignment(source, target, scale=self.scale)  # eq. 4
+        keep = torch.sigmoid(self.f(torch.cat([source, aligned], 1)))  # eq. 5, r
+        filtered = keep * source  # eq. 6
+        aligned = feature_alignment(target, filtered, scale=self.scale)  # eq. 7
+        both = torch.cat([aligned, target], 1)
+        update = torch.sigmoid(self.h(both))  # eq. 8, z
+        candidate = torch.tanh(self.g(both))  # eq. 9, n
+        return (1 - update) * target + update * candidate  # eq. 10
+
+
+class MeanFusion:
+    """The mean of both templates, position by position, weighted by how many frames went into each. Learns nothing."""
+
+    def __call__(self, source: Tensor, target: Tensor, sizes: Tensor | None = None) -> Tensor:
+        """Merge P pairs; see `Fusion`."""
+        if sizes is None:
+            return (source + target) / 2
+        share = (sizes[:, 0] / sizes.sum(1).clamp_min(1)).to(source.dtype)  # [P]
+        return torch.lerp(target, source, share.view(-1, *[1] * (source.dim() - 1)))
+
+
+def _two_to_one(channels: int, spatial_dims: int, kernel_size: int, bottleneck: int | None) -> nn.Sequential:
+    """`[P, 2C, *S]` to `[P, C, *S]`."""
+    convolution = _CONVOLUTIONS[spatial_dims]
+    middle = 2 * channels if bottleneck is None else bottleneck
+    last = convolution(middle, channels, kernel_size, padding=kernel_size // 2)
+    nn.init.normal_(last.weight, std=1 / math.sqrt(middle * kernel_size**spatial_dims))
+    if last.bias is not None:
+        nn.init.zeros_(last.bias)
+    if bottleneck is None:
+        return nn.Sequential(last)
+    return nn.Sequential(convolution(2 * channels, bottleneck, 1), nn.ReLU(), last)

@@ -1,0 +1,203 @@
+"""The space-time read, eq. 13: every query cell attends to every cell of every slot. Stores no templates."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from stmemory.errors import OptionError, ShapeError
+from stmemory.memory.bank import MemoryBank
+
+__all__ = ["ReadCache", "SpaceTimeRead", "space_time_read"]
+
+AFFINITIES = ("dot", "l2")
+_TOP_K_ELEMENTS = 1 << 24  # scores held at once when top_k is set: 64 MiB
+_HIDDEN = -1e30  # score of a slot that holds nothing
+
+
+class ReadCache:
+    """Keys and values of a bank's slots, computed again only for slots that changed. One for each bank that is read."""
+
+    def __init__(self) -> None:
+        self.keys: Tensor | None = None  # [B, K, Ck, *S], unless the bank holds the very same keys
+        self.values: Tensor | None = None  # [B, K, Cv, *S]
+        self._seen: Tensor | None = None  # [B, K], versions of the bank's slots
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that the cache holds."""
+        return sum(t.numel() * t.element_size() for t in (self.keys, self.values, self._seen) if t is not None)
+
+    def detach(self) -> None:
+        """Cut the graph, together with `MemoryBank.detach`."""
+        self.keys = None if self.keys is None else self.keys.detach()
+        self.values = None if self.values is None else self.values.detach()
+
+    def refresh(self, bank: MemoryBank, read: SpaceTimeRead) -> tuple[Tensor, Tensor]:
+        """Keys `[B, K, Ck, *S]` and values `[B, K, Cv, *S]` of the bank as it is now; those of empty slots mean nothing."""
+        version = bank.version
+        if self._seen is None or self._seen.shape != version.shape:  # the rows changed: begin anew
+            self.keys = self.values = None
+            self._seen = torch.full_like(version, -1)
+        stale = (self._seen != version) & bank.valid
+        own_keys = bank.key is not read.key
+        if bool(stale.any()):
+            index = stale.nonzero().unbind(1)
+            templates = bank.templates[index]
+            self.values = _update(self.values, index, read.value(templates), version)
+            if own_keys:
+                self.keys = _update(self.keys, index, read.key(templates), version)
+            self._seen = torch.where(stale, version, self._seen)
+        keys = self.keys if own_keys else bank.keys
+        if keys is None or self.values is None:
+            raise ShapeError("space-time read: expected a bank with a template in some slot, got an empty one; write() first")
+        return keys, self.values
+
+
+class SpaceTimeRead(nn.Module):
+    """The space-time memory module of figure 4: key and value heads for templates, and the read of eq. 13.
+
+    Args:
+        key: makes keys `[P, Ck, *S]` of templates `[P, C, *S]`. Give it to the bank too, so both share its results.
+        value: makes values `[P, Cv, *S]` of templates.
+        affinity: `"dot"` (eq. 13) or `"l2"`, the negative squared distance.
+        scale: factor on the affinity; None is `1 / sqrt(Ck)` as in STM, 1.0 is eq. 13 to the letter.
+        top_k: attend only to that many best cells of the memory for each query cell; None attends to all.
+
+    Raises:
+        OptionError: an unknown affinity or a `top_k` below 1.
+    """
+
+    def __init__(
+        self,
+        key: nn.Module,
+        value: nn.Module,
+        *,
+        affinity: str = "dot",
+        scale: float | None = None,
+        top_k: int | None = None,
+    ) -> None:
+        super().__init__()
+        if affinity not in AFFINITIES or (top_k is not None and top_k < 1):
+            raise OptionError(f"SpaceTimeRead: expected affinity in {AFFINITIES} and top_k >= 1 or None, got {affinity!r}, {top_k}")
+        self.key, self.value = key, value
+        self.affinity, self.scale, self.top_k = affinity, scale, top_k
+
+    def forward(self, query_key: Tensor, bank: MemoryBank, cache: ReadCache | None = None) -> Tensor:
+        """Recall what the memory holds for each query cell.
+
+        Args:
+            query_key: `[B, Ck, *S]`, or `[1, Ck, *S]` for all rows.
+            bank: the memory, of B rows.
+            cache: of this bank; None computes keys and values of all slots anew.
+
+        Returns:
+            `[B, Cv, *S]`, the first part of eq. 13; put it beside the query value for the whole.
+        """
+        keys, values = (cache or ReadCache()).refresh(bank, self)
+        recalled = space_time_read(
+            query_key.flatten(2),
+            keys.flatten(3),
+            values.flatten(3),
+            bank.valid,
+            affinity=self.affinity,
+            scale=self.scale,
+            top_k=self.top_k,
+        )
+        return recalled.reshape(*recalled.shape[:2], *query_key.shape[2:])
+
+
+def space_time_read(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    valid: Tensor,
+    *,
+    affinity: str = "dot",
+    scale: float | None = None,
+    top_k: int | None = None,
+) -> Tensor:
+    """Eq. 13 for B rows: softmax over all cells of all slots in use, in float32, then the weighted sum of their values.
+
+    Args:
+        query: `[B, Ck, m]`, or `[1, Ck, m]` for all rows.
+        keys: `[B, K, Ck, n]`.
+        values: `[B, K, Cv, n]`.
+        valid: `[B, K]` bool; at least one slot of each row.
+        affinity: see `SpaceTimeRead`.
+        scale: see `SpaceTimeRead`.
+        top_k: see `SpaceTimeRead`; the fused kernel (no K n by m matrix) is used without it.
+
+    Returns:
+        `[B, Cv, m]`.
+
+    Raises:
+        ShapeError: the shapes do not fit.
+
+    >>> space_time_read(torch.rand(1, 4, 6), torch.rand(2, 3, 4, 5), torch.ones(2, 3, 7, 5), torch.ones(2, 3).bool()).shape
+    torch.Size([2, 7, 6])
+    """
+    rows, slots, channels, cells = keys.shape
+    if query.shape[1] != channels or query.shape[0] not in (1, rows) or values.shape[:2] != keys.shape[:2]:
+        raise ShapeError(
+            f"space-time read: expected a query [B or 1, {channels}, m] and values [{rows}, {slots}, Cv, n], got "
+            f"{tuple(query.shape)} and {tuple(values.shape)}"
+        )
+    scale = 1 / math.sqrt(channels) if scale is None else scale
+    with torch.autocast(query.device.type, enabled=False):  # squared distances lose their meaning in half precision
+        return _read(query, keys, values, valid, (affinity, scale, top_k))
+
+
+def _read(query: Tensor, keys: Tensor, values: Tensor, valid: Tensor, how: tuple[str, float, int | None]) -> Tensor:
+    affinity, scale, top_k = how
+    rows, slots, _, cells = keys.shape
+    wide = torch.promote_types(query.dtype, torch.float32)
+    query, keys = _fold(query.to(wide), keys.to(wide), valid, affinity)  # one more channel: what a score has beside the product
+    queries = query.transpose(1, 2).expand(rows, -1, -1)  # [B, m, Ck+1]
+    memory = keys.transpose(2, 3).flatten(1, 2)  # [B, K n, Ck+1]
+    contents = values.transpose(2, 3).flatten(1, 2)  # [B, K n, Cv]
+    if top_k is not None and top_k < slots * cells:
+        return _read_top_k(queries, memory, contents, scale, top_k).transpose(1, 2)
+    width = max(queries.shape[2], contents.shape[2])  # the fused kernel on the CPU wants one width
+    width += -width % 16
+    queries, memory = (nn.functional.pad(t, (0, width - t.shape[2])) for t in (queries, memory))
+    padded = nn.functional.pad(contents.to(wide), (0, width - contents.shape[2]))
+    recalled = nn.functional.scaled_dot_product_attention(queries[:, None], memory[:, None], padded[:, None], scale=scale)
+    return recalled[:, 0, :, : contents.shape[2]].transpose(1, 2).to(values.dtype)
+
+
+def _fold(query: Tensor, keys: Tensor, valid: Tensor, affinity: str) -> tuple[Tensor, Tensor]:
+    """Write the score of every pair as one product, with the part that depends on the memory alone in an extra channel.
+
+    -|q - k|^2 = 2 q.k - |k|^2 - |q|^2, and the last term is the same for all of a query's scores, so softmax loses it.
+    """
+    bias = -keys.square().sum(2, keepdim=True) if affinity == "l2" else torch.zeros_like(keys[:, :, :1])
+    bias = bias.masked_fill(~valid[:, :, None, None], _HIDDEN)
+    query = torch.cat([2 * query if affinity == "l2" else query, torch.ones_like(query[:, :1])], 1)
+    keys = torch.cat([keys.masked_fill(~valid[:, :, None, None], 0.0), bias], 2)
+    return query, keys
+
+
+def _read_top_k(query: Tensor, memory: Tensor, contents: Tensor, scale: float, top_k: int) -> Tensor:
+    """The read over the best `top_k` cells only, `[B, m, Cv]`; blocked over query cells, so its scores have a bound."""
+    rows, cells = memory.shape[:2]
+    step = max(1, _TOP_K_ELEMENTS // (rows * cells))
+    recalled = []
+    for start in range(0, query.shape[1], step):
+        scores = query[:, start : start + step] @ memory.transpose(1, 2) * scale  # [B, step, K n]
+        best, where = scores.topk(top_k, dim=2)
+        weights = torch.zeros_like(scores).scatter(2, where, best.softmax(2))
+        recalled.append(weights @ contents.to(weights.dtype))
+    return torch.cat(recalled, 1).to(contents.dtype)
+
+
+def _update(buffer: Tensor | None, index: tuple[Tensor, ...], new: Tensor, version: Tensor) -> Tensor:
+    """Put new entries `[P, ...]` into a `[B, K, ...]` buffer: in place where no graph is kept, else out of place."""
+    if buffer is None:
+        buffer = new.new_zeros(*version.shape, *new.shape[1:])
+    if not torch.is_grad_enabled() and (torch.is_inference_mode_enabled() or not buffer.is_inference()):
+        buffer[index] = new
+        return buffer
+    return buffer.index_put(index, new.to(buffer.dtype))

@@ -1,0 +1,54 @@
+"""Names of the update policies. The only place that knows them all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from stmemory.errors import OptionError
+from stmemory.memory.learned import LearnedPolicy
+from stmemory.memory.policy import Drop, InputToMemory, LeastSimilar, MostSimilar, Newest, Oldest, UpdatePolicy
+
+__all__ = ["policy_names", "update_policy"]
+
+_POLICIES: dict[str, Callable[[], UpdatePolicy]] = {
+    "oldest": Oldest,
+    "newest": Newest,
+    "least_similar": LeastSimilar,
+    "most_similar": MostSimilar,
+    "drop": Drop,
+    "input_to_memory": InputToMemory,
+    "learned": LearnedPolicy,
+}
+_LETTERS = {"A": "oldest", "B": "newest", "C": "least_similar", "D": "most_similar", "I2M": "input_to_memory"}
+
+
+def policy_names() -> tuple[str, ...]:
+    """The names that `update_policy` knows, without the paper's letters.
+
+    >>> "least_similar" in policy_names()
+    True
+    """
+    return tuple(_POLICIES)
+
+
+def update_policy(policy: str | UpdatePolicy) -> UpdatePolicy:
+    """A policy by its name or the paper's letter; an object that already is one comes back as it is.
+
+    Raises:
+        OptionError: there is no such name, or the object is not an `UpdatePolicy`.
+
+    >>> update_policy("C").name
+    'least_similar'
+    """
+    if isinstance(policy, str):
+        maker = _POLICIES.get(_LETTERS.get(policy, policy))
+        if maker is None:
+            raise OptionError(
+                f"update policy: expected one of {', '.join(_POLICIES)} (or {', '.join(_LETTERS)}), got {policy!r}"
+            )
+        return maker()
+    if not isinstance(policy, UpdatePolicy):
+        raise OptionError(
+            f"update policy: expected a name or an object with name, uses_similarity and decide(view), got {type(policy).__name__}"
+        )
+    return policy

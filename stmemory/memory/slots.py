@@ -1,0 +1,153 @@
+"""The tensors of a bank: allocated once, indexed by row and slot. Knows no policy, no fusion and no order of events."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stmemory.errors import BankError
+from stmemory.memory.similarity import similarities
+
+__all__ = ["LOG_LENGTH", "SlotInfo", "Slots"]
+
+LOG_LENGTH = 8  # fused frames remembered a slot, for describe(); bounded, like everything here
+NO_FRAME = -1
+
+# What is kept for every slot beside its template: [B, K].
+_FLAGS = ("valid", "pinned")
+_NUMBERS = ("age", "frame", "size", "version", "compared")
+
+
+@dataclass(frozen=True)
+class SlotInfo:
+    """What is known of one slot of one row.
+
+    Attributes:
+        slot: its position, which says nothing about its age.
+        frame: index of the frame that was written into it.
+        age: templates stored in this row since, 0 for the newest.
+        pinned: whether it can neither go nor change.
+        frames_inside: how many frames it holds, its own and those distilled into it.
+        fused_frames: own frames of the last templates distilled into it, oldest first, at most `LOG_LENGTH`.
+    """
+
+    slot: int
+    frame: int
+    age: int
+    pinned: bool
+    frames_inside: int
+    fused_frames: tuple[int, ...]
+
+
+class Slots:
+    """Named tensors `[B, K, ...]`, and `provisional [B]`. Empty until `allocate`.
+
+    Names: `templates [B, K, C, *S]`, `keys [B, K, Ck, *S]` (optional), `similarity [B, K, K]`, `valid`, `pinned` (bool),
+    `age`, `frame`, `size`, `version`, `compared` (int64), `log [B, K, LOG_LENGTH]` (int64), `provisional [B]` (bool).
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self.tensors: dict[str, Tensor] = {}
+        self._changes = 0  # only ever grows, so a version number is never met twice
+
+    def __getitem__(self, name: str) -> Tensor:
+        if not self.tensors:
+            raise BankError("the bank is empty: its shapes are those of the first template; call write() first")
+        return self.tensors[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.tensors
+
+    @property
+    def rows(self) -> int:
+        """B; 0 before `allocate`."""
+        return len(self.tensors["valid"]) if self.tensors else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors together."""
+        return sum(t.numel() * t.element_size() for t in self.tensors.values())
+
+    def allocate(self, template: Tensor, key: Tensor | None) -> None:
+        """Make room for `K` templates like `[B, C, *S]`, and keys like `[B, Ck, *S]`, on their device and of their dtype."""
+        rows, slots, device = len(template), self.capacity, template.device
+        self.tensors = {"templates": template.detach().new_zeros(rows, slots, *template.shape[1:])}
+        if key is not None:
+            self.tensors["keys"] = key.detach().new_zeros(rows, slots, *key.shape[1:])
+        self.tensors["similarity"] = torch.zeros(rows, slots, slots, device=device)
+        for name in _FLAGS:
+            self.tensors[name] = torch.zeros(rows, slots, dtype=torch.bool, device=device)
+        for name in _NUMBERS:
+            self.tensors[name] = torch.zeros(rows, slots, dtype=torch.int64, device=device)
+        self.tensors["log"] = torch.full((rows, slots, LOG_LENGTH), NO_FRAME, dtype=torch.int64, device=device)
+        self.tensors["provisional"] = torch.zeros(rows, dtype=torch.bool, device=device)
+
+    def put(self, name: str, index: tuple[Tensor, ...], value: Tensor | int) -> None:
+        """Write `value` at `index`: in place where no graph is kept, else out of place."""
+        buffer = self.tensors[name]
+        if isinstance(value, Tensor):
+            value = value.to(buffer.dtype)
+        else:
+            value = torch.tensor(value, dtype=buffer.dtype, device=buffer.device)
+        if not torch.is_grad_enabled() and (torch.is_inference_mode_enabled() or not buffer.is_inference()):
+            buffer[index] = value
+        else:
+            self.tensors[name] = buffer.index_put(index, value)
+
+    def touch(self, index: Tensor, slot: Tensor, *, key: Callable[[Tensor], Tensor] | None) -> None:
+        """Say that the templates at `index [P]`, `slot [P]` changed: new versions, and new keys where there are keys."""
+        self._changes += 1
+        self.put("version", (index, slot), self._changes)
+        if key is not None and len(index):
+            self.put("keys", (index, slot), key(self["templates"][index, slot]))
+
+    def compare(self, rows: Tensor) -> Tensor:
+        """Similarities `[R, K, K]` of rows (eq. 1), computing only those of slots that changed since the last time."""
+        keys = self.tensors.get("keys", self["templates"]).detach()
+        every = torch.arange(self.capacity, device=rows.device)
+        with torch.no_grad():
+            stale = self["valid"][rows] & (self["compared"][rows] != self["version"][rows])
+            which, slots = stale.nonzero().unbind(1)
+            for pair in range(len(which)):
+                row, slot = rows[which[pair : pair + 1]], slots[pair : pair + 1]
+                forth, back = similarities(keys[row, slot], keys[row])
+                self.put("similarity", (row, slot), forth)
+                self.put("similarity", (row[:, None], every[None], slot[:, None]), back)
+                self.put("compared", (row, slot), self["version"][row, slot])
+        return self["similarity"][rows]
+
+    def take(self, tensors: Mapping[str, Tensor]) -> None:
+        """Hold copies of these instead."""
+        self.tensors = {name: t.clone() for name, t in tensors.items()}
+        self._changes = int(self["version"].max()) if self.rows else 0
+
+    def append_rows(self, number: int) -> None:
+        """Append empty rows."""
+        self["valid"]
+        self.tensors = {
+            name: torch.cat([t, t.new_full((number, *t.shape[1:]), NO_FRAME if name == "log" else 0)])
+            for name, t in self.tensors.items()
+        }
+
+    def keep_rows(self, rows: Sequence[int]) -> None:
+        """Keep these rows, in this order, and free the rest."""
+        index = torch.tensor(list(rows), dtype=torch.int64, device=self["valid"].device)
+        self.tensors = {name: t[index] for name, t in self.tensors.items()}
+
+    def info(self, row: int) -> Iterator[SlotInfo]:
+        """The slots in use of one row, oldest first."""
+        known = {name: self[name][row].tolist() for name in ("valid", "age", "pinned", "frame", "size", "log")}
+        for k in sorted(range(self.capacity), key=lambda k: -known["age"][k]):
+            if known["valid"][k]:
+                yield SlotInfo(
+                    slot=k,
+                    frame=known["frame"][k],
+                    age=known["age"][k],
+                    pinned=known["pinned"][k],
+                    frames_inside=known["size"][k],
+                    fused_frames=tuple(f for f in known["log"][k] if f != NO_FRAME),
+                )

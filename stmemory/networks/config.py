@@ -1,0 +1,120 @@
+"""`NetworkConfig`: all that a segmentation network is built from, in one frozen record. Knows no layers."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from stmemory.errors import OptionError
+
+__all__ = ["NetworkConfig", "PRESETS"]
+
+BACKBONES = ("resnet50", "efficientnet_lite0")
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """What a `SegmentationNetwork` is built from; saved beside its weights.
+
+    Attributes:
+        preset: the name it started from, for people.
+        backbone: `"resnet50"` (separate query and memory encoders, as STM and the paper) or `"efficientnet_lite0"` (one
+            shared trunk).
+        norm: `"group"`, `"batch"`.
+        template_channels: C.
+        key_channels: Ck.
+        value_channels: Cv, recalled from memory.
+        query_channels: Cq, the query value that stands beside it in eq. 13.
+        decoder_channels: width of the decoder at stride 16.
+        affinity: `"dot"` or `"l2"`.
+        fusion_kernel: kernel size of the fusion cell's convolutions.
+        fusion_bottleneck: its middle channels; 0 for none.
+        fusion_scale: factor in eq. 3; 1.0 is the paper's equation, 0.0 stands for 1 / sqrt(C).
+
+    Raises:
+        OptionError: a value is out of its range.
+    """
+
+    preset: str = "lite"
+    backbone: str = "efficientnet_lite0"
+    norm: str = "batch"
+    template_channels: int = 192
+    key_channels: int = 64
+    value_channels: int = 128
+    query_channels: int = 64
+    decoder_channels: int = 96
+    affinity: str = "l2"
+    fusion_kernel: int = 3
+    fusion_bottleneck: int = 96
+    fusion_scale: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, known in (("backbone", BACKBONES), ("norm", ("group", "batch")), ("affinity", ("dot", "l2"))):
+            if getattr(self, name) not in known:
+                raise OptionError(f"NetworkConfig: expected {name} in {known}, got {getattr(self, name)!r}")
+        for name, value in dataclasses.asdict(self).items():
+            if isinstance(value, int) and value < (0 if name == "fusion_bottleneck" else 1):
+                raise OptionError(f"NetworkConfig: expected {name} >= 1, got {value}")
+        if self.backbone == "efficientnet_lite0" and self.template_channels <= self.key_channels:
+            raise OptionError(
+                f"NetworkConfig: expected template_channels above key_channels (the frame's key is a part of a lite template), "
+                f"got {self.template_channels} and {self.key_channels}"
+            )
+
+    @classmethod
+    def of(cls, preset: str) -> NetworkConfig:
+        """A preset by name.
+
+        Raises:
+            OptionError: there is no such preset.
+
+        >>> NetworkConfig.of("paper").template_channels
+        1024
+        """
+        if preset not in PRESETS:
+            raise OptionError(f"NetworkConfig: expected a preset of {', '.join(PRESETS)}, got {preset!r}")
+        return PRESETS[preset]
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, object]) -> NetworkConfig:
+        """From what `dataclasses.asdict` gave.
+
+        Raises:
+            OptionError: a key is unknown or missing, or a value has another type.
+        """
+        fields = {f.name: f for f in dataclasses.fields(cls)}
+        unknown, missing = sorted(set(values) - set(fields)), sorted(set(fields) - set(values))
+        if unknown or missing:
+            raise OptionError(
+                f"NetworkConfig: unknown keys {unknown}, missing keys {missing}; the file belongs to another version of stmemory"
+            )
+        default: dict[str, Any] = dataclasses.asdict(cls())
+        for name, value in values.items():
+            kind = type(default[name])
+            if type(value) is not kind and not (kind is float and type(value) is int):
+                raise OptionError(f"NetworkConfig: expected {name} of type {kind.__name__}, got {value!r}")
+            default[name] = value
+        return cls(**default)
+
+
+_PAPER = NetworkConfig(
+    preset="paper",
+    backbone="resnet50",
+    norm="group",
+    template_channels=1024,
+    key_channels=128,
+    value_channels=512,
+    query_channels=512,
+    decoder_channels=256,
+    affinity="dot",
+    fusion_bottleneck=256,
+    fusion_scale=1.0,
+)
+
+PRESETS = {
+    "lite": NetworkConfig(),
+    "paper": _PAPER,
+    "stm": dataclasses.replace(_PAPER, preset="stm", norm="batch"),
+}

@@ -1,0 +1,100 @@
+"""The layers that every network here is built from. Knows no memory, no video and no preset."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+__all__ = ["ConvNorm", "ResidualBlock", "fold_batch_norm"]
+
+_GROUPS = 32
+
+
+class ConvNorm(nn.Module):
+    """A convolution without bias, its normalisation, and an activation: `[B, Cin, H, W]` to `[B, Cout, H', W']`.
+
+    Padding keeps `H' = ceil(H / stride)`. `norm` is `"batch"`, `"group"` (32 groups, or one channel a group below that)
+    or `"none"` (then the convolution has a bias). `activation` is `"relu"`, `"relu6"` or `"none"`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int = 3,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        norm: str = "batch",
+        activation: str = "relu",
+    ) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(
+            in_channels,
+            out_channels,
+            kernel_size,
+            stride=stride,
+            padding=kernel_size // 2,
+            groups=groups,
+            bias=norm == "none",
+        )
+        self.norm = _norm(norm, out_channels)
+        self.activation = _activation(activation)
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = self.activation(self.norm(self.conv(features)))
+        return out
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around a shortcut, activation first: `[B, C, H, W]` to the same shape (STM's ResBlock)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, features: Tensor) -> Tensor:
+        out: Tensor = self.second(torch.relu(self.first(torch.relu(features))))
+        return features + out
+
+
+def fold_batch_norm(network: nn.Module) -> int:
+    """Fold every `ConvNorm`'s BatchNorm into its convolution, in place, for inference.
+
+    Returns:
+        How many were folded. A second call folds none.
+
+    >>> fold_batch_norm(ConvNorm(3, 8).eval())
+    1
+    """
+    folded = 0
+    for module in network.modules():
+        if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
+            conv, norm = module.conv, module.norm
+            if norm.running_mean is None or norm.running_var is None:
+                continue
+            weight, bias = fuse_conv_bn_weights(
+                conv.weight, conv.bias, norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+            )
+            conv.weight, conv.bias = weight, bias
+            module.norm = nn.Identity()
+            folded += 1
+    return folded
+
+
+def _norm(name: str, channels: int) -> nn.Module:
+    if name == "batch":
+        return nn.BatchNorm2d(channels)
+    if name == "group":
+        return nn.GroupNorm(min(_GROUPS, channels), channels)
+    return nn.Identity()
+
+
+def _activation(name: str) -> nn.Module:
+    if name == "relu":
+        return nn.ReLU(inplace=True)
+    if name == "relu6":
+        return nn.ReLU6(inplace=True)
+    return nn.Identity()

@@ -1,0 +1,187 @@
+"""The `lite` preset's layers: EfficientNet-Lite0 to stride 16, a light memory encoder and a narrow decoder.
+
+One trunk pass a frame serves the query, the memory encoder and the decoder, so one more object costs only the light parts.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from stmemory.networks.features import FrameFeatures
+from stmemory.networks.layers import ConvNorm, ResidualBlock
+
+__all__ = ["LiteDecoder", "LiteKey", "LiteMemoryEncoder", "LiteQueryEncoder", "LiteTrunk", "LiteValue"]
+
+# EfficientNet-Lite0 (Tan and Le, Apache-2.0) to stride 16: expansion, channels, blocks, stride, kernel of each stage.
+STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5))
+STEM = 32
+STRIDE4, STRIDE8, STRIDE16 = 24, 40, 112  # channels after stages 1, 2 and 4
+_MEAN, _SCALE = 127 / 255, 128 / 255  # of the ImageNet weights
+
+
+class InvertedResidual(nn.Module):
+    """MBConv without squeeze and excitation: expand 1x1, depthwise, project 1x1; a shortcut where the shapes allow."""
+
+    def __init__(self, in_channels: int, channels: int, *, expansion: int, stride: int, kernel_size: int) -> None:
+        super().__init__()
+        middle = in_channels * expansion
+        self.expand = ConvNorm(in_channels, middle, 1, activation="relu6") if expansion > 1 else nn.Identity()
+        self.depthwise = ConvNorm(middle, middle, kernel_size, stride=stride, groups=middle, activation="relu6")
+        self.project = ConvNorm(middle, channels, 1, activation="none")
+        self.shortcut = stride == 1 and in_channels == channels
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[V, Cin, H, W]` to `[V, C, H/stride, W/stride]`."""
+        out: Tensor = self.project(self.depthwise(self.expand(features)))
+        return features + out if self.shortcut else out
+
+
+class LiteTrunk(nn.Module):
+    """EfficientNet-Lite0 to its eleventh block: RGB `[V, 3, H, W]` in [0, 1] to features at strides 4, 8 and 16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = ConvNorm(3, STEM, 3, stride=2, activation="relu6")
+        stages, before = [], STEM
+        for expansion, channels, blocks, stride, kernel_size in STAGES:
+            stage = nn.Sequential()
+            for block in range(blocks):
+                step = stride if block == 0 else 1
+                stage.append(InvertedResidual(before, channels, expansion=expansion, stride=step, kernel_size=kernel_size))
+                before = channels
+            stages.append(stage)
+        self.stages = nn.ModuleList(stages)
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eps = 1e-3  # that of the ImageNet weights
+
+    def forward(self, frame: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Features `[V, 24, H/4, W/4]`, `[V, 40, H/8, W/8]`, `[V, 112, H/16, W/16]`."""
+        features: Tensor = self.stem((frame - _MEAN) / _SCALE)
+        stride4 = self.stages[1](self.stages[0](features))
+        stride8 = self.stages[2](stride4)
+        stride16 = self.stages[4](self.stages[3](stride8))
+        return stride4, stride8, stride16
+
+
+class LiteQueryEncoder(nn.Module):
+    """Trunk, query key and query value of eq. 13: frames `[V, 3, H, W]` to `FrameFeatures`."""
+
+    def __init__(self, *, key_channels: int, query_channels: int) -> None:
+        super().__init__()
+        self.trunk = LiteTrunk()
+        self.key = nn.Conv2d(STRIDE16, key_channels, 1)
+        self.value = nn.Conv2d(STRIDE16, query_channels, 1)
+
+    def forward(self, frame: Tensor) -> FrameFeatures:
+        """See the class."""
+        stride4, stride8, stride16 = self.trunk(frame)
+        return FrameFeatures(frame, self.key(stride16), self.value(stride16), stride4, stride8, stride16)
+
+
+class LiteMemoryEncoder(nn.Module):
+    """Merges the masks with the trunk's features at strides 4, 8 and 16; the frame's own key travels beside the result.
+
+    Template: `object_channels` that say what is where, then the `key_channels` of the query key of that very frame.
+    """
+
+    def __init__(self, *, object_channels: int) -> None:
+        super().__init__()
+        self.masks = nn.Conv2d(2, 16, 5, stride=2, padding=2)
+        widths = (16, object_channels // 4, object_channels // 2, object_channels)
+        self.down = nn.ModuleList([nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)])
+        self.image = nn.ModuleList(
+            [nn.Conv2d(c, b, 1) for c, b in zip((STRIDE4, STRIDE8, STRIDE16), widths[1:], strict=True)]
+        )
+        self.mix = nn.ModuleList([ResidualBlock(b) for b in widths[1:]])
+
+    def forward(self, features: FrameFeatures, mask: Tensor, others: Tensor, video: Tensor) -> Tensor:
+        """Templates of B objects.
+
+        Args:
+            features: of V frames.
+            mask: `[B, 1, H, W]` in [0, 1], the object.
+            others: `[B, 1, H, W]`, all other objects of the frame together.
+            video: `[B]` int64, each row's frame.
+
+        Returns:
+            `[B, object_channels + key_channels, h, w]`.
+        """
+        merged: Tensor = self.masks(torch.cat([mask, others], 1) * 2 - 1)
+        for down, image, mix, skip in zip(
+            self.down, self.image, self.mix, (features.stride4, features.stride8, features.stride16), strict=True
+        ):
+            merged = mix(down(torch.relu(merged)) + image(skip)[video])
+        return torch.cat([merged, features.key[video]], 1)
+
+
+class LiteKey(nn.Module):
+    """Memory key: the frame's key plus what the object part adds, nothing at first. `[P, C, h, w]` to `[P, Ck, h, w]`."""
+
+    def __init__(self, *, object_channels: int, key_channels: int) -> None:
+        super().__init__()
+        self.object_channels = object_channels
+        self.correction = nn.Conv2d(object_channels, key_channels, 1)
+        nn.init.zeros_(self.correction.weight)
+        if self.correction.bias is not None:
+            nn.init.zeros_(self.correction.bias)
+
+    def forward(self, template: Tensor) -> Tensor:
+        """See the class."""
+        correction: Tensor = self.correction(template[:, : self.object_channels])
+        return template[:, self.object_channels :] + correction
+
+
+class LiteValue(nn.Module):
+    """Memory value of the object part alone. `[P, C, h, w]` to `[P, Cv, h, w]`."""
+
+    def __init__(self, *, object_channels: int, value_channels: int) -> None:
+        super().__init__()
+        self.object_channels = object_channels
+        self.project = nn.Conv2d(object_channels, value_channels, 1)
+
+    def forward(self, template: Tensor) -> Tensor:
+        """See the class."""
+        value: Tensor = self.project(template[:, : self.object_channels])
+        return value
+
+
+class LiteDecoder(nn.Module):
+    """Recalled values to one logit a pixel, through strides 16, 8 and 4 with the trunk's features as skips."""
+
+    def __init__(self, *, value_channels: int, query_channels: int, channels: int) -> None:
+        super().__init__()
+        wide, middle, narrow = channels, channels * 2 // 3, channels // 3
+        self.begin = nn.Conv2d(value_channels + query_channels, wide, 3, padding=1)
+        self.mix16 = ResidualBlock(wide)
+        self.down8 = nn.Conv2d(wide, middle, 1)
+        self.skip8 = nn.Conv2d(STRIDE8, middle, 1)
+        self.mix8 = ResidualBlock(middle)
+        self.down4 = nn.Conv2d(middle, narrow, 1)
+        self.skip4 = nn.Conv2d(STRIDE4, narrow, 1)
+        self.mix4 = ResidualBlock(narrow)
+        self.end = nn.Conv2d(narrow, 1, 3, padding=1)
+        if self.end.bias is not None:
+            nn.init.constant_(self.end.bias, -2.0)  # most of a frame is background
+
+    def forward(self, recalled: Tensor, features: FrameFeatures, video: Tensor) -> Tensor:
+        """Logits of B objects.
+
+        Args:
+            recalled: `[B, Cv, h, w]`, the first part of eq. 13; the query value is the second.
+            features: of V frames.
+            video: `[B]` int64, each row's frame.
+
+        Returns:
+            `[B, H, W]`.
+        """
+        x: Tensor = self.mix16(self.begin(torch.cat([recalled, features.value[video]], 1)))
+        x = self.mix8(_double(self.down8(x)) + self.skip8(features.stride8)[video])
+        x = self.mix4(_double(self.down4(x)) + self.skip4(features.stride4)[video])
+        logits: Tensor = self.end(torch.relu(x))
+        return nn.functional.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _double(features: Tensor) -> Tensor:
+    return nn.functional.interpolate(features, scale_factor=2, mode="bilinear", align_corners=False)

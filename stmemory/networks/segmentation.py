@@ -1,0 +1,118 @@
+"""`SegmentationNetwork`: all that is learned for video object segmentation, put together. Remembers nothing of any video."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from stmemory.memory.bank import MemoryBank
+from stmemory.memory.fusion import FusionCell
+from stmemory.memory.policy import UpdatePolicy
+from stmemory.memory.read import ReadCache, SpaceTimeRead
+from stmemory.networks.config import NetworkConfig
+from stmemory.networks.features import FrameFeatures
+from stmemory.networks.lite import LiteDecoder, LiteKey, LiteMemoryEncoder, LiteQueryEncoder, LiteValue
+from stmemory.networks.stm import StmDecoder, StmMemoryEncoder, StmQueryEncoder
+
+__all__ = ["SegmentationNetwork"]
+
+
+class SegmentationNetwork(nn.Module):
+    """Query encoder, memory encoder, space-time read, fusion cell and decoder of one config.
+
+    Frames come in groups of V (one for each video), objects in B rows; `video [B]` says which frame a row belongs to.
+
+    Args:
+        config: what to build; weights are drawn at random (see `stmemory.weights` for trained ones).
+
+    >>> network = SegmentationNetwork(NetworkConfig.of("lite"))
+    >>> network.encode_query(torch.rand(1, 3, 64, 96)).key.shape
+    torch.Size([1, 64, 4, 6])
+    """
+
+    stride = 16
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        lite = config.backbone == "efficientnet_lite0"
+        build = _lite if lite else _stm
+        self.query_encoder, self.memory_encoder, key, value, self.decoder = build(config)
+        self.read = SpaceTimeRead(key, value, affinity=config.affinity)
+        self.fusion = FusionCell(
+            config.template_channels,
+            kernel_size=config.fusion_kernel,
+            bottleneck=config.fusion_bottleneck or None,
+            scale=config.fusion_scale or 1 / math.sqrt(config.template_channels),
+        )
+
+    def new_bank(self, capacity: int = 5, *, policy: str | UpdatePolicy = "least_similar") -> MemoryBank:
+        """An empty bank that uses this network's fusion cell and memory keys."""
+        return MemoryBank(capacity, policy=policy, fusion=self.fusion, key=self.read.key)
+
+    def encode_query(self, frame: Tensor) -> FrameFeatures:
+        """Encode frames once, whatever the number of objects.
+
+        Args:
+            frame: `[V, 3, H, W]`, RGB in [0, 1]; H and W multiples of 16.
+        """
+        features: FrameFeatures = self.query_encoder(frame)
+        return features
+
+    def encode_memory(self, features: FrameFeatures, mask: Tensor, others: Tensor, video: Tensor) -> Tensor:
+        """Make templates of objects.
+
+        Args:
+            features: of V frames.
+            mask: `[B, H, W]` in [0, 1], each row's object.
+            others: `[B, H, W]` in [0, 1], all other objects of the same frame.
+            video: `[B]` int64, each row's frame.
+
+        Returns:
+            `[B, C, h, w]`.
+        """
+        template: Tensor = self.memory_encoder(features, mask[:, None], others[:, None], video)
+        return template
+
+    def recall(self, features: FrameFeatures, bank: MemoryBank, video: Tensor, cache: ReadCache | None = None) -> Tensor:
+        """The space-time read, `[B, Cv, h, w]`: what the bank's rows hold for each cell of their frames."""
+        recalled: Tensor = self.read(features.key[video], bank, cache)
+        return recalled
+
+    def decode(self, recalled: Tensor, features: FrameFeatures, video: Tensor) -> Tensor:
+        """Logits `[B, H, W]` of objects, from `recalled [B, Cv, h, w]` and the features of V frames."""
+        logits: Tensor = self.decoder(recalled, features, video)
+        return logits
+
+
+def _lite(config: NetworkConfig) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module, nn.Module]:
+    of_object = config.template_channels - config.key_channels
+    return (
+        LiteQueryEncoder(key_channels=config.key_channels, query_channels=config.query_channels),
+        LiteMemoryEncoder(object_channels=of_object),
+        LiteKey(object_channels=of_object, key_channels=config.key_channels),
+        LiteValue(object_channels=of_object, value_channels=config.value_channels),
+        LiteDecoder(
+            value_channels=config.value_channels, query_channels=config.query_channels, channels=config.decoder_channels
+        ),
+    )
+
+
+def _stm(config: NetworkConfig) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module, nn.Module]:
+    width = config.template_channels // 16
+    return (
+        StmQueryEncoder(
+            norm=config.norm, width=width, key_channels=config.key_channels, value_channels=config.query_channels
+        ),
+        StmMemoryEncoder(norm=config.norm, width=width),
+        nn.Conv2d(config.template_channels, config.key_channels, 3, padding=1),
+        nn.Conv2d(config.template_channels, config.value_channels, 3, padding=1),
+        StmDecoder(
+            recalled_channels=config.value_channels,
+            value_channels=config.query_channels,
+            stride4_channels=4 * width,
+            stride8_channels=8 * width,
+            channels=config.decoder_channels,
+        ),
+    )

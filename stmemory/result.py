@@ -1,0 +1,99 @@
+"""What the user holds for each frame: ids, scores, an overlay, a file. Does not know how they were found."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stmemory.errors import FrameError, OptionError
+from stmemory.frames import to_frame
+from stmemory.palette import davis_palette, write_palette_png
+
+__all__ = ["Segmentation"]
+
+
+@dataclass(frozen=True, eq=False)
+class Segmentation:
+    """The objects in one frame, at the frame's own size.
+
+    Attributes:
+        frame_index: which frame of the clip, from 0.
+        ids: int32 `[H, W]`, the user's own ids, 0 = background.
+        probabilities: float32 `[1 + N, H, W]`, background first, then in the order of `object_ids`; sums to 1.
+        object_ids: the N ids.
+        scores: for each id, how sure its mask is, in [0, 1].
+        present: for each id, whether it is seen in this frame.
+
+    >>> import torch
+    >>> found = Segmentation(0, torch.tensor([[0, 7]]).int(), torch.eye(2)[:, None], (7,), {7: 1.0}, {7: True})
+    >>> found.overlay(np.zeros((1, 2, 3), np.uint8)).tolist()
+    [[[0, 0, 0], [128, 128, 128]]]
+    """
+
+    frame_index: int
+    ids: Tensor
+    probabilities: Tensor
+    object_ids: tuple[int, ...]
+    scores: dict[int, float]
+    present: dict[int, bool]
+
+    def overlay(self, frame: object, *, opacity: float = 0.5) -> NDArray[np.uint8]:
+        """Draw the objects over the frame: each in its DAVIS colour, with a solid contour one pixel wide along its inside.
+
+        Ids above 255 take the colours of the ids 1 to 255 again.
+
+        Args:
+            frame: the frame, of any kind that `to_frame` takes.
+            opacity: of the colour inside the contour, 0 (contour alone) to 1.
+
+        Returns:
+            uint8 RGB `[H, W, 3]`.
+
+        Raises:
+            FrameError: the frame has another size than the masks, or cannot be used.
+            ShapeError: the frame is of another kind or shape.
+            OptionError: `opacity` is outside [0, 1].
+        """
+        if not 0 <= opacity <= 1:
+            raise OptionError(f"opacity: expected 0 to 1, got {opacity}; 0 draws the contours alone")
+        pixels = to_frame(frame)
+        if pixels.shape[1:] != self.ids.shape:
+            raise FrameError(
+                f"overlay: expected a frame of the masks' size, {tuple(self.ids.shape)} (H, W), got {tuple(pixels.shape[1:])}; "
+                "pass the frame that was segmented"
+            )
+        picture = pixels.permute(1, 2, 0).cpu().numpy() * 255  # [H, W, 3]
+        ids = self.ids.cpu().numpy()
+        palette = np.frombuffer(davis_palette(), np.uint8).reshape(256, 3)
+        shown = ids > 0
+        colours = palette[(ids[shown] - 1) % 255 + 1]  # [shown pixels, 3]
+        strength = np.where(_contours(ids)[shown], 1.0, opacity)[:, None].astype(np.float32)
+        picture[shown] += strength * (colours - picture[shown])
+        drawn: NDArray[np.uint8] = np.rint(picture).astype(np.uint8)
+        return drawn
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the ids as a PNG in the DAVIS palette. The file appears whole or not at all.
+
+        Args:
+            path: where it goes. Missing parent folders are made; a file that is there is replaced.
+
+        Raises:
+            MaskError: an id is above 255, which a palette PNG cannot hold.
+        """
+        write_palette_png(path, self.ids)
+
+
+def _contours(ids: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """Say which pixels have a neighbour, above, below, left or right, with another id."""
+    edge = np.zeros(ids.shape, np.bool_)
+    across, down = ids[:, 1:] != ids[:, :-1], ids[1:] != ids[:-1]
+    edge[:, 1:] |= across
+    edge[:, :-1] |= across
+    edge[1:] |= down
+    edge[:-1] |= down
+    return edge

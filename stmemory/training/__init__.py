@@ -1,0 +1,3 @@
+"""Training: optional, never imported by the core."""
+
+__all__: list[str] = []

@@ -1,0 +1,78 @@
+"""`python -m stmemory.training pack | run`: the commands of training. Contains no logic of its own."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+
+from stmemory.training.config import TrainingConfig
+from stmemory.training.imagenet import load_lite_trunk
+from stmemory.training.loop import Trainer
+from stmemory.training.material import Material, pack
+
+__all__ = ["main"]
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit code is 0 when all went well, 1 when something was skipped, 2 for bad arguments."""
+    parser = argparse.ArgumentParser(prog="python -m stmemory.training", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    packing = commands.add_parser("pack", help="write a folder of material as one file")
+    packing.add_argument("root", type=Path)
+    packing.add_argument("out", type=Path)
+    packing.add_argument("--max-side", type=int, default=300, help="of photos, px")
+    packing.add_argument("--cutout-side", type=int, default=128, help="of cut-outs, px")
+    packing.add_argument("--quality", type=int, default=68, help="of WebP, 1..100")
+    packing.add_argument("--drawn", nargs="*", default=[], help="folders that hold drawings or renders, not photos")
+    running = commands.add_parser("run", help="train, or go on with a run that was interrupted")
+    running.add_argument("config", type=Path, help="JSON, see TrainingConfig")
+    running.add_argument("material", type=Path, help="a file that pack wrote")
+    running.add_argument("out", type=Path, help="folder of the run")
+    running.add_argument("--device", default="cpu")
+    running.add_argument("--workers", type=int, default=1)
+    running.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves torch's own choice")
+    running.add_argument("--init", type=Path, help="weights to start from: state.pt of another run; else ImageNet's")
+    options = parser.parse_args(arguments)
+    if options.command == "pack":
+        return _pack(options)
+    return _run(options)
+
+
+def _pack(options: argparse.Namespace) -> int:
+    report = pack(
+        options.root,
+        options.out,
+        max_side=options.max_side,
+        cutout_side=options.cutout_side,
+        quality=options.quality,
+        drawn=options.drawn,
+    )
+    sys.stdout.write(f"{report}\n")
+    return 1 if report.skipped else 0
+
+
+def _run(options: argparse.Namespace) -> int:
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    config = TrainingConfig.load(options.config)
+    trainer = Trainer(
+        config, Material.load(options.material), options.out, device=options.device, workers=options.workers
+    )
+    if not trainer.resume():
+        if options.init:
+            trainer.adopt(torch.load(options.init, map_location="cpu", weights_only=True)["average"])
+        elif config.preset == "lite":
+            weights = trainer.network.state_dict()
+            weights.update({f"query_encoder.trunk.{name}": value for name, value in load_lite_trunk().items()})
+            trainer.adopt(weights)
+    for record in trainer.run():
+        sys.stdout.write(" ".join(f"{name} {value:.5g}" for name, value in record.items()) + "\n")
+        sys.stdout.flush()
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,180 @@
+"""Clips: short made videos with exact masks, each a pure function of (seed, index). Trains nothing.
+
+A clip is a photo under a moving camera, some of its own instances tracked, with cut-outs moving over it; or, now and
+then, a piece of a packed video. What is drawn when, is said here; how is in `cutting`, `motion`, `render`, `photometric`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.random import Generator
+from torch import Tensor
+
+from stmemory.errors import OptionError
+from stmemory.training.cutting import Cutter
+from stmemory.training.material import Material
+from stmemory.training.photometric import degrade
+from stmemory.training.scene import Scene, draw_scene
+
+__all__ = ["Clip", "ClipConfig", "ClipSource"]
+
+_ATTEMPTS = 25
+_SEEN = 12 / 224**2  # least share of frame 0 that a tracked object must cover: 12 pixels at 224 x 224
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """What clips look like; all probabilities are in [0, 1].
+
+    Attributes:
+        size: side of the square frames, pixels.
+        frames: T.
+        max_objects: most tracked objects in a clip.
+        max_pasted: most cut-outs pasted, tracked or not.
+        photo_base: the base is a photo with instances, some of them tracked, rather than a mere background.
+        video: the clip comes from a packed video, if there are any.
+        local_motion: a tracked instance of the base moves by itself.
+        lookalike: an untracked copy of a tracked cut-out moves about.
+        event: an object is passed over by another, or leaves the frame and comes back.
+        natural: a cut-out is photographed, rather than drawn or rendered.
+        blur: the clip is out of focus.
+        grey: the clip has no colour.
+        reverse: time runs backwards.
+    """
+
+    size: int = 256
+    frames: int = 6
+    max_objects: int = 3
+    max_pasted: int = 4
+    photo_base: float = 0.6
+    video: float = 0.1
+    local_motion: float = 0.5
+    lookalike: float = 0.33
+    event: float = 0.2
+    natural: float = 0.75
+    blur: float = 0.3
+    grey: float = 0.05
+    reverse: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check every field."""
+        if self.size < 16 or self.frames < 1 or not 1 <= self.max_objects <= 50 or self.max_pasted < 1:
+            raise OptionError(
+                "ClipConfig: expected size >= 16, frames >= 1, max_objects in 1..50 and max_pasted >= 1, "
+                f"got {self.size}, {self.frames}, {self.max_objects}, {self.max_pasted}"
+            )
+        for field in fields(self)[4:]:
+            value = getattr(self, field.name)
+            if not 0 <= value <= 1:
+                raise OptionError(f"ClipConfig.{field.name}: expected a probability in [0, 1], got {value}")
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A short video with masks.
+
+    Attributes:
+        frames: uint8 [T, 3, H, W], RGB.
+        ids: uint8 [T, H, W], 0 = background, 1..N = tracked objects where they are seen; all N are seen in frame 0.
+        name: what it was made from, for messages.
+    """
+
+    frames: Tensor
+    ids: Tensor
+    name: str
+
+
+class ClipSource:
+    """An endless list of clips: the same (seed, index) gives the same clip in every process and order."""
+
+    def __init__(self, material: Material, config: ClipConfig, seed: int) -> None:
+        """Remember what to make clips from.
+
+        Args:
+            material: the packed pictures.
+            config: what the clips look like.
+            seed: not negative.
+
+        Raises:
+            OptionError: the seed is negative, or the material holds no objects.
+        """
+        if seed < 0:
+            raise OptionError(f"seed: expected 0 or more, got {seed}")
+        self.config = config
+        self.seed = seed
+        self._cutter = Cutter(material)
+
+    def clip(self, index: int) -> Clip:
+        """Make one clip.
+
+        Raises:
+            OptionError: the index is negative, or 25 attempts gave no clip with an object in frame 0, which only
+                happens when the material's objects are next to empty.
+        """
+        if index < 0:
+            raise OptionError(f"index: expected 0 or more, got {index}")
+        for attempt in range(_ATTEMPTS):
+            rng = np.random.default_rng([self.seed, index, attempt])
+            scene = self._scene(rng)
+            if rng.random() < self.config.reverse:
+                scene = Scene(scene.frames.flip(0), scene.ids.flip(0), scene.name)
+            ids = _renumbered(scene.ids, self.config.max_objects)
+            if ids is not None:
+                frames = degrade(rng, scene.frames, blur=self.config.blur, grey=self.config.grey)
+                return Clip(frames=frames, ids=ids, name=scene.name)
+        raise OptionError(f"material: no object was visible in {_ATTEMPTS} attempts at clip {index}; check its masks and alpha")
+
+    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Clips side by side: frames uint8 [B, T, 3, H, W] and ids uint8 [B, T, H, W]."""
+        clips = [self.clip(index) for index in indices]
+        return torch.stack([clip.frames for clip in clips]), torch.stack([clip.ids for clip in clips])
+
+    def _scene(self, rng: Generator) -> Scene:
+        """A made scene, or a piece of a video."""
+        if self._cutter.videos and rng.random() < self.config.video:
+            return self._from_video(rng)
+        return draw_scene(rng, self._cutter, self.config)
+
+    def _from_video(self, rng: Generator) -> Scene:
+        """Consecutive frames of a packed video, cropped to a square around one of its objects."""
+        config, material = self.config, self._cutter.material
+        video = self._cutter.videos[int(rng.integers(len(self._cutter.videos)))]
+        stride = int(rng.integers(1, 3))
+        there_and_back = [*range(len(video)), *range(len(video) - 2, 0, -1)]  # a clip longer than the video turns around
+        first = int(rng.integers(max(1, len(video) - stride * (config.frames - 1))))
+        photos = [
+            material.photo(video[there_and_back[(first + stride * time) % len(there_and_back)]]) for time in range(config.frames)
+        ]
+        frames = torch.stack([photo.pixels for photo in photos]).float().div_(255)
+        ids = torch.stack([photo.ids for photo in photos])
+        height, width = ids.shape[-2:]
+        side = int(min(height, width) * math.exp(rng.uniform(math.log(0.5), 0)))
+        seen = ids[0].nonzero()
+        y, x = seen[int(rng.integers(len(seen)))].tolist() if len(seen) else (height // 2, width // 2)
+        top, left = (min(max(0, at - side // 2), length - side) for at, length in ((y, height), (x, width)))
+        frames, ids = (tensor[..., top : top + side, left : left + side] for tensor in (frames, ids))
+        size = (config.size, config.size)
+        frames = F.interpolate(frames, size=size, mode="bilinear", antialias=True, align_corners=False)
+        ids = F.interpolate(ids[:, None], size=size, mode="nearest-exact")[:, 0]
+        if rng.random() < 0.5:
+            frames, ids = frames.flip(-1), ids.flip(-1)
+        return Scene(frames.clamp_(0, 1), ids, material.items[video[0]].name)
+
+
+def _renumbered(ids: Tensor, max_objects: int) -> Tensor | None:
+    """Ids [T, H, W] with objects hardly seen in frame 0 set to 0 and the rest made 1..N; None when nothing is left."""
+    counts = torch.bincount(ids[0].flatten(), minlength=256)
+    counts[0] = 0
+    seen = (counts >= max(1, _SEEN * ids[0].numel())).nonzero()[:, 0]
+    largest = seen[counts[seen].argsort(descending=True, stable=True)][:max_objects]
+    if not len(largest):
+        return None
+    table = torch.zeros(256, dtype=torch.uint8)
+    table[largest] = torch.arange(1, len(largest) + 1, dtype=torch.uint8)
+    return table[ids.long()]

@@ -1,0 +1,177 @@
+"""Cutting: draws pictures from the material and cuts objects out of them. Knows no motion and no frames.
+
+Sources are drawn in proportion to the square root of their size, so that a large one does not drown the rest.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.random import Generator
+from torch import Tensor
+
+from stmemory.errors import OptionError
+from stmemory.training.material import Item, Material
+
+__all__ = ["Cutout", "Cutter", "Pool", "resized"]
+
+_SMALLEST = 500  # pixels of a photo that an instance must have to be cut out of it
+
+
+@dataclass(frozen=True, eq=False)
+class Cutout:
+    """An object cut out of a picture.
+
+    Attributes:
+        views: float32 [V, 4, h, w], premultiplied RGB and alpha in [0, 1]; V > 1 are sides of a turning object.
+        name: where it came from.
+    """
+
+    views: Tensor
+    name: str
+
+    @property
+    def aspect(self) -> float:
+        """Width over height."""
+        return self.views.shape[-1] / self.views.shape[-2]
+
+
+class Pool:
+    """Items of one kind, drawn first by source and then evenly within it."""
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        """Group the items by source."""
+        groups: dict[str, list[Item]] = defaultdict(list)
+        for item in items:
+            groups[item.source].append(item)
+        self._groups = list(groups.values())
+        weights = np.sqrt([len(group) for group in self._groups])
+        self._cumulated = np.cumsum(weights) / weights.sum() if len(weights) else weights
+
+    def __bool__(self) -> bool:
+        """Whether there is anything to draw."""
+        return bool(self._groups)
+
+    def draw(self, rng: Generator) -> Item:
+        """One item."""
+        number = min(int(np.searchsorted(self._cumulated, rng.random())), len(self._groups) - 1)
+        group = self._groups[number]
+        return group[int(rng.integers(len(group)))]
+
+
+class Cutter:
+    """Draws photos, backgrounds, videos and cut-outs from a material."""
+
+    def __init__(self, material: Material) -> None:
+        """Sort the material's items into pools.
+
+        Raises:
+            OptionError: there is nothing to cut an object from.
+        """
+        self.material = material
+        of_kind = {kind: [i for i in material.items if i.kind == kind] for kind in ("photo", "cutout", "background", "video")}
+        self.photos = Pool(of_kind["photo"])
+        self.backgrounds = Pool(of_kind["background"])
+        self._natural = Pool(of_kind["photo"] + [item for item in of_kind["cutout"] if item.natural])
+        self._drawn = Pool([item for item in of_kind["cutout"] if item.drawn])
+        if not self._natural and not self._drawn:
+            raise OptionError("material: expected photos with masks or cut-outs, got neither; pack some into it")
+        series: dict[int, list[int]] = defaultdict(list)
+        for item in material.items:
+            if item.series >= 0:
+                series[item.series].append(item.index)
+        self._series = dict(series)
+        self.videos = [series[number] for number in dict.fromkeys(item.series for item in of_kind["video"])]
+
+    def cut(self, rng: Generator, *, natural: float, side: float) -> Cutout:
+        """Cut one object out.
+
+        Args:
+            rng: the only source of chance.
+            natural: probability of a photographed object.
+            side: longer side at which it will be shown, pixels; larger pictures are shrunk to about that.
+        """
+        pool = self._natural if (rng.random() < natural and self._natural) or not self._drawn else self._drawn
+        for _ in range(20):
+            item = pool.draw(rng)
+            if item.kind == "cutout":
+                views = self._views(rng, item)
+            else:
+                found = self._instance(rng, item)
+                if found is None:
+                    continue
+                views = found[None]
+            return Cutout(views=_bordered(resized(views, side)), name=item.name)
+        fallback = torch.ones(1, 4, 8, 8)  # only reached when no photo of the material has an instance of useful size
+        return Cutout(views=_bordered(fallback), name="")
+
+    def background(self, rng: Generator) -> Tensor:
+        """A picture to put objects on: float32 [3, H, W] in [0, 1]; any photo will do."""
+        pool = self.backgrounds if (rng.random() < 0.6 and self.backgrounds) or not self.photos else self.photos
+        if not pool:
+            return torch.from_numpy(rng.random((3, 4, 4)).astype(np.float32))
+        return self.material.pixels(pool.draw(rng).index).float().div_(255)
+
+    def _views(self, rng: Generator, item: Item) -> Tensor:
+        """The sides of a turning object in order, or the single picture: premultiplied [V, 4, h, w]."""
+        numbers = [item.index]
+        series = self._series.get(item.series, [])
+        if len(series) > 8 and rng.random() < 0.5:
+            first = series.index(item.index)
+            numbers = [series[(first + step) % len(series)] for step in range(6)]
+        views = [_premultiplied(self.material.cutout(number)) for number in numbers]
+        height, width = (max(view.shape[dim] for view in views) for dim in (1, 2))
+        return torch.stack([_centred(view, height, width) for view in views])
+
+    def _instance(self, rng: Generator, item: Item) -> Tensor | None:
+        """One instance of a photo with a soft edge: premultiplied [4, h, w]; None without one of useful size."""
+        photo = self.material.photo(item.index)
+        areas = torch.bincount(photo.ids.flatten(), minlength=2)
+        areas[0] = 0
+        useful = (areas >= _SMALLEST).nonzero()[:, 0].tolist()
+        if not useful:
+            return None
+        mask = photo.ids == useful[int(rng.integers(len(useful)))]
+        rows, columns = mask.any(1).nonzero()[:, 0].tolist(), mask.any(0).nonzero()[:, 0].tolist()
+        box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        soft = F.avg_pool2d(F.pad(mask[box].float(), (1, 1, 1, 1))[None], 3, 1)  # [1, h, w]
+        alpha = ((soft - 0.3) / 0.6).clamp(0, 1)  # a little inside the mask, so that no rim of the old background is seen
+        return torch.cat([photo.pixels[(slice(None), *box)].float().div_(255) * alpha, alpha])
+
+
+def resized(picture: Tensor, side: float) -> Tensor:
+    """The picture [*, C, h, w] shrunk, antialiased, so that its longer side is about `side`; never enlarged.
+
+    Example:
+        >>> resized(torch.zeros(1, 3, 40, 20), 10).shape
+        torch.Size([1, 3, 10, 5])
+    """
+    factor = side / max(picture.shape[-2:])
+    if factor > 0.8:
+        return picture
+    size = [max(2, round(length * factor)) for length in picture.shape[-2:]]
+    stack = picture if picture.dim() == 4 else picture[None]
+    small = F.interpolate(stack, size=size, mode="bilinear", antialias=True, align_corners=False)
+    return small if picture.dim() == 4 else small[0]
+
+
+def _premultiplied(picture: Tensor) -> Tensor:
+    """Straight uint8 [4, h, w] to premultiplied float32 in [0, 1]."""
+    values = picture.float().div_(255)
+    return torch.cat([values[:3] * values[3:], values[3:]])
+
+
+def _centred(view: Tensor, height: int, width: int) -> Tensor:
+    """The view in the middle of an empty canvas [4, height, width]."""
+    down, right = height - view.shape[1], width - view.shape[2]
+    return F.pad(view, (right // 2, right - right // 2, down // 2, down - down // 2))
+
+
+def _bordered(views: Tensor) -> Tensor:
+    """An empty rim of a pixel, so that edges fall off softly when sampled."""
+    return F.pad(views, (1, 1, 1, 1))

@@ -1,0 +1,218 @@
+"""Packing: a tree of training pictures into one safetensors file. Reads the tree by layout; makes no clips.
+
+Layout, at any depth of the tree:
+
+    */images/NAME + */masks/NAME.png   photos with instance masks (palette or grey PNG, 0 = background, 1..N = instances);
+                                       a folder whose names are the numbers 0..n-1 is one video, frame by frame
+    */cutouts/NAME                     pictures with alpha; PREFIX_0 .. PREFIX_n are one object seen from n + 1 sides
+    */backgrounds/**/NAME              pictures without masks
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from stmemory.errors import OptionError
+
+__all__ = ["KINDS", "PackReport", "pack"]
+
+KINDS = ("photo", "cutout", "background", "video")
+
+_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+_OPAQUE = 8  # alpha at or below this counts as empty when a cut-out is cropped to what is seen
+_MIN_VIEWS = 4
+
+
+@dataclass(frozen=True)
+class PackReport:
+    """What went into a packed file.
+
+    Attributes:
+        counts: items of each kind (a video counts once per frame).
+        nbytes: size of the written file, bytes.
+        skipped: one line for each file that could not be used: its path and why.
+    """
+
+    counts: dict[str, int]
+    nbytes: int
+    skipped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One picture to pack; `series` joins frames of one video or views of one object."""
+
+    kind: str
+    picture: Path
+    mask: Path | None
+    series: str
+
+
+def pack(
+    root: str | Path,
+    out: str | Path,
+    *,
+    max_side: int = 384,
+    cutout_side: int = 224,
+    quality: int = 80,
+    drawn: Sequence[str] = (),
+) -> PackReport:
+    """Write all pictures below `root` into one safetensors file of compressed pictures.
+
+    Args:
+        root: the tree of training material; see the top of this file for its layout.
+        out: the file to write; its folder is made if missing.
+        max_side: photos, videos and backgrounds are shrunk to this longer side, pixels.
+        cutout_side: cut-outs are cropped to what is seen and shrunk to this longer side, pixels.
+        quality: of the WebP compression, 1..95.
+        drawn: names of folders whose pictures are drawn or rendered, not photographed.
+
+    Returns:
+        Counts by kind and the files that were skipped, each with the reason. Bad files never stop the packing.
+
+    Raises:
+        OptionError: `root` is not a folder, holds nothing usable, or an option is out of range.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "backgrounds").mkdir()
+        >>> Image.new("RGB", (40, 30), "teal").save(folder / "backgrounds" / "wall.png")
+        >>> pack(folder, folder / "packed.safetensors").counts["background"]
+        1
+    """
+    root, out = Path(root), Path(out)
+    if not root.is_dir():
+        raise OptionError(f"root: expected a folder of training material, got {str(root)!r}; check the path")
+    if min(max_side, cutout_side) < 16 or not 1 <= quality <= 95:
+        raise OptionError(
+            "max_side, cutout_side, quality: expected sides of at least 16 and a quality of 1..95, "
+            f"got {max_side}, {cutout_side}, {quality}"
+        )
+    sides = {kind: cutout_side if kind == "cutout" else max_side for kind in KINDS}
+    blobs: list[bytes] = []
+    rows: list[list[int]] = []
+    names: list[str] = []
+    series_numbers: dict[str, int] = {}
+    skipped: list[str] = []
+    for entry in _entries(root, skipped):
+        name = entry.picture.relative_to(root).as_posix()
+        try:
+            picture, mask = _encode(entry, side=sides[entry.kind], quality=quality)
+        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
+            skipped.append(f"{name}: {error}")
+            continue
+        number = series_numbers.setdefault(entry.series, len(series_numbers)) if entry.series else -1
+        is_drawn = bool(set(Path(name).parts[:-1]) & set(drawn))
+        rows.append([KINDS.index(entry.kind), int(is_drawn), number])
+        blobs += [picture, mask]
+        names.append(name)
+    if not rows:
+        raise OptionError(f"root: found no usable picture below {str(root)!r}; see stmemory/training/packing.py for the layout")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    sizes = np.array([0] + [len(blob) for blob in blobs])
+    tensors = {
+        "blobs": torch.from_numpy(np.frombuffer(b"".join(blobs), dtype=np.uint8).copy()),
+        "offsets": torch.from_numpy(sizes.cumsum()),
+        "table": torch.tensor(rows, dtype=torch.int32),
+        "names": torch.from_numpy(np.frombuffer("\n".join(names).encode(), dtype=np.uint8).copy()),
+    }
+    save_file(tensors, out)
+    counts = {kind: sum(row[0] == index for row in rows) for index, kind in enumerate(KINDS)}
+    return PackReport(counts=counts, nbytes=out.stat().st_size, skipped=tuple(skipped))
+
+
+def _entries(root: Path, skipped: list[str]) -> Iterator[_Entry]:
+    """All pictures below root in a fixed order; a photo without a mask file is added to `skipped`."""
+    for folder in sorted(path for path in root.rglob("*") if path.is_dir()):
+        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+        parts = folder.relative_to(root).parts
+        if folder.name == "images" and (folder.parent / "masks").is_dir():
+            stems = [path.stem for path in files]
+            is_video = len(files) > 1 and all(s.isdigit() for s in stems) and sorted(map(int, stems)) == list(range(len(files)))
+            for path in files:
+                mask = folder.parent / "masks" / f"{path.stem}.png"
+                if mask.is_file():
+                    yield _Entry("video" if is_video else "photo", path, mask, str(folder) if is_video else "")
+                else:
+                    skipped.append(f"{path.relative_to(root).as_posix()}: no mask {mask.name} in masks/")
+        elif folder.name == "cutouts":
+            series = _views(files)
+            for path in files:
+                yield _Entry("cutout", path, None, series.get(path, ""))
+        elif "backgrounds" in parts:
+            for path in files:
+                yield _Entry("background", path, None, "")
+
+
+def _views(files: Sequence[Path]) -> dict[Path, str]:
+    """Series of files PREFIX_0 .. PREFIX_n: file -> name of its series; other files are left out."""
+    groups: dict[str, dict[int, Path]] = defaultdict(dict)
+    for path in files:
+        match = re.fullmatch(r"(.+)_(\d+)", path.stem)
+        if match:
+            groups[match[1]][int(match[2])] = path
+    return {
+        path: str(path.parent / prefix)
+        for prefix, views in groups.items()
+        if len(views) >= _MIN_VIEWS and sorted(views) == list(range(len(views)))
+        for path in views.values()
+    }
+
+
+def _encode(entry: _Entry, *, side: int, quality: int) -> tuple[bytes, bytes]:
+    """Compressed picture and compressed mask (empty bytes without one) of an entry; ValueError when unusable."""
+    with Image.open(entry.picture) as opened:
+        if entry.kind == "cutout":
+            if "A" not in opened.getbands() and "transparency" not in opened.info:
+                raise ValueError("a cut-out has no alpha channel; save it as RGBA")
+            return _save(_shrink(_cropped(opened.convert("RGBA")), side), "WEBP", quality=quality, alpha_quality=80, method=4), b""
+        picture = opened.convert("RGB")
+    small = _shrink(picture, side)
+    compressed = _save(small, "WEBP", quality=quality, method=4)
+    if entry.mask is None:
+        return compressed, b""
+    with Image.open(entry.mask) as opened:
+        if opened.mode not in ("P", "L", "1"):
+            raise ValueError(f"mask {entry.mask.name}: expected a palette or grey PNG, got mode {opened.mode}")
+        ids = np.asarray(opened.convert("L") if opened.mode == "1" else opened)
+    if ids.shape != (picture.height, picture.width):
+        raise ValueError(f"mask {entry.mask.name} is {ids.shape[1]}x{ids.shape[0]}, its picture {picture.width}x{picture.height}")
+    mask = np.asarray(Image.fromarray(ids).resize(small.size, Image.Resampling.NEAREST))
+    if not mask.any():
+        raise ValueError(f"mask {entry.mask.name} holds no object")
+    return compressed, _save(Image.fromarray(mask), "PNG", optimize=True)
+
+
+def _cropped(picture: Image.Image) -> Image.Image:
+    """An RGBA picture without its empty margins."""
+    box = picture.getchannel("A").point([0 if level <= _OPAQUE else 255 for level in range(256)]).getbbox()
+    if box is None:
+        raise ValueError("a cut-out is empty: alpha is 0 everywhere")
+    return picture.crop(box)
+
+
+def _shrink(picture: Image.Image, side: int) -> Image.Image:
+    """The picture with its longer side at most `side`."""
+    factor = side / max(picture.size)
+    if factor >= 1:
+        return picture
+    width, height = (max(1, round(length * factor)) for length in picture.size)
+    return picture.resize((width, height), Image.Resampling.LANCZOS)
+
+
+def _save(picture: Image.Image, kind: str, **options: int | bool) -> bytes:
+    """The picture as compressed bytes of the given Pillow format."""
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()

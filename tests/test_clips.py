@@ -1,0 +1,264 @@
+"""Facts about packed material and the clips made from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stmemory.errors import OptionError
+from stmemory.training.clips import Clip, ClipConfig, ClipSource
+from stmemory.training.material import Material, PackReport, pack
+from stmemory.training.motion import Motion, random_motion
+from stmemory.training.render import View, paste, render_base, render_layer
+from stmemory.training.strips import contact_sheet
+
+RNG_SEED = 7
+
+
+def _photo(folder: Path, name: str, *, colour: tuple[int, int, int], suffix: str = "jpg") -> None:
+    """A noisy photo with two rectangles, ids 1 and 2, and its palette mask."""
+    rng = np.random.default_rng(len(name))
+    pixels = rng.integers(0, 80, (72, 96, 3), dtype=np.uint8)
+    ids = np.zeros((72, 96), dtype=np.uint8)
+    ids[20:50, 10:45] = 1
+    ids[30:60, 60:85] = 2
+    pixels[ids == 1] = colour
+    pixels[ids == 2] = colour[::-1]
+    for kind in ("images", "masks"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(folder / "images" / f"{name}.{suffix}", quality=95)
+    palette = Image.frombytes("P", (96, 72), ids.tobytes())
+    palette.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0])
+    palette.save(folder / "masks" / f"{name}.png")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two photos, a video of four frames, a turning object, two cut-outs, a background and four bad files."""
+    root = tmp_path_factory.mktemp("tree")
+    for name in ("cat", "dog"):
+        _photo(root / "a" / "pets", name, colour=(250, 30, 20))
+    for time in range(4):
+        _photo(root / "film", f"{time:03}", colour=(20, 200, 40 + time))
+    cutouts = root / "art" / "cutouts"
+    cutouts.mkdir(parents=True)
+    for name in ("star", "moon", *(f"cup_{view:02}" for view in range(10))):
+        picture = np.zeros((40, 50, 4), dtype=np.uint8)
+        picture[8:33, 5:45] = (240, 240, 10, 255)
+        Image.fromarray(picture).save(cutouts / f"{name}.webp")
+    (root / "a" / "backgrounds" / "walls").mkdir(parents=True)
+    Image.new("RGB", (80, 60), (90, 120, 150)).save(root / "a" / "backgrounds" / "walls" / "blue.jpg")
+
+    _photo(root / "bad", "size", colour=(1, 2, 3))
+    Image.new("L", (10, 10), 1).save(root / "bad" / "masks" / "size.png")
+    _photo(root / "bad", "nothing", colour=(1, 2, 3))
+    Image.new("L", (96, 72), 0).save(root / "bad" / "masks" / "nothing.png")
+    _photo(root / "bad", "broken", colour=(1, 2, 3))
+    (root / "bad" / "images" / "broken.jpg").write_bytes(b"not a picture")
+    _photo(root / "bad", "alone", colour=(1, 2, 3))
+    (root / "bad" / "masks" / "alone.png").unlink()
+    return root
+
+
+@pytest.fixture(scope="module")
+def packed(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, PackReport]:
+    """The tree, packed."""
+    path = tmp_path_factory.mktemp("packed") / "material.safetensors"
+    return path, pack(tree, path, drawn=("art",))
+
+
+@pytest.fixture(scope="module")
+def material(packed: tuple[Path, PackReport]) -> Material:
+    """The packed tree, loaded."""
+    return Material.load(packed[0])
+
+
+def test_pack_counts_what_it_packed(packed: tuple[Path, PackReport]) -> None:
+    """Photos, cut-outs, backgrounds and video frames are told apart by where they lie."""
+    assert {"photo": 2, "cutout": 12, "background": 1, "video": 4} == packed[1].counts
+    assert packed[0].stat().st_size == packed[1].nbytes
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("size.jpg", "10x10"), ("nothing.jpg", "no object"), ("broken.jpg", "cannot identify"), ("alone.jpg", "no mask")],
+    ids=["sizes-differ", "empty-mask", "unreadable", "no-mask"],
+)
+def test_pack_names_what_it_skipped(packed: tuple[Path, PackReport], name: str, reason: str) -> None:
+    """Each bad file is skipped and named with the reason."""
+    lines = [line for line in packed[1].skipped if f"bad/images/{name}" in line]
+    assert 1 == len(lines)
+    assert reason in lines[0]
+
+
+def test_pack_keeps_masks_exact(tree: Path, material: Material) -> None:
+    """A mask that is not shrunk comes back bit for bit, its photo nearly so."""
+    item = next(item for item in material.items if item.name == "a/pets/images/cat.jpg")
+    expected = np.array(Image.open(tree / "a" / "pets" / "masks" / "cat.png"))
+    photo = material.photo(item.index)
+    assert expected.tolist() == photo.ids.tolist()
+    assert photo.pixels[:, 35, 28].tolist() == pytest.approx([250, 30, 20], abs=12)
+
+
+def test_pack_crops_cutouts(material: Material) -> None:
+    """A cut-out loses its empty margins."""
+    item = next(item for item in material.items if item.name.endswith("star.webp"))
+    assert (4, 25, 40) == tuple(material.cutout(item.index).shape)
+
+
+def test_material_tells_drawn_from_natural(material: Material) -> None:
+    """Only what lies in a folder named as drawn is drawn."""
+    assert {"art"} == {item.source for item in material.items if item.drawn}
+    assert {"a/pets", "a/backgrounds/walls", "film"} == {item.source for item in material.items if item.natural}
+
+
+def test_material_groups_series(material: Material) -> None:
+    """Frames of a video share a series, as do the views of one turning object; others have none."""
+    groups: dict[int, list[str]] = {}
+    for item in material.items:
+        groups.setdefault(item.series, []).append(Path(item.name).stem)
+    assert [4, 5, 10] == sorted(len(names) for names in groups.values())
+    assert {"cat", "dog", "blue", "star", "moon"} == set(groups[-1])
+
+
+def test_material_refuses_other_files(tmp_path: Path, material: Material) -> None:
+    """A file that `pack` did not write, and an item of another kind, are errors."""
+    (tmp_path / "x.safetensors").write_bytes(b"no")
+    with pytest.raises(OptionError, match=r"written by stmemory\.training\.pack"):
+        Material.load(tmp_path / "x.safetensors")
+    background = next(item.index for item in material.items if item.kind == "background")
+    with pytest.raises(OptionError, match="expected an item of kind cutout"):
+        material.cutout(background)
+
+
+def test_pack_refuses_an_empty_tree(tmp_path: Path) -> None:
+    """A tree without a usable picture is an error."""
+    with pytest.raises(OptionError, match="no usable picture"):
+        pack(tmp_path, tmp_path / "out.safetensors")
+
+
+@pytest.mark.parametrize("index", range(24))
+def test_clip_keeps_its_promises(material: Material, index: int) -> None:
+    """Every clip has its shape, and 1..max_objects objects, all of them seen in frame 0."""
+    config = ClipConfig(size=64, frames=5, max_objects=2)
+    clip = ClipSource(material, config, RNG_SEED).clip(index)
+    assert (5, 3, 64, 64) == tuple(clip.frames.shape)
+    assert (5, 64, 64) == tuple(clip.ids.shape)
+    assert {torch.uint8} == {clip.frames.dtype, clip.ids.dtype}
+    first = set(clip.ids[0].flatten().tolist()) - {0}
+    assert first in ({1}, {1, 2})
+    assert set(clip.ids.flatten().tolist()) <= first | {0}
+
+
+@pytest.mark.parametrize("frames", [1, 2, 30], ids=["one-frame", "two-frames", "longer-than-the-video"])
+def test_clip_can_have_any_length(material: Material, frames: int) -> None:
+    """Clips of one frame, and of more frames than the packed videos have, are made."""
+    source = ClipSource(material, ClipConfig(size=32, frames=frames, video=0.5, event=1.0), RNG_SEED)
+    assert {frames} == {len(source.clip(index).frames) for index in range(6)}
+
+
+def test_clip_depends_on_seed_and_index_only(material: Material) -> None:
+    """The same seed and index give the same clip in any order; another seed gives another clip."""
+    config = ClipConfig(size=48, frames=3)
+    source = ClipSource(material, config, RNG_SEED)
+    forward = [source.clip(index) for index in range(4)]
+    torch.manual_seed(123)
+    frames, ids = ClipSource(material, config, RNG_SEED).batch([3, 2, 1, 0])
+    for index, clip in enumerate(forward):
+        assert torch.equal(clip.frames, frames[3 - index])
+        assert torch.equal(clip.ids, ids[3 - index])
+    other = ClipSource(material, config, RNG_SEED + 1).clip(0)
+    assert not torch.equal(forward[0].frames, other.frames)
+
+
+def test_clip_leaves_global_chance_alone(material: Material) -> None:
+    """Making a clip draws nothing from torch's or numpy's global generators."""
+    before, numpy_before = torch.get_rng_state(), str(np.random.get_state())
+    ClipSource(material, ClipConfig(size=32, frames=2), RNG_SEED).clip(0)
+    assert torch.equal(before, torch.get_rng_state())
+    assert numpy_before == str(np.random.get_state())
+
+
+def _still(frames: int, *, centre: tuple[float, float] = (0.5, 0.5)) -> Motion:
+    """No motion at all."""
+    zeros = torch.zeros(frames)
+    return Motion(torch.tensor([centre] * frames), zeros, zeros, zeros, torch.zeros(frames, 2, 4, 4))
+
+
+def test_render_base_without_motion_is_the_photo() -> None:
+    """A camera that does not move and sees all of the photo gives the photo back."""
+    texture = torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(0))
+    rendered = render_base(texture, _still(2), View(16, 16, 32), bumps=[], size=32)
+    torch.testing.assert_close(texture.expand(2, -1, -1, -1), rendered, atol=1e-4, rtol=0)
+
+
+def test_render_base_leaves_mirrored_parts_unlabelled() -> None:
+    """Outside of the photo the pixels are mirrored but the masks are 0."""
+    rendered = render_base(torch.ones(4, 16, 16), _still(1), View(8, 8, 32), bumps=[], size=32)
+    torch.testing.assert_close(torch.ones(3, 32, 32), rendered[0, :3])
+    assert 256 == int((rendered[0, 3] > 0.5).sum())
+    assert 256 == int((rendered[0, 3, 8:24, 8:24] > 0.5).sum())
+
+
+def test_render_layer_moves_by_whole_pixels_exactly() -> None:
+    """A layer of its own size, moved by whole pixels, is the texture at that place."""
+    texture = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.5
+    motion = _still(2, centre=(10 / 32, 12 / 32)).moved(torch.tensor([[0.0, 0.0], [5 / 32, 3 / 32]]))
+    canvas, ids = torch.zeros(2, 3, 32, 32), torch.zeros(2, 32, 32, dtype=torch.uint8)
+    paste(canvas, ids, render_layer(texture, motion, (4 / 32, 4 / 32), size=32), object_id=3)
+    expected_ids = torch.zeros(2, 32, 32, dtype=torch.uint8)
+    expected_ids[0, 8:16, 6:14] = 3
+    expected_ids[1, 11:19, 11:19] = 3
+    assert torch.equal(expected_ids, ids)
+    torch.testing.assert_close(texture[:3], canvas[0, :, 8:16, 6:14], atol=1e-4, rtol=0)
+    torch.testing.assert_close(texture[:3], canvas[1, :, 11:19, 11:19], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("steps", [1, 4], ids=["sharp", "motion-blur"])
+def test_labels_lie_where_the_object_is_drawn(steps: int) -> None:
+    """However a layer moves, its id covers exactly the pixels of which it makes up half or more."""
+    rng = np.random.default_rng(3)
+    for _ in range(10):
+        motion = random_motion(rng, 4, centre=(0.5, 0.3), speed=4.0, elastic=0.1)
+        blurred = motion.within_exposure(steps=steps, shutter=0.5) if steps > 1 else motion
+        canvas, ids = torch.zeros(4, 3, 48, 48), torch.zeros(4, 48, 48, dtype=torch.uint8)
+        window = render_layer(torch.ones(4, 9, 9), blurred, (0.4, 0.2), size=48, steps=steps)
+        paste(canvas, ids, window, object_id=1)
+        assert torch.equal(canvas[:, 0] >= 0.5, ids == 1)
+
+
+def test_hidden_objects_keep_only_what_is_seen() -> None:
+    """A layer on top takes the pixels of the one below, tracked or not."""
+    canvas, ids = torch.zeros(1, 3, 16, 16), torch.zeros(1, 16, 16, dtype=torch.uint8)
+    for half, object_id in ((0.5, 1), (0.25, 2), (0.125, 0)):
+        window = render_layer(torch.ones(4, 4, 4), _still(1), (half, half), size=16)
+        paste(canvas, ids, window, object_id=object_id)
+    # the texture has no rim here, so that the outermost half pixel of each layer is partly covered
+    assert 0 == int(ids[0, 8, 8])
+    assert 2 == int(ids[0, 8, 5])
+    assert 1 == int(ids[0, 8, 2])
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [{"size": 8}, {"frames": 0}, {"max_objects": 0}, {"max_pasted": 0}, {"blur": 1.5}, {"video": -0.1}],
+    ids=lambda bad: next(iter(bad)),
+)
+def test_config_is_checked(bad: dict[str, Any]) -> None:
+    """A value out of range is an error."""
+    with pytest.raises(OptionError):
+        ClipConfig(**bad)
+
+
+def test_contact_sheet_has_a_row_per_clip(tmp_path: Path) -> None:
+    """Two clips of three frames make a sheet of two rows and three columns; no clips are an error."""
+    clip = Clip(torch.zeros(3, 3, 10, 10, dtype=torch.uint8), torch.zeros(3, 10, 10, dtype=torch.uint8), "")
+    contact_sheet([clip, clip], tmp_path / "sheet.png")
+    assert (30, 20) == Image.open(tmp_path / "sheet.png").size
+    with pytest.raises(OptionError):
+        contact_sheet([], tmp_path / "none.png")
