@@ -1,0 +1,47 @@
+"""stmemory: track any object through a video of any length, in memory that does not grow.
+
+The library of the paper *Space Time Recurrent Memory Network* (Nguyen and Li, arXiv 2109.06474). Start with `VOSPredictor`;
+the memory alone, for models of your own, is `MemoryBank`, `FusionCell`, `UpdatePolicy` and `SpaceTimeRead`.
+"""
+
+from stmemory.errors import (
+    BankError,
+    FrameError,
+    MaskError,
+    OptionError,
+    ShapeError,
+    StmemoryError,
+    WeightsError,
+)
+from stmemory.memory import FusionCell, LearnedPolicy, MeanFusion, MemoryBank, SpaceTimeRead, UpdatePolicy
+from stmemory.networks.config import NetworkConfig
+from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.options import TrackingOptions
+from stmemory.predictor import VOSPredictor
+from stmemory.result import Segmentation
+from stmemory.stream import VOSStream
+
+__all__ = [
+    "BankError",
+    "FrameError",
+    "FusionCell",
+    "LearnedPolicy",
+    "MaskError",
+    "MeanFusion",
+    "MemoryBank",
+    "NetworkConfig",
+    "OptionError",
+    "Segmentation",
+    "SegmentationNetwork",
+    "ShapeError",
+    "SpaceTimeRead",
+    "StmemoryError",
+    "TrackingOptions",
+    "UpdatePolicy",
+    "VOSPredictor",
+    "VOSStream",
+    "WeightsError",
+    "__version__",
+]
+
+__version__ = "0.1.0"

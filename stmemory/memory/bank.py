@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stmemory.errors import BankError, OptionError, ShapeError
 from stmemory.memory.fusion import Fusion, MeanFusion
-from stmemory.memory.policy import BankView, UpdatePolicy
+from stmemory.memory.policy import BankView, UpdatePolicy, with_a_free_slot
 from stmemory.memory.registry import update_policy
 from stmemory.memory.slots import NO_FRAME, SlotInfo, Slots
 
@@ -91,6 +91,11 @@ class MemoryBank:
         return self._slots["version"]
 
     @property
+    def identity(self) -> object:
+        """Another object once rows were added or removed, or a state loaded: then no cache of the contents holds."""
+        return self._slots.identity
+
+    @property
     def count(self) -> Tensor:
         """`[B]` int64: slots in use."""
         return self.valid.sum(1)
@@ -102,8 +107,7 @@ class MemoryBank:
 
     def similarity(self) -> Tensor:
         """`[B, K, K]` float32: S(X_i, X_j) of eq. 1 between the slots in use; kept, and only what changed is computed."""
-        index = torch.arange(self.rows, device=self.valid.device)
-        return self._slots.compare(index)
+        return self._slots.compare(torch.arange(self.rows, device=self.valid.device))
 
     def describe(self, row: int = 0) -> list[SlotInfo]:
         """What the slots of one row hold, oldest first.
@@ -130,7 +134,7 @@ class MemoryBank:
             template: `[R, C, *S]`.
             rows: `[R]`, the rows they belong to, each once; None means all, in order.
             frame: index of the frame, for `describe()`.
-            pinned: keep the slot for good, unchanged.
+            pinned: keep the slot for good, unchanged; it is stored even where the policy stores no new template.
             provisional: let the next write to these rows take this slot's place, so that the newest slot follows the video
                 while only every n-th frame is committed.
 
@@ -142,12 +146,13 @@ class MemoryBank:
         if pinned and provisional:
             raise OptionError("write: expected pinned or provisional, got both; a pinned slot cannot be overwritten")
         index = self._check(template, rows)
+        template = template.to(self.templates.dtype)
         if pinned and bool((self.pinned[index].sum(1) + 1 >= self.capacity).any()):
             raise BankError(
                 f"write: pinning this template would pin all {self.capacity} slots of a row and leave none to write to; "
                 "unpin or drop a slot, or use a larger capacity"
             )
-        slot, gate = self._make_room(index, template, frame)
+        slot, gate = self._make_room(index, template, frame, must_store=pinned)
         kept = slot >= 0
         index, slot, template = index[kept], slot[kept], (template if gate is None else template * gate)[kept]
         age = self.age[index] + self.valid[index]
@@ -166,8 +171,7 @@ class MemoryBank:
             BankError: there is no such slot in use.
         """
         index = self._slot(slot, row)
-        newest = self.age[row].masked_fill(~self.valid[row], torch.iinfo(torch.int64).max).argmin()
-        if int(newest) == slot:
+        if int(self.age[row, slot]) == 0:
             self._slots.put("provisional", index[:1], 0)
         for name in ("templates", "valid", "pinned"):
             self._slots.put(name, index, 0)
@@ -214,19 +218,9 @@ class MemoryBank:
         """Take over a copy of what `state_dict()` gave, for a bank of the same capacity.
 
         Raises:
-            BankError: names are missing or unexpected, or the capacity differs.
+            BankError: names are missing or unexpected, or sizes do not fit.
         """
-        probe = Slots(self.capacity)
-        probe.allocate(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1) if self.key else None)
-        if state and set(state) != set(probe.tensors):
-            raise BankError(
-                f"load_state_dict: missing {sorted(set(probe.tensors) - set(state))}, unexpected "
-                f"{sorted(set(state) - set(probe.tensors))}; build the bank with the key it was saved with"
-            )
-        if state and state["valid"].shape[1] != self.capacity:
-            raise BankError(
-                f"load_state_dict: expected {self.capacity} slots, got {state['valid'].shape[1]}; build the bank with that capacity"
-            )
+        self._slots.check(state, keyed=self.key is not None)
         self._slots.take(state)
 
     def _check(self, template: Tensor, rows: Sequence[int] | Tensor | None) -> Tensor:
@@ -247,14 +241,13 @@ class MemoryBank:
             )
         return index.to(self.valid.device)
 
-    def _slot(self, slot: int, row: int) -> tuple[Tensor, Tensor]:
+    def _slot(self, slot: int, row: int) -> tuple[Tensor, ...]:
         """Index tensors `[1]` of a slot in use."""
         if not (0 <= row < self.rows and 0 <= slot < self.capacity and bool(self.valid[row, slot])):
             raise BankError(f"expected a slot in use of rows 0..{self.rows - 1}, got slot {slot} of row {row}; see describe()")
-        device = self.valid.device
-        return torch.tensor([row], device=device), torch.tensor([slot], device=device)
+        return torch.tensor([[row], [slot]], device=self.valid.device).unbind()
 
-    def _make_room(self, index: Tensor, template: Tensor, frame: int) -> tuple[Tensor, Tensor | None]:
+    def _make_room(self, index: Tensor, template: Tensor, frame: int, *, must_store: bool) -> tuple[Tensor, Tensor | None]:
         """The slot `[R]` that each row's template takes (-1: none), and a factor `[R, 1, ...]` that carries a gradient."""
         valid, age = self.valid[index], self.age[index]
         newest = age.masked_fill(~valid, torch.iinfo(torch.int64).max).argmin(1)
@@ -265,24 +258,26 @@ class MemoryBank:
             return slot, None
         rows = index[full]
         similarity = self._slots.compare(rows) if self.policy.uses_similarity else self._slots["similarity"][rows]
-        decision = self.policy.decide(BankView(similarity, age[full], valid[full], self.pinned[rows]))
-        goes = decision.remove.detach().sum(1) > 0.5  # [F]
-        leaving = decision.remove.detach().argmax(1)
-        soft = decision.remove.requires_grad
+        view = BankView(similarity, age[full], valid[full], self.pinned[rows])
+        decision = with_a_free_slot(self.policy.decide(view), view) if must_store else self.policy.decide(view)
+        remove = decision.remove.to(template.dtype)
+        goes = remove.detach().sum(1) > 0.5  # [F]
+        leaving = remove.detach().argmax(1)
+        chosen = remove.gather(1, leaving[:, None])  # [F, 1], one; carries the gradient of a learned choice
         shape = (-1, *[1] * (template.dim() - 1))
         source = self.templates[rows, leaving]  # [F, C, *S]
-        if soft:
-            source = source * decision.remove.gather(1, leaving[:, None]).view(shape)
+        if remove.requires_grad:
+            source = source * chosen.view(shape)
         source = torch.where(goes.view(shape), source, template[full])
         size = torch.where(goes, self._slots["size"][rows, leaving], torch.ones_like(rows))
         origin = torch.where(goes, self._slots["frame"][rows, leaving], torch.full_like(rows, frame))
         self._distil(rows, decision.into, source, size, origin)
         slot = slot.index_put((full,), torch.where(goes, leaving, torch.full_like(leaving, -1)))
-        if not soft:
+        if not remove.requires_grad:
             return slot, None
-        kept = (1 - decision.remove).view(*decision.remove.shape, *shape[1:])
+        kept = (1 - remove).view(*remove.shape, *shape[1:])
         self._slots.put("templates", (rows,), self.templates[rows] * kept)
-        gate = template.new_ones(len(index)).index_put((full,), decision.remove.gather(1, leaving[:, None])[:, 0])
+        gate = template.new_ones(len(index)).index_put((full,), chosen[:, 0])
         return slot, gate.view(shape)
 
     def _distil(self, rows: Tensor, into: Tensor, source: Tensor, size: Tensor, origin: Tensor) -> None:

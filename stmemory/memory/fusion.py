@@ -125,7 +125,8 @@ class MeanFusion:
         """Merge P pairs; see `Fusion`."""
         if sizes is None:
             return (source + target) / 2
-        share = (sizes[:, 0] / sizes.sum(1).clamp_min(1)).to(source.dtype)  # [P]
+        counts = sizes.to(torch.promote_types(source.dtype, torch.float32))  # half precision cannot count to 65,520
+        share = (counts[:, 0] / counts.sum(1).clamp_min(1)).to(source.dtype)  # [P]
         return torch.lerp(target, source, share.view(-1, *[1] * (source.dim() - 1)))
 
 

@@ -31,6 +31,7 @@ __all__ = [
     "Newest",
     "Oldest",
     "UpdatePolicy",
+    "with_a_free_slot",
 ]
 
 
@@ -39,7 +40,7 @@ class BankView:
     """What a policy sees of `B` full rows of a bank. Read only.
 
     Attributes:
-        similarity: `[B, K, K]` float32, S(X_i, X_j) of eq. 1 at `[b, i, j]`; zeros where `uses_similarity` is false.
+        similarity: `[B, K, K]` float32, S(X_i, X_j) of eq. 1 at `[b, i, j]`; means nothing where `uses_similarity` is false.
         age: `[B, K]` int64, 0 for the newest slot of a row, larger is older, no two alike.
         valid: `[B, K]` bool, slots that hold a template.
         pinned: `[B, K]` bool, slots that must neither go nor change.
@@ -159,6 +160,19 @@ class InputToMemory:
         """See `UpdatePolicy.decide`."""
         into = view.movable.float()
         return Decision(torch.zeros_like(into), into)
+
+
+def with_a_free_slot(decision: Decision, view: BankView) -> Decision:
+    """The same decision, but where no slot goes the oldest does, lost as by `Drop`: for templates that must be stored.
+
+    >>> view = BankView(torch.zeros(1, 2, 2), torch.tensor([[0, 1]]), torch.ones(1, 2).bool(), torch.zeros(1, 2).bool())
+    >>> with_a_free_slot(InputToMemory().decide(view), view).remove
+    tensor([[0., 1.]])
+    """
+    goes = decision.remove.detach().sum(1, keepdim=True) > 0.5  # [B, 1]
+    plain = Drop().decide(view)
+    remove = torch.where(goes, decision.remove, plain.remove.to(decision.remove))
+    return Decision(remove, torch.where(goes, decision.into, plain.into.to(decision.into)))
 
 
 def _best_pair(score: Tensor, view: BankView) -> Decision:

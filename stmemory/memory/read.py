@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor, nn
 
-from stmemory.errors import OptionError, ShapeError
+from stmemory.errors import BankError, OptionError, ShapeError
 from stmemory.memory.bank import MemoryBank
+from stmemory.memory.slots import written
 
 __all__ = ["ReadCache", "SpaceTimeRead", "space_time_read"]
 
@@ -24,6 +25,7 @@ class ReadCache:
         self.keys: Tensor | None = None  # [B, K, Ck, *S], unless the bank holds the very same keys
         self.values: Tensor | None = None  # [B, K, Cv, *S]
         self._seen: Tensor | None = None  # [B, K], versions of the bank's slots
+        self._identity: object = None  # of the bank's contents
 
     @property
     def nbytes(self) -> int:
@@ -35,10 +37,20 @@ class ReadCache:
         self.keys = None if self.keys is None else self.keys.detach()
         self.values = None if self.values is None else self.values.detach()
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """What is cached, by name; copies nothing. A cache filled anew may differ in the last bit, a saved one does not."""
+        named = {"keys": self.keys, "values": self.values, "seen": self._seen}
+        return {name: t for name, t in named.items() if t is not None}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take over a copy of what `state_dict()` gave."""
+        self.keys, self.values, self._seen = (state[n].clone() if n in state else None for n in ("keys", "values", "seen"))
+
     def refresh(self, bank: MemoryBank, read: SpaceTimeRead) -> tuple[Tensor, Tensor]:
         """Keys `[B, K, Ck, *S]` and values `[B, K, Cv, *S]` of the bank as it is now; those of empty slots mean nothing."""
         version = bank.version
-        if self._seen is None or self._seen.shape != version.shape:  # the rows changed: begin anew
+        if self._seen is None or self._identity is not bank.identity:  # other rows, or another bank: begin anew
+            self._identity = bank.identity
             self.keys = self.values = None
             self._seen = torch.full_like(version, -1)
         stale = (self._seen != version) & bank.valid
@@ -52,7 +64,7 @@ class ReadCache:
             self._seen = torch.where(stale, version, self._seen)
         keys = self.keys if own_keys else bank.keys
         if keys is None or self.values is None:
-            raise ShapeError("space-time read: expected a bank with a template in some slot, got an empty one; write() first")
+            raise BankError("space-time read: expected a bank with a template in some slot, got an empty one; write() first")
         return keys, self.values
 
 
@@ -139,13 +151,13 @@ def space_time_read(
     >>> space_time_read(torch.rand(1, 4, 6), torch.rand(2, 3, 4, 5), torch.ones(2, 3, 7, 5), torch.ones(2, 3).bool()).shape
     torch.Size([2, 7, 6])
     """
-    rows, slots, channels, cells = keys.shape
-    if query.shape[1] != channels or query.shape[0] not in (1, rows) or values.shape[:2] != keys.shape[:2]:
+    fits = query.dim() == 3 and keys.dim() == values.dim() == 4 and keys.shape[:2] == values.shape[:2] == valid.shape
+    if not fits or query.shape[0] not in (1, len(keys)) or query.shape[1] != keys.shape[2] or keys.shape[3] != values.shape[3]:
         raise ShapeError(
-            f"space-time read: expected a query [B or 1, {channels}, m] and values [{rows}, {slots}, Cv, n], got "
-            f"{tuple(query.shape)} and {tuple(values.shape)}"
+            "space-time read: expected query [B or 1, Ck, m], keys [B, K, Ck, n], values [B, K, Cv, n] and valid [B, K], got "
+            f"{tuple(query.shape)}, {tuple(keys.shape)}, {tuple(values.shape)} and {tuple(valid.shape)}"
         )
-    scale = 1 / math.sqrt(channels) if scale is None else scale
+    scale = 1 / math.sqrt(keys.shape[2]) if scale is None else scale
     with torch.autocast(query.device.type, enabled=False):  # squared distances lose their meaning in half precision
         return _read(query, keys, values, valid, (affinity, scale, top_k))
 
@@ -194,10 +206,7 @@ def _read_top_k(query: Tensor, memory: Tensor, contents: Tensor, scale: float, t
 
 
 def _update(buffer: Tensor | None, index: tuple[Tensor, ...], new: Tensor, version: Tensor) -> Tensor:
-    """Put new entries `[P, ...]` into a `[B, K, ...]` buffer: in place where no graph is kept, else out of place."""
+    """Put new entries `[P, ...]` into a `[B, K, ...]` buffer, made at the first of them."""
     if buffer is None:
         buffer = new.new_zeros(*version.shape, *new.shape[1:])
-    if not torch.is_grad_enabled() and (torch.is_inference_mode_enabled() or not buffer.is_inference()):
-        buffer[index] = new
-        return buffer
-    return buffer.index_put(index, new.to(buffer.dtype))
+    return written(buffer, index, new)

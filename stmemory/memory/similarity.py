@@ -25,7 +25,7 @@ def similarity(source: Tensor, target: Tensor, *, working_elements: int = WORKIN
         working_elements: see `similarities`.
 
     Returns:
-        `[P]` float32 in [-1, 1].
+        `[P]` in [-1, 1], float32 (float64 for float64 templates).
 
     Raises:
         ShapeError: the shapes differ.
@@ -50,11 +50,11 @@ def similarities(
     Args:
         one: `[P, C, *S]`.
         many: `[P, K, C, *S]`.
-        working_elements: at most this many float32 cosines are held at a time (or the `n` of a single position where
-            that is more, n = cells of S), so the working memory does not depend on P or K and is `O(n)`, not `O(n^2)`.
+        working_elements: at most this many cosines are held at a time (or the `n` of a single position where that is
+            more, n = cells of S): `O(n)`, not `O(n^2)`, whatever P and K. Beside them stands one copy of the inputs.
 
     Returns:
-        Two tensors `[P, K]` float32: S(one, many_k) and S(many_k, one).
+        Two tensors `[P, K]`, float32 (float64 for float64 templates): S(one, many_k) and S(many_k, one).
 
     Raises:
         ShapeError: the shapes do not fit.
@@ -68,6 +68,14 @@ def similarities(
             f"similarities: expected [P, C, *S] and [P, K, C, *S], got {tuple(one.shape)} and {tuple(many.shape)}; "
             "give both the same P, C and S"
         )
+    pairs, slots = many.shape[:2]
+    if pairs * slots == 0:
+        return torch.zeros(pairs, slots, device=one.device), torch.zeros(pairs, slots, device=one.device)
+    with torch.autocast(one.device.type, enabled=False):  # a difference of 1e-3 decides which template goes
+        return _compare(one, many, working_elements)
+
+
+def _compare(one: Tensor, many: Tensor, working_elements: int) -> tuple[Tensor, Tensor]:
     pairs, slots = many.shape[:2]
     left = _unit(one.flatten(2)).transpose(1, 2)  # [P, n, C]
     right = _unit(many.flatten(3))  # [P, K, C, n]

@@ -11,7 +11,7 @@ from torch import Tensor
 from stmemory.errors import BankError
 from stmemory.memory.similarity import similarities
 
-__all__ = ["LOG_LENGTH", "SlotInfo", "Slots"]
+__all__ = ["LOG_LENGTH", "SlotInfo", "Slots", "written"]
 
 LOG_LENGTH = 8  # fused frames remembered a slot, for describe(); bounded, like everything here
 NO_FRAME = -1
@@ -52,7 +52,8 @@ class Slots:
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
         self.tensors: dict[str, Tensor] = {}
-        self._changes = 0  # only ever grows, so a version number is never met twice
+        self._changes = 0  # only ever grows, so a version number is never met twice in one slot
+        self.identity = object()  # another one whenever rows or all contents change hands, so that caches begin anew
 
     def __getitem__(self, name: str) -> Tensor:
         if not self.tensors:
@@ -89,14 +90,9 @@ class Slots:
     def put(self, name: str, index: tuple[Tensor, ...], value: Tensor | int) -> None:
         """Write `value` at `index`: in place where no graph is kept, else out of place."""
         buffer = self.tensors[name]
-        if isinstance(value, Tensor):
-            value = value.to(buffer.dtype)
-        else:
+        if not isinstance(value, Tensor):
             value = torch.tensor(value, dtype=buffer.dtype, device=buffer.device)
-        if not torch.is_grad_enabled() and (torch.is_inference_mode_enabled() or not buffer.is_inference()):
-            buffer[index] = value
-        else:
-            self.tensors[name] = buffer.index_put(index, value)
+        self.tensors[name] = written(buffer, index, value)
 
     def touch(self, index: Tensor, slot: Tensor, *, key: Callable[[Tensor], Tensor] | None) -> None:
         """Say that the templates at `index [P]`, `slot [P]` changed: new versions, and new keys where there are keys."""
@@ -120,14 +116,38 @@ class Slots:
                 self.put("compared", (row, slot), self["version"][row, slot])
         return self["similarity"][rows]
 
+    def check(self, tensors: Mapping[str, Tensor], *, keyed: bool) -> None:
+        """Make sure that `take` can hold these, of a bank with or without keys of its own.
+
+        Raises:
+            BankError: names are missing or unexpected, or sizes do not fit this capacity or each other.
+        """
+        probe = Slots(self.capacity)
+        probe.allocate(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1) if keyed else None)
+        if tensors and set(tensors) != set(probe.tensors):
+            raise BankError(
+                f"load_state_dict: missing {sorted(set(probe.tensors) - set(tensors))}, unexpected "
+                f"{sorted(set(tensors) - set(probe.tensors))}; build the bank with the key it was saved with"
+            )
+        for name, tensor in tensors.items():
+            fits = (len(tensors["valid"]), *probe.tensors[name].shape[1:2])
+            if tuple(tensor.shape[: len(fits)]) != fits:
+                raise BankError(
+                    f"load_state_dict: expected {name} of {fits[0]} rows and {self.capacity} slots, got {tuple(tensor.shape)}; "
+                    "build the bank with the capacity it was saved with"
+                )
+
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Hold copies of these instead."""
         self.tensors = {name: t.clone() for name, t in tensors.items()}
         self._changes = int(self["version"].max()) if self.rows else 0
+        self.identity = object()
 
     def append_rows(self, number: int) -> None:
         """Append empty rows."""
-        self["valid"]
+        if number < 0 or "valid" not in self:
+            raise BankError(f"add_rows: expected a number >= 0 and a bank with a first template, got {number}; call write() first")
+        self.identity = object()
         self.tensors = {
             name: torch.cat([t, t.new_full((number, *t.shape[1:]), NO_FRAME if name == "log" else 0)])
             for name, t in self.tensors.items()
@@ -137,6 +157,7 @@ class Slots:
         """Keep these rows, in this order, and free the rest."""
         index = torch.tensor(list(rows), dtype=torch.int64, device=self["valid"].device)
         self.tensors = {name: t[index] for name, t in self.tensors.items()}
+        self.identity = object()
 
     def info(self, row: int) -> Iterator[SlotInfo]:
         """The slots in use of one row, oldest first."""
@@ -151,3 +172,20 @@ class Slots:
                     frames_inside=known["size"][k],
                     fused_frames=tuple(f for f in known["log"][k] if f != NO_FRAME),
                 )
+
+
+def written(buffer: Tensor, index: tuple[Tensor, ...], value: Tensor) -> Tensor:
+    """The buffer with `value` at `index`: itself, written in place, where no graph is kept; else another tensor.
+
+    What was written without grad carries none; what stands beside it keeps its own.
+
+    >>> written(torch.zeros(3), (torch.tensor([1]),), torch.ones(1))
+    tensor([0., 1., 0.])
+    """
+    value = value.to(buffer.dtype)
+    frozen = not torch.is_grad_enabled()
+    if frozen and not buffer.requires_grad and (torch.is_inference_mode_enabled() or not buffer.is_inference()):
+        buffer[index] = value
+        return buffer
+    with torch.enable_grad():
+        return buffer.index_put(index, value.detach() if frozen else value)

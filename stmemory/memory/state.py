@@ -48,9 +48,10 @@ def load_bank(bank: MemoryBank, path: str | Path) -> None:
             state = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"load_bank: expected a bank written by save_bank at {path}, got: {error}") from error
-    if about.get("format") != "stmemory.bank" or int(about.get("version", 0)) > FORMAT_VERSION:
+    version = about.get("version", "")
+    if about.get("format") != "stmemory.bank" or not version.isdecimal() or int(version) > FORMAT_VERSION:
         raise WeightsError(
             f"load_bank: expected a stmemory.bank of version {FORMAT_VERSION} or older at {path}, got "
-            f"{about.get('format', 'another file')} version {about.get('version', 'unknown')}; update stmemory or save it again"
+            f"{about.get('format', 'another file')} version {version or 'unknown'}; update stmemory or save it again"
         )
     bank.load_state_dict(state)

@@ -6,16 +6,32 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from stmemory.errors import OptionError
+
 __all__ = ["ConvNorm", "ResidualBlock", "fold_batch_norm"]
 
 _GROUPS = 32
+_NORMS = ("batch", "group", "none")
+_ACTIVATIONS = ("relu", "relu6", "none")
 
 
 class ConvNorm(nn.Module):
     """A convolution without bias, its normalisation, and an activation: `[B, Cin, H, W]` to `[B, Cout, H', W']`.
 
-    Padding keeps `H' = ceil(H / stride)`. `norm` is `"batch"`, `"group"` (32 groups, or one channel a group below that)
-    or `"none"` (then the convolution has a bias). `activation` is `"relu"`, `"relu6"` or `"none"`.
+    Padding keeps `H' = ceil(H / stride)`.
+
+    Args:
+        in_channels: Cin.
+        out_channels: Cout.
+        kernel_size: odd.
+        stride: of the convolution.
+        groups: of the convolution; `in_channels` makes it depthwise.
+        norm: `"batch"`, `"group"` (32 groups, or one channel a group below that) or `"none"` (then the convolution has a
+            bias).
+        activation: `"relu"`, `"relu6"` or `"none"`.
+
+    Raises:
+        OptionError: an unknown norm or activation.
     """
 
     def __init__(
@@ -30,6 +46,9 @@ class ConvNorm(nn.Module):
         activation: str = "relu",
     ) -> None:
         super().__init__()
+        for name, given, known in (("norm", norm, _NORMS), ("activation", activation, _ACTIVATIONS)):
+            if given not in known:
+                raise OptionError(f"ConvNorm: expected {name} in {', '.join(known)}, got {given!r}; choose one of them")
         self.conv = nn.Conv2d(
             in_channels,
             out_channels,
@@ -43,6 +62,7 @@ class ConvNorm(nn.Module):
         self.activation = _activation(activation)
 
     def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
         out: Tensor = self.activation(self.norm(self.conv(features)))
         return out
 
@@ -56,6 +76,7 @@ class ResidualBlock(nn.Module):
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:
+        """See the class."""
         out: Tensor = self.second(torch.relu(self.first(torch.relu(features))))
         return features + out
 
@@ -63,12 +84,20 @@ class ResidualBlock(nn.Module):
 def fold_batch_norm(network: nn.Module) -> int:
     """Fold every `ConvNorm`'s BatchNorm into its convolution, in place, for inference.
 
+    Args:
+        network: in eval mode.
+
     Returns:
         How many were folded. A second call folds none.
+
+    Raises:
+        OptionError: the network is in training mode, where BatchNorm computes something else.
 
     >>> fold_batch_norm(ConvNorm(3, 8).eval())
     1
     """
+    if network.training:
+        raise OptionError("fold_batch_norm: expected a network in eval mode, got one in training mode; call eval() first")
     folded = 0
     for module in network.modules():
         if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):

@@ -1,17 +1,21 @@
-"""`python -m stmemory.training pack | run`: the commands of training. Contains no logic of its own."""
+"""`python -m stmemory.training pack | run | export`: the commands of training. Contains no logic of its own."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
 import torch
 
+from stmemory.networks.config import NetworkConfig
+from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.config import TrainingConfig
 from stmemory.training.imagenet import load_lite_trunk
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material, pack
+from stmemory.weights import save_network
 
 __all__ = ["main"]
 
@@ -35,10 +39,12 @@ def main(arguments: list[str] | None = None) -> int:
     running.add_argument("--workers", type=int, default=1)
     running.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves torch's own choice")
     running.add_argument("--init", type=Path, help="weights to start from: state.pt of another run; else ImageNet's")
+    exporting = commands.add_parser("export", help="write a run's averaged weights as a folder that from_pretrained reads")
+    exporting.add_argument("run", type=Path, help="folder of the run")
+    exporting.add_argument("out", type=Path, help="folder of the weights")
+    exporting.add_argument("--about", type=Path, help="JSON file of what to tell of them: licence, data, metrics")
     options = parser.parse_args(arguments)
-    if options.command == "pack":
-        return _pack(options)
-    return _run(options)
+    return {"pack": _pack, "run": _run, "export": _export}[options.command](options)
 
 
 def _pack(options: argparse.Namespace) -> int:
@@ -71,6 +77,18 @@ def _run(options: argparse.Namespace) -> int:
     for record in trainer.run():
         sys.stdout.write(" ".join(f"{name} {value:.5g}" for name, value in record.items()) + "\n")
         sys.stdout.flush()
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    config = TrainingConfig.load(options.run / "config.json")
+    state = torch.load(options.run / "state.pt", map_location="cpu", weights_only=True)
+    network = SegmentationNetwork(NetworkConfig.of(config.preset))
+    network.load_state_dict(state["average"])
+    about = json.loads(options.about.read_text()) if options.about else {}
+    about["training"] = {"steps": int(state["step"]), "config": json.loads(config.to_json())}
+    save_network(network, options.out, dtype=torch.float16, about=about)
+    sys.stdout.write(f"step {int(state['step'])} written to {options.out}\n")
     return 0
 
 

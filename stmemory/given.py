@@ -1,0 +1,115 @@
+"""What a user says about a frame, and how it enters what the network found. Knows no network and no time."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from stmemory.frames import WorkingSize, fit
+from stmemory.masks import ObjectMasks
+from stmemory.regions import remove_false_positives
+
+__all__ = ["GivenMasks", "impose", "keep_near", "object_scores"]
+
+
+@dataclass(frozen=True, eq=False)
+class GivenMasks:
+    """Masks that a user gave for one frame, at the frame's own size and at the working size.
+
+    Attributes:
+        object_ids: the G ids, sorted.
+        full: `[G, H, W]` in [0, 1].
+        full_void: bool `[H, W]`, where the user says nothing.
+        working: `[G, H', W']`, the same at the padded working size.
+        working_void: bool `[H', W']`.
+    """
+
+    object_ids: tuple[int, ...]
+    full: Tensor
+    full_void: Tensor
+    working: Tensor
+    working_void: Tensor
+
+    @classmethod
+    def of(cls, masks: ObjectMasks, size: WorkingSize, device: torch.device) -> GivenMasks:
+        """Bring masks to the working size."""
+        full, void = masks.probabilities.to(device), masks.void.to(device)
+        return cls(masks.object_ids, full, void, fit(full, size), fit(void.float(), size) > 0.5)
+
+    @classmethod
+    def none(cls, size: WorkingSize, device: torch.device) -> GivenMasks:
+        """Nothing said."""
+        own, padded = (size.frame_height, size.frame_width), (size.padded_height, size.padded_width)
+        full, working = torch.zeros(0, *own, device=device), torch.zeros(0, *padded, device=device)
+        return cls((), full, torch.zeros(own, device=device).bool(), working, torch.zeros(padded, device=device).bool())
+
+
+def impose(probabilities: Tensor, given: Tensor, void: Tensor, rows: list[int]) -> Tensor:
+    """Put given masks in place of what was found: given objects are exactly there, the others keep what is left.
+
+    Args:
+        probabilities: `[1 + N, H, W]`, sums to 1.
+        given: `[G, H, W]` in [0, 1], of the objects `rows`.
+        void: bool `[H, W]`, where the found stays.
+        rows: G indices into the N objects.
+
+    Returns:
+        `[1 + N, H, W]`, sums to 1.
+
+    >>> found = torch.tensor([0.2, 0.8, 0.0]).view(3, 1, 1)
+    >>> impose(found, torch.ones(1, 1, 1), torch.zeros(1, 1).bool(), [1]).flatten().tolist()
+    [0.0, 0.0, 1.0]
+    """
+    if not rows:
+        return probabilities
+    given = given / given.sum(0).clamp_min(1)
+    result = probabilities * (1 - given.sum(0))
+    result[[1 + row for row in rows]] = given.to(result.dtype)
+    result[0] = (1 - result[1:].sum(0)).clamp_min(0)
+    return torch.where(void, probabilities, result)
+
+
+def keep_near(probabilities: Tensor, places: Tensor, *, reach: int) -> Tensor:
+    """Give regions that are far from an object's last place to the background (section 3.4.1).
+
+    Args:
+        probabilities: `[1 + N, H, W]`, sums to 1.
+        places: bool `[N, H, W]`, where each object was seen last.
+        reach: see `remove_false_positives`, px.
+
+    Returns:
+        `[1 + N, H, W]`, sums to 1.
+
+    >>> found = torch.tensor([[0.1, 0.9, 0.1], [0.9, 0.1, 0.9]]).view(2, 1, 3)
+    >>> keep_near(found, torch.tensor([[[True, False, False]]]), reach=0)[1].gt(0.5).tolist()
+    [[True, False, False]]
+    """
+    winner = probabilities.argmax(0)
+    masks = winner == torch.arange(1, len(probabilities), device=winner.device).view(-1, 1, 1)
+    far = masks & ~remove_false_positives(masks, places, reach=reach)
+    if not bool(far.any()):
+        return probabilities
+    result = probabilities.clone()
+    result[1:].masked_fill_(far, 0.0)
+    result[0] = (1 - result[1:].sum(0)).clamp_min(0)
+    return result
+
+
+def object_scores(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """How sure each object's mask is: the mean probability over the pixels where the object wins; 0 where it wins none.
+
+    Args:
+        probabilities: `[1 + N, H, W]`, background first.
+
+    Returns:
+        Scores float32 `[N]` in [0, 1], and masks bool `[N, H, W]`, where each object wins.
+
+    >>> object_scores(torch.tensor([[0.25], [0.75]]).view(2, 1, 1))[0]
+    tensor([0.7500])
+    """
+    winner = probabilities.argmax(0)
+    masks = winner == torch.arange(1, len(probabilities), device=winner.device).view(-1, 1, 1)
+    area = masks.flatten(1).sum(1)
+    return (probabilities[1:] * masks).flatten(1).sum(1) / area.clamp_min(1), masks

@@ -1,0 +1,224 @@
+"""A tracking job: a clip and its first mask in, a folder of masks out; can be stopped and resumed.
+
+Owns the order of events: what is written when, so that an interruption loses nothing. Does not know how a stream tracks, nor
+which files lie where (`job_folder.py`); reads no options, prints nothing.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from stmemory.errors import MaskError, OptionError, StmemoryError
+from stmemory.frames import iterate_frames
+from stmemory.images import is_image_path
+from stmemory.job_folder import TrackJob, check_folder, check_record, clear_folder, job_record
+from stmemory.palette import read_palette_png
+from stmemory.result import Segmentation
+from stmemory.video import OverlayWriter, frame_rate
+
+__all__ = ["JobReport", "Predictor", "Stop", "Stream", "run_job", "stop_on_signals"]
+
+
+class Stream(Protocol):
+    """One video under way; a `VOSStream` is one."""
+
+    @property
+    def frame_index(self) -> int:
+        """Of the last frame, from 0."""
+
+    @property
+    def last(self) -> Segmentation | None:
+        """The last frame's result."""
+
+    def step(self, frame: Tensor, /) -> Segmentation:
+        """Segment the next frame `[3, H, W]`."""
+
+    def save(self, path: Path, /) -> None:
+        """Write all that the stream remembers to a file, which appears whole or not at all."""
+
+
+class Predictor(Protocol):
+    """What makes streams; a `VOSPredictor` is one."""
+
+    def start(self, frame: Tensor, mask: Path, /) -> Stream:
+        """Open a stream with its first frame `[3, H, W]` and the mask there."""
+
+    def resume(self, path: Path, /) -> Stream:
+        """Open a stream where `Stream.save` left it."""
+
+
+@dataclass
+class Stop:
+    """A wish to stop between two frames."""
+
+    wanted: bool = False
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """How a job ended.
+
+    Attributes:
+        frames: masks that are done, from the first frame on.
+        resumed_at: frames that had been done before.
+        finished: whether all is done.
+        error: why the job ended early, unless by a wish.
+    """
+
+    frames: int
+    resumed_at: int
+    finished: bool
+    error: StmemoryError | None = None
+
+
+def run_job(
+    predictor: Predictor,
+    job: TrackJob,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    stop: Stop | None = None,
+    on_frame: Callable[[str, int], None] | None = None,
+) -> JobReport:
+    """Track a clip into a folder.
+
+    A job that stops early, by `stop` or because a later frame cannot be used, leaves the masks that are done and a state to
+    resume from. Resumed, it gives the very masks that it would have given in one go.
+
+    Args:
+        predictor: what tracks.
+        job: what to track.
+        resume: go on from the state in the output folder.
+        force: begin anew though there are masks already; those are deleted.
+        stop: looked at between frames.
+        on_frame: called with `"skip"`, `"track"` or `"draw"` and the number of frames that are through, for progress.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        OptionError: the output folder has masks already, has nothing to resume, or is of another job.
+        StmemoryError: the first frame, the first mask or the saved state cannot be used, or the overlay cannot be drawn.
+
+    >>> from stmemory.predictor import VOSPredictor
+    >>> job = TrackJob(Path("no/such/clip"), Path("0.png"), Path("no/such/folder"))
+    >>> run_job(VOSPredictor.from_pretrained(), job)
+    Traceback (most recent call last):
+    stmemory.errors.FrameError: 'no/such/clip': expected a video, an image or a folder of images, got nothing there
+    """
+    stop, tell = stop or Stop(), on_frame or (lambda part, done: None)
+    check_folder(job, resume=resume, force=force)
+    frames = itertools.islice(iterate_frames(job.source), job.frames)
+    first = next(frames)
+    record = job_record(job, first)
+    stream = _reopen(predictor, job, record) if resume else _open(predictor, job, record, first)
+    resumed_at = stream.frame_index + 1 if resume else 0
+    error = None
+    try:
+        _advance(stream, frames, job, stop, tell)
+    except StmemoryError as failure:  # what is done stays, and the report says why there is no more
+        error = failure
+    done = stream.frame_index + 1
+    if stop.wanted or error is not None or job.overlay:
+        stream.save(job.state)
+    if stop.wanted or error is not None:
+        return JobReport(done, resumed_at, finished=False, error=error)
+    if job.overlay and not _draw(job, done, stop, tell):
+        return JobReport(done, resumed_at, finished=False)
+    job.state.unlink(missing_ok=True)
+    return JobReport(done, resumed_at, finished=True)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Turn ctrl-C and SIGTERM into a wish to stop between two frames; a second one interrupts at once.
+
+    An interruption in the middle of a step would leave the stream half changed and not worth saving. Signals that were
+    ignored before stay so; outside the main thread nothing changes.
+
+    >>> with stop_on_signals() as stop:
+    ...     signal.raise_signal(signal.SIGINT)
+    ...     stop.wanted
+    True
+    """
+    stop = Stop()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.wanted:
+            raise KeyboardInterrupt
+        stop.wanted = True
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _open(predictor: Predictor, job: TrackJob, record: Mapping[str, object], first: Tensor) -> Stream:
+    """Start a stream; touch the output folder only once that has worked."""
+    stream = predictor.start(first, job.mask)
+    if stream.last is None:
+        raise MaskError(f"{job.mask}: expected a result for the first frame, got none")
+    clear_folder(job, record)
+    stream.last.save(job.mask_path(0))
+    return stream
+
+
+def _reopen(predictor: Predictor, job: TrackJob, record: Mapping[str, object]) -> Stream:
+    """Open the saved stream, once it is sure that it is of this job."""
+    check_record(job, record)
+    stream = predictor.resume(job.state)
+    if job.frames is not None and stream.frame_index >= job.frames:
+        raise OptionError(f"frames: expected {stream.frame_index + 1} or more, which are done already, got {job.frames}")
+    return stream
+
+
+def _advance(stream: Stream, frames: Iterator[Tensor], job: TrackJob, stop: Stop, tell: Callable[[str, int], None]) -> None:
+    """Track from the second frame on; frames that a resumed stream has seen are passed over."""
+    tell("track" if stream.frame_index == 0 else "skip", 1)
+    for index, frame in enumerate(frames, 1):
+        if stop.wanted:
+            return
+        if index <= stream.frame_index:
+            tell("skip", index + 1)
+            continue
+        stream.step(frame).save(job.mask_path(index))
+        tell("track", index + 1)
+        if (index + 1) % job.save_every == 0:
+            stream.save(job.state)
+
+
+def _draw(job: TrackJob, count: int, stop: Stop, tell: Callable[[str, int], None]) -> bool:
+    """Draw the overlay video from the frames and the masks on disk; say whether it was finished."""
+    part = job.overlay_path.with_name("overlay.part.mp4")
+    rate = 25.0 if is_image_path(job.source) else frame_rate(job.source) or 25.0
+    try:
+        with OverlayWriter(part, rate=rate) as writer:
+            for index, frame in enumerate(itertools.islice(iterate_frames(job.source), count)):
+                if stop.wanted:
+                    return False
+                ids = read_palette_png(job.mask_path(index))
+                writer.write(Segmentation(index, ids, torch.empty(0), (), {}, {}).overlay(frame))
+                tell("draw", index + 1)
+        os.replace(part, job.overlay_path)
+    finally:
+        part.unlink(missing_ok=True)
+    return True

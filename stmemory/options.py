@@ -1,0 +1,68 @@
+"""`TrackingOptions`: everything a user can choose about tracking, in one frozen record. Knows no network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stmemory.errors import OptionError
+from stmemory.memory.policy import UpdatePolicy
+from stmemory.memory.registry import update_policy
+
+__all__ = ["TrackingOptions"]
+
+
+@dataclass(frozen=True)
+class TrackingOptions:
+    """How videos are tracked.
+
+    Attributes:
+        memory_size: K, slots a object; the paper uses 5.
+        policy: update policy, by name, by the paper's letter, or an object.
+        memory_every: commit every n-th frame to memory; between them the newest slot follows the video. 1 is the paper.
+        short_side: frames whose shorter side is longer, px, are shrunk to it for the network; None never resizes.
+        top_k: read from that many best memory cells only, for each query cell; None reads from all.
+        write_gate: memorise an object's frame only if its score is at least that, in [0, 1]; 0 memorises every frame in which
+            the object is seen. A frame in which it is not seen is never memorised.
+        reach: regions further than this share of the frame's short side from an object's last place are taken for false
+            positives (section 3.4.1); None keeps every region.
+
+    Raises:
+        OptionError: a value is out of its range.
+
+    >>> TrackingOptions(policy="A", memory_size=3).memory_size
+    3
+    """
+
+    memory_size: int = 5
+    policy: str | UpdatePolicy = "least_similar"
+    memory_every: int = 1
+    short_side: int | None = 480
+    top_k: int | None = None
+    write_gate: float = 0.5
+    reach: float | None = 0.25
+
+    def __post_init__(self) -> None:
+        update_policy(self.policy)  # raises for unknown names
+        checks = (
+            ("memory_size", self.memory_size >= 2, "2 slots or more"),
+            ("memory_every", self.memory_every >= 1, "1 or more"),
+            ("short_side", self.short_side is None or self.short_side >= 16, "16 px or more, or None"),
+            ("top_k", self.top_k is None or self.top_k >= 1, "1 or more, or None"),
+            ("write_gate", 0 <= self.write_gate <= 1, "0 to 1"),
+            ("reach", self.reach is None or self.reach >= 0, "0 or more, or None"),
+        )
+        for name, fine, expected in checks:
+            if not fine:
+                raise OptionError(f"TrackingOptions: expected {name} of {expected}, got {getattr(self, name)}")
+
+    def as_dict(self) -> dict[str, str | int | float | None]:
+        """Plain values, the policy by its name; what saved streams and reports carry."""
+        return {
+            "memory_size": self.memory_size,
+            "policy": update_policy(self.policy).name,
+            "memory_every": self.memory_every,
+            "short_side": self.short_side,
+            "top_k": self.top_k,
+            "write_gate": self.write_gate,
+            "reach": self.reach,
+        }

@@ -1,0 +1,135 @@
+"""`VOSPredictor`: a network and options, ready for any number of videos. Remembers nothing of them; does no arithmetic."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+import torch
+
+from stmemory.errors import FrameError
+from stmemory.frames import iterate_frames
+from stmemory.networks.layers import fold_batch_norm
+from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.options import TrackingOptions
+from stmemory.result import Segmentation
+from stmemory.stream import VOSStream
+from stmemory.stream_file import load_state
+from stmemory.weights import load_network
+
+__all__ = ["VOSPredictor"]
+
+
+class VOSPredictor:
+    """Tracks objects through videos, given their masks where they first appear.
+
+    Args:
+        network: trained; it is copied, and BatchNorm is folded into the copy.
+        options: how to track.
+        device: where to compute; None keeps the network's.
+        dtype: what to compute in; None keeps the network's (float32 for loaded weights).
+
+    >>> import numpy as np
+    >>> predictor = VOSPredictor.from_pretrained()
+    >>> mask = np.zeros((48, 64), np.uint8)
+    >>> mask[10:30, 20:40] = 7
+    >>> for result in predictor.track(np.zeros((3, 48, 64, 3), np.uint8), mask):
+    ...     print(result.frame_index, result.object_ids, tuple(result.ids.shape))
+    0 (7,) (48, 64)
+    1 (7,) (48, 64)
+    2 (7,) (48, 64)
+    """
+
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        *,
+        options: TrackingOptions | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.options = options or TrackingOptions()
+        self.network = copy.deepcopy(network).eval().requires_grad_(False)
+        fold_batch_norm(self.network)
+        if device is not None:
+            self.network.to(torch.device(device))
+        if dtype is not None:
+            self.network.to(dtype)
+        self.network.read.top_k = self.options.top_k
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path | None = None,
+        *,
+        options: TrackingOptions | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> VOSPredictor:
+        """A predictor with trained weights.
+
+        Args:
+            name: see `stmemory.weights.load_network`; None is the bundled `lite`, which needs no network access.
+            options: how to track.
+            device: where to compute, `"cpu"` by default.
+            dtype: what to compute in, float32 by default.
+
+        Raises:
+            WeightsError: there are no such weights, or they cannot be loaded.
+        """
+        return cls(load_network(name), options=options, device=device, dtype=dtype)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return next(self.network.parameters()).device
+
+    def track(self, frames: object, first_mask: object) -> Iterator[Segmentation]:
+        """Track the objects of the first frame's mask to the end of the video.
+
+        Args:
+            frames: a video in any form that `iterate_frames` takes.
+            first_mask: the first frame's, in any form that `to_object_masks` takes.
+
+        Returns:
+            One result a frame, the first included, as they are computed. Nothing is kept of those that were handed out.
+
+        Raises:
+            FrameError: the video is empty or cannot be read; a frame cannot be used (then when it is reached).
+            ShapeError: the frames are of another kind or shape.
+            MaskError: the mask cannot be used. The first frame and the mask are checked when this is called.
+        """
+        source = iterate_frames(frames)
+        first = next(source, None)
+        if first is None:
+            raise FrameError("frames: expected at least one frame, got none; check where they come from")
+        stream = self.start(first, first_mask)
+        return chain([stream.last], map(stream.step, source))
+
+    def start(self, frame: object, mask: object) -> VOSStream:
+        """Begin a video; `stream.last` is the first frame's result, `stream.step(frame)` gives the next.
+
+        Args:
+            frame: the first frame, of any kind that `to_frame` takes.
+            mask: its mask, of any kind that `to_object_masks` takes.
+
+        Raises:
+            FrameError: the frame cannot be used.
+            ShapeError: the frame is of another kind or shape.
+            MaskError: the mask cannot be used.
+        """
+        stream = VOSStream(self.network, self.options)
+        stream.step(frame, mask)
+        return stream
+
+    def resume(self, path: str | Path) -> VOSStream:
+        """Go on with a stream that `VOSStream.save` wrote, bit for bit.
+
+        Raises:
+            WeightsError: the file cannot be used with this predictor's weights and options.
+        """
+        bank = self.network.new_bank(self.options.memory_size, policy=self.options.policy)
+        state = load_state(path, bank=bank, network=self.network, options=self.options)
+        return VOSStream(self.network, self.options, state)

