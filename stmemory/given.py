@@ -1,4 +1,4 @@
-"""What a user says about a frame, and how it enters what the network found. Knows no network and no time."""
+"""What a user says about a frame, how it enters what the network found, and what comes of both. Knows no network and no time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 from stmemory.frames import WorkingSize, fit
-from stmemory.masks import ObjectMasks
+from stmemory.masks import ObjectMasks, ids_of_winners, winners
 from stmemory.regions import remove_false_positives
+from stmemory.result import Segmentation
 
-__all__ = ["GivenMasks", "impose", "keep_near", "object_scores"]
+__all__ = ["GivenMasks", "impose", "keep_near", "last_places", "object_scores", "segmentation_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ def keep_near(probabilities: Tensor, places: Tensor, *, reach: int) -> Tensor:
     >>> keep_near(found, torch.tensor([[[True, False, False]]]), reach=0)[1].gt(0.5).tolist()
     [[True, False, False]]
     """
-    winner = probabilities.argmax(0)
+    winner = winners(probabilities)
     masks = winner == torch.arange(1, len(probabilities), device=winner.device).view(-1, 1, 1)
     far = masks & ~remove_false_positives(masks, places, reach=reach)
     if not bool(far.any()):
@@ -97,19 +98,65 @@ def keep_near(probabilities: Tensor, places: Tensor, *, reach: int) -> Tensor:
     return result
 
 
-def object_scores(probabilities: Tensor) -> tuple[Tensor, Tensor]:
+def last_places(probabilities: Tensor, before: Tensor | None) -> Tensor:
+    """Where each object was seen last: who is not seen now stays where it was.
+
+    Args:
+        probabilities: `[1 + N, H, W]`, background first.
+        before: bool `[M, H, W]`, the places of the first M <= N objects until now.
+
+    Returns:
+        bool `[N, H, W]`.
+
+    >>> last_places(torch.tensor([[0.9], [0.1]]).view(2, 1, 1), torch.ones(1, 1, 1).bool()).item()
+    True
+    """
+    winner = winners(probabilities)
+    places = winner == torch.arange(1, len(probabilities), device=winner.device).view(-1, 1, 1)
+    if before is not None:
+        known = places[: len(before)]
+        known |= before & ~known.flatten(1).any(1)[:, None, None]
+    return places
+
+
+def object_scores(probabilities: Tensor, winner: Tensor) -> tuple[Tensor, Tensor]:
     """How sure each object's mask is: the mean probability over the pixels where the object wins; 0 where it wins none.
 
     Args:
         probabilities: `[1 + N, H, W]`, background first.
+        winner: int32 `[H, W]`, see `stmemory.masks.winners`.
 
     Returns:
-        Scores float32 `[N]` in [0, 1], and masks bool `[N, H, W]`, where each object wins.
+        Scores float32 `[N]` in [0, 1], and the numbers of pixels int64 `[N]`.
 
-    >>> object_scores(torch.tensor([[0.25], [0.75]]).view(2, 1, 1))[0]
-    tensor([0.7500])
+    >>> object_scores(torch.tensor([[0.25], [0.75]]).view(2, 1, 1), torch.ones(1, 1).int())
+    (tensor([0.7500]), tensor([1]))
     """
-    winner = probabilities.argmax(0)
-    masks = winner == torch.arange(1, len(probabilities), device=winner.device).view(-1, 1, 1)
-    area = masks.flatten(1).sum(1)
-    return (probabilities[1:] * masks).flatten(1).sum(1) / area.clamp_min(1), masks
+    number = winner.flatten().long()
+    own = probabilities.flatten(1).gather(0, number[None])[0]  # [H W], each pixel's winning probability
+    area = torch.bincount(number, minlength=len(probabilities))
+    total = torch.bincount(number, weights=own.double(), minlength=len(probabilities))
+    return (total / area.clamp_min(1))[1:].float(), area[1:]
+
+
+def segmentation_of(probabilities: Tensor, object_ids: tuple[int, ...], *, frame_index: int) -> Segmentation:
+    """What a user gets to hold of one frame.
+
+    Args:
+        probabilities: `[1 + N, H, W]`, at the frame's own size, background first, sums to 1.
+        object_ids: the N ids, in the order of `probabilities`.
+        frame_index: from 0.
+
+    >>> segmentation_of(torch.tensor([[0.25], [0.75]]).view(2, 1, 1), (7,), frame_index=0).scores
+    {7: 0.75}
+    """
+    winner = winners(probabilities)
+    scores, area = object_scores(probabilities, winner)
+    return Segmentation(
+        frame_index=frame_index,
+        ids=ids_of_winners(winner, object_ids),
+        probabilities=probabilities,
+        object_ids=object_ids,
+        scores=dict(zip(object_ids, scores.tolist(), strict=True)),
+        present=dict(zip(object_ids, (area > 0).tolist(), strict=True)),
+    )

@@ -20,7 +20,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stmemory.errors import MaskError, OptionError, StmemoryError
+from stmemory.errors import OptionError, StmemoryError
 from stmemory.frames import iterate_frames
 from stmemory.images import is_image_path
 from stmemory.job_folder import TrackJob, check_folder, check_record, clear_folder, job_record
@@ -39,7 +39,7 @@ class Stream(Protocol):
         """Of the last frame, from 0."""
 
     @property
-    def last(self) -> Segmentation | None:
+    def last(self) -> Segmentation:
         """The last frame's result."""
 
     def step(self, frame: Tensor, /) -> Segmentation:
@@ -110,7 +110,7 @@ def run_job(
 
     Raises:
         OptionError: the output folder has masks already, has nothing to resume, or is of another job.
-        StmemoryError: the first frame, the first mask or the saved state cannot be used, or the overlay cannot be drawn.
+        StmemoryError: the first frame, the first mask or the saved state cannot be used, or PyAV is missing for an overlay.
 
     >>> from stmemory.predictor import VOSPredictor
     >>> job = TrackJob(Path("no/such/clip"), Path("0.png"), Path("no/such/folder"))
@@ -128,17 +128,17 @@ def run_job(
     error = None
     try:
         _advance(stream, frames, job, stop, tell)
+        if job.overlay and not stop.wanted:
+            stream.save(job.state)  # from here on an interruption costs the drawing only
+            _draw(job, stream.frame_index + 1, stop, tell)
     except StmemoryError as failure:  # what is done stays, and the report says why there is no more
         error = failure
-    done = stream.frame_index + 1
-    if stop.wanted or error is not None or job.overlay:
+    finished = error is None and not stop.wanted
+    if finished:
+        job.state.unlink(missing_ok=True)
+    else:
         stream.save(job.state)
-    if stop.wanted or error is not None:
-        return JobReport(done, resumed_at, finished=False, error=error)
-    if job.overlay and not _draw(job, done, stop, tell):
-        return JobReport(done, resumed_at, finished=False)
-    job.state.unlink(missing_ok=True)
-    return JobReport(done, resumed_at, finished=True)
+    return JobReport(stream.frame_index + 1, resumed_at, finished, error)
 
 
 @contextmanager
@@ -175,10 +175,8 @@ def stop_on_signals() -> Iterator[Stop]:
 def _open(predictor: Predictor, job: TrackJob, record: Mapping[str, object], first: Tensor) -> Stream:
     """Start a stream; touch the output folder only once that has worked."""
     stream = predictor.start(first, job.mask)
-    if stream.last is None:
-        raise MaskError(f"{job.mask}: expected a result for the first frame, got none")
-    clear_folder(job, record)
     stream.last.save(job.mask_path(0))
+    clear_folder(job, record)
     return stream
 
 
@@ -206,19 +204,18 @@ def _advance(stream: Stream, frames: Iterator[Tensor], job: TrackJob, stop: Stop
             stream.save(job.state)
 
 
-def _draw(job: TrackJob, count: int, stop: Stop, tell: Callable[[str, int], None]) -> bool:
-    """Draw the overlay video from the frames and the masks on disk; say whether it was finished."""
+def _draw(job: TrackJob, count: int, stop: Stop, tell: Callable[[str, int], None]) -> None:
+    """Draw the overlay video from the frames and the masks on disk; a stop leaves none."""
     part = job.overlay_path.with_name("overlay.part.mp4")
     rate = 25.0 if is_image_path(job.source) else frame_rate(job.source) or 25.0
     try:
         with OverlayWriter(part, rate=rate) as writer:
             for index, frame in enumerate(itertools.islice(iterate_frames(job.source), count)):
                 if stop.wanted:
-                    return False
+                    return
                 ids = read_palette_png(job.mask_path(index))
                 writer.write(Segmentation(index, ids, torch.empty(0), (), {}, {}).overlay(frame))
                 tell("draw", index + 1)
         os.replace(part, job.overlay_path)
     finally:
         part.unlink(missing_ok=True)
-    return True

@@ -2,7 +2,7 @@
 
     OUT/masks/00000.png ...    one palette PNG a frame; a folder's frames keep their own names
     OUT/overlay.mp4            if wanted
-    OUT/job.json               what is tracked, and how; written before the first mask
+    OUT/job.json               what is tracked, and how; written when the first mask is there
     OUT/state.safetensors      the stream, saved now and then and when the job stops; gone when the job is done
 
 Owns these files' names and `job.json`. Tracks nothing, draws nothing, prints nothing.
@@ -138,7 +138,7 @@ def job_record(job: TrackJob, first: Tensor) -> dict[str, object]:
 
 
 def clear_folder(job: TrackJob, record: Mapping[str, object]) -> None:
-    """Delete what an earlier job left, and write the record of this one.
+    """Delete what an earlier job left, all but the first mask, and write the record of this one.
 
     Args:
         job: the job.
@@ -151,7 +151,8 @@ def clear_folder(job: TrackJob, record: Mapping[str, object]) -> None:
     ['job.json', 'masks']
     """
     for old in (job.state, job.overlay_path, *job.masks.glob("*.png")):
-        old.unlink(missing_ok=True)
+        if old != job.mask_path(0):
+            old.unlink(missing_ok=True)
     job.masks.mkdir(parents=True, exist_ok=True)
     (job.out / "job.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

@@ -16,7 +16,15 @@ from torch import Tensor
 
 from stmemory.errors import MaskError, ShapeError
 
-__all__ = ["MAX_OBJECTS", "ObjectMasks", "ids_from", "soft_aggregate", "to_object_masks"]
+__all__ = [
+    "MAX_OBJECTS",
+    "ObjectMasks",
+    "ids_from",
+    "ids_of_winners",
+    "soft_aggregate",
+    "to_object_masks",
+    "winners",
+]
 
 MAX_OBJECTS = 200
 VOID = 255
@@ -152,8 +160,47 @@ def ids_from(probabilities: Tensor, object_ids: tuple[int, ...]) -> Tensor:
             f"ids_from: expected [1 + N, H, W] with N = {len(object_ids)} ids, got {tuple(probabilities.shape)}; the "
             "background comes first"
         )
-    names = torch.tensor((0, *object_ids), dtype=torch.int32, device=probabilities.device)
-    return names[probabilities.argmax(dim=0)]
+    return ids_of_winners(winners(probabilities), object_ids)
+
+
+def winners(probabilities: Tensor) -> Tensor:
+    """Say for each pixel which map is the largest; at a tie the first.
+
+    Args:
+        probabilities: `[1 + N, H, W]`, background first.
+
+    Returns:
+        int32 `[H, W]`, 0 to N. Several times faster than `argmax` over the first dimension on the CPU.
+
+    >>> winners(torch.tensor([[0.2, 0.5], [0.8, 0.5]]).view(2, 1, 2)).tolist()
+    [[1, 0]]
+    """
+    best = probabilities[0]
+    winner = torch.zeros(best.shape, dtype=torch.int32, device=best.device)
+    for number in range(1, len(probabilities)):
+        better = probabilities[number] > best
+        winner = winner.masked_fill(better, number)
+        best = torch.maximum(best, probabilities[number])
+    return winner
+
+
+def ids_of_winners(winner: Tensor, object_ids: tuple[int, ...]) -> Tensor:
+    """Replace object numbers by ids.
+
+    Args:
+        winner: int32 `[H, W]`, 0 to N, see `winners`.
+        object_ids: the N ids.
+
+    Returns:
+        int32 `[H, W]`, 0 = background.
+
+    >>> ids_of_winners(torch.tensor([[1, 0]]).int(), (7,)).tolist()
+    [[7, 0]]
+    """
+    if object_ids == tuple(range(1, len(object_ids) + 1)):
+        return winner
+    names = torch.tensor((0, *object_ids), dtype=torch.int32, device=winner.device)
+    return names[winner.long()]
 
 
 def _read(mask: object) -> tuple[Tensor, int | None]:

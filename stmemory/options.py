@@ -43,6 +43,11 @@ class TrackingOptions:
 
     def __post_init__(self) -> None:
         update_policy(self.policy)  # raises for unknown names
+        for name in ("memory_size", "memory_every", "short_side", "top_k", "write_gate", "reach"):
+            value, whole = getattr(self, name), name not in ("write_gate", "reach")
+            fine = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
+            if not fine and not (value is None and name in ("short_side", "top_k", "reach")):
+                raise OptionError(f"TrackingOptions: expected {name} as a {'whole ' * whole}number, got {value!r}; convert it")
         checks = (
             ("memory_size", self.memory_size >= 2, "2 slots or more"),
             ("memory_every", self.memory_every >= 1, "1 or more"),
@@ -53,7 +58,7 @@ class TrackingOptions:
         )
         for name, fine, expected in checks:
             if not fine:
-                raise OptionError(f"TrackingOptions: expected {name} of {expected}, got {getattr(self, name)}")
+                raise OptionError(f"TrackingOptions: expected {name} of {expected}, got {getattr(self, name)}; choose one in that range")
 
     def as_dict(self) -> dict[str, str | int | float | None]:
         """Plain values, the policy by its name; what saved streams and reports carry."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator
-from itertools import chain
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 
-from stmemory.errors import FrameError
+from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.frames import iterate_frames
+from stmemory.memory.registry import update_policy
 from stmemory.networks.layers import fold_batch_norm
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
@@ -31,6 +33,9 @@ class VOSPredictor:
         device: where to compute; None keeps the network's.
         dtype: what to compute in; None keeps the network's (float32 for loaded weights).
 
+    Raises:
+        OptionError: the device is not there, or the dtype is no float.
+
     >>> import numpy as np
     >>> predictor = VOSPredictor.from_pretrained()
     >>> mask = np.zeros((48, 64), np.uint8)
@@ -50,13 +55,15 @@ class VOSPredictor:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.options = options or TrackingOptions()
+        self.options = _ready(options or TrackingOptions())
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         fold_batch_norm(self.network)
-        if device is not None:
-            self.network.to(torch.device(device))
-        if dtype is not None:
-            self.network.to(dtype)
+        if dtype is not None and not dtype.is_floating_point:
+            raise OptionError(f"dtype: expected torch.float32, torch.bfloat16 or torch.float16, got {dtype}")
+        try:
+            self.network.to(device=None if device is None else torch.device(device), dtype=dtype)
+        except (AssertionError, RuntimeError) as error:  # torch without CUDA asserts
+            raise OptionError(f"device: expected one that torch can use here, such as 'cpu', got {device!r}: {error}") from error
         self.network.read.top_k = self.options.top_k
 
     @classmethod
@@ -105,8 +112,7 @@ class VOSPredictor:
         first = next(source, None)
         if first is None:
             raise FrameError("frames: expected at least one frame, got none; check where they come from")
-        stream = self.start(first, first_mask)
-        return chain([stream.last], map(stream.step, source))
+        return _follow(self.start(first, first_mask), source)
 
     def start(self, frame: object, mask: object) -> VOSStream:
         """Begin a video; `stream.last` is the first frame's result, `stream.step(frame)` gives the next.
@@ -120,6 +126,8 @@ class VOSPredictor:
             ShapeError: the frame is of another kind or shape.
             MaskError: the mask cannot be used.
         """
+        if mask is None:
+            raise MaskError("mask: expected the objects of the first frame, got None; mark at least one pixel with an id above 0")
         stream = VOSStream(self.network, self.options)
         stream.step(frame, mask)
         return stream
@@ -128,8 +136,22 @@ class VOSPredictor:
         """Go on with a stream that `VOSStream.save` wrote, bit for bit.
 
         Raises:
-            WeightsError: the file cannot be used with this predictor's weights and options.
+            WeightsError: the file is missing, damaged or of another kind, or belongs to other weights or options.
         """
         bank = self.network.new_bank(self.options.memory_size, policy=self.options.policy)
         state = load_state(path, bank=bank, network=self.network, options=self.options)
         return VOSStream(self.network, self.options, state)
+
+
+def _follow(stream: VOSStream, rest: Iterator[Tensor]) -> Iterator[Segmentation]:
+    yield stream.last
+    for frame in rest:
+        yield stream.step(frame)
+
+
+def _ready(options: TrackingOptions) -> TrackingOptions:
+    """The options with a learned policy copied and in eval mode: in training mode it draws noise."""
+    policy = update_policy(options.policy)
+    if not isinstance(policy, nn.Module):
+        return options
+    return dataclasses.replace(options, policy=copy.deepcopy(policy).eval().requires_grad_(False))

@@ -19,6 +19,7 @@ class Progress:
 
     Args:
         total: frames in all; None where that is not known.
+        label: what is going on.
         live: for a terminal: a bar that draws over itself, ten times a second; else a whole line every ten seconds.
         clock: seconds, growing.
 
@@ -31,11 +32,14 @@ class Progress:
     (None, '############------------ 2/4 frames, 1.0 frames/s, 0:02 to go')
     """
 
-    def __init__(self, total: int | None, *, live: bool, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, total: int | None, *, live: bool, label: str = "", clock: Callable[[], float] = time.monotonic
+    ) -> None:
         if total is not None and total < 1:
             raise OptionError(f"Progress: expected a total of 1 frame or more, or None, got {total}")
         self.total = total
         self.live = live
+        self.label = f"{label} " if label else ""
         self._clock = clock
         self._shown_at = -float("inf")
         self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT)
@@ -54,7 +58,7 @@ class Progress:
             return None
         self._shown_at = now
         text = ", ".join(part for part in (self._done(done), self._speed(), self._rest(done)) if part)
-        return f"\r{text:<78}" if self.live else f"{text}\n"
+        return f"\r{self.label + text:<79}" if self.live else f"{self.label}{text}\n"
 
     def _done(self, done: int) -> str:
         if self.total is None:

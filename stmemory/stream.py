@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from stmemory.errors import FrameError, MaskError
+from stmemory.errors import FrameError, MaskError, WeightsError
 from stmemory.frames import WorkingSize, fit, restore, to_frame
-from stmemory.given import GivenMasks, impose, keep_near, object_scores
-from stmemory.masks import MAX_OBJECTS, ids_from, soft_aggregate, to_object_masks
+from stmemory.given import GivenMasks, impose, keep_near, last_places, object_scores, segmentation_of
+from stmemory.masks import MAX_OBJECTS, soft_aggregate, to_object_masks, winners
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.read import ReadCache
 from stmemory.memory.slots import SlotInfo
@@ -94,8 +94,9 @@ class VOSStream:
             frame: the next frame, of any kind that `to_frame` takes, of the same size as those before.
             mask: what is known of this frame, of any kind that `to_object_masks` takes. New ids are objects that enter here;
                 known ids are corrected. 0 says nothing about objects that the mask does not name. Given objects come back
-                as they were given, and their templates are pinned.
-            write: whether to memorise; False only looks.
+                as they were given, and their templates are pinned: of an object the first, and the last of the others up to
+                `memory_size - 2` in all.
+            write: whether to memorise; False only looks, and takes no new objects.
 
         Returns:
             The objects at the frame's own size.
@@ -103,16 +104,19 @@ class VOSStream:
         Raises:
             FrameError: the frame cannot be used, or its size changed.
             ShapeError: the frame is of another kind or shape.
-            MaskError: the mask cannot be used. After any of these the stream is as it was before.
+            MaskError: the mask cannot be used, or has new ids although `write` is false.
+            WeightsError: the network gave NaN. After any of these the stream is as it was before.
         """
         pixels, size = self._fit(frame)
         given = self._given(mask, size)
+        if not write and not set(given.object_ids) <= set(self.object_ids):
+            known = f"only ids of {self.object_ids} with write=False"
+            raise MaskError(f"step: expected {known}, got {given.object_ids}; new objects must be memorised")
         features = self.network.encode_query(pixels)
-        found = self._segment(features)  # [N, H', W']
+        found = self._believe(soft_aggregate(self._segment(features)), size)  # [1 + N, H', W']
         self._state.size, self._state.pixels = size, pixels
         self._state.frame_index += 1
-        probabilities = self._admit(given, soft_aggregate(found))  # [1 + N, H', W']
-        result = self._conclude(probabilities, given, size)
+        result = self._conclude(found, restore(found, size), given)
         if write:
             self._memorise(features, self._state.last_frame()[2], given)
         return result
@@ -128,11 +132,14 @@ class VOSStream:
             The last frame's result, corrected.
 
         Raises:
-            MaskError: the mask cannot be used.
+            FrameError: there was no frame yet.
+            MaskError: the mask cannot be used, or has no object.
         """
         pixels, size, last = self._state.last_frame()
         given = self._given(mask, size)
-        result = self._conclude(self._admit(given, last), given, size)
+        if not given.object_ids:
+            raise MaskError("mask: expected at least one object to correct or add, got none; mark it with its id")
+        result = self._conclude(last, self.last.probabilities, given)
         for object_id in given.object_ids:
             row = self.object_ids.index(object_id)
             for slot in self._state.bank.describe(row) if row < self._state.bank.rows else ():
@@ -151,7 +158,8 @@ class VOSStream:
             The last frame's result with the new objects in it.
 
         Raises:
-            MaskError: the mask cannot be used, or names an object that is tracked already.
+            FrameError: there was no frame yet.
+            MaskError: the mask cannot be used, has no object, or names one that is tracked already.
         """
         _, size, _ = self._state.last_frame()
         known = sorted(set(self._given(mask, size).object_ids) & set(self.object_ids))
@@ -159,8 +167,9 @@ class VOSStream:
             raise MaskError(f"add_objects: expected new ids, got {known}, which are tracked already; use correct() for those")
         return self.correct(mask)
 
+    @torch.inference_mode()
     def remove_objects(self, object_ids: Iterable[int]) -> None:
-        """Stop tracking objects and free their memory.
+        """Stop tracking objects and free their memory; in `last` their pixels go to the background or another object.
 
         Raises:
             MaskError: an id is not tracked.
@@ -176,9 +185,12 @@ class VOSStream:
         self._state.cache = ReadCache()
         self._state.object_ids = tuple(self.object_ids[row] for row in rows)
         if self._state.probabilities is not None and self._state.places is not None:
-            kept = self._state.probabilities[[0, *(1 + row for row in rows)]].clone()
-            kept[0] = 1 - kept[1:].sum(0)
-            self._state.probabilities, self._state.places = kept, self._state.places[rows]
+            maps = [0, *(1 + row for row in rows)]
+            self._state.probabilities, self._state.places = self._state.probabilities[maps], self._state.places[rows]
+            full = self.last.probabilities[maps]
+            for kept in (self._state.probabilities, full):
+                kept[0] = (1 - kept[1:].sum(0)).clamp_min(0)
+            self._report(full)
 
     def _new_bank(self) -> MemoryBank:
         return self.network.new_bank(self.options.memory_size, policy=self.options.policy)
@@ -207,13 +219,12 @@ class VOSStream:
             raise MaskError(f"mask: expected at most {MAX_OBJECTS} objects in all, got {number}; remove_objects() first")
         return GivenMasks.of(masks, size, device)
 
-    def _admit(self, given: GivenMasks, probabilities: Tensor) -> Tensor:
-        """Give new ids rows of their own, in the bank and in `[1 + N, H', W']`."""
+    def _admit(self, given: GivenMasks) -> None:
+        """Give new ids rows of their own."""
         new = tuple(i for i in given.object_ids if i not in self.object_ids)
         if new and self._state.bank.rows:
             self._state.bank.add_rows(len(new))
         self._state.object_ids += new
-        return torch.cat([probabilities, probabilities.new_zeros(len(new), *probabilities.shape[1:])])
 
     def _segment(self, features: FrameFeatures) -> Tensor:
         """Each object's own probability `[N, H', W']`: read the memory and decode."""
@@ -222,58 +233,65 @@ class VOSStream:
             return torch.zeros(0, *features.frame.shape[2:], device=features.key.device)
         recalled = self.network.recall(features, self._state.bank, video, self._state.cache)
         parts = [slice(start, start + _CHUNK) for start in range(0, len(video), _CHUNK)]
-        return torch.cat([self.network.decode(recalled[part], features, video[part]).float().sigmoid() for part in parts])
+        found = torch.cat([self.network.decode(recalled[part], features, video[part]).float().sigmoid() for part in parts])
+        if not bool(found.isfinite().all()):
+            raise WeightsError("expected finite values from the network, got NaN; use dtype=torch.float32, or other weights")
+        return found
 
-    def _conclude(self, probabilities: Tensor, given: GivenMasks, size: WorkingSize) -> Segmentation:
-        """From aggregated `[1 + N, H', W']` to the result; keeps both as the last frame's."""
+    def _believe(self, found: Tensor, size: WorkingSize) -> Tensor:
+        """What was found, `[1 + N, H', W']`, without false positives far away."""
+        if self._state.places is None or self.options.reach is None:
+            return found
+        return keep_near(found, self._state.places, reach=round(self.options.reach * min(size.height, size.width)))
+
+    def _conclude(self, found: Tensor, full: Tensor, given: GivenMasks) -> Segmentation:
+        """From what was found, `[1 + N, H', W']` and `[1 + N, H, W]`, and what is given, to the result; keeps both."""
+        self._admit(given)
         rows = [self.object_ids.index(i) for i in given.object_ids]
-        if self._state.places is not None and self.options.reach is not None and len(self._state.places) == len(self.object_ids):
-            reach = round(self.options.reach * min(size.height, size.width))
-            probabilities = keep_near(probabilities, self._state.places, reach=reach)
-        self._state.probabilities = impose(probabilities, given.working, given.working_void, rows)
-        _, masks = object_scores(self._state.probabilities)
-        places = masks.clone()
-        if self._state.places is not None:  # who is not seen stays where it was
-            known = len(self._state.places)
-            places[:known] = torch.where(masks[:known].flatten(1).any(1)[:, None, None], masks[:known], self._state.places)
-        self._state.places = places
-        full = impose(restore(probabilities, size), given.full, given.full_void, rows)
-        scores, masks = object_scores(full)
-        seen = masks.flatten(1).any(1).tolist()
-        self._state.last = Segmentation(
-            frame_index=self.frame_index,
-            ids=ids_from(full, self.object_ids),
-            probabilities=full,
-            object_ids=self.object_ids,
-            scores=dict(zip(self.object_ids, scores.tolist(), strict=True)),
-            present=dict(zip(self.object_ids, seen, strict=True)),
-        )
-        return self.last
+        new = 1 + len(self.object_ids) - len(found)
+        found, full = (torch.cat([p, p.new_zeros(new, *p.shape[1:])]) for p in (found, full))
+        self._state.probabilities = found = impose(found, given.working, given.working_void, rows)
+        self._state.places = last_places(found, self._state.places)
+        return self._report(impose(full, given.full, given.full_void, rows))
+
+    def _report(self, full: Tensor) -> Segmentation:
+        """The result of probabilities `[1 + N, H, W]`; keeps it."""
+        self._state.last = segmentation_of(full, self.object_ids, frame_index=self.frame_index)
+        return self._state.last
 
     def _memorise(self, features: FrameFeatures, probabilities: Tensor, given: GivenMasks, *, only_given: bool = False) -> None:
         """Write templates of objects that were given (pinned), and of those that are seen well enough."""
         known = [row for row, object_id in enumerate(self.object_ids) if object_id in given.object_ids]
-        scores, masks = object_scores(probabilities)
-        good = (masks.flatten(1).any(1) & (scores >= self.options.write_gate)).tolist()
+        scores, area = object_scores(probabilities, winners(probabilities))
+        good = ((area > 0) & (scores >= self.options.write_gate)).tolist()
         found = [] if only_given else [row for row, fine in enumerate(good) if fine and row not in known]
         everything = probabilities[1:].sum(0)
-        for rows, pinned in ((known, True), (found, False)):
+        for rows, is_given in ((known, True), (found, False)):
             for start in range(0, len(rows), _CHUNK):
                 part = rows[start : start + _CHUNK]
                 mask = probabilities[[1 + row for row in part]].to(features.key.dtype)
                 others = (everything - mask).clamp(0, 1).to(features.key.dtype)
                 video = torch.zeros(len(part), dtype=torch.int64, device=mask.device)
-                template = self.network.encode_memory(features, mask, others, video)
-                self._write(template, part, pinned)
+                self._write(self.network.encode_memory(features, mask, others, video), part, is_given)
 
-    def _write(self, template: Tensor, rows: list[int], pinned: bool) -> None:
-        """Store templates; pins beyond what leaves two slots free give way, the oldest correction first, never the first."""
-        if pinned and self._state.bank.rows:
-            for row in rows:
-                pins = [slot for slot in self._state.bank.describe(row) if slot.pinned]
-                if len(pins) >= max(1, self.options.memory_size - 2):
-                    self._state.bank.unpin(pins[min(1, len(pins) - 1)].slot, row=row)
-        every = self.options.memory_every
-        provisional = not pinned and self.frame_index % every != 0
-        first = not self._state.bank.rows
-        self._state.bank.write(template, rows=None if first else rows, frame=self.frame_index, pinned=pinned, provisional=provisional)
+    def _write(self, template: Tensor, rows: list[int], is_given: bool) -> None:
+        """Store templates; given ones are pinned, as far as that leaves two slots free."""
+        bank, number = self._state.bank, self.frame_index
+        if not bank.rows:  # the first template makes the bank, for the first of the objects
+            bank.write(template, frame=number, pinned=is_given)
+            bank.add_rows(len(self.object_ids) - bank.rows)
+            return
+        pinned = [self._room_for_pin(row) if is_given else False for row in rows]
+        provisional = not is_given and number % self.options.memory_every != 0
+        for pin in sorted(set(pinned)):
+            part = [n for n in range(len(rows)) if pinned[n] == pin]
+            bank.write(template[part], rows=[rows[n] for n in part], frame=number, pinned=pin, provisional=provisional)
+
+    def _room_for_pin(self, row: int) -> bool:
+        """Whether one more slot may be pinned; the oldest correction gives way, the first template never."""
+        pins = [slot for slot in self._state.bank.describe(row) if slot.pinned]
+        if len(pins) < max(1, self.options.memory_size - 2):
+            return True
+        if len(pins) > 1:
+            self._state.bank.unpin(pins[1].slot, row=row)
+        return len(pins) > 1

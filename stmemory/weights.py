@@ -17,13 +17,13 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from stmemory.errors import OptionError, WeightsError
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
 
-__all__ = ["FORMAT_VERSION", "NetworkInfo", "bundled_names", "fingerprint", "load_network", "network_info", "save_network"]
+__all__ = ["FORMAT_VERSION", "NetworkInfo", "bundled_names", "fingerprint", "load_network", "network_info", "save_network", "tensors_digest"]
 
 FORMAT_VERSION = 1
 _BUNDLED = Path(__file__).parent / "bundled"
@@ -85,9 +85,7 @@ def load_network(name: str | Path | None = None) -> SegmentationNetwork:
     if any(problems.values()):
         told = "; ".join(f"{kind}: {', '.join(names[:5])}{' ...' * (len(names) > 5)}" for kind, names in problems.items() if names)
         raise WeightsError(f"{path}: expected the weights of config.json beside it, got {told}; the two files belong to different networks")
-    broken = [n for n, t in state.items() if t.is_floating_point() and not bool(t.isfinite().all())]
-    if broken:
-        raise WeightsError(f"{path}: expected finite weights, got NaN or infinity in {', '.join(broken[:5])}; the file is damaged")
+    _check_finite(str(path), state)
     network.load_state_dict({n: t.to(expected[n].dtype) for n, t in state.items()})
     return network.eval()
 
@@ -102,10 +100,18 @@ def save_network(
         folder: made if it is not there; files in it are replaced.
         dtype: of the floats in the file.
         about: what to tell of the weights; plain JSON values.
+
+    Raises:
+        WeightsError: the network was folded, so its weights no longer fit its config, or has NaN weights.
     """
+    state = network.state_dict()
+    lost = sorted(set(SegmentationNetwork(network.config).state_dict()) ^ set(state))
+    if lost:
+        raise WeightsError(f"save_network: expected a network as its config makes it, got a folded one ({lost[0]} ...); save it before")
+    _check_finite("save_network", state)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {n: (t.to(dtype) if t.is_floating_point() else t).detach().cpu().contiguous() for n, t in network.state_dict().items()}
+    state = {n: (t.to(dtype) if t.is_floating_point() else t).detach().cpu().contiguous() for n, t in state.items()}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     document = {"format_version": FORMAT_VERSION, "network": dataclasses.asdict(network.config), "about": dict(about or {})}
     (folder / "config.json").write_text(json.dumps(document, indent=2) + "\n")
@@ -138,17 +144,32 @@ def network_info(name: str | Path | None = None) -> NetworkInfo:
     return NetworkInfo(wanted, folder, config, (folder / "model.safetensors").stat().st_size, document.get("about", {}))
 
 
-def fingerprint(network: SegmentationNetwork) -> str:
-    """A short name of a network's weights: equal weights, equal name. Saved streams carry it.
+def fingerprint(network: nn.Module) -> str:
+    """A short name of a module's weights: equal weights, equal name. Saved streams carry it.
 
     >>> len(fingerprint(load_network()))
     16
     """
+    return tensors_digest(network.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """A short name of named tensors: equal names and values, equal digest.
+
+    >>> tensors_digest({"a": torch.zeros(1)}) == tensors_digest({"a": torch.ones(1)})
+    False
+    """
     digest = hashlib.sha256()
-    for name, tensor in sorted(network.state_dict().items()):
+    for name, tensor in sorted(tensors.items()):
         digest.update(name.encode())
         digest.update(_bytes(tensor))
     return digest.hexdigest()[:16]
+
+
+def _check_finite(what: str, state: Mapping[str, Tensor]) -> None:
+    broken = [n for n, t in state.items() if t.is_floating_point() and not bool(t.isfinite().all())]
+    if broken:
+        raise WeightsError(f"{what}: expected finite weights, got NaN or infinity in {', '.join(broken[:5])}; use an earlier copy")
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from stmemory.errors import OptionError
 from stmemory.networks.layers import ConvNorm, ResidualBlock, fold_batch_norm
 
 
@@ -161,3 +162,26 @@ def test_folding_leaves_other_norms_alone(norm: str) -> None:
     assert layers == str(network)
     assert state.keys() == network.state_dict().keys()
     assert all(torch.equal(state[name], weight) for name, weight in network.state_dict().items())
+
+
+def test_folding_in_training_mode_is_refused() -> None:
+    """In training mode BatchNorm uses the batch's own statistics, so folding would change the function; nothing is folded."""
+    network = nn.Sequential(ConvNorm(3, 8), ConvNorm(8, 4))
+    with pytest.raises(OptionError, match=r"expected a network in eval mode, got one in training mode; call eval\(\) first"):
+        fold_batch_norm(network)
+    assert 2 == fold_batch_norm(network.eval())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"norm": "layer"}, "expected norm in batch, group, none, got 'layer'"),
+        ({"norm": ""}, "expected norm in batch, group, none, got ''"),
+        ({"activation": "gelu"}, "expected activation in relu, relu6, none, got 'gelu'"),
+    ],
+    ids=["norm", "empty", "activation"],
+)
+def test_unknown_names_are_refused(options: dict[str, str], message: str) -> None:
+    """A ConvNorm lists the norms or activations that it knows."""
+    with pytest.raises(OptionError, match=message):
+        ConvNorm(3, 4, **options)

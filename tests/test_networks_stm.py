@@ -148,10 +148,10 @@ def test_query_encoder_shapes(norm: str, height: int, width: int) -> None:
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_rows_are_encoded_and_decoded_at_the_frames_size(height: int, width: int) -> None:
     """Three rows of two videos give three templates at stride 16 and three maps of logits at the frame's size."""
-    features = _query_encoder()(torch.rand(2, 3, height, width)).of_rows(torch.tensor([0, 0, 1]))
+    features, video = _query_encoder()(torch.rand(2, 3, height, width)), torch.tensor([0, 0, 1])
     mask = torch.rand(3, 1, height, width)
-    template = StmMemoryEncoder(width=WIDTH)(features, mask, 1 - mask)
-    logits = _decoder()(torch.randn(3, 14, height // 16, width // 16), features)
+    template = StmMemoryEncoder(width=WIDTH)(features, mask, 1 - mask, video)
+    logits = _decoder()(torch.randn(3, 14, height // 16, width // 16), features, video)
     assert (3, 64, height // 16, width // 16) == template.shape
     assert (3, height, width) == logits.shape
 
@@ -224,7 +224,7 @@ def test_memory_encoder_equals_three_added_convolutions(norm: str) -> None:
     stacked = torch.cat((_normalised(features.frame), mask, others), dim=1)
     with torch.no_grad():
         torch.testing.assert_close(stem, encoder.backbone.stem(stacked), **EXACT)
-        template = encoder(features, mask, others)
+        template = encoder(features, mask, others, torch.arange(2))
     torch.testing.assert_close(_stages(stem, state)[2], template, **EXACT)
 
 
@@ -235,7 +235,25 @@ def test_memory_encoder_uses_only_the_frame_of_the_features() -> None:
     frame, mask = torch.rand(1, 3, 32, 32), torch.rand(1, 1, 32, 32)
     nothing = torch.empty(0)
     alone = FrameFeatures(frame, nothing, nothing, nothing, nothing, nothing)
-    assert torch.equal(encoder(alone, mask, 1 - mask), encoder(_query_encoder()(frame), mask, 1 - mask))
+    video = torch.tensor([0])
+    assert torch.equal(encoder(alone, mask, 1 - mask, video), encoder(_query_encoder()(frame), mask, 1 - mask, video))
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_rows_of_several_frames_equal_rows_of_one_frame_each(norm: str) -> None:
+    """Five rows of two frames, in any order, give the templates and logits that each gives with its own frame alone."""
+    query, memory = _query_encoder(norm).eval().double(), StmMemoryEncoder(norm=norm, width=WIDTH).eval().double()
+    decoder, video = _decoder().double(), [1, 0, 0, 1, 0]
+    frames = torch.rand(2, 3, 32, 48, dtype=torch.float64)
+    mask, recalled = torch.rand(5, 1, 32, 48).double(), torch.randn(5, 14, 2, 3).double()
+    with torch.no_grad():
+        features = query(frames)
+        templates = memory(features, mask, 1 - mask, torch.tensor(video))
+        logits = decoder(recalled, features, torch.tensor(video))
+        for row, frame in enumerate(video):
+            alone, first, one = query(frames[frame : frame + 1]), torch.tensor([0]), slice(row, row + 1)
+            torch.testing.assert_close(memory(alone, mask[one], 1 - mask[one], first), templates[one], **EXACT)
+            torch.testing.assert_close(decoder(recalled[one], alone, first), logits[one], **EXACT)
 
 
 def test_refine_equals_the_slow_reference() -> None:
@@ -244,7 +262,10 @@ def test_refine_equals_the_slow_reference() -> None:
     refine = Refine(6, 8).double()
     skip = torch.randn(2, 6, 6, 10, dtype=torch.float64)
     coarse = torch.randn(2, 8, 3, 5, dtype=torch.float64)
-    torch.testing.assert_close(_refine(skip, coarse, refine.state_dict()), refine(skip, coarse), **EXACT)
+    video = torch.arange(2)
+    torch.testing.assert_close(_refine(skip, coarse, refine.state_dict()), refine(skip, coarse, video), **EXACT)
+    expected = _refine(skip[[1, 0, 1]], coarse[[0, 0, 1]], refine.state_dict())
+    torch.testing.assert_close(expected, refine(skip, coarse[[0, 0, 1]], torch.tensor([1, 0, 1])), **EXACT)
 
 
 def test_decoder_equals_the_slow_reference() -> None:
@@ -255,7 +276,7 @@ def test_decoder_equals_the_slow_reference() -> None:
     recalled = torch.randn(2, 14, 3, 5, dtype=torch.float64)
     expected = _decode(recalled, features, decoder.state_dict())
     assert expected.std() > 1e-3
-    torch.testing.assert_close(expected, decoder(recalled, features).sigmoid(), **EXACT)
+    torch.testing.assert_close(expected, decoder(recalled, features, torch.arange(2)).sigmoid(), **EXACT)
 
 
 def test_logit_is_foreground_minus_background() -> None:
@@ -264,7 +285,7 @@ def test_logit_is_foreground_minus_background() -> None:
     with torch.no_grad():
         decoder.predict.weight.zero_()
         decoder.predict.bias.copy_(torch.tensor([1.0, 3.0]))
-        logits = decoder(torch.randn(1, 14, 2, 2), features)
+        logits = decoder(torch.randn(1, 14, 2, 2), features, torch.tensor([0]))
     torch.testing.assert_close(torch.full((1, 32, 32), 2.0), logits)
 
 
@@ -288,7 +309,7 @@ def test_folding_keeps_what_the_encoders_compute(name: str) -> None:
     def encode() -> Tensor:
         with torch.no_grad():
             features = query(frame)
-            return features.value if name == "query" else memory(features, mask, 1 - mask)
+            return features.value if name == "query" else memory(features, mask, 1 - mask, torch.arange(2))
 
     expected = encode()
     assert 1 + 3 * BLOCKS + 3 == fold_batch_norm(encoder)
@@ -299,7 +320,7 @@ def test_folding_keeps_what_the_encoders_compute(name: str) -> None:
 @pytest.mark.parametrize("build", [_query_encoder, lambda: StmMemoryEncoder(width=WIDTH), _decoder])
 def test_folding_leaves_group_norm_networks_alone(build: type[nn.Module]) -> None:
     """Folding a network with GroupNorm folds nothing and changes no weight."""
-    network = build()
+    network = build().eval()
     _randomise(network)
     state = copy.deepcopy(network.state_dict())
     assert 0 == fold_batch_norm(network)
@@ -315,8 +336,8 @@ def test_gradients_reach_every_parameter(norm: str) -> None:
     features = query(torch.rand(2, 3, 48, 80))
     mask = torch.rand(2, 1, 48, 80, requires_grad=True)
     others = torch.rand(2, 1, 48, 80, requires_grad=True)
-    template = memory(features, mask, others)
-    logits = decoder(template[:, :14], features)
+    template = memory(features, mask, others, torch.arange(2))
+    logits = decoder(template[:, :14], features, torch.arange(2))
     (logits.square().mean() + features.key.square().mean() + template.square().mean()).backward()
     named = {"mask": mask, "others": others}
     for network in (query, memory, decoder):
@@ -357,4 +378,4 @@ def test_masks_of_another_shape_are_refused(name: str, shape: tuple[int, ...]) -
     features = _query_encoder()(torch.rand(2, 3, 32, 32))
     masks = {"mask": torch.rand(2, 1, 32, 32), "others": torch.rand(2, 1, 32, 32), name: torch.rand(shape)}
     with pytest.raises(ShapeError, match=f"^{name}: "):
-        StmMemoryEncoder(width=WIDTH)(features, **masks)
+        StmMemoryEncoder(width=WIDTH)(features, video=torch.arange(2), **masks)

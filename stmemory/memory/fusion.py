@@ -46,8 +46,8 @@ def feature_alignment(guide: Tensor, template: Tensor, *, scale: float = 1.0) ->
     >>> feature_alignment(torch.zeros(1, 2, 4), torch.ones(1, 2, 4)).shape
     torch.Size([1, 2, 4])
     """
-    query = guide.flatten(2).transpose(1, 2)[:, None]  # [P, 1, n, C]
-    source = template.flatten(2).transpose(1, 2)[:, None]
+    query = guide.flatten(2).transpose(1, 2)[:, None].contiguous()  # [P, 1, n, C]; the fused kernel wants C innermost
+    source = template.flatten(2).transpose(1, 2)[:, None].contiguous()
     aligned = nn.functional.scaled_dot_product_attention(query, source, source, scale=scale)
     return aligned[:, 0].transpose(1, 2).reshape(guide.shape)
 

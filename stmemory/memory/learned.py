@@ -5,6 +5,8 @@ Not a reproduction: neither the equations nor the results of that version were a
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -26,7 +28,7 @@ class LearnedPolicy(nn.Module):
     Args:
         hidden: width of the two scorers.
         temperature: of the Gumbel-Softmax, above 0; assign `policy.temperature` to follow a schedule.
-        seed: of the noise, which is drawn from a generator of the policy's own.
+        seed: of the first weights and of the noise, both drawn from generators of the policy's own.
 
     Raises:
         OptionError: the temperature is not positive.
@@ -43,6 +45,11 @@ class LearnedPolicy(nn.Module):
         self.remove_score = nn.Sequential(nn.Linear(_FEATURES, hidden), nn.ReLU(), nn.Linear(hidden, 1))
         self.into_score = nn.Sequential(nn.Linear(_FEATURES + 2, hidden), nn.ReLU(), nn.Linear(hidden, 1))
         self._noise = torch.Generator().manual_seed(seed)
+        weights = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for layer in (*self.remove_score[::2], *self.into_score[::2]):  # so that a policy by name is always the same
+                for parameter in layer.parameters():
+                    parameter.uniform_(-1, 1, generator=weights).div_(math.sqrt(layer.in_features))
 
     def seed(self, seed: int) -> None:
         """Start the noise anew."""

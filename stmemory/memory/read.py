@@ -42,8 +42,9 @@ class ReadCache:
         named = {"keys": self.keys, "values": self.values, "seen": self._seen}
         return {name: t for name, t in named.items() if t is not None}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over a copy of what `state_dict()` gave."""
+    def load_state_dict(self, state: dict[str, Tensor], bank: MemoryBank) -> None:
+        """Take over a copy of what `state_dict()` gave, of a bank that holds what it held then."""
+        self._identity = bank.identity
         self.keys, self.values, self._seen = (state[n].clone() if n in state else None for n in ("keys", "values", "seen"))
 
     def refresh(self, bank: MemoryBank, read: SpaceTimeRead) -> tuple[Tensor, Tensor]:

@@ -96,9 +96,11 @@ class Slots:
 
     def touch(self, index: Tensor, slot: Tensor, *, key: Callable[[Tensor], Tensor] | None) -> None:
         """Say that the templates at `index [P]`, `slot [P]` changed: new versions, and new keys where there are keys."""
+        if len(index) == 0:
+            return
         self._changes += 1
         self.put("version", (index, slot), self._changes)
-        if key is not None and len(index):
+        if key is not None:
             self.put("keys", (index, slot), key(self["templates"][index, slot]))
 
     def compare(self, rows: Tensor) -> Tensor:

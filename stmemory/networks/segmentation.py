@@ -26,6 +26,7 @@ class SegmentationNetwork(nn.Module):
     Args:
         config: what to build; weights are drawn at random (see `stmemory.weights` for trained ones).
 
+    >>> import torch
     >>> network = SegmentationNetwork(NetworkConfig.of("lite"))
     >>> network.encode_query(torch.rand(1, 3, 64, 96)).key.shape
     torch.Size([1, 64, 4, 6])

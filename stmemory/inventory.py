@@ -1,0 +1,137 @@
+"""What is installed here, and what a set of weights is and needs. Tracks nothing, prints nothing."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stmemory.errors import OptionError
+from stmemory.frames import WorkingSize
+from stmemory.memory.slots import Slots
+from stmemory.networks.config import NetworkConfig
+from stmemory.options import TrackingOptions
+from stmemory.weights import load_network, network_info
+
+__all__ = ["WeightsFacts", "devices", "object_bytes", "usable_device", "versions", "weights_facts"]
+
+STRIDE = 16
+
+
+@dataclass(frozen=True)
+class WeightsFacts:
+    """What can be said of weights.
+
+    Attributes:
+        name: as it was asked for.
+        preset: of the network.
+        parameters: numbers that were learned.
+        nbytes: of the file.
+        object_bytes: that one object takes in memory, at 480 x 854 with default options; the length of the video has no say.
+        about: licence, training and measured figures, as the weights' own `config.json` states them.
+    """
+
+    name: str
+    preset: str
+    parameters: int
+    nbytes: int
+    object_bytes: int
+    about: Mapping[str, Any]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what matters here, by name.
+
+    >>> sorted(versions())
+    ['numpy', 'python', 'stmemory', 'torch']
+    """
+    found = {"python": platform.python_version()}
+    for name in ("stmemory", "torch", "numpy"):
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = "not installed as a package"
+    return found
+
+
+def devices() -> tuple[str, ...]:
+    """What `--device` can be here, with the names that the system gives.
+
+    >>> devices()[0].startswith("cpu")
+    True
+    """
+    found = [f"cpu ({torch.get_num_threads()} threads)"]
+    if torch.cuda.is_available():
+        found += [f"cuda:{index} ({torch.cuda.get_device_name(index)})" for index in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return tuple(found)
+
+
+def usable_device(name: str | None) -> torch.device:
+    """Find a device by its name.
+
+    Args:
+        name: such as `"cpu"` or `"cuda:1"`; None is the CPU.
+
+    Raises:
+        OptionError: there is no such device here.
+
+    >>> usable_device("cpu")
+    device(type='cpu')
+    """
+    try:
+        device = torch.device(name or "cpu")
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:  # which of them depends on how torch was built
+        reason = str(error).splitlines()[0]
+        raise OptionError(f"device: expected one of {'; '.join(devices())}, got {name!r}: {reason}") from error
+    return device
+
+
+def weights_facts(name: str | Path | None = None) -> WeightsFacts:
+    """Find out about weights.
+
+    Args:
+        name: see `stmemory.weights.load_network`.
+
+    Raises:
+        WeightsError: there are no such weights, or they cannot be loaded.
+
+    >>> weights_facts("lite").preset
+    'lite'
+    """
+    info = network_info(name)
+    parameters = sum(parameter.numel() for parameter in load_network(name).parameters())
+    size = WorkingSize.of(480, 854, TrackingOptions().short_side, STRIDE)
+    return WeightsFacts(info.name, info.config.preset, parameters, info.nbytes, object_bytes(info.config, size), info.about)
+
+
+def object_bytes(config: NetworkConfig, size: WorkingSize, *, memory_size: int = 5) -> int:
+    """Bytes that one object takes in the bank and in the cache of its values, worked out from the shapes.
+
+    They are about `4 K (C + Ck + Cv) h w`, and the bookkeeping of the slots.
+
+    Args:
+        config: of the network.
+        size: working size of the frames.
+        memory_size: K.
+
+    >>> object_bytes(NetworkConfig.of("lite"), WorkingSize.of(480, 854, 480, 16)) // 2**20
+    11
+    """
+    cells = (size.padded_height // STRIDE, size.padded_width // STRIDE)
+    # tensors on the meta device have shapes and no memory
+    template, key, values = (
+        torch.empty(1, channels, *cells, device="meta")
+        for channels in (config.template_channels, config.key_channels, config.value_channels)
+    )
+    slots = Slots(memory_size)
+    slots.allocate(template, key)
+    versions_seen = memory_size * torch.int64.itemsize
+    return slots.nbytes + memory_size * values.numel() * values.element_size() + versions_seen

@@ -1,0 +1,138 @@
+"""The documentation runs: every Python block of README.md and docs/pages is executed, one namespace a page.
+
+A block with `<!-- not run: reason -->` on the line before it is left out. The files that the pages use, a clip and the mask
+of its first frame, are made in a temporary folder, which is the working directory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stmemory.palette import write_palette_png
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
+HEIGHT, WIDTH, FRAMES = 48, 64, 4
+
+FENCE = re.compile(r"^(?P<fence>```+)(?P<language>[^\n`]*)\n(?P<code>.*?)^(?P=fence)[ \t]*$", re.MULTILINE | re.DOTALL)
+NOT_RUN = re.compile(r"<!-- not run: \S.* -->\s*\Z")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block: what it is in, where it begins (line of its code, from 1), and whether it is to be run."""
+
+    language: str
+    code: str
+    line: int
+    run: bool
+
+
+def blocks_of(text: str) -> list[Block]:
+    """The fenced blocks of a page, in order."""
+    found = []
+    for match in FENCE.finditer(text):
+        before = text[: match.start()]
+        run = NOT_RUN.search(before) is None
+        found.append(Block(match["language"].strip(), match["code"], before.count("\n") + 2, run))
+    return found
+
+
+def python_blocks(page: Path) -> list[Block]:
+    """What is executed of a page."""
+    return [block for block in blocks_of(page.read_text(encoding="utf-8")) if block.language == "python" and block.run]
+
+
+def name(page: Path) -> str:
+    """A page's path below the root."""
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture
+def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with `clip.mp4`, `frames/` and `first.png`: a bright square that moves over grey."""
+    pytest.importorskip("av", reason="the pages read a video file, which needs the extra `video`")
+    from stmemory.video import write_video
+
+    pictures = np.full((FRAMES, HEIGHT, WIDTH, 3), 90, np.uint8)
+    for t in range(FRAMES):
+        pictures[t, 12:32, 10 + 3 * t : 30 + 3 * t] = (230, 60, 40)
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    mask[12:32, 10:30] = 1
+    write_video(tmp_path / "clip.mp4", list(pictures))
+    (tmp_path / "frames").mkdir()
+    for t, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / "frames" / f"{t:05d}.png")
+    write_palette_png(tmp_path / "first.png", mask)
+    monkeypatch.chdir(tmp_path)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the steps are tiny
+    yield tmp_path
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if python_blocks(page)], ids=name)
+def test_page_runs(page: Path, working_folder: Path) -> None:
+    """Every Python block of a page runs after those before it, and does what its asserts say."""
+    namespace: dict[str, object] = {"__name__": "__page__"}
+    for block in python_blocks(page):
+        code = compile("\n" * (block.line - 1) + block.code, name(page), "exec", dont_inherit=True)
+        exec(code, namespace)
+
+
+def test_readme_tracks_a_clip(working_folder: Path) -> None:
+    """The first lines of the README leave a mask for every frame of the clip."""
+    exec(python_blocks(ROOT / "README.md")[0].code, {"__name__": "__page__"})
+
+    assert [f"{t:05d}.png" for t in range(FRAMES)] == sorted(path.name for path in (working_folder / "masks").iterdir())
+
+
+def test_readme_has_two_commands() -> None:
+    """The README has the two set-up commands, one line each, behind the markers that the checks look for."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = re.findall(r"^<!-- command: (\w+) -->\n```sh\n([^\n]+)\n```$", text, re.MULTILINE)
+
+    assert ["demo", "test"] == [marker for marker, _ in found]
+    assert [True, True] == [command.startswith("python3 -m venv .venv && ") for _, command in found]
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    """No page of the documentation is left out of its table of contents."""
+    listed = re.findall(r": (\S+\.md)$", (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
+
+    assert sorted(listed) == sorted(page.relative_to(ROOT / "docs" / "pages").as_posix() for page in PAGES[1:])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link and picture of a page is there."""
+    text = FENCE.sub("", page.read_text(encoding="utf-8"))
+    targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
+
+    assert [] == [t for t in targets if t and "://" not in t and not (page.parent / t).exists()]
+
+
+CASES = [
+    ("```python\na = 1\n```\n", [("python", "a = 1\n", 2, True)]),
+    ("one\n\n<!-- not run: needs a camera -->\n```python\na\n```\n", [("python", "a\n", 5, False)]),
+    ("<!-- not run: -->\n```python\na\n```\n", [("python", "a\n", 3, True)]),
+    ("<!-- not run: far -->\nwords\n```python\na\n```\n", [("python", "a\n", 4, True)]),
+    ("```sh\nls\n```\n\n```python\nb\n```\n", [("sh", "ls\n", 2, True), ("python", "b\n", 6, True)]),
+    ("words, `code` and no block\n", []),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), CASES, ids=["plain", "not-run", "without-reason", "marker-not-just-before", "two", "none"]
+)
+def test_blocks(text: str, expected: list[tuple[str, str, int, bool]]) -> None:
+    """Blocks are found with their language and line, and left out only with a reason just before them."""
+    assert expected == [(block.language, block.code, block.line, block.run) for block in blocks_of(text)]

@@ -1,0 +1,341 @@
+"""Tracking jobs: what they leave behind, when they are stopped, broken off, resumed or refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from stmemory.errors import FrameError, MaskError, OptionError, StmemoryError, WeightsError
+from stmemory.job import JobReport, Stop, run_job, stop_on_signals
+from stmemory.job_folder import TrackJob
+from stmemory.palette import read_palette_png, write_palette_png
+from stmemory.result import Segmentation
+
+FRAMES, HEIGHT, WIDTH = 7, 16, 24
+
+
+class FakeStream:
+    """Answers with ids that depend on every frame seen, so that a frame lost or seen twice shows."""
+
+    def __init__(self, frame_index: int = -1, memory: int = 0, fail_at: int | None = None) -> None:
+        self.frame_index, self.memory, self.fail_at = frame_index, memory, fail_at
+        self.last = self._result()
+
+    def step(self, frame: Tensor, /) -> Segmentation:
+        if self.frame_index + 1 == self.fail_at:
+            raise RuntimeError("the power went off")
+        self.frame_index += 1
+        self.memory = (31 * self.memory + int(frame[0, 0, 0] * 255)) % 251
+        self.last = self._result()
+        return self.last
+
+    def save(self, path: Path, /) -> None:
+        path.write_text(json.dumps([self.frame_index, self.memory]))
+
+    def _result(self) -> Segmentation:
+        ids = torch.full((HEIGHT, WIDTH), self.memory, dtype=torch.int32)
+        return Segmentation(self.frame_index, ids, torch.empty(0), (), {}, {})
+
+
+class FakePredictor:
+    """Makes such streams; `fail_at` is the frame at which the process dies."""
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.fail_at = fail_at
+
+    def start(self, frame: Tensor, mask: Path, /) -> FakeStream:
+        if not read_palette_png(mask).any():
+            raise MaskError("mask: expected at least one object, got none")
+        stream = FakeStream(fail_at=self.fail_at)
+        stream.step(frame)
+        return stream
+
+    def resume(self, path: Path, /) -> FakeStream:
+        return FakeStream(*json.loads(path.read_text()), fail_at=self.fail_at)
+
+
+@pytest.fixture
+def job(tmp_path: Path) -> TrackJob:
+    """Seven frames with names of their own, a mask, and a folder that does not exist yet."""
+    (tmp_path / "clip").mkdir()
+    for index in range(FRAMES):
+        Image.new("RGB", (WIDTH, HEIGHT), (40 + index, 0, 0)).save(tmp_path / "clip" / f"shot-{index + 8}.png")
+    ids = np.zeros((HEIGHT, WIDTH), np.uint8)
+    ids[4:9, 4:9] = 1
+    write_palette_png(tmp_path / "first.png", ids)
+    return TrackJob(tmp_path / "clip", tmp_path / "first.png", tmp_path / "out", save_every=2)
+
+
+def but(job: TrackJob, **changes: object) -> TrackJob:
+    """The job with other attributes."""
+    values = {name: getattr(job, name) for name in ("source", "mask", "out", "overlay", "frames", "save_every")}
+    return TrackJob(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def masks(folder: Path) -> dict[str, bytes]:
+    """The masks' files, by name."""
+    return {path.name: path.read_bytes() for path in sorted((folder / "masks").iterdir())}
+
+
+def stop_at(part: str, done: int, job: TrackJob, **options: bool) -> JobReport:
+    """Run a job and stop it once that many frames are through."""
+    stop = Stop()
+
+    def tell(now: str, through: int) -> None:
+        stop.wanted = stop.wanted or (now == part and through >= done)
+
+    return run_job(FakePredictor(), job, stop=stop, on_frame=tell, **options)
+
+
+@pytest.fixture
+def whole(job: TrackJob) -> dict[str, bytes]:
+    """The masks of a run in one go, beside the job's own folder."""
+    run_job(FakePredictor(), but(job, out=job.out.with_name("whole")))
+    return masks(job.out.with_name("whole"))
+
+
+def test_a_finished_job_leaves_masks_and_its_record(job: TrackJob) -> None:
+    """One mask a frame, named as the frame is, and no state."""
+    report = run_job(FakePredictor(), job)
+
+    assert JobReport(FRAMES, 0, finished=True) == report
+    assert {"job.json", "masks"} == {path.name for path in job.out.iterdir()}
+    assert sorted(f"shot-{index}.png" for index in range(8, 15)) == list(masks(job.out))
+
+
+def test_masks_follow_the_natural_order(job: TrackJob) -> None:
+    """Frame 9 comes before frame 10: each mask is that of the frame whose name it has."""
+    run_job(FakePredictor(), job)
+    expected = 0
+    for index in range(FRAMES):
+        expected = (31 * expected + 40 + index) % 251
+
+        assert expected == int(read_palette_png(job.masks / f"shot-{index + 8}.png")[0, 0])
+
+
+def test_other_sources_number_their_masks(job: TrackJob, tmp_path: Path) -> None:
+    """Pages have no names, so their masks have numbers."""
+    pages = [Image.new("RGB", (WIDTH, HEIGHT), (index, 9, 9)) for index in range(3)]
+    pages[0].save(tmp_path / "clip.tif", save_all=True, append_images=pages[1:])
+    run_job(FakePredictor(), but(job, source=tmp_path / "clip.tif"))
+
+    assert ["00000.png", "00001.png", "00002.png"] == list(masks(job.out))
+
+
+def test_frames_of_the_same_stem_number_their_masks(job: TrackJob) -> None:
+    """No mask overwrites another's because two frames differ in their endings only."""
+    Image.new("RGB", (WIDTH, HEIGHT)).save(job.source / "shot-8.bmp")
+    run_job(FakePredictor(), job)
+
+    assert [f"{index:05d}.png" for index in range(FRAMES + 1)] == list(masks(job.out))
+
+
+def test_frames_can_be_limited(job: TrackJob) -> None:
+    """A limit ends the job, and it is finished."""
+    assert JobReport(3, 0, finished=True) == run_job(FakePredictor(), but(job, frames=3))
+
+
+@pytest.mark.parametrize("done", range(1, FRAMES + 1))
+def test_a_stopped_job_resumes_to_the_same_masks(job: TrackJob, whole: dict[str, bytes], done: int) -> None:
+    """Wherever a job is stopped, resumed it gives the masks of one go, byte for byte."""
+    first = stop_at("track", done, job)
+    assert (False, True, done) == (first.finished, job.state.exists(), len(masks(job.out)))
+    second = run_job(FakePredictor(), job, resume=True)
+
+    assert JobReport(FRAMES, done, finished=True) == second
+    assert whole == masks(job.out)
+    assert not job.state.exists()
+
+
+def test_a_job_stopped_while_skipping_loses_nothing(job: TrackJob, whole: dict[str, bytes]) -> None:
+    """A second stop before the first new frame keeps the state."""
+    stop_at("track", 5, job)
+    stop_at("skip", 2, job, resume=True)
+    run_job(FakePredictor(), job, resume=True)
+
+    assert whole == masks(job.out)
+
+
+def test_a_job_that_died_resumes_from_its_last_state(job: TrackJob, whole: dict[str, bytes]) -> None:
+    """A process that dies loses the frames since the last state, which are tracked again."""
+    with pytest.raises(RuntimeError):
+        run_job(FakePredictor(fail_at=5), job)
+    report = run_job(FakePredictor(), job, resume=True)
+
+    assert JobReport(FRAMES, 4, finished=True) == report
+    assert whole == masks(job.out)
+
+
+def test_a_frame_that_cannot_be_used_ends_the_job_with_what_is_done(job: TrackJob, whole: dict[str, bytes]) -> None:
+    """The report says why; the job can be ended there, or resumed once the frame is mended."""
+    broken, bytes_before = job.source / "shot-12.png", (job.source / "shot-12.png").read_bytes()
+    Image.new("RGB", (8, 8)).save(broken)
+    report = run_job(FakePredictor(), job)
+    assert isinstance(report.error, FrameError)
+    assert (4, False) == (report.frames, report.finished)
+    assert run_job(FakePredictor(), but(job, out=shutil.copytree(job.out, job.out.with_name("copy")), frames=4), resume=True).finished
+    broken.write_bytes(bytes_before)
+
+    assert run_job(FakePredictor(), job, resume=True).finished
+    assert whole == masks(job.out)
+
+
+@pytest.mark.parametrize("state", [True, False], ids=["stopped", "finished"])
+def test_masks_are_not_overwritten(job: TrackJob, state: bool) -> None:
+    """A folder with masks is refused, and the message says how to go on."""
+    stop_at("track", 3, job) if state else run_job(FakePredictor(), job)
+    before = masks(job.out)
+    with pytest.raises(OptionError, match="--resume to go on, --force" if state else "pass --force"):
+        run_job(FakePredictor(), job)
+
+    assert before == masks(job.out)
+
+
+def test_force_begins_anew(job: TrackJob) -> None:
+    """Forced, a job deletes the masks, the state and the video of the one before."""
+    stop_at("track", 5, job)
+    job.overlay_path.write_bytes(b"old")
+    run_job(FakePredictor(), but(job, frames=2), force=True)
+
+    assert ["shot-8.png", "shot-9.png"] == list(masks(job.out))
+    assert {"job.json", "masks"} == {path.name for path in job.out.iterdir()}
+
+
+def test_a_job_that_cannot_start_touches_nothing(job: TrackJob, tmp_path: Path) -> None:
+    """Even forced, masks stay when the new job's first frame fails."""
+    run_job(FakePredictor(), job)
+    before = masks(job.out)
+    write_palette_png(tmp_path / "empty.png", np.zeros((HEIGHT, WIDTH), np.uint8))
+    with pytest.raises(MaskError):
+        run_job(FakePredictor(), but(job, mask=tmp_path / "empty.png"), force=True)
+
+    assert before == masks(job.out)
+
+
+def test_nothing_to_resume(job: TrackJob) -> None:
+    """Without a state there is nothing to resume, and the message says so."""
+    with pytest.raises(OptionError, match="nothing to resume"):
+        run_job(FakePredictor(), job, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [("frame", "first frame was"), ("size", "frame size was"), ("mask", "first mask was")],
+)
+def test_another_job_is_not_resumed(job: TrackJob, tmp_path: Path, change: str, told: str) -> None:
+    """A state of another clip or mask is refused, saying what differs and what to do."""
+    stop_at("track", 3, job)
+    if change == "mask":
+        write_palette_png(job.mask, np.ones((HEIGHT, WIDTH), np.uint8))
+    else:
+        size = (WIDTH, HEIGHT) if change == "frame" else (WIDTH + 2, HEIGHT)
+        Image.new("RGB", size, (1, 2, 3)).save(job.source / "shot-8.png")
+    with pytest.raises(OptionError, match=f"{told}.*--force"):
+        run_job(FakePredictor(), job, resume=True)
+
+
+def test_a_clip_may_be_moved(job: TrackJob, whole: dict[str, bytes], tmp_path: Path) -> None:
+    """A clip is known by its pixels, so that it resumes from another place."""
+    stop_at("track", 3, job)
+    moved = job.source.rename(tmp_path / "moved")
+    run_job(FakePredictor(), but(job, source=moved), resume=True)
+
+    assert whole == masks(job.out)
+
+
+@pytest.mark.parametrize("text", [None, "", "[1]", "{"], ids=["missing", "empty", "a list", "broken"])
+def test_a_damaged_record_is_refused(job: TrackJob, text: str | None) -> None:
+    """A job without a record that can be read is not resumed."""
+    stop_at("track", 3, job)
+    (job.out / "job.json").unlink() if text is None else (job.out / "job.json").write_text(text)
+    with pytest.raises((WeightsError, OptionError), match="--force"):
+        run_job(FakePredictor(), job, resume=True)
+
+
+def test_fewer_frames_than_are_done(job: TrackJob) -> None:
+    """A limit below what is done is refused, for it would throw the state away."""
+    stop_at("track", 5, job)
+    with pytest.raises(OptionError, match="5 or more"):
+        run_job(FakePredictor(), but(job, frames=3), resume=True)
+
+    assert job.state.exists()
+
+
+@pytest.mark.parametrize("values", [{"frames": 0}, {"save_every": 0}], ids=["frames", "save_every"])
+def test_numbers_below_one(job: TrackJob, values: dict[str, int]) -> None:
+    """Numbers of frames start at one."""
+    with pytest.raises(OptionError, match="1 or more"):
+        but(job, **values)
+
+
+def pictures_in(path: Path) -> int:
+    """Frames that a video shows."""
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def test_the_overlay_shows_every_frame(job: TrackJob) -> None:
+    """The overlay has as many pictures as there are masks."""
+    run_job(FakePredictor(), but(job, overlay=True))
+
+    assert FRAMES == pictures_in(job.overlay_path)
+
+
+@pytest.mark.parametrize(("part", "done"), [("track", 4), ("draw", 3)])
+def test_an_overlay_that_was_stopped_is_drawn_whole(job: TrackJob, part: str, done: int) -> None:
+    """Stopped while tracking or while drawing, there is no half video; resumed, there is a whole one."""
+    job = but(job, overlay=True)
+    assert not stop_at(part, done, job).finished
+    assert {"job.json", "masks", "state.safetensors"} == {path.name for path in job.out.iterdir()}
+    run_job(FakePredictor(), job, resume=True)
+
+    assert FRAMES == pictures_in(job.overlay_path)
+    assert {"job.json", "masks", "overlay.mp4"} == {path.name for path in job.out.iterdir()}
+
+
+def test_a_mask_that_is_gone_spoils_the_overlay_only(job: TrackJob) -> None:
+    """An overlay that cannot be drawn is reported, and what was tracked stays."""
+    job = but(job, overlay=True)
+    stop_at("draw", 1, job)
+    (job.masks / "shot-10.png").unlink()
+    report = run_job(FakePredictor(), job, resume=True)
+
+    assert isinstance(report.error, StmemoryError)
+    assert (FRAMES, False, True) == (report.frames, report.finished, job.state.exists())
+
+
+def test_signals_ask_first_and_interrupt_then() -> None:
+    """The first signal is a wish, the second an interruption; afterwards all is as before."""
+    before = [signal.signal(signal.SIGINT, signal.default_int_handler), signal.getsignal(signal.SIGTERM)]
+    try:
+        with stop_on_signals() as stop:
+            assert not stop.wanted
+            signal.raise_signal(signal.SIGTERM)
+            assert stop.wanted
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+
+        assert [signal.default_int_handler, before[1]] == [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)]
+    finally:
+        signal.signal(signal.SIGINT, before[0])
+
+
+def test_ignored_signals_stay_ignored() -> None:
+    """A job started with nohup is not stopped by what it was told to ignore."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with stop_on_signals() as stop:
+            signal.raise_signal(signal.SIGINT)
+
+        assert not stop.wanted
+    finally:
+        signal.signal(signal.SIGINT, before)
