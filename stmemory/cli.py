@@ -164,11 +164,13 @@ def _growth(arguments: argparse.Namespace) -> int:
     memory, seconds = report.process_slope, report.seconds_slope
     print(f"{report.frames} frames of {size[1]} x {size[0]}")
     print(f"memory bank: {report.first_bank_bytes:,} bytes after the first, {report.last_bank_bytes:,} after the last")
-    print(f"process: {memory.per_thousand / 1024:+.1f} +- {memory.standard_error / 1024:.1f} KiB per 1,000 frames (second half)")
+    kibibytes = memory.per_thousand / 1024, memory.standard_error / 1024
+    print(f"process: {kibibytes[0]:+.1f} +- {kibibytes[1]:.1f} KiB per 1,000 frames (second half)")
     milliseconds = 1000 * seconds.per_thousand, 1000 * seconds.standard_error
     print(f"time: {milliseconds[0]:+.3f} +- {milliseconds[1]:.3f} ms per frame per 1,000 frames (second half)")
-    circumstances = current_circumstances(device=predictor.device, resolution=predictor.options.short_side, seed=arguments.seed)
-    extra = {"options": predictor.options.as_dict(), "frame_size": list(size)}
+    options = predictor.options
+    circumstances = current_circumstances(device=predictor.device, resolution=options.short_side, seed=arguments.seed)
+    extra = {"weights": str(arguments.weights or "lite"), "options": options.as_dict(), "frame_size": list(size)}
     write_growth(arguments.out, report, circumstances, extra=extra)
     print(f"report: {arguments.out}")
     return DONE if report.bank_is_constant else FAILED
@@ -225,9 +227,9 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     common = _common_options()
 
-    track = commands.add_parser("track", parents=[common], help="track objects through a video, from their masks in its first frame")
-    track.add_argument("source", type=Path, metavar="VIDEO_OR_FOLDER", help="a video, a folder of images, or a GIF, WebP or TIFF")
-    track.add_argument("--mask", type=Path, required=True, metavar="FIRST.png", help="palette or grey image: ids of the first frame")
+    track = commands.add_parser("track", parents=[common], help="track objects through a video, from their first masks")
+    track.add_argument("source", type=Path, metavar="VIDEO_OR_FOLDER", help="or a GIF, WebP or TIFF with pages")
+    track.add_argument("--mask", type=Path, required=True, metavar="FIRST.png", help="its ids: a palette or grey image")
     track.add_argument("-o", "--out", type=Path, required=True, help="folder; masks go to OUT/masks")
     track.add_argument("--overlay", action="store_true", help="also draw OUT/overlay.mp4")
     track.add_argument("--frames", type=int, metavar="N", help="stop after so many")

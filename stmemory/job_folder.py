@@ -116,8 +116,9 @@ def check_folder(job: TrackJob, *, resume: bool, force: bool) -> None:
 
 
 def job_record(job: TrackJob, first: Tensor) -> dict[str, object]:
-    """Write down what makes a job the same job, beside the weights and options, which the saved stream
-    carries. The clip is known by its first frame's pixels, so that it may be moved.
+    """Write down what makes a job the same job, beside the weights and options, which the saved stream carries.
+
+    The clip is known by its first frame's pixels, so that it may be moved.
 
     Args:
         job: the job.

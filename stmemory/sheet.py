@@ -35,7 +35,9 @@ class Tile:
     figure: str = ""
 
 
-def contact_sheet(tiles: Sequence[Tile], *, title: str, notes: Sequence[str] = (), columns: int = 4, tile_width: int = 400) -> Image.Image:
+def contact_sheet(
+    tiles: Sequence[Tile], *, title: str, notes: Sequence[str] = (), columns: int = 4, tile_width: int = 400
+) -> Image.Image:
     """Lay out pictures in a grid.
 
     Args:
@@ -55,7 +57,8 @@ def contact_sheet(tiles: Sequence[Tile], *, title: str, notes: Sequence[str] = (
     (588, 392)
     """
     if not tiles or columns < 1 or tile_width < 1:
-        raise OptionError(f"contact_sheet: expected one tile, column and px or more, got {len(tiles)}, {columns}, {tile_width}")
+        came = f"{len(tiles)}, {columns}, {tile_width}"
+        raise OptionError(f"contact_sheet: expected one tile, column and px or more, got {came}; pass something to show")
     columns = min(columns, len(tiles))
     tile_height = round(tile_width * tiles[0].picture.shape[0] / tiles[0].picture.shape[1])
     rows = -(-len(tiles) // columns)

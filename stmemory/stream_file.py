@@ -80,7 +80,7 @@ def save_state(state: StreamState, path: str | Path, *, network: SegmentationNet
     """
     pixels, size, probabilities = state.last_frame()
     tensors: dict[str, Tensor] = {f"bank.{name}": t for name, t in state.bank.state_dict().items()}
-    tensors |= {f"cache.{name}": t for name, t in state.cache.state_dict().items()}
+    tensors |= {f"cache.{name}": t for name, t in state.cache.state_dict(state.bank).items()}
     tensors |= {"pixels": pixels, "probabilities": probabilities}
     if state.places is not None:
         tensors["places"] = state.places

@@ -16,14 +16,23 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from stmemory.errors import OptionError, WeightsError
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
 
-__all__ = ["FORMAT_VERSION", "NetworkInfo", "bundled_names", "fingerprint", "load_network", "network_info", "save_network", "tensors_digest"]
+__all__ = [
+    "FORMAT_VERSION",
+    "NetworkInfo",
+    "bundled_names",
+    "fingerprint",
+    "load_network",
+    "network_info",
+    "save_network",
+    "tensors_digest",
+]
 
 FORMAT_VERSION = 1
 _BUNDLED = Path(__file__).parent / "bundled"
@@ -112,7 +121,7 @@ def save_network(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {n: (t.to(dtype) if t.is_floating_point() else t).detach().cpu().contiguous() for n, t in state.items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").write_bytes(save(state, metadata={"format": "pt"}))  # save_file() hides it from others
     document = {"format_version": FORMAT_VERSION, "network": dataclasses.asdict(network.config), "about": dict(about or {})}
     (folder / "config.json").write_text(json.dumps(document, indent=2) + "\n")
 

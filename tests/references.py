@@ -29,7 +29,7 @@ def similarity(source: Tensor, target: Tensor) -> float:
 
 def softmax(scores: list[Tensor]) -> list[Tensor]:
     """Of a list of scalars, safe for any size."""
-    top = max(float(s) for s in scores)
+    top = max(float(s.detach()) for s in scores)
     powers = [(s - top).exp() for s in scores]
     total = torch.stack(powers).sum()
     return [p / total for p in powers]
@@ -87,7 +87,7 @@ def read(
     cells = [(key[:, j], value[:, j]) for key, value in slots for j in range(key.shape[1])]
     columns = []
     for i in range(query.shape[1]):
-        scored = sorted(((affinity(query[:, i], key), value) for key, value in cells), key=lambda pair: -float(pair[0]))
+        scored = sorted(((affinity(query[:, i], key), value) for key, value in cells), key=lambda pair: -float(pair[0].detach()))
         scored = scored[:top_k]
         weights = softmax([score for score, _ in scored])
         columns.append(sum(w * value for w, (_, value) in zip(weights, scored, strict=True)))

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from stmemory.errors import BankError, OptionError, ShapeError, WeightsError
 from stmemory.memory import (
+    BankView,
+    Decision,
     FusionCell,
     LearnedPolicy,
     MeanFusion,
@@ -557,6 +559,29 @@ def test_a_learned_policy_learns_from_what_is_recalled(dtype: torch.dtype) -> No
     (bank.templates * torch.randn(4, 1, 1, dtype=dtype)).sum().backward()
     for scorer in (policy.remove_score, policy.into_score):
         assert scorer[0].weight.grad is not None and bool(scorer[0].weight.grad.any())
+
+
+def test_gradients_of_a_soft_choice_are_those_of_the_formula() -> None:
+    """To `remove` and `into` flow the gradients of: the slot that goes times its weight, fused, and the new one times it."""
+    remove = torch.tensor([[0.0, 1.0, 0.0]], requires_grad=True)
+    into = torch.tensor([[0.0, 0.0, 1.0]], requires_grad=True)
+
+    class Fixed:
+        name, uses_similarity = "fixed", False
+
+        def decide(self, view: BankView) -> Decision:
+            return Decision(remove, into)
+
+    templates, weights = torch.randn(4, 1, 2, 3), torch.randn(3, 2, 3)
+    bank = MemoryBank(3, policy=Fixed())
+    for frame in range(4):
+        bank.write(templates[frame], frame=frame, pinned=frame == 0)
+    actual = torch.autograd.grad((bank.templates[0] * weights).sum(), (remove, into))
+    first, source, target, new = templates[:, 0]
+    fused = target + into[0, 2] * ((remove[0, 1] * source + target) / 2 - target)
+    stored = torch.stack([first * (1 - remove[0, 0]), new * remove[0, 1], fused * (1 - remove[0, 2])])
+    for expected, found in zip(torch.autograd.grad((stored * weights).sum(), (remove, into)), actual, strict=True):
+        torch.testing.assert_close(expected, found)
 
 
 def test_a_learned_choice_changes_no_number() -> None:

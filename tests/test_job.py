@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -60,7 +61,8 @@ class FakePredictor:
         return stream
 
     def resume(self, path: Path, /) -> FakeStream:
-        return FakeStream(*json.loads(path.read_text()), fail_at=self.fail_at)
+        frame_index, memory = json.loads(path.read_text())
+        return FakeStream(frame_index, memory, self.fail_at)
 
 
 @pytest.fixture
@@ -73,12 +75,6 @@ def job(tmp_path: Path) -> TrackJob:
     ids[4:9, 4:9] = 1
     write_palette_png(tmp_path / "first.png", ids)
     return TrackJob(tmp_path / "clip", tmp_path / "first.png", tmp_path / "out", save_every=2)
-
-
-def but(job: TrackJob, **changes: object) -> TrackJob:
-    """The job with other attributes."""
-    values = {name: getattr(job, name) for name in ("source", "mask", "out", "overlay", "frames", "save_every")}
-    return TrackJob(**{**values, **changes})  # type: ignore[arg-type]
 
 
 def masks(folder: Path) -> dict[str, bytes]:
@@ -99,7 +95,7 @@ def stop_at(part: str, done: int, job: TrackJob, **options: bool) -> JobReport:
 @pytest.fixture
 def whole(job: TrackJob) -> dict[str, bytes]:
     """The masks of a run in one go, beside the job's own folder."""
-    run_job(FakePredictor(), but(job, out=job.out.with_name("whole")))
+    run_job(FakePredictor(), replace(job, out=job.out.with_name("whole")))
     return masks(job.out.with_name("whole"))
 
 
@@ -126,7 +122,7 @@ def test_other_sources_number_their_masks(job: TrackJob, tmp_path: Path) -> None
     """Pages have no names, so their masks have numbers."""
     pages = [Image.new("RGB", (WIDTH, HEIGHT), (index, 9, 9)) for index in range(3)]
     pages[0].save(tmp_path / "clip.tif", save_all=True, append_images=pages[1:])
-    run_job(FakePredictor(), but(job, source=tmp_path / "clip.tif"))
+    run_job(FakePredictor(), replace(job, source=tmp_path / "clip.tif"))
 
     assert ["00000.png", "00001.png", "00002.png"] == list(masks(job.out))
 
@@ -141,7 +137,7 @@ def test_frames_of_the_same_stem_number_their_masks(job: TrackJob) -> None:
 
 def test_frames_can_be_limited(job: TrackJob) -> None:
     """A limit ends the job, and it is finished."""
-    assert JobReport(3, 0, finished=True) == run_job(FakePredictor(), but(job, frames=3))
+    assert JobReport(3, 0, finished=True) == run_job(FakePredictor(), replace(job, frames=3))
 
 
 @pytest.mark.parametrize("done", range(1, FRAMES + 1))
@@ -182,7 +178,8 @@ def test_a_frame_that_cannot_be_used_ends_the_job_with_what_is_done(job: TrackJo
     report = run_job(FakePredictor(), job)
     assert isinstance(report.error, FrameError)
     assert (4, False) == (report.frames, report.finished)
-    assert run_job(FakePredictor(), but(job, out=shutil.copytree(job.out, job.out.with_name("copy")), frames=4), resume=True).finished
+    copy = shutil.copytree(job.out, job.out.with_name("copy"))
+    assert run_job(FakePredictor(), replace(job, out=copy, frames=4), resume=True).finished
     broken.write_bytes(bytes_before)
 
     assert run_job(FakePredictor(), job, resume=True).finished
@@ -204,7 +201,7 @@ def test_force_begins_anew(job: TrackJob) -> None:
     """Forced, a job deletes the masks, the state and the video of the one before."""
     stop_at("track", 5, job)
     job.overlay_path.write_bytes(b"old")
-    run_job(FakePredictor(), but(job, frames=2), force=True)
+    run_job(FakePredictor(), replace(job, frames=2), force=True)
 
     assert ["shot-8.png", "shot-9.png"] == list(masks(job.out))
     assert {"job.json", "masks"} == {path.name for path in job.out.iterdir()}
@@ -216,7 +213,7 @@ def test_a_job_that_cannot_start_touches_nothing(job: TrackJob, tmp_path: Path) 
     before = masks(job.out)
     write_palette_png(tmp_path / "empty.png", np.zeros((HEIGHT, WIDTH), np.uint8))
     with pytest.raises(MaskError):
-        run_job(FakePredictor(), but(job, mask=tmp_path / "empty.png"), force=True)
+        run_job(FakePredictor(), replace(job, mask=tmp_path / "empty.png"), force=True)
 
     assert before == masks(job.out)
 
@@ -247,7 +244,7 @@ def test_a_clip_may_be_moved(job: TrackJob, whole: dict[str, bytes], tmp_path: P
     """A clip is known by its pixels, so that it resumes from another place."""
     stop_at("track", 3, job)
     moved = job.source.rename(tmp_path / "moved")
-    run_job(FakePredictor(), but(job, source=moved), resume=True)
+    run_job(FakePredictor(), replace(job, source=moved), resume=True)
 
     assert whole == masks(job.out)
 
@@ -265,16 +262,16 @@ def test_fewer_frames_than_are_done(job: TrackJob) -> None:
     """A limit below what is done is refused, for it would throw the state away."""
     stop_at("track", 5, job)
     with pytest.raises(OptionError, match="5 or more"):
-        run_job(FakePredictor(), but(job, frames=3), resume=True)
+        run_job(FakePredictor(), replace(job, frames=3), resume=True)
 
     assert job.state.exists()
 
 
-@pytest.mark.parametrize("values", [{"frames": 0}, {"save_every": 0}], ids=["frames", "save_every"])
-def test_numbers_below_one(job: TrackJob, values: dict[str, int]) -> None:
+@pytest.mark.parametrize(("frames", "save_every"), [(0, 1), (1, 0)], ids=["frames", "save_every"])
+def test_numbers_below_one(job: TrackJob, frames: int, save_every: int) -> None:
     """Numbers of frames start at one."""
     with pytest.raises(OptionError, match="1 or more"):
-        but(job, **values)
+        replace(job, frames=frames, save_every=save_every)
 
 
 def pictures_in(path: Path) -> int:
@@ -285,7 +282,7 @@ def pictures_in(path: Path) -> int:
 
 def test_the_overlay_shows_every_frame(job: TrackJob) -> None:
     """The overlay has as many pictures as there are masks."""
-    run_job(FakePredictor(), but(job, overlay=True))
+    run_job(FakePredictor(), replace(job, overlay=True))
 
     assert FRAMES == pictures_in(job.overlay_path)
 
@@ -293,7 +290,7 @@ def test_the_overlay_shows_every_frame(job: TrackJob) -> None:
 @pytest.mark.parametrize(("part", "done"), [("track", 4), ("draw", 3)])
 def test_an_overlay_that_was_stopped_is_drawn_whole(job: TrackJob, part: str, done: int) -> None:
     """Stopped while tracking or while drawing, there is no half video; resumed, there is a whole one."""
-    job = but(job, overlay=True)
+    job = replace(job, overlay=True)
     assert not stop_at(part, done, job).finished
     assert {"job.json", "masks", "state.safetensors"} == {path.name for path in job.out.iterdir()}
     run_job(FakePredictor(), job, resume=True)
@@ -304,7 +301,7 @@ def test_an_overlay_that_was_stopped_is_drawn_whole(job: TrackJob, part: str, do
 
 def test_a_mask_that_is_gone_spoils_the_overlay_only(job: TrackJob) -> None:
     """An overlay that cannot be drawn is reported, and what was tracked stays."""
-    job = but(job, overlay=True)
+    job = replace(job, overlay=True)
     stop_at("draw", 1, job)
     (job.masks / "shot-10.png").unlink()
     report = run_job(FakePredictor(), job, resume=True)

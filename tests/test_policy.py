@@ -228,6 +228,16 @@ def test_learned_noise_is_seeded() -> None:
     assert expected == draws(LearnedPolicy(seed=3))
 
 
+def test_learned_by_name_is_always_the_same() -> None:
+    """The weights are drawn from the seed alone, whatever torch's own generator has drawn before."""
+    one = update_policy("learned")
+    torch.rand(5)
+    other = update_policy("learned")
+    assert isinstance(one, LearnedPolicy) and isinstance(other, LearnedPolicy)
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), other.parameters(), strict=True))
+    assert not torch.equal(one.remove_score[0].weight, LearnedPolicy(seed=1).remove_score[0].weight)
+
+
 def test_learned_draws_follow_the_scores() -> None:
     """With Gumbel noise at any temperature, a slot is drawn as often as the softmax of its score says, within 3 %."""
     policy = LearnedPolicy(temperature=0.3)

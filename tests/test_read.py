@@ -212,6 +212,39 @@ def test_cache_follows_rows_that_change_hands() -> None:
     torch.testing.assert_close(read(query, saved), read(query, saved, cache))
 
 
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
+def test_a_saved_cache_goes_on_without_computing(shared: bool) -> None:
+    """Loaded beside a loaded bank, a cache gives the same bits, asks no head for what it knows, and is a copy."""
+    bank, read, key, value = bank_and_read(shared=shared)
+    cache, query = ReadCache(), torch.randn(1, 3, 2, 3)
+    with torch.inference_mode():
+        bank.write(torch.randn(2, 4, 2, 3))
+        expected = read(query, bank, cache)
+        twin, copy = MemoryBank(3, policy=bank.policy, key=bank.key), ReadCache()
+        twin.load_state_dict(bank.state_dict())
+        copy.load_state_dict(cache.state_dict(bank), twin)
+        value.count(), key.count()
+        assert torch.equal(expected, read(query, twin, copy))
+        assert (0, 0) == (value.count(), key.count())
+        for _ in range(3):
+            twin.write(torch.randn(2, 4, 2, 3))
+        torch.testing.assert_close(read(query, twin), read(query, twin, copy))
+        assert torch.equal(expected, read(query, bank, cache))
+
+
+def test_a_cache_of_rows_that_went_saves_nothing() -> None:
+    """After rows changed hands a cache is out of date, so its state is empty, and loading that begins anew."""
+    bank, read, _, _ = bank_and_read(shared=False)
+    cache, query = ReadCache(), torch.randn(1, 3, 2, 3)
+    assert {} == cache.state_dict(bank)
+    read(query, bank, cache)
+    assert {"keys", "values", "seen"} == set(cache.state_dict(bank))
+    bank.remove_rows([0])
+    assert {} == cache.state_dict(bank)
+    cache.load_state_dict({}, bank)
+    torch.testing.assert_close(read(query, bank), read(query, bank, cache))
+
+
 def test_cache_has_a_constant_size() -> None:
     """Reading after 20 writes takes the bytes of values, own keys and versions, and no more."""
     bank, read, _, _ = bank_and_read(shared=False)

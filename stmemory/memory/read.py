@@ -37,8 +37,10 @@ class ReadCache:
         self.keys = None if self.keys is None else self.keys.detach()
         self.values = None if self.values is None else self.values.detach()
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """What is cached, by name; copies nothing. A cache filled anew may differ in the last bit, a saved one does not."""
+    def state_dict(self, bank: MemoryBank) -> dict[str, Tensor]:
+        """What is cached of this bank, by name; copies nothing. A cache filled anew may differ in the last bit, a saved one does not."""
+        if self._identity is not bank.identity:  # rows came or went since: the next refresh begins anew
+            return {}
         named = {"keys": self.keys, "values": self.values, "seen": self._seen}
         return {name: t for name, t in named.items() if t is not None}
 

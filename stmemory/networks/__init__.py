@@ -1,0 +1,8 @@
+"""What is learned: backbones, encoders, decoders, and the networks put together of them. Knows no videos and no files."""
+
+from stmemory.networks.config import PRESETS, NetworkConfig
+from stmemory.networks.features import FrameFeatures
+from stmemory.networks.layers import fold_batch_norm
+from stmemory.networks.segmentation import SegmentationNetwork
+
+__all__ = ["FrameFeatures", "NetworkConfig", "PRESETS", "SegmentationNetwork", "fold_batch_norm"]

@@ -88,7 +88,8 @@ class NetworkConfig:
         unknown, missing = sorted(set(values) - set(fields)), sorted(set(fields) - set(values))
         if unknown or missing:
             raise OptionError(
-                f"NetworkConfig: unknown keys {unknown}, missing keys {missing}; the file belongs to another version of stmemory"
+                f"NetworkConfig: expected its own keys, got unknown {unknown} and missing {missing}; the file belongs to another "
+                "version of stmemory"
             )
         default: dict[str, Any] = dataclasses.asdict(cls())
         for name, value in values.items():

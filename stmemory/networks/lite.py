@@ -20,7 +20,7 @@ STRIDE4, STRIDE8, STRIDE16 = 24, 40, 112  # channels after stages 1, 2 and 4
 _MEAN, _SCALE = 127 / 255, 128 / 255  # of the ImageNet weights
 
 
-class InvertedResidual(nn.Module):
+class _InvertedResidual(nn.Module):
     """MBConv without squeeze and excitation: expand 1x1, depthwise, project 1x1; a shortcut where the shapes allow."""
 
     def __init__(self, in_channels: int, channels: int, *, expansion: int, stride: int, kernel_size: int) -> None:
@@ -48,7 +48,7 @@ class LiteTrunk(nn.Module):
             stage = nn.Sequential()
             for block in range(blocks):
                 step = stride if block == 0 else 1
-                stage.append(InvertedResidual(before, channels, expansion=expansion, stride=step, kernel_size=kernel_size))
+                stage.append(_InvertedResidual(before, channels, expansion=expansion, stride=step, kernel_size=kernel_size))
                 before = channels
             stages.append(stage)
         self.stages = nn.ModuleList(stages)

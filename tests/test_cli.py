@@ -1,0 +1,371 @@
+"""The command line, end to end with the bundled weights on small frames: what it writes, says, and exits with."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from stmemory.cli import main
+from stmemory.errors import OptionError, ShapeError, StmemoryError
+from stmemory.evaluation import region_similarity, render_scene
+from stmemory.frames import WorkingSize
+from stmemory.inventory import object_bytes, usable_device
+from stmemory.job import Stop, run_job
+from stmemory.job_folder import TrackJob
+from stmemory.networks.config import NetworkConfig
+from stmemory.options import TrackingOptions
+from stmemory.palette import read_palette_png, write_palette_png
+from stmemory.predictor import VOSPredictor
+from stmemory.progress import Progress
+from stmemory.sheet import Tile, contact_sheet, draw_outline
+from stmemory.video import write_video
+
+FRAMES, HEIGHT, WIDTH = 100, 64, 96  # so many that a signal comes before the end
+SHORT = ("--memory-size", "3", "--policy", "A")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clip in the folder layout of DAVIS: `beach/JPEGImages`, `beach/Annotations`."""
+    root = tmp_path_factory.mktemp("root")
+    (root / "beach" / "JPEGImages").mkdir(parents=True)
+    for index, (frame, ids) in enumerate(render_scene(FRAMES, height=HEIGHT, width=WIDTH)):
+        Image.fromarray(frame).save(root / "beach" / "JPEGImages" / f"{index:05d}.png")
+        write_palette_png(root / "beach" / "Annotations" / f"{index:05d}.png", ids)
+    return root
+
+
+@pytest.fixture
+def track(root: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Arguments that track the clip into `tmp_path / out`."""
+
+    def arguments(*more: str, out: str = "out") -> list[str]:
+        clip = root / "beach"
+        mask = clip / "Annotations" / "00000.png"
+        return ["track", str(clip / "JPEGImages"), "--mask", str(mask), "-o", str(tmp_path / out), *SHORT, *more]
+
+    return arguments
+
+
+def masks(folder: Path) -> dict[str, bytes]:
+    """The masks' files, by name."""
+    return {path.name: path.read_bytes() for path in sorted((folder / "masks").glob("*.png"))}
+
+
+def test_track_writes_a_palette_png_a_frame(track: Callable[..., list[str]], root: Path, tmp_path: Path) -> None:
+    """The masks have the frames' names and the clip's ids, and lie where the objects are."""
+    assert 0 == main(track("--frames", "6"))
+    assert [f"{index:05d}.png" for index in range(6)] == list(masks(tmp_path / "out"))
+    found = read_palette_png(tmp_path / "out" / "masks" / "00003.png").numpy()
+    truth = read_palette_png(root / "beach" / "Annotations" / "00003.png").numpy()
+
+    with Image.open(tmp_path / "out" / "masks" / "00003.png") as image:
+        assert "P" == image.mode
+    assert region_similarity(found == 1, truth == 1) > 0.5
+
+
+def test_track_reads_videos_and_draws_overlays(track: Callable[..., list[str]], root: Path, tmp_path: Path) -> None:
+    """A video file gives numbered masks and, on demand, an overlay."""
+    write_video(tmp_path / "clip.mp4", (frame for frame, _ in render_scene(4, height=HEIGHT, width=WIDTH)))
+    arguments = track("--overlay")
+    arguments[1] = str(tmp_path / "clip.mp4")
+
+    assert 0 == main(arguments)
+    assert ["00000.png", "00001.png", "00002.png", "00003.png"] == list(masks(tmp_path / "out"))
+    assert (tmp_path / "out" / "overlay.mp4").stat().st_size > 0
+
+
+def test_options_reach_the_tracking(track: Callable[..., list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every flag sets the option of its name."""
+    seen: list[TrackingOptions] = []
+
+    def spy(name: object, *, options: TrackingOptions, device: torch.device) -> VOSPredictor:
+        seen.append(options)
+        raise OptionError("enough")
+
+    monkeypatch.setattr(VOSPredictor, "from_pretrained", spy)
+    flags = "--memory-every 2 --short-side none --top-k 9 --write-gate 0.25 --reach none"
+    main(track(*flags.split()))
+    main(["demo"])
+    given = TrackingOptions(
+        memory_size=3, policy="A", memory_every=2, short_side=None, top_k=9, write_gate=0.25, reach=None
+    )
+
+    assert [given, TrackingOptions()] == seen
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-C", "SIGTERM"])
+def test_an_interrupted_run_resumes_to_the_same_masks(
+    track: Callable[..., list[str]], tmp_path: Path, number: signal.Signals
+) -> None:
+    """A signal leaves masks and a state, exits with 1, and --resume ends with the masks of one go, byte for byte."""
+    run = subprocess.Popen(
+        [sys.executable, "-W", "error", "-m", "stmemory", *track()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    began = time.monotonic()
+    while not (tmp_path / "out" / "masks" / "00002.png").exists() and run.poll() is None and time.monotonic() - began < 60:
+        time.sleep(0.005)
+    run.send_signal(number)
+    _, said = run.communicate(timeout=60)
+
+    assert 1 == run.returncode
+    assert "--resume" in said and "Traceback" not in said
+    assert 3 <= len(masks(tmp_path / "out")) < FRAMES
+    assert (tmp_path / "out" / "state.safetensors").exists()
+    assert [0, 0] == [main(track("--resume")), main(track(out="whole"))]
+    assert masks(tmp_path / "whole") == masks(tmp_path / "out")
+    assert {"job.json", "masks"} == {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_frame_that_cannot_be_used_is_reported(
+    track: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A clip that breaks in the middle exits with 1 and says where, after the masks before it."""
+    (tmp_path / "clip").mkdir()
+    for index, (frame, _) in enumerate(render_scene(3, height=HEIGHT, width=WIDTH)):
+        Image.fromarray(frame if index < 2 else frame[:32]).save(tmp_path / "clip" / f"{index}.png")
+    arguments = track()
+    arguments[1] = str(tmp_path / "clip")
+
+    assert 1 == main(arguments)
+    assert ["0.png", "1.png"] == list(masks(tmp_path / "out"))
+    assert "frame 2" in capsys.readouterr().err
+
+
+def bad_track(*changes: str) -> Callable[[list[str], Path], list[str]]:
+    """Replace or append arguments; `TMP` stands for the test's folder."""
+
+    def change(arguments: list[str], folder: Path) -> list[str]:
+        return [*arguments, *(text.replace("TMP", str(folder)) for text in changes)]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (bad_track("--policy", "best"), "update policy"),
+        (bad_track("--memory-size", "1"), "memory_size"),
+        (bad_track("--write-gate", "7"), "write_gate"),
+        (bad_track("--frames", "0"), "frames"),
+        (bad_track("--device", "abacus"), "device"),
+        (bad_track("--weights", "no-such"), "weights"),
+        (bad_track("--mask", "TMP/none.png"), "none.png"),
+        (bad_track("--mask", "TMP/small.png"), "size"),
+        (bad_track("--mask", "TMP/empty.png"), "object"),
+        (bad_track("--resume"), "nothing to resume"),
+        (lambda arguments, folder: ["track", str(folder / "none.mp4"), *arguments[2:]], "none.mp4"),
+        (lambda arguments, folder: ["evaluate", str(folder)], "CLIP/JPEGImages"),
+        (lambda arguments, folder: ["demo", "-o", str(folder / "demo"), "--frames", "2"], "frames"),
+        (lambda arguments, folder: ["demo", "-o", str(folder / "demo"), "--height", "8"], "height"),
+        (lambda arguments, folder: ["benchmark", "growth", "-o", str(folder / "g.json"), "--frames", "1"], "frames"),
+        (lambda arguments, folder: ["info", "no-such"], "no-such"),
+    ],
+    ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
+)
+def test_bad_arguments(
+    track: Callable[..., list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    change: Callable[[list[str], Path], Sequence[str]],
+    told: str,
+) -> None:
+    """Bad arguments exit with 2 and one line that says what was wrong, and leave nothing behind."""
+    write_palette_png(tmp_path / "small.png", np.ones((8, 8), np.uint8))
+    write_palette_png(tmp_path / "empty.png", np.zeros((HEIGHT, WIDTH), np.uint8))
+    code = main(change(track(), tmp_path))
+    said = capsys.readouterr().err
+
+    assert 2 == code
+    assert said.startswith("stmemory: ") and told in said
+    assert ["empty.png", "small.png"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["track"], ["demo", "--frames", "many"], ["benchmark"]], ids=str)
+def test_arguments_that_cannot_be_parsed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """What is no command exits with 2 and shows the usage."""
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+
+    assert 2 == caught.value.code
+    assert "usage: stmemory" in capsys.readouterr().err
+
+
+def test_a_resumed_run_needs_its_own_options(
+    track: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A state is refused under other options, which are named; without --resume the way on is named."""
+    clip, mask = Path(track()[1]), Path(track()[3])
+    predictor = VOSPredictor.from_pretrained(options=TrackingOptions(memory_size=3, policy="A"))
+    run_job(predictor, TrackJob(clip, mask, tmp_path / "out"), stop=Stop(wanted=True))
+
+    assert 2 == main(track("--resume", "--memory-size", "4"))
+    assert "memory_size" in capsys.readouterr().err
+    assert 2 == main(track())
+    assert "--resume" in capsys.readouterr().err
+    assert 0 == main(track("--resume", "--frames", "3"))
+
+
+def test_demo_leaves_something_to_look_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The demo writes a video and a contact sheet, and prints scores, speed, and bytes that stayed equal."""
+    assert 0 == main(["demo", "-o", str(tmp_path), "--frames", "5", "--height", "64", "--width", "96"])
+    said = capsys.readouterr().out
+
+    assert {"contact_sheet.png", "overlay.mp4"} == {path.name for path in tmp_path.iterdir()}
+    assert all(text in said for text in ("J ", "F ", "frames/s", "equal after every frame", str(tmp_path / "overlay.mp4")))
+    assert "NOT" not in said
+
+
+def test_demo_without_pyav_writes_a_webp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without PyAV the demo writes an animation of as many pictures."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert 0 == main(["demo", "-o", str(tmp_path), "--frames", "4", "--height", "64", "--width", "96"])
+    with Image.open(tmp_path / "overlay.webp") as image:
+        assert (4, (96, 64)) == (getattr(image, "n_frames"), image.size)
+
+
+def test_info_tells_of_the_bundled_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    """Versions, devices, parameters and the bytes of an object are told."""
+    assert 0 == main(["info"])
+    said = capsys.readouterr().out
+
+    assert all(text in said for text in ("stmemory", "torch", "cpu", "lite", "parameters", "memory of one object"))
+
+
+def test_object_bytes_are_what_a_stream_takes() -> None:
+    """The bytes that are worked out from shapes are those of a stream's bank and cache."""
+    predictor = VOSPredictor.from_pretrained()
+    mask = np.zeros((50, 70), np.uint8)
+    mask[10:40, 20:50] = 1
+    stream = predictor.start(np.full((50, 70, 3), 99, np.uint8), mask)
+    stream.step(np.full((50, 70, 3), 99, np.uint8))
+    kept = stream.last.ids.numel() * 4 + stream.last.probabilities.numel() * 4 + (3 + 2) * 64 * 80 * 4 + 64 * 80
+
+    assert object_bytes(NetworkConfig.of("lite"), WorkingSize.of(50, 70, 480, 16)) == stream.nbytes - kept
+
+
+def test_evaluate_scores_clips_and_names_those_it_skipped(
+    root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A clip that cannot be read is named and skipped, exit code 1; the others are scored and reported."""
+    for clip, count in (("beach", 5), ("broken", 3)):
+        for kind in ("JPEGImages", "Annotations"):
+            (tmp_path / clip / kind).mkdir(parents=True)
+            for index in range(count):
+                source = root / "beach" / kind / f"{index:05d}.png"
+                (tmp_path / clip / kind / source.name).write_bytes(source.read_bytes())
+    assert 0 == main(["evaluate", str(tmp_path), "beach", "-o", str(tmp_path / "report.json")])
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert ["beach"] == [clip["name"] for clip in report["clips"]]
+    assert 5 == report["options"]["memory_size"]
+    (tmp_path / "broken" / "JPEGImages" / "00001.png").write_bytes(b"not an image")
+    capsys.readouterr()
+
+    assert 1 == main(["evaluate", str(tmp_path)])
+    said = capsys.readouterr()
+    assert "skipped broken" in said.err
+    assert "beach" in said.out and "mean over objects" in said.out
+
+
+def test_benchmark_growth_writes_a_report(tmp_path: Path) -> None:
+    """The soak test reports equal bytes of the bank, and what it was measured with."""
+    arguments = ["benchmark", "growth", "-o", str(tmp_path / "growth.json"), "--frames", "8", "--height", "64", "--width", "96"]
+
+    assert 0 == main(arguments)
+    report = json.loads((tmp_path / "growth.json").read_text())
+    assert report["growth"]["bank_is_constant"] is True
+    assert (8, 8) == (report["growth"]["frames"], len(report["curves"]["seconds"]))
+    assert torch.__version__ == report["circumstances"]["torch"]
+
+
+def test_an_unknown_device_is_an_option_error() -> None:
+    """A device that is not there is told with those that are."""
+    with pytest.raises(OptionError, match="cpu"):
+        usable_device("cuda:99")
+
+
+class Clock:
+    """Seconds, set by hand."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.mark.parametrize(("live", "due_after"), [(True, 0.1), (False, 10.0)], ids=["terminal", "file"])
+def test_progress_is_told_now_and_then(live: bool, due_after: float) -> None:
+    """A line is due a tenth of a second (or ten seconds) after the last one, and at the end."""
+    clock = Clock()
+    progress = Progress(100, live=live, clock=clock)
+    lines = []
+    for done, now in enumerate((0.0, 1.0, 1.0 + due_after / 2, 1.0 + due_after * 1.1)):
+        clock.now = now
+        lines.append(progress.line(done) is not None)
+
+    assert [False, True, False, True] == lines
+    assert progress.line(100) is not None
+
+
+def test_progress_counts_from_where_it_began() -> None:
+    """Frames done before a resumed run do not count as speed."""
+    clock = Clock()
+    progress = Progress(None, live=False, label="track", clock=clock)
+    progress.line(1000)
+    clock.now = 20.0
+
+    assert "track 1010 frames, 0.5 frames/s\n" == progress.line(1010)
+
+
+def test_a_contact_sheet_needs_tiles() -> None:
+    """Nothing to show is an error."""
+    with pytest.raises(OptionError, match="one tile"):
+        contact_sheet([], title="none")
+
+
+def test_an_outline_needs_ids_of_the_same_size() -> None:
+    """Ids of another size are refused rather than drawn somewhere."""
+    with pytest.raises(ShapeError, match="same frame"):
+        draw_outline(np.zeros((4, 4, 3), np.uint8), np.zeros((3, 4), np.uint8))
+
+
+def test_a_contact_sheet_shows_its_tiles() -> None:
+    """Each picture is on the sheet, in its place."""
+    colours = [(200, 0, 0), (0, 200, 0), (0, 0, 200)]
+    tiles = [Tile(np.full((40, 80, 3), colour, np.uint8), "") for colour in colours]
+    sheet = contact_sheet(tiles, title="", columns=2, tile_width=80)
+
+    assert colours[:2] == [sheet.getpixel((36 + 40 + 98 * place, sheet.height - 36 - 30 - 20 - 88)) for place in range(2)]
+    assert colours[2] == sheet.getpixel((36 + 40, sheet.height - 36 - 30 - 20))
+
+
+def test_every_error_kind_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Errors of the library, of the system and ctrl-C end in one line each, without a traceback."""
+    codes = []
+    for error in (StmemoryError("ours"), OSError("disk full"), KeyboardInterrupt()):
+
+        def fail(*_: object, error: BaseException = error) -> None:
+            raise error
+
+        monkeypatch.setattr("stmemory.inventory.versions", fail)
+        codes.append(main(["info"]))
+
+    assert [2, 1, 1] == codes
+    assert ["stmemory: ours", "stmemory: disk full", "stmemory: interrupted"] == capsys.readouterr().err.splitlines()

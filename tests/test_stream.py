@@ -1,0 +1,242 @@
+"""Facts about one video's stream: what comes back of given masks, objects that come and go, corrections, the write gate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import HEIGHT, WIDTH, bank_of, boxes, clip, same, tiny_predictor
+
+from stmemory.errors import FrameError
+from stmemory.options import TrackingOptions
+from stmemory.regions import remove_false_positives
+from stmemory.stream import VOSStream
+
+FRAMES = clip(12)
+
+
+def stack(*ids: int) -> np.ndarray:
+    """The objects of `boxes` as booleans `[N, H, W]`."""
+    mask = boxes(*ids)
+    return np.stack([mask == i for i in ids])
+
+
+@pytest.mark.parametrize(
+    ("mask", "ids"),
+    [
+        (boxes(3, 9), (3, 9)),
+        (boxes(70000, 5, 12), (5, 12, 70000)),
+        (torch.from_numpy(boxes(3, 9)), (3, 9)),
+        (stack(1, 2), (1, 2)),
+        (stack(1, 2).astype(np.float32), (1, 2)),
+        (boxes(1) == 1, (1,)),
+        (Image.fromarray(boxes(200, 201).astype(np.uint8)), (200, 201)),
+    ],
+    ids=["id map", "sparse ids", "tensor", "stack", "soft stack", "boolean", "PIL"],
+)
+def test_given_masks_come_back_exactly(mask: object, ids: tuple[int, ...]) -> None:
+    """In the first frame and in a later one the result is the mask, under the user's own ids."""
+    expected = boxes(*ids) if ids != (5, 12, 70000) else boxes(70000, 5, 12)
+    for start in (mask, boxes(8)):
+        stream = tiny_predictor().start(FRAMES[0], start)
+        result = stream.last if start is mask else stream.step(FRAMES[1], mask)
+        given = torch.isin(result.ids, torch.tensor(ids, dtype=torch.int32))
+        assert (expected * (expected > 0)).tolist() == (result.ids * given).tolist()
+        assert {1.0} == {result.scores[i] for i in ids} and all(result.present[i] for i in ids)
+
+
+@pytest.mark.parametrize("short_side", [None, 32], ids=["own size", "resized"])
+def test_given_masks_come_back_exactly_at_any_working_size(short_side: int | None) -> None:
+    """A mask of single pixels comes back as it was given even where the network works at another size."""
+    frames = clip(2, 80, 100)
+    mask = (np.arange(80)[:, None] + np.arange(100)) % 3
+    stream = tiny_predictor(short_side=short_side).start(frames[0], mask)
+    assert mask.tolist() == stream.last.ids.tolist()
+    stream.step(frames[1], mask)
+    corner = np.zeros((80, 100), int)
+    corner[:3, :3] = 4
+    expected = np.where(corner > 0, corner, mask)
+    assert expected.tolist() == stream.correct(corner).ids.tolist()  # what was given before is still exact
+
+
+def test_soft_masks_come_back_as_they_are() -> None:
+    """The probabilities of a soft map are those given, and the background has the rest."""
+    soft = torch.rand(1, HEIGHT, WIDTH)
+    last = tiny_predictor().start(FRAMES[0], soft).last
+    torch.testing.assert_close(torch.cat([1 - soft, soft]), last.probabilities)
+
+
+def test_void_says_nothing() -> None:
+    """Where a later mask is void, what was found stays; elsewhere the mask counts."""
+    plain, voided = (tiny_predictor().start(FRAMES[0], boxes(3, 9)) for _ in range(2))
+    found = plain.step(FRAMES[1])
+    mask = boxes(3, 9).astype(np.uint8)
+    mask[:, 20:40] = 255
+    result = voided.step(FRAMES[1], mask)
+    assert torch.equal(found.probabilities[:, :, 20:40], result.probabilities[:, :, 20:40])
+    known = mask != 255
+    assert mask[known].tolist() == result.ids.numpy()[known].tolist()
+    assert (3, 9) == result.object_ids
+
+
+def test_background_in_a_later_mask_says_nothing_about_others() -> None:
+    """A mask that names object 3 alone leaves object 9 where it was found, as far as 3 is not there."""
+    plain, told = (tiny_predictor().start(FRAMES[0], boxes(3, 9)) for _ in range(2))
+    found, result = plain.step(FRAMES[1]), told.step(FRAMES[1], boxes(3))
+    elsewhere = torch.from_numpy(boxes(3) != 3)
+    assert bool((found.ids == 9).any())
+    torch.testing.assert_close(found.probabilities[2][elsewhere], result.probabilities[2][elsewhere])
+    assert boxes(3).tolist() == (result.ids * (result.ids == 3)).tolist()
+
+
+def test_results_are_distributions_of_the_users_ids() -> None:
+    """Over a clip probabilities sum to 1, ids are their argmax, scores and presence agree with them."""
+    stream = tiny_predictor().start(FRAMES[0], boxes(40, 7))
+    for index, frame in enumerate(FRAMES[1:], 1):
+        result = stream.step(frame)
+        assert (index, index, (7, 40)) == (result.frame_index, stream.frame_index, result.object_ids)
+        torch.testing.assert_close(torch.ones(HEIGHT, WIDTH), result.probabilities.sum(0))
+        assert torch.equal(torch.tensor([0, 7, 40]).int()[result.probabilities.argmax(0)], result.ids)
+        for row, object_id in enumerate(result.object_ids):
+            own = result.probabilities[1 + row][result.ids == object_id]
+            assert result.present[object_id] == (len(own) > 0)
+            assert pytest.approx(float(own.mean()) if len(own) else 0.0) == result.scores[object_id]
+        assert result is stream.last
+
+
+def test_objects_enter_at_any_step() -> None:
+    """Objects that enter with a mask, and with `add_objects`, are tracked from then on, in rows of their own."""
+    stream = tiny_predictor().start(FRAMES[0], boxes(9))
+    stream.step(FRAMES[1])
+    assert (9, 3, 5) == stream.step(FRAMES[2], boxes(3, 5)).object_ids
+    result = stream.add_objects(boxes(1000))
+    assert (2, (9, 3, 5, 1000)) == (result.frame_index, result.object_ids)
+    assert boxes(1000).tolist() == (result.ids * (result.ids == 1000)).tolist()
+    result = stream.step(FRAMES[3])
+    assert (9, 3, 5, 1000) == result.object_ids == tuple(result.scores)
+    assert [[0, 1, 2, 3], [2, 3], [2, 3], [2, 3]] == [[s.frame for s in slots] for slots in stream.describe().values()]
+
+
+def test_a_video_may_begin_without_objects_left() -> None:
+    """After all objects were removed the stream goes on, everything is background, and objects may enter again."""
+    stream = tiny_predictor().start(FRAMES[0], boxes(3))
+    stream.remove_objects([3])
+    result = stream.step(FRAMES[1])
+    assert ((), 0, (1, HEIGHT, WIDTH)) == (result.object_ids, int(result.ids.max()), tuple(result.probabilities.shape))
+    assert boxes(4).tolist() == stream.step(FRAMES[2], boxes(4)).ids.tolist()
+    assert (4,) == stream.step(FRAMES[3]).object_ids
+
+
+def test_a_removed_object_leaves_the_last_result() -> None:
+    """`last` knows it no longer, its pixels go to the others or the background, and the rest is as it was."""
+    stream = tiny_predictor().start(FRAMES[0], boxes(3, 9))
+    before = stream.step(FRAMES[1])
+    stream.remove_objects([3])
+    assert ((9,), {9}) == (stream.last.object_ids, set(stream.last.scores))
+    assert torch.equal(before.probabilities[2], stream.last.probabilities[1])
+    torch.testing.assert_close(torch.ones(HEIGHT, WIDTH), stream.last.probabilities.sum(0))
+    assert (3, 9) == before.object_ids and bool((before.ids == 3).any())  # what was handed out stays as it was
+
+
+def test_removing_an_object_twenty_objects_away_is_like_never_having_had_it() -> None:
+    """Objects do not see each other's memory: the others' templates are as if it had never been looked at again."""
+    stream = tiny_predictor().start(FRAMES[0], boxes(*range(1, 9)))
+    stream.step(FRAMES[1])
+    stream.remove_objects([2, 5])
+    assert (1, 3, 4, 6, 7, 8) == stream.object_ids == stream.step(FRAMES[2]).object_ids
+    assert 6 == stream.bank.rows
+
+
+def test_a_correction_replaces_what_was_found() -> None:
+    """It comes back exactly, keeps the frame's index, is memorised pinned, and changes the frames after it."""
+    plain, corrected = (tiny_predictor().start(FRAMES[0], boxes(3)) for _ in range(2))
+    for stream in (plain, corrected):
+        stream.step(FRAMES[1])
+    handed_out = corrected.last
+    before = handed_out.ids.clone()
+    result = corrected.correct(boxes(3))
+    assert (1, boxes(3).tolist()) == (result.frame_index, result.ids.tolist())
+    assert torch.equal(before, handed_out.ids)
+    assert [(0, True), (1, True)] == [(slot.frame, slot.pinned) for slot in corrected.describe()[3]]
+    assert [(0, True), (1, False)] == [(slot.frame, slot.pinned) for slot in plain.describe()[3]]
+    assert not torch.equal(plain.step(FRAMES[2]).probabilities, corrected.step(FRAMES[2]).probabilities)
+
+
+def test_correcting_is_like_having_known() -> None:
+    """While slots are free, `correct` after a step leaves the memory that a step with the mask leaves."""
+    told, corrected = (tiny_predictor().start(FRAMES[0], boxes(3)) for _ in range(2))
+    told.step(FRAMES[1], boxes(3))
+    corrected.step(FRAMES[1])
+    corrected.correct(boxes(3))
+    for name in ("templates", "keys", "valid", "pinned", "frame"):
+        torch.testing.assert_close(bank_of(told)[name], bank_of(corrected)[name])
+    torch.testing.assert_close(told.step(FRAMES[2]).probabilities, corrected.step(FRAMES[2]).probabilities)
+
+
+def test_the_first_frame_can_be_corrected() -> None:
+    """The corrected template takes the first one's place, pinned, and the wrong one is forgotten."""
+    wrong, right = tiny_predictor().start(FRAMES[0], boxes(3, 3)), tiny_predictor().start(FRAMES[0], boxes(3))
+    wrong.correct(boxes(3))
+    assert [(0, True)] == [(slot.frame, slot.pinned) for slot in wrong.describe()[3]]
+    torch.testing.assert_close(right.bank.templates, wrong.bank.templates)
+
+
+def test_a_frame_without_the_object_is_not_memorised() -> None:
+    """An object that is not seen writes nothing, whatever the gate."""
+    predictor = tiny_predictor()
+    predictor.network.decoder.end.bias.fill_(-1000.0)
+    stream = predictor.start(FRAMES[0], boxes(3))
+    before = bank_of(stream)
+    for frame in FRAMES[1:4]:
+        assert {3: False} == stream.step(frame).present
+    assert same(before, bank_of(stream))
+
+
+def test_the_write_gate_keeps_uncertain_frames_out() -> None:
+    """Exactly the frames whose score reaches the gate are memorised; the gate stands between the clip's scores."""
+    free = tiny_predictor(memory_size=12).start(FRAMES[0], boxes(3))
+    scores = [free.step(frame).scores[3] for frame in FRAMES[1:]]
+    gated = tiny_predictor(memory_size=12, write_gate=sorted(scores)[5]).start(FRAMES[0], boxes(3))
+    memorised = [0]
+    for index, frame in enumerate(FRAMES[1:], 1):
+        if gated.step(frame).scores[3] >= gated.options.write_gate:
+            memorised.append(index)
+    assert memorised == [slot.frame for slot in gated.describe()[3]]
+    assert 1 < len(memorised) < 12
+
+
+def test_false_positives_far_away_are_removed() -> None:
+    """What a stream with a reach finds is what one without finds, less the regions that are too far from the last place."""
+    near, free, place = tiny_predictor(reach=0.05), tiny_predictor(), np.full((HEIGHT, WIDTH), 3)
+    place[:, : WIDTH // 2] = 0
+    removed = 0
+    for frame in FRAMES[1:5]:
+        found = free.start(FRAMES[0], place).step(frame).ids == 3
+        expected = remove_false_positives(found, torch.from_numpy(place == 3), reach=2)
+        result = near.start(FRAMES[0], place).step(frame)
+        assert torch.equal(expected, result.ids == 3)
+        torch.testing.assert_close(torch.ones(HEIGHT, WIDTH), result.probabilities.sum(0))
+        removed += int((found & ~expected).sum())
+    assert removed > 50
+
+
+def test_a_new_stream_knows_nothing() -> None:
+    """Before the first frame there is no result, nothing to save, and no index."""
+    stream = VOSStream(tiny_predictor().network, TrackingOptions())
+    assert (-1, (), {}) == (stream.frame_index, stream.object_ids, stream.describe())
+    with pytest.raises(FrameError, match=r"step\(frame, mask\)"):
+        _ = stream.last
+
+
+def test_twenty_objects_in_one_chunk_or_two_are_the_same() -> None:
+    """Objects are decoded and memorised 16 at a time; the first 12 of 20 get the templates that they get in other company."""
+    many = tiny_predictor().start(FRAMES[0], boxes(*range(1, 21)))
+    alone = tiny_predictor().start(FRAMES[0], np.where(boxes(*range(1, 21)) == 18, 18, 0))
+    network = many.network
+    assert 20 == many.bank.rows and many.bank.pinned[:, 0].all()
+    assert network is not alone.network
+    key = network.config.template_channels - network.config.key_channels
+    torch.testing.assert_close(alone.bank.templates[0, 0, key:], many.bank.templates[17, 0, key:])  # the frame's own key
+    others = [torch.equal(many.bank.templates[0, 0], many.bank.templates[row, 0]) for row in range(1, 20)]
+    assert not any(others)

@@ -1,0 +1,87 @@
+"""A tiny seeded network, a short random clip and other small things that the tests of streams and predictors share."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from stmemory.networks.config import NetworkConfig
+from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.options import TrackingOptions
+from stmemory.predictor import VOSPredictor
+from stmemory.stream import VOSStream
+
+HEIGHT, WIDTH = 48, 64
+CONFIG = NetworkConfig(
+    preset="tiny",
+    template_channels=12,
+    key_channels=4,
+    value_channels=8,
+    query_channels=4,
+    decoder_channels=12,
+    fusion_bottleneck=4,
+)
+
+
+def tiny_network(seed: int = 0) -> SegmentationNetwork:
+    """A narrow network whose random weights find parts of each frame, other parts for other memories."""
+    return copy.deepcopy(_network(seed))
+
+
+@functools.cache
+def _network(seed: int) -> SegmentationNetwork:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = SegmentationNetwork(CONFIG).eval()
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                if name.startswith("query_encoder.trunk") and name.endswith("conv.weight"):
+                    torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu")
+                elif parameter.dim() > 1:
+                    torch.nn.init.normal_(parameter, std=1.2 / parameter[0].numel() ** 0.5)
+            end = network.decoder.end
+            end.weight.mul_(3)
+            end.bias.fill_(0.3)
+    return network
+
+
+def tiny_predictor(*, seed: int = 0, dtype: torch.dtype | None = None, **options: object) -> VOSPredictor:
+    """A predictor of that network; regions far away count, and every frame in which an object is seen is memorised."""
+    chosen = TrackingOptions(**{"reach": None, "write_gate": 0.0, **options})
+    return VOSPredictor(tiny_network(seed), options=chosen, dtype=dtype)
+
+
+def clip(frames: int, height: int = HEIGHT, width: int = WIDTH, *, seed: int = 0) -> NDArray[np.uint8]:
+    """Random frames `[T, H, W, 3]`; a longer clip begins with the shorter one."""
+    return np.random.default_rng(seed).integers(0, 256, (frames, height, width, 3), dtype=np.uint8)
+
+
+def boxes(*ids: int, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.int32]:
+    """A mask of one upright bar for each id, from left to right, with background around them."""
+    mask = np.zeros((height, width), np.int32)
+    step = width // len(ids)
+    for place, object_id in enumerate(ids):
+        mask[height // 4 : height - height // 4, place * step + step // 4 : (place + 1) * step - step // 4] = object_id
+    return mask
+
+
+def state_of(stream: VOSStream, folder: Path) -> bytes:
+    """All that a stream remembers, as the bytes of its file: two streams are in the same state if these are equal."""
+    path = folder / "state"
+    stream.save(path)
+    return path.read_bytes()
+
+
+def bank_of(stream: VOSStream) -> dict[str, torch.Tensor]:
+    """A copy of all that a stream's bank holds."""
+    return {name: tensor.clone() for name, tensor in stream.bank.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether two banks hold the same, bit for bit."""
+    return set(one) == set(other) and all(torch.equal(one[name], other[name]) for name in one)
