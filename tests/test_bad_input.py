@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny import HEIGHT, WIDTH, boxes, clip, state_of, tiny_network, tiny_predictor
+from tiny import HEIGHT, WIDTH, boxes, clip, new_predictor, state_of, tiny_network, tiny_predictor
 
 from stmemory.errors import FrameError, MaskError, OptionError, ShapeError, StmemoryError, WeightsError
 from stmemory.memory import LearnedPolicy
@@ -324,7 +324,7 @@ def test_nothing_can_be_done_before_the_first_frame(tmp_path: Path) -> None:
 
 def test_a_network_that_gives_nan_is_an_error(tmp_path: Path) -> None:
     """NaN would be background in silence; instead it is said, and the stream stays as it was."""
-    predictor = tiny_predictor()
+    predictor = new_predictor()
     stream = predictor.start(FRAMES[0], MASK)
     before = stream.frame_index, stream.last.ids.clone(), stream.describe()
     predictor.network.decoder.end.bias.fill_(float("nan"))

@@ -99,7 +99,8 @@ def test_pack_names_what_it_skipped(packed: tuple[Path, PackReport], name: str, 
 def test_pack_keeps_masks_exact(tree: Path, material: Material) -> None:
     """A mask that is not shrunk comes back bit for bit, its photo nearly so."""
     item = next(item for item in material.items if item.name == "a/pets/images/cat.jpg")
-    expected = np.array(Image.open(tree / "a" / "pets" / "masks" / "cat.png"))
+    with Image.open(tree / "a" / "pets" / "masks" / "cat.png") as picture:
+        expected = np.array(picture)
     photo = material.photo(item.index)
     assert expected.tolist() == photo.ids.tolist()
     assert photo.pixels[:, 35, 28].tolist() == pytest.approx([250, 30, 20], abs=12)
@@ -259,6 +260,7 @@ def test_contact_sheet_has_a_row_per_clip(tmp_path: Path) -> None:
     """Two clips of three frames make a sheet of two rows and three columns; no clips are an error."""
     clip = Clip(torch.zeros(3, 3, 10, 10, dtype=torch.uint8), torch.zeros(3, 10, 10, dtype=torch.uint8), "")
     contact_sheet([clip, clip], tmp_path / "sheet.png")
-    assert (30, 20) == Image.open(tmp_path / "sheet.png").size
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert (30, 20) == sheet.size
     with pytest.raises(OptionError):
         contact_sheet([], tmp_path / "none.png")

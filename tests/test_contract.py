@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from tiny import CONFIG, HEIGHT, WIDTH, bank_of, boxes, clip, same, tiny_predictor
+from tiny import CONFIG, HEIGHT, WIDTH, bank_of, boxes, clip, new_predictor, same, tiny_predictor
 
 from stmemory.memory.registry import policy_names
 from stmemory.predictor import VOSPredictor
@@ -51,7 +51,9 @@ def stream_bytes(objects: int, slots: int, frame: tuple[int, int], padded: tuple
 )
 def test_a_stream_is_as_large_after_200_frames_as_its_shapes_say(policy: str, memory_every: int) -> None:
     """At every one of 200 steps the bytes of bank and stream are those of a formula that knows no time."""
-    predictor = tiny_predictor(policy=policy, memory_every=memory_every, memory_size=4)
+    predictor = new_predictor(policy=policy, memory_every=memory_every, memory_size=4)
+    for stage in predictor.network.query_encoder.trunk.stages:
+        del stage[1:]  # the first block of each stage will do, and is faster
     frames = clip(10, 16, 32)
     stream = predictor.start(frames[0], boxes(3, 9, height=16, width=32))
     for step in range(200):
@@ -151,14 +153,14 @@ def test_a_stream_saved_in_the_middle_goes_on_bit_for_bit(options: dict[str, obj
     """Resumed after frame 8 by a predictor built anew, every later mask and score is the same, bit for bit."""
     expected = list(events(tiny_predictor(**options)))
     assert len({result.ids.numpy().tobytes() for result in expected}) > 10  # masks that differ, so that equality means something
-    assert_same(expected, list(events(tiny_predictor(**options), resume_after=8, folder=tmp_path)))
+    assert_same(expected, list(events(new_predictor(**options), resume_after=8, folder=tmp_path)))
 
 
 def test_a_stream_can_be_saved_at_any_frame(tmp_path: Path) -> None:
     """Also right after the first frame, a new object, a correction, a removal and a frame that was not memorised."""
     predictor = tiny_predictor()
     expected = list(events(predictor))
-    for resume_after in (0, 3, 4, 6, 7, 9, 12, 14):
+    for resume_after in (0, 4, 6, 7, 12):
         assert_same(expected, list(events(predictor, resume_after=resume_after, folder=tmp_path)))
 
 

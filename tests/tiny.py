@@ -35,6 +35,7 @@ def tiny_network(seed: int = 0) -> SegmentationNetwork:
 
 @functools.cache
 def _network(seed: int) -> SegmentationNetwork:
+    """The one that copies are made of."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = SegmentationNetwork(CONFIG).eval()
@@ -50,10 +51,14 @@ def _network(seed: int) -> SegmentationNetwork:
     return network
 
 
-def tiny_predictor(*, seed: int = 0, dtype: torch.dtype | None = None, **options: object) -> VOSPredictor:
+def new_predictor(*, seed: int = 0, dtype: torch.dtype | None = None, **options: object) -> VOSPredictor:
     """A predictor of that network; regions far away count, and every frame in which an object is seen is memorised."""
     chosen = TrackingOptions(**{"reach": None, "write_gate": 0.0, **options})
-    return VOSPredictor(tiny_network(seed), options=chosen, dtype=dtype)
+    return VOSPredictor(_network(seed), options=chosen, dtype=dtype)
+
+
+# The same, made once for each set of options, for tests that leave it as it is.
+tiny_predictor = functools.cache(new_predictor)
 
 
 def clip(frames: int, height: int = HEIGHT, width: int = WIDTH, *, seed: int = 0) -> NDArray[np.uint8]:

@@ -88,7 +88,7 @@ class NetworkConfig:
         unknown, missing = sorted(set(values) - set(fields)), sorted(set(fields) - set(values))
         if unknown or missing:
             raise OptionError(
-                f"NetworkConfig: expected its own keys, got unknown {unknown} and missing {missing}; the file belongs to another "
+                f"NetworkConfig: expected its own keys, got unknown keys {unknown}, missing keys {missing}; the file is of another "
                 "version of stmemory"
             )
         default: dict[str, Any] = dataclasses.asdict(cls())

@@ -33,7 +33,8 @@ def contact_sheet(clips: Sequence[Clip], path: str | Path, *, masks: bool = True
         >>> clip = Clip(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.ones(2, 8, 8, dtype=torch.uint8), "made")
         >>> target = Path(tempfile.mkdtemp()) / "sheet.png"
         >>> contact_sheet([clip], target)
-        >>> Image.open(target).size
+        >>> with Image.open(target) as sheet:
+        ...     sheet.size
         (16, 8)
     """
     if not clips:
