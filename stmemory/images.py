@@ -17,12 +17,12 @@ from PIL import Image, ImageOps
 
 from stmemory.errors import FrameError
 
-__all__ = ["count_images", "image_to_rgb", "is_image_path", "iterate_images"]
+__all__ = ["UNREADABLE", "count_images", "image_files", "image_to_rgb", "is_image_path", "iterate_images"]
 
 FOLDER_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 PAGE_SUFFIXES = (*FOLDER_SUFFIXES, ".gif", ".apng")
 # What Pillow raises on a damaged file depends on the format.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, EOFError, Image.DecompressionBombError)
 
 
 def iterate_images(path: str | os.PathLike[str]) -> Iterator[NDArray[np.uint8]]:
@@ -49,7 +49,7 @@ def iterate_images(path: str | os.PathLike[str]) -> Iterator[NDArray[np.uint8]]:
     """
     path = Path(path)
     if path.is_dir():
-        return (next(_pages(file, 1)) for file in _image_files(path))
+        return (next(_pages(file, 1)) for file in image_files(path))
     return _pages(path, _count_pages(path))
 
 
@@ -72,7 +72,7 @@ def count_images(path: str | os.PathLike[str]) -> int:
     1
     """
     path = Path(path)
-    return len(_image_files(path)) if path.is_dir() else _count_pages(path)
+    return len(image_files(path)) if path.is_dir() else _count_pages(path)
 
 
 def is_image_path(path: str | os.PathLike[str]) -> bool:
@@ -120,8 +120,22 @@ def image_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(image.convert("RGB"))
 
 
-def _image_files(folder: Path) -> list[Path]:
-    """List a folder's image files; numbers in names sort by value."""
+def image_files(folder: Path) -> list[Path]:
+    """List a folder's image files in natural order; hidden files are passed over.
+
+    Args:
+        folder: a folder.
+
+    Raises:
+        FrameError: it has no images.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("10.png", "9.png", "notes.txt"):
+    ...         (Path(folder) / name).touch()
+    ...     [file.name for file in image_files(Path(folder))]
+    ['9.png', '10.png']
+    """
     files = [
         file
         for file in folder.iterdir()

@@ -15,12 +15,13 @@ from stmemory.errors import OptionError
 from stmemory.frames import WorkingSize
 from stmemory.memory.slots import Slots
 from stmemory.networks.config import NetworkConfig
+from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.weights import load_network, network_info
 
 __all__ = ["WeightsFacts", "devices", "object_bytes", "usable_device", "versions", "weights_facts"]
 
-STRIDE = 16
+STRIDE = SegmentationNetwork.stride
 
 
 @dataclass(frozen=True)

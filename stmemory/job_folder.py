@@ -19,9 +19,9 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stmemory import images
 from stmemory.errors import OptionError, WeightsError
 from stmemory.frames import count_frames
+from stmemory.images import image_files
 from stmemory.video import OverlayWriter
 
 __all__ = ["TrackJob", "check_folder", "check_record", "clear_folder", "job_record"]
@@ -85,7 +85,7 @@ class TrackJob:
     @functools.cached_property
     def _stems(self) -> tuple[str, ...]:
         """A folder's file names without their endings; empty for other sources, or where two would be the same."""
-        stems = tuple(file.stem for file in images._image_files(self.source)) if self.source.is_dir() else ()
+        stems = tuple(file.stem for file in image_files(self.source)) if self.source.is_dir() else ()
         return stems if len(set(stems)) == len(stems) else ()
 
 

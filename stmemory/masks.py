@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from stmemory.errors import MaskError, ShapeError
+from stmemory.images import UNREADABLE
 
 __all__ = [
     "MAX_OBJECTS",
@@ -210,9 +211,9 @@ def _read(mask: object) -> tuple[Tensor, int | None]:
         try:
             with Image.open(mask) as image:
                 image.load()
-                return _read(image)
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        except UNREADABLE as error:
             raise MaskError(f"mask: expected the path of an image, got {os.fspath(mask)!r}: {error}") from error
+        mask = image
     if isinstance(mask, Image.Image):
         if mask.mode not in ("P", "L", "1", "I", "F") and not mask.mode.startswith("I;16"):
             raise MaskError(

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from stmemory.errors import MaskError
+from stmemory.images import UNREADABLE
 
 __all__ = ["davis_palette", "read_palette_png", "write_palette_png"]
 
@@ -53,14 +54,15 @@ def read_palette_png(path: str | os.PathLike[str]) -> Tensor:
     """
     try:
         with Image.open(path) as image:
-            if image.mode not in ("P", "L", "1", "I", "I;16"):
-                raise MaskError(
-                    f"{os.fspath(path)}: expected a palette or grey image, whose values are ids, got mode {image.mode!r}; map "
-                    "its colours to ids first"
-                )
-            return torch.from_numpy(np.array(image, dtype=np.int32))
-    except (OSError, SyntaxError) as error:
+            mode, ids = image.mode, np.array(image)
+    except UNREADABLE as error:
         raise MaskError(f"{os.fspath(path)}: expected an image file, got one that cannot be read: {error}") from error
+    if mode not in ("P", "L", "1", "I", "I;16"):
+        raise MaskError(
+            f"{os.fspath(path)}: expected a palette or grey image, whose values are ids, got mode {mode!r}; map its colours to "
+            "ids first"
+        )
+    return torch.from_numpy(ids.astype(np.int32))
 
 
 def write_palette_png(path: str | os.PathLike[str], ids: Tensor | NDArray[np.integer]) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.frames import iterate_frames
 from stmemory.memory.registry import update_policy
-from stmemory.networks.layers import fold_batch_norm
+from stmemory.networks.layers import fold_batch_norm, use_channels_last
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.result import Segmentation
@@ -55,15 +55,16 @@ class VOSPredictor:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        self.options = _ready(options or TrackingOptions())
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         fold_batch_norm(self.network)
-        if dtype is not None and not dtype.is_floating_point:
-            raise OptionError(f"dtype: expected torch.float32, torch.bfloat16 or torch.float16, got {dtype}")
+        use_channels_last(self.network)
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise OptionError(f"dtype: expected torch.float32, torch.bfloat16 or torch.float16, got {dtype!r}")
         try:
             self.network.to(device=None if device is None else torch.device(device), dtype=dtype)
         except (AssertionError, RuntimeError) as error:  # torch without CUDA asserts
             raise OptionError(f"device: expected one that torch can use here, such as 'cpu', got {device!r}: {error}") from error
+        self.options = _ready(options or TrackingOptions(), self.device)
         self.network.read.top_k = self.options.top_k
 
     @classmethod
@@ -149,9 +150,9 @@ def _follow(stream: VOSStream, rest: Iterator[Tensor]) -> Iterator[Segmentation]
         yield stream.step(frame)
 
 
-def _ready(options: TrackingOptions) -> TrackingOptions:
-    """The options with a learned policy copied and in eval mode: in training mode it draws noise."""
+def _ready(options: TrackingOptions, device: torch.device) -> TrackingOptions:
+    """The options with a learned policy copied, on the network's device, and in eval mode: in training mode it draws noise."""
     policy = update_policy(options.policy)
     if not isinstance(policy, nn.Module):
         return options
-    return dataclasses.replace(options, policy=copy.deepcopy(policy).eval().requires_grad_(False))
+    return dataclasses.replace(options, policy=copy.deepcopy(policy).to(device).eval().requires_grad_(False))

@@ -13,7 +13,7 @@ from stmemory.errors import FrameError, OptionError
 from stmemory.frames import to_frame
 from stmemory.palette import davis_palette, write_palette_png
 
-__all__ = ["Segmentation"]
+__all__ = ["Segmentation", "contours"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +71,7 @@ class Segmentation:
         palette = np.frombuffer(davis_palette(), np.uint8).reshape(256, 3)
         shown = ids > 0
         colours = palette[(ids[shown] - 1) % 255 + 1]  # [shown pixels, 3]
-        strength = np.where(_contours(ids)[shown], 1.0, opacity)[:, None].astype(np.float32)
+        strength = np.where(contours(ids)[shown], 1.0, opacity)[:, None].astype(np.float32)
         picture[shown] += strength * (colours - picture[shown])
         drawn: NDArray[np.uint8] = np.rint(picture).astype(np.uint8)
         return drawn
@@ -88,8 +88,18 @@ class Segmentation:
         write_palette_png(path, self.ids)
 
 
-def _contours(ids: NDArray[np.int32]) -> NDArray[np.bool_]:
-    """Say which pixels have a neighbour, above, below, left or right, with another id."""
+def contours(ids: NDArray[np.integer]) -> NDArray[np.bool_]:
+    """Say which pixels have a neighbour, above, below, left or right, with another id.
+
+    Args:
+        ids: `[H, W]`.
+
+    Returns:
+        bool `[H, W]`.
+
+    >>> contours(np.array([[0, 0, 7]])).tolist()
+    [[False, True, True]]
+    """
     edge = np.zeros(ids.shape, np.bool_)
     across, down = ids[:, 1:] != ids[:, :-1], ids[1:] != ids[:-1]
     edge[:, 1:] |= across

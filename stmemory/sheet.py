@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from stmemory.errors import OptionError, ShapeError
+from stmemory.result import contours
 
 __all__ = ["Tile", "contact_sheet", "draw_outline"]
 
@@ -104,13 +105,7 @@ def draw_outline(picture: Picture, ids: NDArray[np.integer]) -> Picture:
     """
     if picture.shape[:2] != ids.shape:
         raise ShapeError(f"draw_outline: expected ids {picture.shape[:2]}, got {ids.shape}; pass those of the same frame")
-    edge = np.zeros(ids.shape, np.bool_)
-    across, down = ids[:, 1:] != ids[:, :-1], ids[1:] != ids[:-1]
-    edge[:, 1:] |= across
-    edge[:, :-1] |= across
-    edge[1:] |= down
-    edge[:-1] |= down
-    y, x = np.nonzero(edge)
+    y, x = np.nonzero(contours(ids))
     drawn = picture.copy()
     drawn[y, x] = np.where((x + y) // DASH % 2 == 0, 255, 20)[:, None]
     return drawn

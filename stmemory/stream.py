@@ -177,10 +177,12 @@ class VOSStream:
         gone = set(object_ids)
         if not gone <= set(self.object_ids):
             raise MaskError(f"remove_objects: expected ids of {self.object_ids}, got {sorted(gone - set(self.object_ids))}")
+        if not gone:
+            return
         rows = [row for row, object_id in enumerate(self.object_ids) if object_id not in gone]
         if not rows:
             self._state.bank = self._new_bank()
-        elif gone:
+        else:
             self._state.bank.remove_rows([row for row in range(len(self.object_ids)) if row not in rows])
         self._state.cache = ReadCache()
         self._state.object_ids = tuple(self.object_ids[row] for row in rows)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stmemory.errors import FrameError, MaskError, OptionError
+from stmemory.images import UNREADABLE
 
 __all__ = ["Clip", "VOID_ID", "find_clips", "object_ids_in"]
 
@@ -61,7 +62,7 @@ class Clip:
         try:
             with Image.open(path) as image:
                 return np.array(image.convert("RGB"))
-        except OSError as error:
+        except UNREADABLE as error:
             raise FrameError(f"{path}: expected an image that can be read, got {error}; replace the file") from error
 
     def truth(self, index: int) -> Ids | None:
@@ -168,9 +169,9 @@ def _read_labels(path: Path) -> tuple[Ids, bool]:
     """Label values int32 [H, W] as stored, and whether the file has a palette."""
     try:
         with Image.open(path) as image:
-            if image.mode not in ("P", "L", "1"):
-                raise MaskError(f"{path}: expected a palette or grey PNG, got mode {image.mode}; convert the labels")
-            labels = np.array(image.convert("L") if image.mode == "1" else image)
-            return labels.astype(np.int32), image.mode == "P"
-    except OSError as error:
+            mode, labels = image.mode, np.array(image.convert("L") if image.mode == "1" else image)
+    except UNREADABLE as error:
         raise MaskError(f"{path}: expected a PNG that can be read, got {error}; replace the file") from error
+    if mode not in ("P", "L", "1"):
+        raise MaskError(f"{path}: expected a palette or grey PNG, got mode {mode}; convert the labels")
+    return labels.astype(np.int32), mode == "P"

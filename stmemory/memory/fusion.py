@@ -84,10 +84,11 @@ class FusionCell(nn.Module):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
-        if spatial_dims not in _CONVOLUTIONS or kernel_size % 2 == 0 or channels < 1:
+        narrowest = channels if bottleneck is None else min(channels, bottleneck)
+        if spatial_dims not in _CONVOLUTIONS or kernel_size < 1 or kernel_size % 2 == 0 or narrowest < 1:
             raise OptionError(
-                f"FusionCell: expected channels >= 1, spatial_dims 1, 2 or 3 and an odd kernel_size, got {channels}, "
-                f"{spatial_dims}, {kernel_size}"
+                f"FusionCell: expected channels >= 1, spatial_dims 1, 2 or 3, an odd kernel_size and bottleneck >= 1 or None, got "
+                f"{channels}, {spatial_dims}, {kernel_size}, {bottleneck}"
             )
         self.channels, self.spatial_dims, self.scale = channels, spatial_dims, scale
         self.f = _two_to_one(channels, spatial_dims, kernel_size, bottleneck)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from stmemory.networks.config import NetworkConfig
+from stmemory.networks.layers import use_channels_last
 from stmemory.networks.lite import LiteTrunk
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.clips import ClipConfig, ClipSource
@@ -140,9 +141,7 @@ class Trainer:
 
     def _new_network(self) -> SegmentationNetwork:
         network = SegmentationNetwork(NetworkConfig.of(self.config.preset)).to(self.device)
-        for parameter in network.parameters():
-            if parameter.dim() == 4:  # channels last is a third faster, on CPUs and tensor cores
-                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+        use_channels_last(network)
         return network
 
     def _prepare(self, phase: Phase) -> None:

@@ -23,6 +23,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from stmemory.errors import OptionError
+from stmemory.images import UNREADABLE
 
 __all__ = ["KINDS", "PackReport", "pack"]
 
@@ -109,7 +110,7 @@ def pack(
         name = entry.picture.relative_to(root).as_posix()
         try:
             picture, mask = _encode(entry, side=sides[entry.kind], quality=quality)
-        except (OSError, ValueError, SyntaxError) as error:  # Pillow raises SyntaxError for a broken PNG
+        except UNREADABLE as error:  # a ValueError of ours among them
             skipped.append(f"{name}: {error}")
             continue
         number = series_numbers.setdefault(entry.series, len(series_numbers)) if entry.series else -1
