@@ -152,6 +152,8 @@ def _follow(stream: VOSStream, rest: Iterator[Tensor]) -> Iterator[Segmentation]
 
 def _ready(options: TrackingOptions, device: torch.device) -> TrackingOptions:
     """The options with a learned policy copied, on the network's device, and in eval mode: in training mode it draws noise."""
+    if not isinstance(options, TrackingOptions):
+        raise OptionError(f"options: expected TrackingOptions, got {type(options).__name__}; write options=TrackingOptions(...)")
     policy = update_policy(options.policy)
     if not isinstance(policy, nn.Module):
         return options

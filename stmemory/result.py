@@ -20,6 +20,8 @@ __all__ = ["Segmentation", "contours"]
 class Segmentation:
     """The objects in one frame, at the frame's own size.
 
+    The tensors are made in inference mode: `clone()` them to change them in place or to use them in autograd.
+
     Attributes:
         frame_index: which frame of the clip, from 0.
         ids: int32 `[H, W]`, the user's own ids, 0 = background.

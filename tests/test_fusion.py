@@ -93,12 +93,12 @@ def test_pairs_do_not_see_each_other() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"spatial_dims": 4}, {"spatial_dims": 0}, {"kernel_size": 2}, {"channels": 0}],
+    [{"spatial_dims": 4}, {"spatial_dims": 0}, {"kernel_size": 2}, {"kernel_size": -1}, {"channels": 0}, {"bottleneck": 0}],
     ids=str,
 )
 def test_options_out_of_range_are_refused(options: dict[str, int]) -> None:
     """The error says what a cell needs."""
-    with pytest.raises(OptionError, match="channels >= 1, spatial_dims 1, 2 or 3 and an odd kernel_size"):
+    with pytest.raises(OptionError, match="channels >= 1, spatial_dims 1, 2 or 3, an odd kernel_size and bottleneck >= 1"):
         FusionCell(**{"channels": 4, **options})
 
 

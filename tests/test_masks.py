@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from torch import Tensor
 
 from stmemory.errors import MaskError, ShapeError
 from stmemory.masks import ids_from, soft_aggregate, to_object_masks
-from stmemory.palette import write_palette_png
+from stmemory.palette import read_palette_png, write_palette_png
 
 IDS = np.array([[0, 7, 7], [300, 0, 7]])
 BYTES = np.array([[0, 7, 7], [30, 0, 7]], np.uint8)
@@ -152,6 +154,22 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
         path.write_bytes(whole[:length])
         with pytest.raises(MaskError, match="a.png"):
             to_object_masks(path, height=64, width=64)
+
+
+@pytest.mark.parametrize("kind", ["png", "bmp", "tif"])
+def test_damage_anywhere_is_an_error_of_ours(tmp_path: Path, kind: str) -> None:
+    """Whatever Pillow raises on a file with a few bytes changed or the end missing, what comes out is a MaskError, or ids."""
+    path, rng = tmp_path / f"a.{kind}", np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 9, (16, 16), dtype=np.uint8)).save(path)
+    whole = path.read_bytes()
+    for _ in range(150):
+        broken = bytearray(whole[: rng.integers(20, len(whole) + 1)])
+        for place in rng.integers(0, min(200, len(broken)), 3):
+            broken[place] = rng.integers(256)
+        path.write_bytes(broken)
+        for read in (read_palette_png, lambda path: to_object_masks(path, height=16, width=16, allow_empty=True)):
+            with contextlib.suppress(MaskError), warnings.catch_warnings(action="ignore"):
+                read(path)
 
 
 def slow_aggregate(probabilities: list[float]) -> list[float]:

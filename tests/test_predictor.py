@@ -143,6 +143,15 @@ def test_a_learned_policy_tracks_without_noise() -> None:
     assert policy.training
 
 
+def test_a_learned_policy_follows_the_network_to_its_device() -> None:
+    """The copy of the policy lies where the network does; the user's own stays."""
+    policy = LearnedPolicy()
+    predictor = VOSPredictor(tiny_network(), options=TrackingOptions(policy=policy), device="meta")
+    assert isinstance(predictor.options.policy, LearnedPolicy)
+    assert {"meta"} == {weight.device.type for weight in predictor.options.policy.parameters()}
+    assert {"cpu"} == {weight.device.type for weight in policy.parameters()}
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -167,11 +176,17 @@ def test_options_out_of_range_are_errors(options: dict[str, object], said: str) 
         TrackingOptions(**options)
 
 
-@pytest.mark.parametrize(("device", "dtype"), [("nowhere", None), ("cuda:99", None), (None, torch.int8)], ids=str)
+@pytest.mark.parametrize(("device", "dtype"), [("nowhere", None), ("cuda:99", None), (None, torch.int8), (None, "int8")], ids=str)
 def test_devices_and_types_that_are_not_there_are_errors(device: str | None, dtype: torch.dtype | None) -> None:
     """A device that torch cannot use and a type that is no float are named when the predictor is made."""
     with pytest.raises(OptionError, match="int8" if dtype else str(device)):
         VOSPredictor(tiny_network(), device=device, dtype=dtype)
+
+
+def test_options_of_another_kind_are_an_error() -> None:
+    """A dict of options is not taken for them."""
+    with pytest.raises(OptionError, match="expected TrackingOptions, got dict"):
+        VOSPredictor(tiny_network(), options={"memory_size": 3})
 
 
 def golden_probabilities(dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:

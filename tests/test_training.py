@@ -17,6 +17,7 @@ from stmemory.masks import soft_aggregate
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.lite import LiteTrunk
 from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.training.__main__ import main
 from stmemory.training.config import Phase, TrainingConfig
 from stmemory.training.imagenet import read_efficientnet_lite0
 from stmemory.training.loop import Trainer
@@ -172,7 +173,18 @@ def test_the_rate_warms_up_and_falls() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ['{"phase": 1}', "not json", '{"phases": [{"size": 100}]}'], ids=["unknown key", "not json", "size not a multiple of 16"]
+    "text",
+    [
+        '{"phase": 1}',
+        "not json",
+        "[1]",
+        '{"phases": [{"size": 100}]}',
+        '{"phases": []}',
+        '{"preset": "large"}',
+        '{"policy": "learned"}',
+        '{"learning_rate": 0}',
+        '{"ema": 1.0}',
+    ],
 )
 def test_a_bad_config_is_named(tmp_path: Path, text: str) -> None:
     """A configuration that names something unknown or impossible is refused."""
@@ -180,6 +192,12 @@ def test_a_bad_config_is_named(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(OptionError, match="expected"):
         TrainingConfig.load(path)
+
+
+def test_bad_arguments_of_the_command_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What stmemory refuses is a sentence on stderr and exit code 2, not a traceback."""
+    assert 2 == main(["run", str(tmp_path / "none.json"), "material", str(tmp_path)])
+    assert "none.json" in capsys.readouterr().err
 
 
 def test_a_config_survives_its_file(tmp_path: Path) -> None:

@@ -80,7 +80,9 @@ class LearnedPolicy(nn.Module):
 
 
 def _slot_features(view: BankView) -> Tensor:
-    """What is known of each slot, `[B, K, 8]`: similarity to and from the other movable slots (mean, max) and the pinned ones (mean), and age (rank, logarithm)."""
+    """What is known of each slot, `[B, K, 8]`: similarity to and from the other movable slots (mean, max) and the pinned ones
+    (mean), and age (rank, logarithm).
+    """
     slots = view.age.shape[1]
     diagonal = torch.eye(slots, dtype=torch.bool, device=view.age.device)
     others = (view.movable[:, None, :] & ~diagonal).to(view.similarity.dtype)  # [B, K, K]

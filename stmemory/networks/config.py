@@ -22,8 +22,8 @@ class NetworkConfig:
         preset: the name it started from, for people.
         backbone: `"resnet50"` (separate query and memory encoders, as STM and the paper) or `"efficientnet_lite0"` (one
             shared trunk).
-        norm: `"group"`, `"batch"`.
-        template_channels: C.
+        norm: `"group"` or `"batch"`; efficientnet_lite0 has `"batch"` alone.
+        template_channels: C; 16 times the stem's width with resnet50.
         key_channels: Ck.
         value_channels: Cv, recalled from memory.
         query_channels: Cq, the query value that stands beside it in eq. 13.
@@ -55,9 +55,18 @@ class NetworkConfig:
             if getattr(self, name) not in known:
                 raise OptionError(f"NetworkConfig: expected {name} in {known}, got {getattr(self, name)!r}")
         for name, value in dataclasses.asdict(self).items():
-            if isinstance(value, int) and value < (0 if name == "fusion_bottleneck" else 1):
-                raise OptionError(f"NetworkConfig: expected {name} >= 1, got {value}")
-        if self.backbone == "efficientnet_lite0" and self.template_channels <= self.key_channels:
+            least = 0 if name == "fusion_bottleneck" else 1
+            if isinstance(value, int) and value < least:
+                raise OptionError(f"NetworkConfig: expected {name} >= {least}, got {value}")
+        lite = self.backbone == "efficientnet_lite0"
+        if lite and self.norm != "batch":
+            raise OptionError(f"NetworkConfig: expected norm 'batch' with efficientnet_lite0, which has no other, got {self.norm!r}")
+        if not lite and self.template_channels % 16:
+            raise OptionError(
+                f"NetworkConfig: expected template_channels that 16 divides (16 times the stem of a resnet50), got "
+                f"{self.template_channels}"
+            )
+        if lite and self.template_channels <= self.key_channels:
             raise OptionError(
                 f"NetworkConfig: expected template_channels above key_channels (the frame's key is a part of a lite template), "
                 f"got {self.template_channels} and {self.key_channels}"

@@ -36,6 +36,7 @@ class ImageNetNormalisation(nn.Module):
         self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, frame: Tensor) -> Tensor:
+        """See the class."""
         return (frame - self.mean) / self.std
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from stmemory.errors import StmemoryError
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.config import TrainingConfig
@@ -29,7 +30,7 @@ def main(arguments: list[str] | None = None) -> int:
     packing.add_argument("out", type=Path)
     packing.add_argument("--max-side", type=int, default=300, help="of photos, px")
     packing.add_argument("--cutout-side", type=int, default=128, help="of cut-outs, px")
-    packing.add_argument("--quality", type=int, default=68, help="of WebP, 1..100")
+    packing.add_argument("--quality", type=int, default=68, help="of WebP, 1..95")
     packing.add_argument("--drawn", nargs="*", default=[], help="folders that hold drawings or renders, not photos")
     running = commands.add_parser("run", help="train, or go on with a run that was interrupted")
     running.add_argument("config", type=Path, help="JSON, see TrainingConfig")
@@ -44,7 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
     exporting.add_argument("out", type=Path, help="folder of the weights")
     exporting.add_argument("--about", type=Path, help="JSON file of what to tell of them: licence, data, metrics")
     options = parser.parse_args(arguments)
-    return {"pack": _pack, "run": _run, "export": _export}[options.command](options)
+    try:
+        return {"pack": _pack, "run": _run, "export": _export}[options.command](options)
+    except StmemoryError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
 
 
 def _pack(options: argparse.Namespace) -> int:

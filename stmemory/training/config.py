@@ -8,7 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from stmemory.errors import OptionError
+from stmemory.memory.registry import update_policy
+from stmemory.networks.config import NetworkConfig
 
 __all__ = ["Phase", "TrainingConfig"]
 
@@ -61,6 +65,9 @@ class TrainingConfig:
         ema: decay of the averaged weights, which are the ones saved.
         seed: of weights, clips and draws.
         data: further `ClipConfig` fields.
+
+    Raises:
+        OptionError: a value is out of its range, or the policy is a learned one.
     """
 
     preset: str = "lite"
@@ -77,6 +84,23 @@ class TrainingConfig:
     ema: float = 0.998
     seed: int = 0
     data: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        NetworkConfig.of(self.preset)  # raises for unknown names
+        if isinstance(update_policy(self.policy), nn.Module):
+            raise OptionError(f"TrainingConfig: expected a policy without weights, got {self.policy!r}, which this loop does not train")
+        checks = (
+            ("phases", len(self.phases) >= 1, "one or more"),
+            ("learning_rate", self.learning_rate > 0, "above 0"),
+            ("trunk_factor", self.trunk_factor >= 0, "0 or more"),
+            ("clip_norm", self.clip_norm > 0, "above 0"),
+            ("own_masks", 0 <= self.own_masks <= 1, "0 to 1"),
+            ("ema", 0 <= self.ema < 1, "0 to below 1"),
+            ("seed", self.seed >= 0, "0 or more"),
+        )
+        for name, fine, expected in checks:
+            if not fine:
+                raise OptionError(f"TrainingConfig: expected {name} of {expected}, got {getattr(self, name)}")
 
     @property
     def steps(self) -> int:
@@ -103,7 +127,7 @@ class TrainingConfig:
             OptionError: the file is missing, is not JSON, or names something that does not exist.
         """
         try:
-            values: dict[str, Any] = json.loads(Path(path).read_text())
+            values: dict[str, Any] = dict(json.loads(Path(path).read_text()))
             phases = tuple(Phase(**phase) for phase in values.pop("phases", [{}]))
             return cls(phases=phases, **values)
         except (OSError, ValueError, TypeError) as error:

@@ -1,0 +1,25 @@
+"""Track objects through a video and leave palette PNGs and an overlay. Usage: python track_video.py CLIP FIRST_MASK.png OUT"""
+
+import sys
+from pathlib import Path
+
+from stmemory import VOSPredictor
+from stmemory.frames import iterate_frames
+from stmemory.video import OverlayWriter
+
+
+def main(clip: str, first_mask: str, out: str) -> None:
+    folder = Path(out)
+    predictor = VOSPredictor.from_pretrained()  # bundled weights, no network needed
+    with OverlayWriter(folder / "overlay.mp4") as overlay:
+        # Two passes over the same clip side by side: one is tracked, one is drawn on. Neither is held in memory.
+        for frame, result in zip(iterate_frames(clip), predictor.track(clip, first_mask), strict=True):
+            result.save(folder / "masks" / f"{result.frame_index:05d}.png")
+            overlay.write(result.overlay(frame))
+            lost = [object_id for object_id, seen in result.present.items() if not seen]
+            if lost:
+                print(f"frame {result.frame_index}: not seen: {lost}")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
