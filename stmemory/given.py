@@ -14,6 +14,8 @@ from stmemory.result import Segmentation
 
 __all__ = ["GivenMasks", "impose", "keep_near", "last_places", "object_scores", "segmentation_of"]
 
+_PARTS = 1 << 30  # of a probability, in sums that must not depend on their order
+
 
 @dataclass(frozen=True, eq=False)
 class GivenMasks:
@@ -135,8 +137,9 @@ def object_scores(probabilities: Tensor, winner: Tensor) -> tuple[Tensor, Tensor
     number = winner.flatten().long()
     own = probabilities.flatten(1).gather(0, number[None])[0]  # [H W], each pixel's winning probability
     area = torch.bincount(number, minlength=len(probabilities))
-    total = torch.bincount(number, weights=own.double(), minlength=len(probabilities))
-    return (total / area.clamp_min(1))[1:].float(), area[1:]
+    parts = (own * _PARTS).long()  # whole numbers: their sum is the same in any order, on any device
+    total = torch.zeros_like(area).index_add(0, number, parts)
+    return (total / area.clamp_min(1))[1:].float() / _PARTS, area[1:]
 
 
 def segmentation_of(probabilities: Tensor, object_ids: tuple[int, ...], *, frame_index: int) -> Segmentation:

@@ -61,8 +61,8 @@ def to_object_masks(mask: object, *, height: int, width: int, allow_empty: bool 
     | floats `[N, H, W]` in [0, 1]              | objects 1 to N, soft; overlaps are left to `soft_aggregate`    |
     | PIL image, or the path of an image file   | as integers: modes P, L, I, I;16; as booleans: 1; as floats: F |
 
-    255 is void in a palette image (mode P). In uint8 arrays and grey images (mode L) it is void beside other ids, and an
-    ordinary id where it is the only one, as in a black and white mask. A soft map that is never above
+    255 is void in a palette image (mode P). In uint8 arrays and grey images (mode L) it is void beside other ids; where it is
+    the only one, as in a black and white mask, it means object 1. A soft map that is never above
     0.5 has no pixel. Soft values up to 0.001 outside [0, 1] are clamped.
 
     Args:
@@ -237,8 +237,11 @@ def _read(mask: object) -> tuple[Tensor, int | None]:
         values = mask.detach().to((mask.dtype if mask.dtype == torch.bool else torch.float32) if kept else torch.int64)
     else:
         raise MaskError(f"mask: expected an array, a tensor, a PIL image or a path, got {type(mask).__name__}")
-    if palette or (byte and values.ndim == 2 and bool(((values != 0) & (values != VOID)).any())):
+    if palette:
         return values, VOID
+    if byte and values.ndim == 2 and bool((values == VOID).any()):
+        others = bool(((values != 0) & (values != VOID)).any())
+        return (values, VOID) if others else (values.clamp(max=1), None)
     return values, None
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stmemory.errors import FrameError, OptionError
+from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.frames import to_frame
 from stmemory.palette import davis_palette, write_palette_png
 
@@ -85,8 +85,13 @@ class Segmentation:
             path: where it goes. Missing parent folders are made; a file that is there is replaced.
 
         Raises:
-            MaskError: an id is above 255, which a palette PNG cannot hold.
+            MaskError: an id is above 254; a palette PNG cannot hold it, and 255 in it means void.
         """
+        if 255 in self.object_ids:
+            raise MaskError(
+                f"{os.fspath(path)}: expected ids 1 to 254, since 255 is void in a palette PNG, got 255; track it under another "
+                "id, or write numpy.save(path, result.ids)"
+            )
         write_palette_png(path, self.ids)
 
 

@@ -397,7 +397,7 @@ def test_describe_tells_what_went_in() -> None:
     bank = filled(3, "oldest", writes=5)
     expected = [
         SlotInfo(slot=0, frame=0, age=4, pinned=True, frames_inside=1, fused_frames=()),
-        SlotInfo(slot=2, frame=3, age=1, pinned=False, frames_inside=3, fused_frames=(2,)),
+        SlotInfo(slot=2, frame=3, age=1, pinned=False, frames_inside=3, fused_frames=(1, 2)),
         SlotInfo(slot=1, frame=4, age=0, pinned=False, frames_inside=1, fused_frames=()),
     ]
     actual = sorted(bank.describe(), key=lambda info: -info.age)

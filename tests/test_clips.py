@@ -15,7 +15,7 @@ from stmemory.training.clips import Clip, ClipConfig, ClipSource
 from stmemory.training.material import Material, PackReport, pack
 from stmemory.training.motion import Motion, random_motion
 from stmemory.training.render import View, paste, render_base, render_layer
-from stmemory.training.strips import contact_sheet
+from stmemory.training.strips import clip_strips
 
 RNG_SEED = 7
 
@@ -259,8 +259,8 @@ def test_config_is_checked(bad: dict[str, Any]) -> None:
 def test_contact_sheet_has_a_row_per_clip(tmp_path: Path) -> None:
     """Two clips of three frames make a sheet of two rows and three columns; no clips are an error."""
     clip = Clip(torch.zeros(3, 3, 10, 10, dtype=torch.uint8), torch.zeros(3, 10, 10, dtype=torch.uint8), "")
-    contact_sheet([clip, clip], tmp_path / "sheet.png")
+    clip_strips([clip, clip], tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         assert (30, 20) == sheet.size
     with pytest.raises(OptionError):
-        contact_sheet([], tmp_path / "none.png")
+        clip_strips([], tmp_path / "none.png")

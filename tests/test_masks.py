@@ -64,13 +64,13 @@ def test_reads_a_palette_png(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("as_image", [False, True], ids=["array", "grey PIL"])
 def test_255_in_bytes_is_void_only_beside_other_ids(as_image: bool) -> None:
-    """A black and white mask is object 255; with other ids in it, 255 is void."""
+    """A black and white mask is object 1; with other ids in it, 255 is void."""
     both = np.array([[0, 255], [3, 0]], np.uint8)
     binary = np.array([[0, 255], [0, 0]], np.uint8)
     read = to_object_masks(Image.fromarray(both) if as_image else both, height=2, width=2)
     assert ((3,), 1) == (read.object_ids, int(read.void.sum()))
     read = to_object_masks(Image.fromarray(binary) if as_image else binary, height=2, width=2)
-    assert ((255,), 0) == (read.object_ids, int(read.void.sum()))
+    assert ((1,), 0, 1) == (read.object_ids, int(read.void.sum()), int(read.probabilities.sum()))
 
 
 def test_255_in_wider_integers_is_an_id() -> None:

@@ -86,6 +86,13 @@ def test_save_refuses_ids_above_255(tmp_path: Path) -> None:
     assert [] == list(tmp_path.iterdir())
 
 
+def test_save_refuses_id_255(tmp_path: Path) -> None:
+    """An object 255 would read back as void, so it is not written."""
+    with pytest.raises(MaskError, match="255 is void.*numpy.save"):
+        segmentation(square(255)).save(tmp_path / "a.png")
+    assert [] == list(tmp_path.iterdir())
+
+
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When writing breaks, the file that was there is whole and no temporary file is left."""
     path = tmp_path / "a.png"

@@ -11,7 +11,7 @@ from stmemory.errors import BankError, OptionError, ShapeError
 from stmemory.memory.fusion import Fusion, MeanFusion
 from stmemory.memory.policy import BankView, UpdatePolicy, with_a_free_slot
 from stmemory.memory.registry import update_policy
-from stmemory.memory.slots import NO_FRAME, SlotInfo, Slots
+from stmemory.memory.slots import LOG_LENGTH, NO_FRAME, SlotInfo, Slots
 
 __all__ = ["MemoryBank"]
 
@@ -271,7 +271,8 @@ class MemoryBank:
         source = torch.where(goes.view(shape), source, template[full])
         size = torch.where(goes, self._slots["size"][rows, leaving], torch.ones_like(rows))
         origin = torch.where(goes, self._slots["frame"][rows, leaving], torch.full_like(rows, frame))
-        self._distil(rows, decision.into, source, size, origin)
+        past = self._slots["log"][rows, leaving].masked_fill(~goes[:, None], NO_FRAME)
+        self._distil(rows, decision.into, source, size, torch.cat([past, origin[:, None]], 1))
         slot = slot.index_put((full,), torch.where(goes, leaving, torch.full_like(leaving, -1)))
         if not remove.requires_grad:
             return slot, None
@@ -280,8 +281,8 @@ class MemoryBank:
         gate = template.new_ones(len(index)).index_put((full,), chosen[:, 0])
         return slot, gate.view(shape)
 
-    def _distil(self, rows: Tensor, into: Tensor, source: Tensor, size: Tensor, origin: Tensor) -> None:
-        """Fuse the sources `[F, C, *S]` (of `size [F]` frames, own frame `origin [F]`) into slots, as far as `into [F, K]` says."""
+    def _distil(self, rows: Tensor, into: Tensor, source: Tensor, size: Tensor, frames: Tensor) -> None:
+        """Fuse the sources `[F, C, *S]` (of `size [F]` frames, known ones `frames [F, L]`) into slots, as far as `into [F, K]` says."""
         which, slot = (into.detach() > 0).nonzero().unbind(1)  # [P]
         if len(which) == 0:
             return
@@ -292,8 +293,8 @@ class MemoryBank:
         share = into[which, slot].view(-1, *[1] * (target.dim() - 1)).to(target.dtype)
         if into.requires_grad or not bool((share == 1).all()):
             fused = target + share * (fused - target)
-        log = self._slots["log"][at]
+        log = torch.cat([self._slots["log"][at], frames[which]], 1).sort(dim=1).values[:, -LOG_LENGTH:]  # the latest known
         self._slots.put("templates", at, fused)
         self._slots.put("size", at, sizes.sum(1))
-        self._slots.put("log", at, torch.cat([log[:, 1:], origin[which, None]], 1))
+        self._slots.put("log", at, log)
         self._slots.touch(*at, key=self.key)

@@ -31,7 +31,8 @@ class SlotInfo:
         age: templates stored in this row since, 0 for the newest.
         pinned: whether it can neither go nor change.
         frames_inside: how many frames it holds, its own and those distilled into it.
-        fused_frames: own frames of the last templates distilled into it, oldest first, at most `LOG_LENGTH`.
+        fused_frames: the latest frames distilled into it, directly or inside another template, oldest first, at most
+            `LOG_LENGTH`; `frames_inside` counts all.
     """
 
     slot: int

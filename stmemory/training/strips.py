@@ -12,12 +12,12 @@ from PIL import Image
 from stmemory.errors import OptionError
 from stmemory.training.clips import Clip
 
-__all__ = ["contact_sheet"]
+__all__ = ["clip_strips"]
 
 _COLOURS = ((255, 40, 40), (40, 220, 40), (60, 110, 255), (255, 200, 0), (240, 60, 240), (0, 220, 220))
 
 
-def contact_sheet(clips: Sequence[Clip], path: str | Path, *, masks: bool = True) -> None:
+def clip_strips(clips: Sequence[Clip], path: str | Path, *, masks: bool = True) -> None:
     """Write clips as a PNG, one row each, with masks tinted over the frames.
 
     Args:
@@ -32,7 +32,7 @@ def contact_sheet(clips: Sequence[Clip], path: str | Path, *, masks: bool = True
         >>> import tempfile
         >>> clip = Clip(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.ones(2, 8, 8, dtype=torch.uint8), "made")
         >>> target = Path(tempfile.mkdtemp()) / "sheet.png"
-        >>> contact_sheet([clip], target)
+        >>> clip_strips([clip], target)
         >>> with Image.open(target) as sheet:
         ...     sheet.size
         (16, 8)
