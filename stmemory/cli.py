@@ -1,4 +1,4 @@
-"""The command line: arguments in, words out. Contains no logic.
+"""The command line: arguments in, words out. Contains no logic; the arguments are listed in `arguments.py`.
 
 Exit codes: 0 done, 1 something was skipped or failed (said which), 2 bad arguments. What a command needs is imported when it
 runs, so that `--help` is quick and the core stays free of the rest.
@@ -7,11 +7,12 @@ runs, so that `--help` is quick and the core stays free of the rest.
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stmemory.arguments import command_parser
 from stmemory.errors import StmemoryError
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 DONE, FAILED, BAD_ARGUMENTS = 0, 1, 2
+FEW = 200  # frames below which caches and clocks that settle look like growth
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,7 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     >>> main(["track", "no/such/video", "--mask", "0.png", "-o", "no/such/folder"])
     2
     """
-    arguments = _parser().parse_args(argv)
+    runs = {"track": _track, "demo": _demo, "info": _info, "evaluate": _evaluate, "growth": _growth}
+    arguments = command_parser(runs).parse_args(argv)
     try:
         code: int = arguments.run(arguments)
     except StmemoryError as error:
@@ -55,7 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _track(arguments: argparse.Namespace) -> int:
     from stmemory.job import run_job, stop_on_signals
-    from stmemory.job_folder import TrackJob, check_folder
+    from stmemory.job_folder import TrackJob
+    from stmemory.job_record import check_folder
+    from stmemory.job_summary import describe_job
 
     job = TrackJob(arguments.source, arguments.mask, arguments.out, overlay=arguments.overlay, frames=arguments.frames)
     check_folder(job, resume=arguments.resume, force=arguments.force)  # before the time that loading takes
@@ -68,40 +73,37 @@ def _track(arguments: argparse.Namespace) -> int:
         tellers[part](done)
 
     predictor = _predictor(arguments)
-    with stop_on_signals() as stop:
+    print(describe_job(job, device=predictor.device), flush=True)
+    with stop_on_signals(_say_stopping) as stop:
         report = run_job(predictor, job, resume=arguments.resume, force=arguments.force, stop=stop, on_frame=tell)
     _end_line()
     print(f"{report.frames} masks in {job.masks}")
     if report.finished:
         if job.overlay:
             print(f"overlay in {job.overlay_path}")
+        if report.more:
+            print(f"stopped after {report.frames} frames as asked; --resume goes on")
         return DONE
-    _complain(f"stopped after {report.frames} frames; the same command with --resume goes on from there")
-    if report.error is not None:
-        _complain(f"{report.error} (or end there, with --resume --frames {report.frames})")
+    if report.error is None:
+        _complain(f"stopped after {report.frames} frames; the same command with --resume goes on from there")
+    else:
+        _complain(f"stopped after {report.frames} frames: {report.error}")
+        _complain(f"once that is mended, --resume goes on; or end there, with --resume --frames {report.frames}")
     return FAILED
 
 
 def _demo(arguments: argparse.Namespace) -> int:
     from stmemory.demo import run_demo
 
-    size = (arguments.height, arguments.width)
-    report = run_demo(
-        _predictor(arguments),
-        arguments.out,
-        frames=arguments.frames,
-        size=size,
-        seed=arguments.seed,
-        on_frame=_teller(arguments.frames, "track"),
-    )
+    size, total = (arguments.height, arguments.width), arguments.frames
+
+    def tell(done: int) -> None:  # without a speed: this one would count rendering and drawing too
+        print(f"\r{done} of {total} frames" if sys.stderr.isatty() else "", end="", file=sys.stderr, flush=True)
+
+    print(f"rendering and tracking {total} frames of {size[1]} x {size[0]}", flush=True)
+    report = run_demo(_predictor(arguments), arguments.out, frames=total, size=size, seed=arguments.seed, on_frame=tell)
     _end_line()
-    equal = "equal after every frame" if report.bank_is_constant else "NOT equal after every frame"
-    print(f"J {100 * report.region:.1f}   F {100 * report.boundary:.1f}   {report.frames_per_second:.1f} frames/s")
-    print(f"memory bank: {report.first_bytes:,} bytes after the first frame, {report.last_bytes:,} after the last, {equal}")
-    print(f"video: {report.video}")
-    print(f"contact sheet: {report.sheet}")
-    if report.video.suffix == ".webp":
-        print('(an animated WebP, since PyAV is not installed; for an MP4: pip install "stmemory[video]")')
+    print(report.describe())
     return DONE if report.bank_is_constant else FAILED
 
 
@@ -173,6 +175,8 @@ def _growth(arguments: argparse.Namespace) -> int:
     extra = {"weights": str(arguments.weights or "lite"), "options": options.as_dict(), "frame_size": list(size)}
     write_growth(arguments.out, report, circumstances, extra=extra)
     print(f"report: {arguments.out}")
+    if report.frames < FEW:
+        print(f"slopes from so few frames mean little: take {FEW} or more")
     return DONE if report.bank_is_constant else FAILED
 
 
@@ -205,6 +209,12 @@ def _end_line(wanted: bool = True) -> None:
         print(file=sys.stderr)
 
 
+def _say_stopping() -> None:
+    """Answer the first ctrl-C at once. Past Python's buffers: a signal may come in the midst of writing to them."""
+    line = "stopping after this frame and saving; press ctrl-C again to quit without saving (frames since the last saved state "
+    os.write(2, f"{os.linesep * sys.stderr.isatty()}{line}are then lost){os.linesep}".encode())
+
+
 def _complain(message: str) -> None:
     print(f"stmemory: {message}", file=sys.stderr)
 
@@ -212,78 +222,3 @@ def _complain(message: str) -> None:
 def _scores(name: str, objects: int, region: float, boundary: float, speed: float) -> str:
     mean = (region + boundary) / 2
     return f"{name:<24}{objects:>8}{100 * region:>8.1f}{100 * boundary:>8.1f}{100 * mean:>8.1f}{speed:>10.1f}"
-
-
-def _int_or_none(text: str) -> int | None:
-    return None if text == "none" else int(text)
-
-
-def _float_or_none(text: str) -> float | None:
-    return None if text == "none" else float(text)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="stmemory", description="Track any object through a video of any length.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    common = _common_options()
-
-    track = commands.add_parser("track", parents=[common], help="track objects through a video, from their first masks")
-    track.add_argument("source", type=Path, metavar="VIDEO_OR_FOLDER", help="or a GIF, WebP or TIFF with pages")
-    track.add_argument("--mask", type=Path, required=True, metavar="FIRST.png", help="its ids: a palette or grey image")
-    track.add_argument("-o", "--out", type=Path, required=True, help="folder; masks go to OUT/masks")
-    track.add_argument("--overlay", action="store_true", help="also draw OUT/overlay.mp4")
-    track.add_argument("--frames", type=int, metavar="N", help="stop after so many")
-    begin = track.add_mutually_exclusive_group()
-    begin.add_argument("--resume", action="store_true", help="go on where an interrupted run of the same command stopped")
-    begin.add_argument("--force", action="store_true", help="begin anew, deleting the masks that are in OUT")
-    track.set_defaults(run=_track)
-
-    demo = commands.add_parser("demo", parents=[common], help="render a clip, track it, and leave a video to watch")
-    demo.add_argument("-o", "--out", type=Path, default=Path("stmemory-demo"), help="folder (default: %(default)s)")
-    _scene_options(demo, frames=48, height=360, width=640)
-    demo.set_defaults(run=_demo)
-
-    info = commands.add_parser("info", help="versions, devices, and what is known of weights")
-    info.add_argument("name", nargs="?", help="bundled name or folder of weights (default: all that are bundled)")
-    info.set_defaults(run=_info)
-
-    evaluate = commands.add_parser("evaluate", parents=[common], help="score clips with true masks, by the DAVIS protocol")
-    evaluate.add_argument("root", type=Path, metavar="ROOT", help="folder in one of the layouts of DAVIS")
-    evaluate.add_argument("clips", nargs="*", metavar="CLIP", help="names of clips (default: all)")
-    evaluate.add_argument("-o", "--out", type=Path, metavar="OUT.json", help="report with the scores of every frame")
-    evaluate.set_defaults(run=_evaluate)
-
-    benchmarks = commands.add_parser("benchmark", help="measure this machine").add_subparsers(required=True, metavar="WHAT")
-    growth = benchmarks.add_parser("growth", parents=[common], help="whether memory or time per frame grow in a long video")
-    growth.add_argument("-o", "--out", type=Path, required=True, metavar="OUT.json", help="report")
-    _scene_options(growth, frames=1000, height=240, width=432)
-    growth.set_defaults(run=_growth)
-    return parser
-
-
-def _scene_options(parser: argparse.ArgumentParser, *, frames: int, height: int, width: int) -> None:
-    for name, default, meaning in (
-        ("frames", frames, "frames of the rendered clip"),
-        ("height", height, "px"),
-        ("width", width, "px"),
-        ("seed", 0, "of its scenery"),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} (default: %(default)s)")
-
-
-def _common_options() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    group = common.add_argument_group("how to track")
-    group.add_argument("--weights", metavar="NAME", help="bundled name or folder (default: lite)")
-    group.add_argument("--device", help="such as cuda (default: cpu)")
-    for flag, kind, meaning in (
-        ("--memory-size", int, "slots of each object (default: 5)"),
-        ("--policy", str, "update policy, by name or the paper's letter (default: least_similar)"),
-        ("--memory-every", int, "commit every n-th frame to memory (default: 1)"),
-        ("--short-side", _int_or_none, "px that larger frames are shrunk to; none never resizes (default: 480)"),
-        ("--top-k", _int_or_none, "read from so many memory cells only (default: none, all)"),
-        ("--write-gate", float, "least score of what is memorised, 0 to 1 (default: 0.5)"),
-        ("--reach", _float_or_none, "share of the short side beyond which regions are false; none keeps all (default: 0.25)"),
-    ):
-        group.add_argument(flag, type=kind, default=argparse.SUPPRESS, help=meaning)
-    return common

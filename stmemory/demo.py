@@ -1,4 +1,4 @@
-"""The demo: renders a clip whose true masks are known, tracks it, and leaves a video and a contact sheet to look at.
+"""The demo: renders a clip whose true masks are known, tracks it, and leaves what to look at and what to try next.
 
 Owns the choice of what to show. Renders, tracks, scores and draws nothing itself.
 """
@@ -20,8 +20,9 @@ from PIL import Image
 from stmemory.errors import OptionError
 from stmemory.evaluation.metrics import ObjectScores, SequenceScores, region_similarity
 from stmemory.evaluation.scenes import render_scene
+from stmemory.palette import davis_palette, write_palette_png
 from stmemory.predictor import VOSPredictor
-from stmemory.result import Segmentation
+from stmemory.result import Segmentation, contours
 from stmemory.sheet import Tile, contact_sheet, draw_outline
 from stmemory.video import OverlayWriter
 
@@ -31,7 +32,8 @@ Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 
 TILES = 12
 RATE = 24.0  # frames per second shown
-NAMES = {1: "ball", 2: "kite"}
+IDS = np.array([0, 5, 6], np.uint8)  # of background, ball and kite: ids are the user's own, and these colours stand out
+NAMES = {5: "ball", 6: "kite"}
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,10 @@ class DemoReport:
         first_bytes: of the memory bank after the first frame.
         last_bytes: of the memory bank after the last frame.
         bank_is_constant: whether it had the same bytes after every frame.
-        video: MP4 with PyAV, else an animated WebP.
+        video: the clip with what was tracked drawn over it; MP4 with PyAV, else an animated WebP.
         sheet: the contact sheet.
+        clip: the clip as it was rendered, in the same format.
+        first_mask: palette PNG of the first frame's true mask.
     """
 
     objects: tuple[ObjectScores, ...]
@@ -55,6 +59,8 @@ class DemoReport:
     bank_is_constant: bool
     video: Path
     sheet: Path
+    clip: Path
+    first_mask: Path
 
     @property
     def region(self) -> float:
@@ -65,6 +71,22 @@ class DemoReport:
     def boundary(self) -> float:
         """F, mean over the objects, in [0, 1]."""
         return float(np.mean([scores.boundary.mean for scores in self.objects]))
+
+    def describe(self) -> str:
+        """Say in plain lines how it went and what to look at."""
+        equal = "equal after every frame" if self.bank_is_constant else "NOT equal after every frame"
+        lines = [
+            f"J {100 * self.region:.1f} of 100: overlap with the true masks",
+            f"F {100 * self.boundary:.1f} of 100: agreement with their contours",
+            f"tracking alone: {self.frames_per_second:.1f} frames/s",
+            f"memory bank: {self.first_bytes:,} bytes after the first frame, {self.last_bytes:,} after the last, {equal}",
+            f"watch: {self.video}",
+            f"look at: {self.sheet}",
+            f"track yourself: {self.clip} with the mask {self.first_mask}",
+        ]
+        if self.video.suffix == ".webp":
+            lines.append("(animated WebP, since PyAV is not installed; for MP4: pip install av)")
+        return "\n".join(lines)
 
 
 def run_demo(
@@ -83,7 +105,8 @@ def run_demo(
 
     Args:
         predictor: what tracks.
-        out: folder of `overlay.mp4` (or `overlay.webp`) and `contact_sheet.png`; files of these names are replaced.
+        out: folder of `clip.mp4` and `overlay.mp4` (or `.webp`), `first.png` and `contact_sheet.png`; files of these names
+            are replaced.
         frames: length of the clip, at least 3, since first and last frame are not scored.
         size: H and W of the clip, at least 32 px each.
         seed: of the scenery.
@@ -99,7 +122,7 @@ def run_demo(
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     report = run_demo(VOSPredictor.from_pretrained(), Path(folder), frames=3, size=(64, 96))
     ...     sorted(path.name for path in Path(folder).iterdir())
-    ['contact_sheet.png', 'overlay.mp4']
+    ['clip.mp4', 'contact_sheet.png', 'first.png', 'overlay.mp4']
     >>> report.bank_is_constant, len(report.objects)
     (True, 2)
     """
@@ -109,26 +132,29 @@ def run_demo(
     shown = {round(place) for place in np.linspace(0, frames - 1, min(TILES, frames))}
     scores, tiles, seconds = SequenceScores(void_id=None), [], 0.0
     first, truth = next(clip)
+    truth = IDS[truth]
     began = time.perf_counter()
     stream = predictor.start(first, truth)
     seconds += time.perf_counter() - began
     bank_bytes = np.zeros(frames, np.int64)
     ids = stream.object_ids
-    with _open_writer(out) as writer:
+    with _open_writer(out, "overlay") as writer, _open_writer(out, "clip") as plain:
+        first_mask = _save_first(out / "first.png", truth, clip=plain.path)
         frame, result = first, stream.last
         for index in range(frames):
             if index:
                 frame, truth = next(clip)
+                truth = IDS[truth]
                 began = time.perf_counter()
                 result = stream.step(frame)
                 seconds += time.perf_counter() - began
             bank_bytes[index] = stream.bank.nbytes
-            picture = result.overlay(frame)
-            writer.write(picture)
+            plain.write(frame)
+            writer.write(_draw(frame, result))
             if 0 < index < frames - 1:
                 scores.add(result.ids, truth, object_ids=ids)
             if index in shown:
-                tiles.append(_tile(picture, result, truth))
+                tiles.append(_tile(frame, result, truth))
             if on_frame is not None:
                 on_frame(index + 1)
     report = DemoReport(
@@ -139,13 +165,33 @@ def run_demo(
         bank_is_constant=bool((bank_bytes == bank_bytes[0]).all()),
         video=writer.path,
         sheet=out / "contact_sheet.png",
+        clip=plain.path,
+        first_mask=first_mask,
     )
     _draw_sheet(report, tiles, f"{frames} rendered frames of {size[1]} x {size[0]}, seed {seed}")
     return report
 
 
-def _tile(picture: Picture, result: Segmentation, truth: NDArray[np.uint8]) -> Tile:
-    found = result.ids.cpu().numpy()
+def _save_first(path: Path, truth: NDArray[np.uint8], *, clip: Path) -> Path:
+    height, width = truth.shape
+    if clip.suffix == ".mp4":  # whose sides are even: an odd one is padded, and the mask must fit the clip
+        truth = np.pad(truth, ((0, height % 2), (0, width % 2)), mode="edge")
+    write_palette_png(path, truth)
+    return path
+
+
+def _draw(frame: Picture, result: Segmentation) -> Picture:
+    """Overlay with contours two pixels wide, in the same colours at full brightness."""
+    ids = result.ids.cpu().numpy()
+    picture = result.overlay(frame, opacity=0.55)
+    for object_id in result.object_ids:
+        colour = np.frombuffer(davis_palette(), np.uint8)[3 * object_id : 3 * object_id + 3]
+        picture[contours(ids == object_id)] = np.where(colour > 0, 255, 0)
+    return picture
+
+
+def _tile(frame: Picture, result: Segmentation, truth: NDArray[np.uint8]) -> Tile:
+    picture, found = _draw(frame, result), result.ids.cpu().numpy()
     if result.frame_index == 0:
         return Tile(draw_outline(picture, truth), "frame 0", "its mask is given")
     regions = [f"{NAMES[i]} {100 * region_similarity(found == i, truth == i):.0f}" for i in result.object_ids]
@@ -155,7 +201,8 @@ def _tile(picture: Picture, result: Segmentation, truth: NDArray[np.uint8]) -> T
 def _draw_sheet(report: DemoReport, tiles: list[Tile], clip: str) -> None:
     notes = (
         f"{clip}; colours are what was tracked from the first mask, dashed lines are the truth.",
-        f"J {100 * report.region:.1f}, F {100 * report.boundary:.1f}, {report.frames_per_second:.1f} frames/s; memory bank "
+        f"J (overlap) {100 * report.region:.1f}, F (contours) {100 * report.boundary:.1f}, tracked at "
+        f"{report.frames_per_second:.1f} frames/s; memory bank "
         f"{report.first_bytes:,} bytes after the first frame, {report.last_bytes:,} after the last.",
     )
     contact_sheet(tiles, title="stmemory demo", notes=notes).save(report.sheet)
@@ -174,9 +221,9 @@ class _Writer(Protocol):
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
 
 
-def _open_writer(out: Path) -> _Writer:
+def _open_writer(out: Path, name: str) -> _Writer:
     out.mkdir(parents=True, exist_ok=True)
-    return _Video(out / "overlay.mp4") if importlib.util.find_spec("av") else _Animation(out / "overlay.webp")
+    return _Video(out / f"{name}.mp4") if importlib.util.find_spec("av") else _Animation(out / f"{name}.webp")
 
 
 class _Video:

@@ -91,7 +91,7 @@ def is_image_path(path: str | os.PathLike[str]) -> bool:
     True
     """
     if not Path(path).exists():
-        raise FrameError(f"{os.fspath(path)!r}: expected a video, an image or a folder of images, got nothing there")
+        raise FrameError(f"no such file or folder: {os.fspath(path)!r}")
     return Path(path).is_dir() or Path(path).suffix.lower() in PAGE_SUFFIXES
 
 

@@ -1,7 +1,7 @@
 """A tracking job: a clip and its first mask in, a folder of masks out; can be stopped and resumed.
 
 Owns the order of events: what is written when, so that an interruption loses nothing. Does not know how a stream tracks, nor
-which files lie where (`job_folder.py`); reads no options, prints nothing.
+which files lie where (`job_folder.py`) or may be deleted (`job_record.py`); reads no options, prints nothing.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import itertools
 import os
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,14 +22,16 @@ import torch
 from torch import Tensor
 
 from stmemory.errors import OptionError, StmemoryError
-from stmemory.frames import iterate_frames
 from stmemory.images import is_image_path
-from stmemory.job_folder import TrackJob, check_folder, check_record, clear_folder, job_record
+from stmemory.job_folder import TrackJob, frames_of
+from stmemory.job_record import check_folder, check_record, clear_folder, job_record, write_record
 from stmemory.palette import read_palette_png
 from stmemory.result import Segmentation
 from stmemory.video import OverlayWriter, frame_rate
 
 __all__ = ["JobReport", "Predictor", "Stop", "Stream", "run_job", "stop_on_signals"]
+
+SAVE_SECONDS = 30.0  # at most between two saved states
 
 
 class Stream(Protocol):
@@ -73,14 +76,16 @@ class JobReport:
     Attributes:
         frames: masks that are done, from the first frame on.
         resumed_at: frames that had been done before.
-        finished: whether all is done.
+        finished: whether all that was asked for is done.
         error: why the job ended early, unless by a wish.
+        more: whether the clip goes on beyond the `frames` that were asked for; the state is kept to resume with more.
     """
 
     frames: int
     resumed_at: int
     finished: bool
     error: StmemoryError | None = None
+    more: bool = False
 
 
 def run_job(
@@ -91,62 +96,68 @@ def run_job(
     force: bool = False,
     stop: Stop | None = None,
     on_frame: Callable[[str, int], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
 ) -> JobReport:
     """Track a clip into a folder.
 
-    A job that stops early, by `stop` or because a later frame cannot be used, leaves the masks that are done and a state to
+    A job that stops early, by `stop`, by `job.frames` or because a later frame cannot be used, leaves the masks that are done and a state to
     resume from. Resumed, it gives the very masks that it would have given in one go.
 
     Args:
         predictor: what tracks.
         job: what to track.
         resume: go on from the state in the output folder.
-        force: begin anew though there are masks already; those are deleted.
+        force: begin anew though there are masks of a job already; those are deleted.
         stop: looked at between frames.
         on_frame: called with `"skip"`, `"track"` or `"draw"` and the number of frames that are through, for progress.
+        clock: seconds, growing; a state is saved every 30, too.
 
     Returns:
         How it ended.
 
     Raises:
-        OptionError: the output folder has masks already, has nothing to resume, or is of another job.
+        OptionError: the output folder has masks already, has nothing to resume, or is of another job; see `check_folder`.
         StmemoryError: the first frame, the first mask or the saved state cannot be used, or PyAV is missing for an overlay.
 
     >>> from stmemory.predictor import VOSPredictor
     >>> job = TrackJob(Path("no/such/clip"), Path("0.png"), Path("no/such/folder"))
     >>> run_job(VOSPredictor.from_pretrained(), job)
     Traceback (most recent call last):
-    stmemory.errors.FrameError: 'no/such/clip': expected a video, an image or a folder of images, got nothing there
+    stmemory.errors.FrameError: no such file or folder: 'no/such/clip'
     """
     stop, tell = stop or Stop(), on_frame or (lambda part, done: None)
     check_folder(job, resume=resume, force=force)
-    frames = itertools.islice(iterate_frames(job.source), job.frames)
+    frames = frames_of(job)
     first = next(frames)
     record = job_record(job, first)
     stream = _reopen(predictor, job, record) if resume else _open(predictor, job, record, first)
     resumed_at = stream.frame_index + 1 if resume else 0
-    error = None
+    error, more = None, False
     try:
-        _advance(stream, frames, job, stop, tell)
+        more = _advance(stream, frames, job, stop, tell, clock)
         if job.overlay and not stop.wanted:
             stream.save(job.state)  # from here on an interruption costs the drawing only
             _draw(job, stream.frame_index + 1, stop, tell)
     except StmemoryError as failure:  # what is done stays, and the report says why there is no more
         error = failure
     finished = error is None and not stop.wanted
-    if finished:
+    if finished and not more:
+        write_record(job, {**record, "done": True})
         job.state.unlink(missing_ok=True)
     else:
         stream.save(job.state)
-    return JobReport(stream.frame_index + 1, resumed_at, finished, error)
+    return JobReport(stream.frame_index + 1, resumed_at, finished, error, more)
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
+def stop_on_signals(on_first: Callable[[], None] | None = None) -> Iterator[Stop]:
     """Turn ctrl-C and SIGTERM into a wish to stop between two frames; a second one interrupts at once.
 
     An interruption in the middle of a step would leave the stream half changed and not worth saving. Signals that were
     ignored before stay so; outside the main thread nothing changes.
+
+    Args:
+        on_first: called at the first signal, in the midst of whatever runs.
 
     >>> with stop_on_signals() as stop:
     ...     signal.raise_signal(signal.SIGINT)
@@ -159,6 +170,8 @@ def stop_on_signals() -> Iterator[Stop]:
         if stop.wanted:
             raise KeyboardInterrupt
         stop.wanted = True
+        if on_first is not None:
+            on_first()
 
     before = {}
     if threading.current_thread() is threading.main_thread():
@@ -186,22 +199,40 @@ def _reopen(predictor: Predictor, job: TrackJob, record: Mapping[str, object]) -
     stream = predictor.resume(job.state)
     if job.frames is not None and stream.frame_index >= job.frames:
         raise OptionError(f"frames: expected {stream.frame_index + 1} or more, which are done already, got {job.frames}")
+    write_record(job, record)  # frames may have been added to the folder
     return stream
 
 
-def _advance(stream: Stream, frames: Iterator[Tensor], job: TrackJob, stop: Stop, tell: Callable[[str, int], None]) -> None:
-    """Track from the second frame on; frames that a resumed stream has seen are passed over."""
+def _advance(
+    stream: Stream, frames: Iterator[Tensor], job: TrackJob, stop: Stop, tell: Callable[[str, int], None], clock: Callable[[], float]
+) -> bool:
+    """Track from the second frame on, and say whether the clip goes on beyond the frames asked for.
+
+    Frames that a resumed stream has seen are passed over.
+    """
+    saved_at = clock()
     tell("track" if stream.frame_index == 0 else "skip", 1)
-    for index, frame in enumerate(frames, 1):
+    for index in itertools.count(1):
         if stop.wanted:
-            return
+            return False
+        try:
+            frame = next(frames, None)
+        except StmemoryError:
+            if index != job.frames:
+                raise
+            return True  # a frame that was not asked for is there, and can be mended
+        if frame is None or index == job.frames:
+            return frame is not None
         if index <= stream.frame_index:
             tell("skip", index + 1)
             continue
         stream.step(frame).save(job.mask_path(index))
         tell("track", index + 1)
-        if (index + 1) % job.save_every == 0:
+        now = clock()
+        if (index + 1) % job.save_every == 0 or now - saved_at >= SAVE_SECONDS:
             stream.save(job.state)
+            saved_at = now
+    return False
 
 
 def _draw(job: TrackJob, count: int, stop: Stop, tell: Callable[[str, int], None]) -> None:
@@ -210,7 +241,7 @@ def _draw(job: TrackJob, count: int, stop: Stop, tell: Callable[[str, int], None
     rate = 25.0 if is_image_path(job.source) else frame_rate(job.source) or 25.0
     try:
         with OverlayWriter(part, rate=rate) as writer:
-            for index, frame in enumerate(itertools.islice(iterate_frames(job.source), count)):
+            for index, frame in enumerate(itertools.islice(frames_of(job), count)):
                 if stop.wanted:
                     return
                 ids = read_palette_png(job.mask_path(index))

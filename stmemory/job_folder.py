@@ -1,32 +1,28 @@
-"""A job's output folder: what lies where, what it refuses, and the record that makes a job the same job.
+"""A tracking job's files: which frames it reads, and what lies where in its output folder.
 
     OUT/masks/00000.png ...    one palette PNG a frame; a folder's frames keep their own names
     OUT/overlay.mp4            if wanted
-    OUT/job.json               what is tracked, and how; written when the first mask is there
+    OUT/job.json               what is tracked, how, and the names of the masks; written when the first mask is there
     OUT/state.safetensors      the stream, saved now and then and when the job stops; gone when the job is done
 
-Owns these files' names and `job.json`. Tracks nothing, draws nothing, prints nothing.
+Owns these files' names. Does not know what is in them, nor what is refused or deleted (`job_record.py`).
 """
 
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
 
-from stmemory.errors import OptionError, WeightsError
-from stmemory.frames import count_frames
+from stmemory.errors import FrameError, OptionError, StmemoryError
+from stmemory.frames import count_frames, iterate_frames
 from stmemory.images import image_files
-from stmemory.video import OverlayWriter
 
-__all__ = ["TrackJob", "check_folder", "check_record", "clear_folder", "job_record"]
-
-FORMAT = "stmemory.job 1"
+__all__ = ["TrackJob", "frames_of", "is_mask_name"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +31,7 @@ class TrackJob:
 
     Attributes:
         source: a video, a folder of images or a multi-page image.
-        mask: the first frame's mask, an image file.
+        mask: the first frame's mask, an image file; in the source folder it is no frame.
         out: the output folder.
         overlay: also draw `overlay.mp4` (needs the extra `video`).
         frames: frames at most; None for all.
@@ -68,6 +64,11 @@ class TrackJob:
         return self.out / "state.safetensors"
 
     @property
+    def record(self) -> Path:
+        """File of the job's record."""
+        return self.out / "job.json"
+
+    @property
     def overlay_path(self) -> Path:
         """File of the overlay video."""
         return self.out / "overlay.mp4"
@@ -75,8 +76,38 @@ class TrackJob:
     @property
     def total(self) -> int | None:
         """Frames to do, where that can be known without reading them."""
-        known = count_frames(self.source)
+        known = self.source_frames
         return self.frames if known is None else min(known, self.frames or known)
+
+    @property
+    def source_frames(self) -> int | None:
+        """Frames of the source, where that can be known without reading them."""
+        return len(self.files) or count_frames(self.source)
+
+    @property
+    def mask_is_beside_frames(self) -> bool:
+        """Whether the mask lies in the source folder, where it is passed over."""
+        return self.source.is_dir() and self.mask.is_file() and self.mask.resolve().parent == self.source.resolve()
+
+    @functools.cached_property
+    def files(self) -> tuple[Path, ...]:
+        """A folder's frames in order, without the mask; empty for other sources.
+
+        Raises:
+            FrameError: the folder has no frames.
+        """
+        if not self.source.is_dir():
+            return ()
+        mask = self.mask.resolve() if self.mask_is_beside_frames else None
+        files = tuple(file for file in image_files(self.source) if mask is None or file.resolve() != mask)
+        if not files:
+            raise FrameError(f"{self.source}: expected a folder with frames, got one with nothing but the mask {self.mask.name}")
+        return files
+
+    @property
+    def mask_names(self) -> list[str] | None:
+        """Names of all masks without their ending, where frames of a folder give them; None: numbers of five digits or more."""
+        return list(self._stems) or None
 
     def mask_path(self, index: int) -> Path:
         """File of one frame's mask; frames of a folder give it their own name."""
@@ -85,108 +116,50 @@ class TrackJob:
     @functools.cached_property
     def _stems(self) -> tuple[str, ...]:
         """A folder's file names without their endings; empty for other sources, or where two would be the same."""
-        stems = tuple(file.stem for file in image_files(self.source)) if self.source.is_dir() else ()
+        stems = tuple(file.stem for file in self.files)
         return stems if len(set(stems)) == len(stems) else ()
 
 
-def check_folder(job: TrackJob, *, resume: bool, force: bool) -> None:
-    """Refuse what would end badly, before anything is done.
+def frames_of(job: TrackJob) -> Iterator[Tensor]:
+    """Read a job's frames, one at a time.
 
     Args:
         job: the job.
-        resume: whether it is to go on from a saved state.
-        force: whether masks that are there may go.
+
+    Returns:
+        Frames: float32 `[3, H, W]` in [0, 1]. What is wrong with a folder's frame is told with its file.
 
     Raises:
-        OptionError: there are masks already, or nothing to resume.
-        FrameError: an overlay is wanted, and PyAV is missing.
-
-    >>> check_folder(TrackJob(Path("clip"), Path("0.png"), Path("no/such/folder")), resume=False, force=False)
-    """
-    if job.overlay:
-        OverlayWriter(job.overlay_path)  # makes no file; raises when PyAV is missing
-    if resume and not job.state.exists():
-        raise OptionError(
-            f"{job.out}: nothing to resume, for it has no {job.state.name}: the job is done, or ended before a state was saved; "
-            "leave out --resume, and pass --force to replace masks that are there"
-        )
-    if not resume and not force and next(job.masks.glob("*.png"), None) is not None:
-        hint = "--resume to go on, " if job.state.exists() else ""
-        raise OptionError(f"{job.masks}: expected no masks yet, got some; pass {hint}--force to replace them, or another -o")
-
-
-def job_record(job: TrackJob, first: Tensor) -> dict[str, object]:
-    """Write down what makes a job the same job, beside the weights and options, which the saved stream carries.
-
-    The clip is known by its first frame's pixels, so that it may be moved.
-
-    Args:
-        job: the job.
-        first: its first frame, float `[3, H, W]` in [0, 1].
-
-    >>> import torch
-    >>> job = TrackJob(Path("clip.mp4"), Path("0.png"), Path("out"))
-    >>> job_record(job, torch.zeros(3, 4, 6))["frame_size"]
-    [4, 6]
-    """
-    return {
-        "format": FORMAT,
-        "source": job.source.name,
-        "frame_size": list(first.shape[1:]),
-        "first_frame": hashlib.sha256(first.mul(255).round().byte().numpy().tobytes()).hexdigest(),
-        "first_mask": hashlib.sha256(job.mask.read_bytes()).hexdigest() if job.mask.is_file() else "",
-    }
-
-
-def clear_folder(job: TrackJob, record: Mapping[str, object]) -> None:
-    """Delete what an earlier job left, all but the first mask, and write the record of this one.
-
-    Args:
-        job: the job.
-        record: what `job_record` gave.
+        FrameError: see `iterate_frames`.
 
     >>> import tempfile
+    >>> from PIL import Image
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     clear_folder(TrackJob(Path("clip"), Path("0.png"), Path(folder)), {})
-    ...     sorted(path.name for path in Path(folder).iterdir())
-    ['job.json', 'masks']
+    ...     for name in ("0.png", "1.png", "mask.png"):
+    ...         Image.new("L", (4, 2)).save(Path(folder) / name)
+    ...     len(list(frames_of(TrackJob(Path(folder), Path(folder, "mask.png"), Path("out")))))
+    2
     """
-    for old in (job.state, job.overlay_path, *job.masks.glob("*.png")):
-        if old != job.mask_path(0):
-            old.unlink(missing_ok=True)
-    job.masks.mkdir(parents=True, exist_ok=True)
-    (job.out / "job.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    return _named(iterate_frames(job.files), job.files) if job.files else iterate_frames(job.source)
 
 
-def check_record(job: TrackJob, record: Mapping[str, object]) -> None:
-    """Make sure that the job in the folder is this one.
+def is_mask_name(stem: str, names: object) -> bool:
+    """Say whether a job with those mask names writes a mask of that name.
 
     Args:
-        job: the job.
-        record: what `job_record` gave.
+        stem: a file's name without its ending.
+        names: `TrackJob.mask_names`.
 
-    Raises:
-        WeightsError: the folder's record cannot be read.
-        OptionError: it is of another clip or mask.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     job = TrackJob(Path("clip"), Path("0.png"), Path(folder))
-    ...     clear_folder(job, {"frame_size": [4, 6]})
-    ...     check_record(job, {"frame_size": [4, 6]})
+    >>> is_mask_name("00012", None), is_mask_name("hand", None), is_mask_name("hand", ["hand"])
+    (True, False, True)
     """
-    path = job.out / "job.json"
-    try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: expected the record of the job, got {error}; begin anew with --force") from error
-    old = before if isinstance(before, dict) else {}
-    other = [name for name in record if name != "source" and old.get(name) != record[name]]
-    if other:
-        begun = "; ".join(f"{name.replace('_', ' ')} was {_short(old.get(name))}, is {_short(record[name])}" for name in other)
-        raise OptionError(f"{job.out}: cannot resume another job: {begun}; run it as it was begun, or begin anew with --force")
+    return stem in names if isinstance(names, list) else re.fullmatch(r"[0-9]{5,}", stem) is not None
 
 
-def _short(value: object) -> str:
-    text = str(value)
-    return f"{text[:8]}..." if len(text) == 64 else text
+def _named(frames: Iterator[Tensor], files: tuple[Path, ...]) -> Iterator[Tensor]:
+    for file in files:
+        try:
+            frame = next(frames)
+        except StmemoryError as error:
+            raise type(error)(str(error) if str(file) in str(error) else f"{file}: {error}") from error
+        yield frame

@@ -1,21 +1,19 @@
 """Labels in and out: masks of any kind become soft maps per object, soft maps become ids.
 
-Owns what counts as an object, an id and a void pixel, and soft aggregation. Does not know how palette files are stored
-(`palette.py`), which regions are believed (`regions.py`), networks or time.
+Owns what counts as an object and an id, and soft aggregation. Does not know how masks are stored (`mask_files.py`,
+`palette.py`), which regions are believed (`regions.py`), networks or time.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from stmemory.errors import MaskError, ShapeError
-from stmemory.images import UNREADABLE
+from stmemory.mask_files import read_mask
 
 __all__ = [
     "MAX_OBJECTS",
@@ -28,7 +26,6 @@ __all__ = [
 ]
 
 MAX_OBJECTS = 200
-VOID = 255
 LARGEST_ID = 2**31 - 1  # ids are int32 in results
 EPSILON = 1e-7
 SLACK = 1e-3  # resizing and half precision leave rounding errors
@@ -60,6 +57,7 @@ def to_object_masks(mask: object, *, height: int, width: int, allow_empty: bool 
     | booleans, or integers 0 and 1 `[N, H, W]` | objects 1 to N; where they overlap, the later one is on top    |
     | floats `[N, H, W]` in [0, 1]              | objects 1 to N, soft; overlaps are left to `soft_aggregate`    |
     | PIL image, or the path of an image file   | as integers: modes P, L, I, I;16; as booleans: 1; as floats: F |
+    | PIL image or path: RGB, RGBA, LA          | as L, where all channels are equal and nothing is transparent  |
 
     255 is void in a palette image (mode P). In uint8 arrays and grey images (mode L) it is void beside other ids; where it is
     the only one, as in a black and white mask, it means object 1. A soft map that is never above
@@ -76,19 +74,22 @@ def to_object_masks(mask: object, *, height: int, width: int, allow_empty: bool 
 
     Raises:
         MaskError: the size is not the frame's; no object, or an object without pixels; more than 200 objects; ids that are
-            negative, above int32 or no integers; soft values outside [0, 1] or NaN; colours instead of ids; no such file.
+            negative, above int32 or no integers; soft values outside [0, 1] or NaN; colours or a JPEG
+            instead of ids; no such file.
 
     >>> masks = to_object_masks(np.array([[0, 7], [300, 7]]), height=2, width=2)
     >>> masks.object_ids, masks.probabilities[1].tolist()
     ((7, 300), [[0.0, 0.0], [1.0, 0.0]])
     """
-    values, void_id = _read(mask)
+    values, void_id = read_mask(mask)
     if values.ndim not in (2, 3):
         raise MaskError(f"mask: expected [H, W] or [N, H, W], got shape {tuple(values.shape)}; pass one frame's mask")
     if tuple(values.shape[-2:]) != (height, width):
         hint = "resize it with nearest neighbours"
         if values.ndim == 3 and tuple(values.shape[:2]) == (height, width):
             hint = "put the objects first, as np.moveaxis(mask, -1, 0), or map colours to ids [H, W]"
+        elif tuple(values.shape[-2:]) == (width, height):
+            hint = "it looks turned by 90 degrees: turn it back, or the frames"
         raise MaskError(
             f"mask: expected the frame's size, {height} x {width} (H x W), got shape {tuple(values.shape)}; {hint}"
         )
@@ -202,47 +203,6 @@ def ids_of_winners(winner: Tensor, object_ids: tuple[int, ...]) -> Tensor:
         return winner
     names = torch.tensor((0, *object_ids), dtype=torch.int32, device=winner.device)
     return names[winner.long()]
-
-
-def _read(mask: object) -> tuple[Tensor, int | None]:
-    """Turn any kind into a tensor of bool, int64 or float32, and say which id is void."""
-    palette = False
-    if isinstance(mask, (str, os.PathLike)):
-        try:
-            with Image.open(mask) as image:
-                image.load()
-        except UNREADABLE as error:
-            raise MaskError(f"mask: expected the path of an image, got {os.fspath(mask)!r}: {error}") from error
-        mask = image
-    if isinstance(mask, Image.Image):
-        if mask.mode not in ("P", "L", "1", "I", "F") and not mask.mode.startswith("I;16"):
-            raise MaskError(
-                f"mask: expected a palette or grey image, whose values are ids, got mode {mask.mode!r}; map its colours "
-                "to ids, for example with np.unique(colours, axis=0, return_inverse=True)"
-            )
-        palette = mask.mode == "P"
-        mask = np.array(mask)
-    if isinstance(mask, np.ndarray):
-        if mask.dtype.kind not in "biuf":
-            raise MaskError(f"mask: expected booleans, integers or floats, got an array of {mask.dtype}; convert it")
-        byte, kind = mask.dtype == np.uint8, mask.dtype.kind
-        # a copy in a type of torch's, which warns of read-only arrays and refuses foreign byte orders
-        dtype = {"b": np.bool_, "f": np.float32}.get(kind, np.int64)
-        values = torch.from_numpy(np.array(mask, dtype=dtype, order="C"))
-    elif isinstance(mask, Tensor):
-        if mask.is_complex():
-            raise MaskError(f"mask: expected booleans, integers or floats, got a tensor of {mask.dtype}; convert it")
-        byte = mask.dtype == torch.uint8
-        kept = mask.dtype == torch.bool or mask.is_floating_point()
-        values = mask.detach().to((mask.dtype if mask.dtype == torch.bool else torch.float32) if kept else torch.int64)
-    else:
-        raise MaskError(f"mask: expected an array, a tensor, a PIL image or a path, got {type(mask).__name__}")
-    if palette:
-        return values, VOID
-    if byte and values.ndim == 2 and bool((values == VOID).any()):
-        others = bool(((values != 0) & (values != VOID)).any())
-        return (values, VOID) if others else (values.clamp(max=1), None)
-    return values, None
 
 
 def _distinct_ids(values: Tensor) -> list[int]:

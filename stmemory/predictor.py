@@ -67,6 +67,10 @@ class VOSPredictor:
         self.options = _ready(options or TrackingOptions(), self.device)
         self.network.read.top_k = self.options.top_k
 
+    def __repr__(self) -> str:
+        config, weight = self.network.config, next(self.network.parameters())
+        return f"VOSPredictor({config.preset}, {weight.dtype}, {weight.device}, {self.options.as_dict()})"
+
     @classmethod
     def from_pretrained(
         cls,

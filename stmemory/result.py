@@ -43,6 +43,10 @@ class Segmentation:
     scores: dict[int, float]
     present: dict[int, bool]
 
+    def __repr__(self) -> str:
+        size = " x ".join(map(str, self.ids.shape))
+        return f"Segmentation(frame {self.frame_index}, {size} (H x W), objects {self.object_ids})"
+
     def overlay(self, frame: object, *, opacity: float = 0.5) -> NDArray[np.uint8]:
         """Draw the objects over the frame: each in its DAVIS colour, with a solid contour one pixel wide along its inside.
 

@@ -42,6 +42,9 @@ class VOSStream:
         self.network, self.options = network, options
         self._state = StreamState(self._new_bank()) if state is None else state
 
+    def __repr__(self) -> str:
+        return f"VOSStream(frame {self.frame_index}, objects {self.object_ids}, {self.bank!r})"
+
     @property
     def bank(self) -> MemoryBank:
         """The memory; row n belongs to `object_ids[n]`. Look, but write through the stream."""
@@ -162,8 +165,7 @@ class VOSStream:
             MaskError: the mask cannot be used, has no object, or names one that is tracked already.
         """
         _, size, _ = self._state.last_frame()
-        known = sorted(set(self._given(mask, size).object_ids) & set(self.object_ids))
-        if known:
+        if known := sorted(set(self._given(mask, size).object_ids) & set(self.object_ids)):
             raise MaskError(f"add_objects: expected new ids, got {known}, which are tracked already; use correct() for those")
         return self.correct(mask)
 
@@ -180,10 +182,10 @@ class VOSStream:
         if not gone:
             return
         rows = [row for row, object_id in enumerate(self.object_ids) if object_id not in gone]
-        if not rows:
-            self._state.bank = self._new_bank()
-        else:
+        if rows:
             self._state.bank.remove_rows([row for row in range(len(self.object_ids)) if row not in rows])
+        else:
+            self._state.bank = self._new_bank()
         self._state.cache = ReadCache()
         self._state.object_ids = tuple(self.object_ids[row] for row in rows)
         if self._state.probabilities is not None and self._state.places is not None:
@@ -216,8 +218,7 @@ class VOSStream:
         if mask is None:
             return GivenMasks.none(size, device)
         masks = to_object_masks(mask, height=size.frame_height, width=size.frame_width, allow_empty=self.frame_index >= 0)
-        number = len(set(masks.object_ids) | set(self.object_ids))
-        if number > MAX_OBJECTS:
+        if (number := len(set(masks.object_ids) | set(self.object_ids))) > MAX_OBJECTS:
             raise MaskError(f"mask: expected at most {MAX_OBJECTS} objects in all, got {number}; remove_objects() first")
         return GivenMasks.of(masks, size, device)
 

@@ -106,7 +106,7 @@ class OverlayWriter:
 
     The size is that of the first picture; an odd side is padded by one pixel (its edge repeated), as the codec needs.
     Leaving the `with` block, also by an error or ctrl-C, closes the file, so that what was written can be watched. Without
-    any picture no file is made. PyAV is needed: `pip install "stmemory[video]"`.
+    any picture no file is made. PyAV is needed: `pip install "av>=12"`.
 
     Args:
         path: where the MP4 goes. Missing parent folders are made; a file that is there is replaced.
@@ -216,7 +216,7 @@ def _import_av(purpose: str) -> ModuleType:
     try:
         return importlib.import_module("av")
     except ImportError as error:
-        raise FrameError(f'{purpose} needs PyAV, which is not installed; run: pip install "stmemory[video]"') from error
+        raise FrameError(f'{purpose} needs PyAV, which is not installed; run: pip install "av>=12"') from error
 
 
 def _open_video(path: Path) -> Any:
@@ -224,7 +224,7 @@ def _open_video(path: Path) -> Any:
     try:
         container = av.open(os.fspath(path))
     except (OSError, av.error.FFmpegError) as error:
-        raise FrameError(f"{path}: expected a video, got a file that cannot be opened (0 frames read): {error}") from error
+        raise FrameError(f"{path}: not a video that PyAV can read: {error}") from error
     if not container.streams.video:
         container.close()
         raise FrameError(f"{path}: expected a video, got a file without a video stream")

@@ -21,7 +21,7 @@ from stmemory.cli import main
 from stmemory.errors import OptionError, ShapeError, StmemoryError
 from stmemory.evaluation import region_similarity, render_scene
 from stmemory.frames import WorkingSize
-from stmemory.inventory import object_bytes, usable_device
+from stmemory.inventory import object_bytes, usable_device, versions
 from stmemory.job import Stop, run_job
 from stmemory.job_folder import TrackJob
 from stmemory.networks.config import NetworkConfig
@@ -76,6 +76,40 @@ def test_track_writes_a_palette_png_a_frame(track: Callable[..., list[str]], roo
     assert region_similarity(found == 1, truth == 1) > 0.5
 
 
+def test_track_says_what_it_understood(
+    track: Callable[..., list[str]], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line tells the clip's length and size, the objects and the void; another that a limit was the user's."""
+    ids = np.zeros((HEIGHT, WIDTH), np.uint8)
+    ids[:10, :10], ids[20:40, 20:40], ids[50:, :] = 1, 4, 255
+    write_palette_png(tmp_path / "first.png", ids)
+    assert 0 == main(track("--mask", str(tmp_path / "first.png"), "--frames", "2"))
+    understood, *_, last = capsys.readouterr().out.splitlines()
+
+    expected = f"JPEGImages: 2 of {FRAMES} frames of {WIDTH} x {HEIGHT}, cpu; first.png: 2 objects: 1 (100 px), 4 (400 px)"
+    assert f"{expected}; 255 is void: {14 * WIDTH:,} px ignored" == understood
+    assert "stopped after 2 frames as asked; --resume goes on" == last
+    assert 0 == main(track("--mask", str(tmp_path / "first.png"), "--frames", "3", "--resume"))
+    assert 3 == len(masks(tmp_path / "out"))
+
+
+def test_a_mask_among_the_frames_is_told(
+    track: Callable[..., list[str]], root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mask in the source folder is passed over, and the line says so."""
+    (tmp_path / "clip").mkdir()
+    for kind, name in (("JPEGImages", "00000.png"), ("JPEGImages", "00001.png"), ("Annotations", "first.png")):
+        source = root / "beach" / kind / ("00000.png" if name == "first.png" else name)
+        (tmp_path / "clip" / name).write_bytes(source.read_bytes())
+    arguments = track("--mask", str(tmp_path / "clip" / "first.png"))
+    arguments[1] = str(tmp_path / "clip")
+    assert 0 == main(arguments)
+
+    assert "clip: 2 frames" in (said := capsys.readouterr().out)
+    assert "first.png lies among the frames and is not one of them" in said
+    assert ["00000.png", "00001.png"] == list(masks(tmp_path / "out"))
+
+
 def test_track_reads_videos_and_draws_overlays(track: Callable[..., list[str]], root: Path, tmp_path: Path) -> None:
     """A video file gives numbered masks and, on demand, an overlay."""
     write_video(tmp_path / "clip.mp4", (frame for frame, _ in render_scene(4, height=HEIGHT, width=WIDTH)))
@@ -126,6 +160,7 @@ def test_an_interrupted_run_resumes_to_the_same_masks(
     _, said = run.communicate(timeout=60)
 
     assert 1 == run.returncode
+    assert "stopping after this frame and saving; press ctrl-C again" in said
     assert "--resume" in said and "Traceback" not in said
     assert 3 <= len(masks(tmp_path / "out")) < FRAMES
     assert (tmp_path / "out" / "state.safetensors").exists()
@@ -146,7 +181,9 @@ def test_a_frame_that_cannot_be_used_is_reported(
 
     assert 1 == main(arguments)
     assert ["0.png", "1.png"] == list(masks(tmp_path / "out"))
-    assert "frame 2" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "frame 2" in said and "2.png" in said
+    assert "the same command with --resume" not in said
 
 
 def bad_track(*changes: str) -> Callable[[list[str], Path], list[str]]:
@@ -171,6 +208,7 @@ def bad_track(*changes: str) -> Callable[[list[str], Path], list[str]]:
         (bad_track("--mask", "TMP/small.png"), "size"),
         (bad_track("--mask", "TMP/empty.png"), "object"),
         (bad_track("--resume"), "nothing to resume"),
+        (bad_track("-o", "TMP/small.png"), "expected a folder"),
         (lambda arguments, folder: ["track", str(folder / "none.mp4"), *arguments[2:]], "none.mp4"),
         (lambda arguments, folder: ["evaluate", str(folder)], "CLIP/JPEGImages"),
         (lambda arguments, folder: ["demo", "-o", str(folder / "demo"), "--frames", "2"], "frames"),
@@ -208,6 +246,32 @@ def test_arguments_that_cannot_be_parsed(arguments: list[str], capsys: pytest.Ca
     assert "usage: stmemory" in capsys.readouterr().err
 
 
+def test_numbers_or_none(capsys: pytest.CaptureFixture[str]) -> None:
+    """A flag that takes a number or none says so."""
+    for flag, told in (("--top-k", "a whole number or none, got 'abc'"), ("--reach", "a number or none, got 'abc'")):
+        with pytest.raises(SystemExit):
+            main(["demo", flag, "abc"])
+        assert told in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version says the version that info says, and exits with 0."""
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+
+    assert (0, f"stmemory {versions()['stmemory']}\n") == (caught.value.code, capsys.readouterr().out)
+
+
+def test_a_file_that_is_no_video_is_told(track: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What PyAV cannot open is said to be no video."""
+    (tmp_path / "fake.mp4").write_text("no video")
+    arguments = track()
+    arguments[1] = str(tmp_path / "fake.mp4")
+
+    assert 2 == main(arguments)
+    assert "fake.mp4: not a video that PyAV can read" in capsys.readouterr().err
+
+
 def test_a_resumed_run_needs_its_own_options(
     track: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -224,21 +288,33 @@ def test_a_resumed_run_needs_its_own_options(
 
 
 def test_demo_leaves_something_to_look_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The demo writes a video and a contact sheet, and prints scores, speed, and bytes that stayed equal."""
+    """The demo writes clip, first mask, video and contact sheet, and prints scores, one speed, and bytes that stayed equal."""
     assert 0 == main(["demo", "-o", str(tmp_path), "--frames", "5", "--height", "64", "--width", "96"])
-    said = capsys.readouterr().out
+    said, progress = capsys.readouterr()
 
-    assert {"contact_sheet.png", "overlay.mp4"} == {path.name for path in tmp_path.iterdir()}
+    assert {"clip.mp4", "contact_sheet.png", "first.png", "overlay.mp4"} == {path.name for path in tmp_path.iterdir()}
+    assert 1 == (said + progress).count("frames/s")
     assert all(text in said for text in ("J ", "F ", "frames/s", "equal after every frame", str(tmp_path / "overlay.mp4")))
     assert "NOT" not in said
 
 
+@pytest.mark.parametrize("width", ["96", "95"], ids=["even", "odd"])
+def test_what_the_demo_leaves_can_be_tracked(tmp_path: Path, width: str) -> None:
+    """The clip and the first mask that the demo leaves fit each other, also where the film has to be padded."""
+    assert 0 == main(["demo", "-o", str(tmp_path), "--frames", "3", "--height", "63", "--width", width])
+    results = list(VOSPredictor.from_pretrained().track(tmp_path / "clip.mp4", tmp_path / "first.png"))
+
+    assert 3 == len(results)
+    assert (5, 6) == results[0].object_ids
+
+
 def test_demo_without_pyav_writes_a_webp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without PyAV the demo writes an animation of as many pictures."""
+    """Without PyAV the demo writes animations of as many pictures."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert 0 == main(["demo", "-o", str(tmp_path), "--frames", "4", "--height", "64", "--width", "96"])
-    with Image.open(tmp_path / "overlay.webp") as image:
-        assert (4, (96, 64)) == (getattr(image, "n_frames"), image.size)
+    for name in ("clip.webp", "overlay.webp"):
+        with Image.open(tmp_path / name) as image:
+            assert (4, (96, 64)) == (getattr(image, "n_frames"), image.size)
 
 
 def test_info_tells_of_the_bundled_weights(capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,11 +360,12 @@ def test_evaluate_scores_clips_and_names_those_it_skipped(
     assert "beach" in said.out and "mean over objects" in said.out
 
 
-def test_benchmark_growth_writes_a_report(tmp_path: Path) -> None:
-    """The soak test reports equal bytes of the bank, and what it was measured with."""
+def test_benchmark_growth_writes_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The soak test reports equal bytes of the bank, and what it was measured with; few frames are said to be few."""
     arguments = ["benchmark", "growth", "-o", str(tmp_path / "growth.json"), "--frames", "8", "--height", "64", "--width", "96"]
 
     assert 0 == main(arguments)
+    assert "slopes from so few frames mean little" in capsys.readouterr().out
     report = json.loads((tmp_path / "growth.json").read_text())
     assert report["growth"]["bank_is_constant"] is True
     assert (8, 8) == (report["growth"]["frames"], len(report["curves"]["seconds"]))

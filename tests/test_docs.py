@@ -7,6 +7,7 @@ of its first frame, are made in a temporary folder, which is the working directo
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from stmemory.palette import write_palette_png
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
-HEIGHT, WIDTH, FRAMES = 48, 64, 4
+HEIGHT, WIDTH, FRAMES = 48, 64, 7
 
 FENCE = re.compile(r"^(?P<fence>```+)(?P<language>[^\n`]*)\n(?P<code>.*?)^(?P=fence)[ \t]*$", re.MULTILINE | re.DOTALL)
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -59,7 +60,7 @@ def name(page: Path) -> str:
 
 @pytest.fixture
 def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with `clip.mp4`, `frames/` and `first.png`: a bright square that moves over grey."""
+    """A folder with `clip.mp4`, `frames/` and `first.png`, a bright square that moves over grey, and the like in `demo/`."""
     pytest.importorskip("av", reason="the pages read a video file, which needs the extra `video`")
     from stmemory.video import write_video
 
@@ -73,6 +74,9 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     for t, picture in enumerate(pictures):
         Image.fromarray(picture).save(tmp_path / "frames" / f"{t:05d}.png")
     write_palette_png(tmp_path / "first.png", mask)
+    (tmp_path / "demo").mkdir()
+    shutil.copy(tmp_path / "clip.mp4", tmp_path / "demo" / "clip.mp4")
+    write_palette_png(tmp_path / "demo" / "first.png", mask * 5)
     monkeypatch.chdir(tmp_path)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the steps are tiny

@@ -28,15 +28,15 @@ ORDER = (
     "networks.config networks.features networks.layers networks.resnet networks.stm networks.lite networks.segmentation "
     "networks "
     "weights "
-    "images video frames palette masks regions result "
+    "images video frames palette mask_files masks regions result "
     "options given stream_file stream predictor stmemory "
-    "inventory job_folder job progress sheet "
+    "inventory job_folder job_record job_summary job progress sheet "
     "evaluation.clips evaluation.metrics evaluation.davis evaluation.growth evaluation.report "
     "evaluation.paint evaluation.sprites evaluation.scenes evaluation.soak evaluation "
     "training.packing training.material training.motion training.photometric training.render training.cutting "
     "training.scene training.clips training.strips training.losses training.unroll training.config training.imagenet "
     "training.loop training training.__main__ "
-    "demo cli __main__"
+    "demo arguments cli __main__"
 ).split()
 
 # What a room may import besides the standard library and stmemory itself; the longest prefix that fits counts.
@@ -54,7 +54,7 @@ FOREIGN = {
 SPEAKERS = {"cli.py", "training/__main__.py"}
 
 # Raised where Python's own protocols ask for them; everything else comes from errors.py.
-PROTOCOL_ERRORS = {"AttributeError", "IndexError", "KeyboardInterrupt", "StopIteration", "SystemExit"}
+PROTOCOL_ERRORS = {"argparse.ArgumentTypeError", "AttributeError", "IndexError", "KeyboardInterrupt", "StopIteration", "SystemExit"}
 # Raised and caught within one file, never seen outside.
 CAUGHT_AT_HOME = {"training/packing.py": {"ValueError"}}
 

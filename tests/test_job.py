@@ -136,8 +136,34 @@ def test_frames_of_the_same_stem_number_their_masks(job: TrackJob) -> None:
 
 
 def test_frames_can_be_limited(job: TrackJob) -> None:
-    """A limit ends the job, and it is finished."""
-    assert JobReport(3, 0, finished=True) == run_job(FakePredictor(), replace(job, frames=3))
+    """A limit before the clip's end finishes the job and keeps its state; a limit at the end or beyond leaves none."""
+    for frames in (FRAMES, FRAMES + 1):
+        at_the_end = replace(job, out=job.out.with_name(str(frames)), frames=frames)
+        assert JobReport(FRAMES, 0, finished=True) == run_job(FakePredictor(), at_the_end)
+        assert not at_the_end.state.exists()
+
+    assert JobReport(3, 0, finished=True, more=True) == run_job(FakePredictor(), replace(job, frames=3))
+    assert job.state.exists()
+
+
+@pytest.mark.parametrize("frames", [None, 5, 3], ids=["all", "more", "the same"])
+def test_a_limited_job_goes_on(job: TrackJob, whole: dict[str, bytes], frames: int | None) -> None:
+    """After a limit, --resume goes on to a larger one or to the end, with the masks of one go."""
+    run_job(FakePredictor(), replace(job, frames=3))
+    report = run_job(FakePredictor(), replace(job, frames=frames), resume=True)
+
+    assert JobReport(frames or FRAMES, 3, finished=True, more=frames is not None) == report
+    done = [f"shot-{index + 8}.png" for index in range(report.frames)]
+    assert {name: whole[name] for name in done} == masks(job.out)
+
+
+def test_a_state_is_saved_by_time_too(job: TrackJob) -> None:
+    """A state is written once 30 seconds have passed since the last one, however few frames that is."""
+    times = iter((0.0, 29.0, 31.0, 60.0, 61.5))  # the start, then after frames 1 to 4
+    with pytest.raises(RuntimeError):
+        run_job(FakePredictor(fail_at=4), replace(job, save_every=100), clock=lambda: next(times))
+
+    assert 2 == json.loads(job.state.read_text())[0]
 
 
 @pytest.mark.parametrize("done", range(1, FRAMES + 1))
@@ -176,7 +202,7 @@ def test_a_frame_that_cannot_be_used_ends_the_job_with_what_is_done(job: TrackJo
     broken, bytes_before = job.source / "shot-12.png", (job.source / "shot-12.png").read_bytes()
     Image.new("RGB", (8, 8)).save(broken)
     report = run_job(FakePredictor(), job)
-    assert isinstance(report.error, FrameError)
+    assert isinstance(report.error, FrameError) and "shot-12.png" in str(report.error)
     assert (4, False) == (report.frames, report.finished)
     copy = shutil.copytree(job.out, job.out.with_name("copy"))
     assert run_job(FakePredictor(), replace(job, out=copy, frames=4), resume=True).finished
@@ -204,7 +230,96 @@ def test_force_begins_anew(job: TrackJob) -> None:
     run_job(FakePredictor(), replace(job, frames=2), force=True)
 
     assert ["shot-8.png", "shot-9.png"] == list(masks(job.out))
-    assert {"job.json", "masks"} == {path.name for path in job.out.iterdir()}
+    assert not job.overlay_path.exists()
+    assert 1 == json.loads(job.state.read_text())[0]
+
+
+def test_force_deletes_only_what_the_job_before_wrote(job: TrackJob, tmp_path: Path) -> None:
+    """A mask made by hand stays, whether the masks before had the frames' names or numbers."""
+    run_job(FakePredictor(), job)
+    (job.masks / "hand.png").write_bytes(b"by hand")
+    pages = [Image.new("RGB", (WIDTH, HEIGHT), (index, 9, 9)) for index in range(3)]
+    pages[0].save(tmp_path / "clip.tif", save_all=True, append_images=pages[1:])
+    run_job(FakePredictor(), replace(job, source=tmp_path / "clip.tif"), force=True)
+    assert ["00000.png", "00001.png", "00002.png", "hand.png"] == list(masks(job.out))
+    run_job(FakePredictor(), replace(job, frames=1), force=True)
+
+    assert ["hand.png", "shot-8.png"] == list(masks(job.out))
+    assert b"by hand" == masks(job.out)["hand.png"]
+
+
+@pytest.mark.parametrize("force", [False, True], ids=["plain", "force"])
+@pytest.mark.parametrize("name", ["masks/hand.png", "masks/shot-8.png", "overlay.mp4"])
+def test_files_of_no_job_are_never_deleted(job: TrackJob, name: str, force: bool) -> None:
+    """Without a job's record in the folder even --force is refused, and the message says what to do."""
+    (job.out / name).parent.mkdir(parents=True)
+    (job.out / name).write_bytes(b"by hand")
+    (job.out / "job.json").write_text('{"another": "program\'s"}')
+    with pytest.raises(OptionError, match="move it away, or pass another -o"):
+        run_job(FakePredictor(), job, force=force)
+
+    assert b"by hand" == (job.out / name).read_bytes()
+
+
+def test_a_mask_by_hand_that_would_be_replaced_is_refused(job: TrackJob, tmp_path: Path) -> None:
+    """A file by a name that only the new job writes is not the old job's to replace."""
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "clip.tif")
+    run_job(FakePredictor(), replace(job, source=tmp_path / "clip.tif"))
+    (job.masks / "shot-9.png").write_bytes(b"by hand")
+    with pytest.raises(OptionError, match="did not write"):
+        run_job(FakePredictor(), job, force=True)
+
+    assert ["00000.png", "shot-9.png"] == list(masks(job.out))
+
+
+def test_masks_of_frames_that_came_later_are_the_jobs_own(job: TrackJob) -> None:
+    """Frames added before a job was resumed give masks that --force may delete."""
+    stop_at("track", FRAMES, job)
+    Image.new("RGB", (WIDTH, HEIGHT), (90, 0, 0)).save(job.source / "shot-99.png")
+    run_job(FakePredictor(), replace(job), resume=True)
+    assert "shot-99.png" in masks(job.out)
+    run_job(FakePredictor(), replace(job, frames=1), force=True)
+
+    assert ["shot-8.png"] == list(masks(job.out))
+
+
+def test_what_is_read_is_never_where_is_written(job: TrackJob) -> None:
+    """A mask or a clip inside OUT/masks, and the clip's own folder as OUT, are refused and stay, even forced."""
+    run_job(FakePredictor(), job)
+    before = masks(job.out)
+    for change in (
+        replace(job, mask=job.masks / "shot-8.png"),
+        replace(job, source=job.masks),
+        replace(job, source=job.overlay_path),
+        replace(job, out=job.source),
+    ):
+        with pytest.raises(OptionError, match="another"):
+            run_job(FakePredictor(), change, force=True)
+
+    assert before == masks(job.out)
+
+
+def test_out_is_a_folder(job: TrackJob) -> None:
+    """An existing file as OUT is refused before anything is done."""
+    with pytest.raises(OptionError, match="-o: expected a folder"):
+        run_job(FakePredictor(), replace(job, out=job.mask))
+
+
+def test_a_mask_beside_the_frames_is_no_frame(job: TrackJob) -> None:
+    """The first mask may lie in the source folder; it is passed over, in the count too."""
+    inside = replace(job, mask=job.mask.rename(job.source / "a-first.png"), overlay=True)
+
+    assert FRAMES == inside.total
+    assert FRAMES == run_job(FakePredictor(), inside).frames
+    assert sorted(f"shot-{index}.png" for index in range(8, 15)) == list(masks(job.out))
+    assert FRAMES == pictures_in(job.overlay_path)
+
+
+def test_a_folder_with_nothing_but_the_mask(job: TrackJob) -> None:
+    """The mask alone is no clip."""
+    alone = replace(job, source=job.mask.parent)
+    with pytest.raises(FrameError, match="nothing but the mask"):
+        run_job(FakePredictor(), alone)
 
 
 def test_a_job_that_cannot_start_touches_nothing(job: TrackJob, tmp_path: Path) -> None:
@@ -219,8 +334,16 @@ def test_a_job_that_cannot_start_touches_nothing(job: TrackJob, tmp_path: Path) 
 
 
 def test_nothing_to_resume(job: TrackJob) -> None:
-    """Without a state there is nothing to resume, and the message says so."""
-    with pytest.raises(OptionError, match="nothing to resume"):
+    """Without a state there is nothing to resume, and the message says which of the cases it is."""
+    with pytest.raises(OptionError, match="nothing to resume: no job was begun there"):
+        run_job(FakePredictor(), job, resume=True)
+    run_job(FakePredictor(), job)
+    with pytest.raises(OptionError, match="nothing to resume: the job there is done"):
+        run_job(FakePredictor(), job, resume=True)
+    shutil.rmtree(job.out)
+    with pytest.raises(RuntimeError):
+        run_job(FakePredictor(fail_at=1), job)
+    with pytest.raises(OptionError, match="nothing to resume: .* before a state was saved.*--force"):
         run_job(FakePredictor(), job, resume=True)
 
 
@@ -254,7 +377,7 @@ def test_a_damaged_record_is_refused(job: TrackJob, text: str | None) -> None:
     """A job without a record that can be read is not resumed."""
     stop_at("track", 3, job)
     (job.out / "job.json").unlink() if text is None else (job.out / "job.json").write_text(text)
-    with pytest.raises((WeightsError, OptionError), match="--force"):
+    with pytest.raises((WeightsError, OptionError), match="another -o"):
         run_job(FakePredictor(), job, resume=True)
 
 
@@ -314,13 +437,15 @@ def test_signals_ask_first_and_interrupt_then() -> None:
     """The first signal is a wish, the second an interruption; afterwards all is as before."""
     before = [signal.signal(signal.SIGINT, signal.default_int_handler), signal.getsignal(signal.SIGTERM)]
     try:
-        with stop_on_signals() as stop:
+        told: list[str] = []
+        with stop_on_signals(lambda: told.append("stopping")) as stop:
             assert not stop.wanted
             signal.raise_signal(signal.SIGTERM)
             assert stop.wanted
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(signal.SIGINT)
 
+        assert ["stopping"] == told
         assert [signal.default_int_handler, before[1]] == [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)]
     finally:
         signal.signal(signal.SIGINT, before[0])

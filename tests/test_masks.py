@@ -73,6 +73,25 @@ def test_255_in_bytes_is_void_only_beside_other_ids(as_image: bool) -> None:
     assert ((1,), 0, 1) == (read.object_ids, int(read.void.sum()), int(read.probabilities.sum()))
 
 
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
+def test_grey_stored_as_colours_is_read_as_grey(tmp_path: Path, mode: str) -> None:
+    """Equal channels, nothing transparent: the values are ids, as an image editor saves them."""
+    Image.fromarray(BYTES).convert(mode).save(tmp_path / "grey.png")
+    read = to_object_masks(tmp_path / "grey.png", height=2, width=3)
+
+    assert ((7, 30), MAPS) == (read.object_ids, read.probabilities.tolist())
+
+
+def test_a_jpeg_is_no_mask(tmp_path: Path) -> None:
+    """A JPEG, from a path or opened before, is refused: its ids are blurred."""
+    Image.fromarray(BYTES).save(tmp_path / "mask.png", format="JPEG")
+    for mask in (tmp_path / "mask.png", Image.open(tmp_path / "mask.png")):
+        with pytest.raises(MaskError, match="JPEG blurs ids.*PNG"):
+            to_object_masks(mask, height=2, width=3)
+        if isinstance(mask, Image.Image):
+            mask.close()
+
+
 def test_255_in_wider_integers_is_an_id() -> None:
     """In an int64 map 255 is an id like others."""
     assert (3, 255) == to_object_masks(np.array([[3, 255]]), height=1, width=2).object_ids
@@ -124,12 +143,15 @@ def test_empty_masks_pass_where_they_are_allowed() -> None:
         (np.full((2, 3), "a"), "an array of <U1"),
         (torch.ones(2, 3, dtype=torch.complex64), "complex64"),
         ([[0, 1]], "got list"),
-        (Image.new("RGB", (3, 2)), "'RGB'.*map its colours"),
+        (Image.new("RGB", (3, 2), (1, 1, 2)), "'RGB'.*map its colours"),
+        (Image.new("RGBA", (3, 2), (1, 1, 1, 128)), "'RGBA'.*map its colours"),
+        (np.ones((3, 2), int), "turned by 90 degrees"),
         (Image.new("LA", (3, 2)), "'LA'"),
-        ("missing.png", "missing.png"),
+        ("missing.png", "^mask: no file 'missing.png'"),
     ],
     ids=["empty", "void only", "size", "objects last", "4-D", "negative", "too large", "float ids", "float 255", "NaN", "inf"]
-    + ["faint", "ids in a stack", "201", "empty object", "hidden object", "text", "complex", "list", "RGB", "LA", "no file"],
+    + ["faint", "ids in a stack", "201", "empty object", "hidden object", "text", "complex", "list", "RGB", "RGBA"]
+    + ["turned", "LA", "no file"],
 )
 def test_wrong_masks_are_errors_that_say_why(mask: object, message: str) -> None:
     """What is no mask of this frame is refused, with the reason and a way out."""

@@ -132,6 +132,7 @@ def test_a_slot_is_freed_for_templates_that_must_be_stored() -> None:
         ("C", "least_similar"),
         ("D", "most_similar"),
         ("I2M", "input_to_memory"),
+        ("c", "least_similar"),
         *[(name, name) for name in policy_names()],
     ],
 )
@@ -145,7 +146,7 @@ def test_every_rule_has_a_name() -> None:
     assert (*RULES, "learned") == policy_names()
 
 
-@pytest.mark.parametrize("given", ["E", "", "Oldest", "c"])
+@pytest.mark.parametrize("given", ["E", "", "Oldest", "e"])
 def test_an_unknown_name_lists_the_known_ones(given: str) -> None:
     """The error names what was asked for and all that there is."""
     with pytest.raises(OptionError) as error:

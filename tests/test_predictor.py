@@ -226,3 +226,16 @@ def test_the_bundled_weights_follow_a_ball_and_a_kite() -> None:
         for object_id in (1, 2)
     ]
     assert 0.5 < float(np.mean(scores))
+
+
+def test_representations_are_one_short_line() -> None:
+    """What a user prints tells sizes and ids, not tensors."""
+    predictor = VOSPredictor.from_pretrained()
+    mask = np.zeros((32, 48), np.uint8)
+    mask[8:24, 8:24] = 7
+    stream = predictor.start(np.zeros((32, 48, 3), np.uint8), mask)
+
+    assert "Segmentation(frame 0, 32 x 48 (H x W), objects (7,))" == repr(stream.last)
+    assert "MemoryBank(5 slots, least_similar, 1 rows, in use [1])" == repr(stream.bank)
+    assert f"VOSStream(frame 0, objects (7,), {stream.bank!r})" == repr(stream)
+    assert repr(predictor).startswith("VOSPredictor(lite, torch.float32, cpu, {'memory_size': 5")

@@ -55,6 +55,9 @@ class MemoryBank:
         self.key = key
         self._slots = Slots(capacity)
 
+    def __repr__(self) -> str:
+        return f"MemoryBank({self.capacity} slots, {self.policy.name}, {self.rows} rows, in use {self.count.tolist() if self.rows else []})"
+
     @property
     def rows(self) -> int:
         """B; 0 before the first write."""
@@ -195,8 +198,7 @@ class MemoryBank:
         Raises:
             BankError: there is no such row.
         """
-        unknown = [r for r in rows if not 0 <= r < self.rows]
-        if unknown:
+        if unknown := [r for r in rows if not 0 <= r < self.rows]:
             raise BankError(f"remove_rows: expected rows in 0..{self.rows - 1}, got {unknown}")
         self._slots.keep_rows([r for r in range(self.rows) if r not in set(rows)])
 
@@ -276,8 +278,7 @@ class MemoryBank:
         slot = slot.index_put((full,), torch.where(goes, leaving, torch.full_like(leaving, -1)))
         if not remove.requires_grad:
             return slot, None
-        kept = (1 - remove).view(*remove.shape, *shape[1:])
-        self._slots.put("templates", (rows,), self.templates[rows] * kept)
+        self._slots.put("templates", (rows,), self.templates[rows] * (1 - remove).view(*remove.shape, *shape[1:]))
         gate = template.new_ones(len(index)).index_put((full,), chosen[:, 0])
         return slot, gate.view(shape)
 
@@ -287,8 +288,7 @@ class MemoryBank:
         if len(which) == 0:
             return
         at = (rows[which], slot)
-        target = self.templates[at]
-        sizes = torch.stack([size[which], self._slots["size"][at]], 1)
+        target, sizes = self.templates[at], torch.stack([size[which], self._slots["size"][at]], 1)
         fused = self.fusion(source[which], target, sizes)
         share = into[which, slot].view(-1, *[1] * (target.dim() - 1)).to(target.dtype)
         if into.requires_grad or not bool((share == 1).all()):

@@ -32,16 +32,16 @@ def policy_names() -> tuple[str, ...]:
 
 
 def update_policy(policy: str | UpdatePolicy) -> UpdatePolicy:
-    """A policy by its name or the paper's letter; an object that already is one comes back as it is.
+    """A policy by its name or the paper's letter, in either case; an object that already is one comes back as it is.
 
     Raises:
         OptionError: there is no such name, or the object is not an `UpdatePolicy`.
 
-    >>> update_policy("C").name
-    'least_similar'
+    >>> update_policy("C").name, update_policy("i2m").name
+    ('least_similar', 'input_to_memory')
     """
     if isinstance(policy, str):
-        maker = _POLICIES.get(_LETTERS.get(policy, policy))
+        maker = _POLICIES.get(_LETTERS.get(policy.upper(), policy))
         if maker is None:
             raise OptionError(
                 f"update policy: expected one of {', '.join(_POLICIES)} (or {', '.join(_LETTERS)}), got {policy!r}"

