@@ -144,6 +144,15 @@ def test_an_interrupted_run_goes_on_exactly(material: Material, tmp_path: Path) 
     assert [1, 2, 3, 4] == logged
 
 
+def test_a_run_does_not_go_on_with_another_configuration(material: Material, tmp_path: Path) -> None:
+    """Two runs are never mixed in one folder: the state says what it was made with."""
+    for _ in Trainer(TINY, material, tmp_path, workers=0).run(until=1):
+        pass
+    other = Trainer(dataclasses.replace(TINY, seed=1), material, tmp_path, workers=0)
+    with pytest.raises(OptionError, match="--init"):
+        other.resume()
+
+
 def test_frozen_parts_keep_their_weights(material: Material, tmp_path: Path) -> None:
     """What a phase freezes does not move; what it does not freeze does."""
     trainer = Trainer(dataclasses.replace(TINY, phases=TINY.phases[:1]), material, tmp_path, workers=0)

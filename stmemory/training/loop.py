@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from stmemory.errors import OptionError
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.layers import use_channels_last
 from stmemory.networks.lite import LiteTrunk
@@ -48,8 +49,6 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(self._groups(), lr=config.learning_rate, weight_decay=config.weight_decay)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step = 0
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "config.json").write_text(config.to_json())
 
     def adopt(self, weights: dict[str, Tensor]) -> None:
         """Start from these weights, strictly."""
@@ -57,11 +56,20 @@ class Trainer:
         self.average.load_state_dict(weights)
 
     def resume(self) -> bool:
-        """Go on from `state.pt` if there is one; whether there was."""
+        """Go on from `state.pt` if there is one; whether there was.
+
+        Raises:
+            OptionError: it was written by a run with another configuration.
+        """
         path = self.out / "state.pt"
         if not path.exists():
             return False
         state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        if state.get("config", self.config.to_json()) != self.config.to_json():
+            raise OptionError(
+                f"{path}: expected the configuration that this run began with, {self.out / 'config.json'}, got another; "
+                "train into another folder, with --init to start from these weights"
+            )
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -77,6 +85,7 @@ class Trainer:
             "optimiser": self.optimiser.state_dict(),
             "generator": self.generator.get_state(),
             "step": self.step,
+            "config": self.config.to_json(),
         }
         part = self.out / "state.part"
         torch.save(state, part)
@@ -84,6 +93,8 @@ class Trainer:
 
     def run(self, *, save_every: int = 100, log_every: int = 10, until: int | None = None) -> Iterator[dict[str, float]]:
         """Train to the end of the schedule, or to a step; yields (and appends to the log) means over `log_every` steps."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        (self.out / "config.json").write_text(self.config.to_json())
         last = self.config.steps if until is None else min(until, self.config.steps)
         while self.step < last:
             number, phase = self.config.phase_at(self.step)
