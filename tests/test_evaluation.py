@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
-import mmap
 import math
+import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
