@@ -89,8 +89,7 @@ def keep_near(probabilities: Tensor, places: Tensor, *, reach: int) -> Tensor:
     >>> keep_near(found, torch.tensor([[[True, False, False]]]), reach=0)[1].gt(0.5).tolist()
     [[True, False, False]]
     """
-    winner = winners(probabilities)
-    masks = winner == torch.arange(1, len(probabilities), device=winner.device).view(-1, 1, 1)
+    masks = _masks(probabilities)
     far = masks & ~remove_false_positives(masks, places, reach=reach)
     if not bool(far.any()):
         return probabilities
@@ -113,8 +112,7 @@ def last_places(probabilities: Tensor, before: Tensor | None) -> Tensor:
     >>> last_places(torch.tensor([[0.9], [0.1]]).view(2, 1, 1), torch.ones(1, 1, 1).bool()).item()
     True
     """
-    winner = winners(probabilities)
-    places = winner == torch.arange(1, len(probabilities), device=winner.device).view(-1, 1, 1)
+    places = _masks(probabilities)
     if before is not None:
         known = places[: len(before)]
         known |= before & ~known.flatten(1).any(1)[:, None, None]
@@ -163,3 +161,9 @@ def segmentation_of(probabilities: Tensor, object_ids: tuple[int, ...], *, frame
         scores=dict(zip(object_ids, scores.tolist(), strict=True)),
         present=dict(zip(object_ids, (area > 0).tolist(), strict=True)),
     )
+
+
+def _masks(probabilities: Tensor) -> Tensor:
+    """Where each object wins, bool `[N, H, W]`, of `[1 + N, H, W]`."""
+    winner = winners(probabilities)
+    return winner == torch.arange(1, len(probabilities), device=winner.device).view(-1, 1, 1)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
 
 from stmemory.errors import OptionError, WeightsError
+from stmemory.files import whole_file
 from stmemory.job_folder import TrackJob, is_mask_name
 from stmemory.video import OverlayWriter
 
@@ -130,9 +130,8 @@ def write_record(job: TrackJob, record: Mapping[str, object]) -> None:
     ...     json.loads(Path(folder, "job.json").read_text())
     {'frame_size': [4, 6]}
     """
-    temporary = job.record.with_name("job.part.json")
-    temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, job.record)
+    with whole_file(job.record) as part:
+        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 
 
 def check_record(job: TrackJob, record: Mapping[str, object]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from stmemory.errors import MaskError
+from stmemory.files import whole_file
 from stmemory.images import UNREADABLE
 
 __all__ = ["davis_palette", "read_palette_png", "write_palette_png"]
@@ -92,11 +92,5 @@ def write_palette_png(path: str | os.PathLike[str], ids: Tensor | NDArray[np.int
         )
     image = Image.fromarray(values.astype(np.uint8))
     image.putpalette(davis_palette())
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        image.save(temporary, format="PNG")
-        os.replace(temporary, path)
-    finally:  # an error or ctrl-C leaves no half-written file
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as part:
+        image.save(part, format="PNG")

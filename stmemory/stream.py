@@ -67,9 +67,8 @@ class VOSStream:
         Raises:
             FrameError: there was none.
         """
-        self._state.last_frame()
         if self._state.last is None:
-            raise FrameError("expected a stream with a result, got a new one; call step(frame, mask) first")
+            raise FrameError("expected a stream that has seen a frame, got a new one; call step(frame, mask) first")
         return self._state.last
 
     @property
@@ -121,7 +120,7 @@ class VOSStream:
         self._state.frame_index += 1
         result = self._conclude(found, restore(found, size), given)
         if write:
-            self._memorise(features, self._state.last_frame()[2], given)
+            self._memorise(features, given)
         return result
 
     @torch.inference_mode()
@@ -148,7 +147,7 @@ class VOSStream:
             for slot in self._state.bank.describe(row) if row < self._state.bank.rows else ():
                 if slot.frame == self.frame_index:
                     self._state.bank.drop(slot.slot, row=row)
-        self._memorise(self.network.encode_query(pixels), self._state.last_frame()[2], given, only_given=True)
+        self._memorise(self.network.encode_query(pixels), given, only_given=True)
         return result
 
     def add_objects(self, mask: object) -> Segmentation:
@@ -262,8 +261,9 @@ class VOSStream:
         self._state.last = segmentation_of(full, self.object_ids, frame_index=self.frame_index)
         return self._state.last
 
-    def _memorise(self, features: FrameFeatures, probabilities: Tensor, given: GivenMasks, *, only_given: bool = False) -> None:
-        """Write templates of objects that were given (pinned), and of those that are seen well enough."""
+    def _memorise(self, features: FrameFeatures, given: GivenMasks, *, only_given: bool = False) -> None:
+        """Write the last frame's templates of objects that were given (pinned), and of those that are seen well enough."""
+        _, _, probabilities = self._state.last_frame()
         known = [row for row, object_id in enumerate(self.object_ids) if object_id in given.object_ids]
         scores, area = object_scores(probabilities, winners(probabilities))
         good = ((area > 0) & (scores >= self.options.write_gate)).tolist()

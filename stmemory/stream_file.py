@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from stmemory.errors import BankError, FrameError, WeightsError
+from stmemory.files import whole_file
 from stmemory.frames import WorkingSize
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.read import ReadCache
@@ -91,14 +91,8 @@ def save_state(state: StreamState, path: str | Path, *, network: SegmentationNet
         tensors |= {"last.ids": state.last.ids, "last.probabilities": state.last.probabilities}
         about |= {"scores": list(state.last.scores.values()), "present": list(state.last.present.values())}
     about |= {"digest": tensors_digest(tensors)}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    try:
+    with whole_file(path) as part:
         save_file({name: t.clone().contiguous() for name, t in tensors.items()}, part, metadata={"about": json.dumps(about)})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def load_state(path: str | Path, *, bank: MemoryBank, network: SegmentationNetwork, options: TrackingOptions) -> StreamState:

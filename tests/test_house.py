@@ -22,7 +22,7 @@ LONGEST = 300
 
 # Reading order: a module imports only from modules to its left. A new module gets its place here.
 ORDER = (
-    "errors "
+    "errors files "
     "memory.similarity memory.slots memory.policy memory.learned memory.registry memory.fusion memory.bank memory.read "
     "memory.state memory "
     "networks.config networks.features networks.layers networks.resnet networks.stm networks.lite networks.segmentation "

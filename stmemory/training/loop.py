@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from stmemory.errors import OptionError
+from stmemory.files import whole_file
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.layers import use_channels_last
 from stmemory.networks.lite import LiteTrunk
@@ -87,9 +88,8 @@ class Trainer:
             "step": self.step,
             "config": self.config.to_json(),
         }
-        part = self.out / "state.part"
-        torch.save(state, part)
-        part.replace(self.out / "state.pt")
+        with whole_file(self.out / "state.pt") as part:
+            torch.save(state, part)
 
     def run(self, *, save_every: int = 100, log_every: int = 10, until: int | None = None) -> Iterator[dict[str, float]]:
         """Train to the end of the schedule, or to a step; yields (and appends to the log) means over `log_every` steps."""
