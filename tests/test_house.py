@@ -36,7 +36,9 @@ ORDER = (
     "training.packing training.material training.motion training.photometric training.render training.cutting "
     "training.scene training.clips training.strips training.losses training.unroll training.config training.imagenet "
     "training.loop training training.__main__ "
-    "demo arguments cli __main__"
+    "demo "
+    "commands commands.words commands.options commands.track commands.demo commands.info commands.evaluate commands.benchmark "
+    "cli __main__"
 ).split()
 
 # What a room may import besides the standard library and stmemory itself; the longest prefix that fits counts.
@@ -51,7 +53,7 @@ FOREIGN = {
 }
 
 # The only files that write to the terminal.
-SPEAKERS = {"cli.py", "training/__main__.py"}
+SPEAKERS = {"training/__main__.py", *(f"commands/{file.name}" for file in PACKAGE.glob("commands/*.py"))}
 
 # Raised where Python's own protocols ask for them; everything else comes from errors.py.
 PROTOCOL_ERRORS = {"argparse.ArgumentTypeError", "AttributeError", "IndexError", "KeyboardInterrupt", "StopIteration", "SystemExit"}

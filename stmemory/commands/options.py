@@ -1,0 +1,79 @@
+"""Arguments that several commands share, and the predictor that they ask for. Runs nothing, prints nothing."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from stmemory.predictor import VOSPredictor
+
+__all__ = ["Commands", "add_scene_options", "chosen_predictor", "number_or_none", "tracking_options", "whole_or_none"]
+
+
+class Commands(Protocol):
+    """Where a command adds itself: what `ArgumentParser.add_subparsers` gives, which has no public name."""
+
+    def add_parser(
+        self, name: str, *, parents: Sequence[argparse.ArgumentParser] = (), help: str | None = None
+    ) -> argparse.ArgumentParser:
+        """Add a command of that name."""
+
+
+def tracking_options() -> argparse.ArgumentParser:
+    """How to track, as a parent of a command's own parser; see `chosen_predictor`."""
+    common = argparse.ArgumentParser(add_help=False)
+    group = common.add_argument_group("how to track")
+    group.add_argument("--weights", metavar="NAME", help="bundled name or folder (default: lite)")
+    group.add_argument("--device", help="such as cuda (default: cpu)")
+    for flag, kind, meaning in (
+        ("--memory-size", int, "slots of each object (default: 5)"),
+        ("--policy", str, "update policy, by name or the paper's letter (default: least_similar)"),
+        ("--memory-every", int, "commit every n-th frame to memory (default: 1)"),
+        ("--short-side", whole_or_none, "px that larger frames are shrunk to; none never resizes (default: 480)"),
+        ("--top-k", whole_or_none, "read from so many memory cells only (default: none, all)"),
+        ("--write-gate", float, "least score of what is memorised, 0 to 1 (default: 0.5)"),
+        ("--reach", number_or_none, "share of the short side beyond which regions are false; none keeps all (default: 0.25)"),
+    ):
+        group.add_argument(flag, type=kind, default=argparse.SUPPRESS, help=meaning)
+    return common
+
+
+def chosen_predictor(arguments: argparse.Namespace) -> VOSPredictor:
+    """The predictor that `tracking_options` describe."""
+    from stmemory.inventory import usable_device
+    from stmemory.options import TrackingOptions
+    from stmemory.predictor import VOSPredictor
+
+    names = ("memory_size", "policy", "memory_every", "short_side", "top_k", "write_gate", "reach")
+    # what was not given keeps the default that TrackingOptions states
+    options = TrackingOptions(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})
+    return VOSPredictor.from_pretrained(arguments.weights, options=options, device=usable_device(arguments.device))
+
+
+def add_scene_options(parser: argparse.ArgumentParser, *, frames: int, height: int, width: int) -> None:
+    """Length, size and seed of a rendered clip."""
+    for name, default, meaning in (
+        ("frames", frames, "frames of the rendered clip"),
+        ("height", height, "px"),
+        ("width", width, "px"),
+        ("seed", 0, "of its scenery"),
+    ):
+        parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} (default: %(default)s)")
+
+
+def whole_or_none(text: str) -> int | None:
+    """A whole number, or None for the word none."""
+    try:
+        return None if text.lower() == "none" else int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a whole number or none, got {text!r}") from error
+
+
+def number_or_none(text: str) -> float | None:
+    """A number, or None for the word none."""
+    try:
+        return None if text.lower() == "none" else float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a number or none, got {text!r}") from error

@@ -1,0 +1,70 @@
+"""`stmemory track`: objects through a video, from their first masks."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from stmemory.commands.options import Commands, chosen_predictor, tracking_options
+from stmemory.commands.words import DONE, FAILED, complain, end_line, teller
+
+__all__ = ["add_to"]
+
+
+def add_to(commands: Commands) -> None:
+    """Offer the command."""
+    track = commands.add_parser("track", parents=[tracking_options()], help="track objects through a video, from their first masks")
+    track.add_argument("source", type=Path, metavar="VIDEO_OR_FOLDER", help="or a GIF, WebP or TIFF with pages")
+    track.add_argument("--mask", type=Path, required=True, metavar="FIRST.png", help="its ids: a palette or grey image")
+    track.add_argument("-o", "--out", type=Path, required=True, help="folder; masks go to OUT/masks")
+    track.add_argument("--overlay", action="store_true", help="also draw OUT/overlay.mp4")
+    track.add_argument("--frames", type=int, metavar="N", help="stop after so many; --resume goes on")
+    begin = track.add_mutually_exclusive_group()
+    begin.add_argument("--resume", action="store_true", help="go on where a run of the same command stopped")
+    begin.add_argument("--force", action="store_true", help="begin anew, deleting the masks that an earlier run wrote")
+    track.set_defaults(run=_track)
+
+
+def _track(arguments: argparse.Namespace) -> int:
+    from stmemory.job import run_job, stop_on_signals
+    from stmemory.job_folder import TrackJob
+    from stmemory.job_record import check_folder
+    from stmemory.job_summary import describe_job
+
+    job = TrackJob(arguments.source, arguments.mask, arguments.out, overlay=arguments.overlay, frames=arguments.frames)
+    check_folder(job, resume=arguments.resume, force=arguments.force)  # before the time that loading takes
+    total, tellers = job.total, dict[str, Callable[[int], None]]()
+
+    def tell(part: str, done: int) -> None:
+        if part not in tellers:
+            end_line(bool(tellers))
+            tellers[part] = teller(total, part)
+        tellers[part](done)
+
+    predictor = chosen_predictor(arguments)
+    print(describe_job(job, device=predictor.device), flush=True)
+    with stop_on_signals(_say_stopping) as stop:
+        report = run_job(predictor, job, resume=arguments.resume, force=arguments.force, stop=stop, on_frame=tell)
+    end_line()
+    print(f"{report.frames} masks in {job.masks}")
+    if report.finished:
+        if job.overlay:
+            print(f"overlay in {job.overlay_path}")
+        if report.more:
+            print(f"stopped after {report.frames} frames as asked; --resume goes on")
+        return DONE
+    if report.error is None:
+        complain(f"stopped after {report.frames} frames; the same command with --resume goes on from there")
+    else:
+        complain(f"stopped after {report.frames} frames: {report.error}")
+        complain(f"once that is mended, --resume goes on; or end there, with --resume --frames {report.frames}")
+    return FAILED
+
+
+def _say_stopping() -> None:
+    """Answer the first ctrl-C at once. Past Python's buffers: a signal may come in the midst of writing to them."""
+    line = "stopping after this frame and saving; press ctrl-C again to quit without saving (frames since the last saved state "
+    os.write(2, f"{os.linesep * sys.stderr.isatty()}{line}are then lost){os.linesep}".encode())
