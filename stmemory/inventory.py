@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from stmemory.errors import OptionError
 from stmemory.frames import WorkingSize
+from stmemory.hub import Where
 from stmemory.memory.slots import Slots
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
-from stmemory.weights import load_network, network_info
+from stmemory.weights import find_checkpoint, load_part
 
 __all__ = ["WeightsFacts", "devices", "object_bytes", "usable_device", "versions", "weights_facts"]
 
@@ -30,18 +32,21 @@ class WeightsFacts:
 
     Attributes:
         name: as it was asked for.
-        preset: of the network.
+        kind: what they are of, such as `"network"`.
+        preset: of the network; None for a part alone.
         parameters: numbers that were learned.
         nbytes: of the file.
-        object_bytes: that one object takes in memory, at 480 x 854 with default options; the length of the video has no say.
-        about: licence, training and measured figures, as the weights' own `config.json` states them.
+        object_bytes: that one object takes in memory, at 480 x 854 with default options; the length of the video has no say. None
+            for a part alone.
+        about: licence, data and measured figures, as the weights' own `config.json` states them; see `stmemory.card`.
     """
 
     name: str
-    preset: str
+    kind: str
+    preset: str | None
     parameters: int
     nbytes: int
-    object_bytes: int
+    object_bytes: int | None
     about: Mapping[str, Any]
 
 
@@ -95,11 +100,12 @@ def usable_device(name: str | None) -> torch.device:
     return device
 
 
-def weights_facts(name: str | Path | None = None) -> WeightsFacts:
-    """Find out about weights.
+def weights_facts(name: str | Path | None = None, *, where: Where | None = None) -> WeightsFacts:
+    """Find out about weights; they are loaded, so what is told of them can be had.
 
     Args:
-        name: see `stmemory.weights.load_network`.
+        name: see `stmemory.weights.find_checkpoint`.
+        where: for repositories on the Hub.
 
     Raises:
         WeightsError: there are no such weights, or they cannot be loaded.
@@ -107,10 +113,13 @@ def weights_facts(name: str | Path | None = None) -> WeightsFacts:
     >>> weights_facts("lite").preset
     'lite'
     """
-    info = network_info(name)
-    parameters = sum(parameter.numel() for parameter in load_network(name).parameters())
-    size = WorkingSize.of(480, 854, TrackingOptions().short_side, STRIDE)
-    return WeightsFacts(info.name, info.config.preset, parameters, info.nbytes, object_bytes(info.config, size), info.about)
+    found, module = find_checkpoint(name, where), load_part(nn.Module, name, where=where)
+    parameters = sum(parameter.numel() for parameter in module.parameters())
+    preset = nbytes = None
+    if isinstance(module, SegmentationNetwork):
+        size = WorkingSize.of(480, 854, TrackingOptions().short_side, STRIDE)
+        preset, nbytes = module.config.preset, object_bytes(module.config, size)
+    return WeightsFacts(found.name, found.kind, preset, parameters, found.nbytes, nbytes, found.about)
 
 
 def object_bytes(config: NetworkConfig, size: WorkingSize, *, memory_size: int = 5) -> int:

@@ -6,12 +6,14 @@ import copy
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Unpack
 
 import torch
 from torch import Tensor, nn
 
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.frames import iterate_frames
+from stmemory.hub import Where
 from stmemory.memory.registry import update_policy
 from stmemory.networks.layers import fold_batch_norm, use_channels_last
 from stmemory.networks.segmentation import SegmentationNetwork
@@ -19,7 +21,7 @@ from stmemory.options import TrackingOptions
 from stmemory.result import Segmentation
 from stmemory.stream import VOSStream
 from stmemory.stream_file import load_state
-from stmemory.weights import load_network
+from stmemory.weights import load_network, place
 
 __all__ = ["VOSPredictor"]
 
@@ -58,12 +60,7 @@ class VOSPredictor:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         fold_batch_norm(self.network)
         use_channels_last(self.network)
-        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-            raise OptionError(f"dtype: expected torch.float32, torch.bfloat16 or torch.float16, got {dtype!r}")
-        try:
-            self.network.to(device=None if device is None else torch.device(device), dtype=dtype)
-        except (AssertionError, RuntimeError) as error:  # torch without CUDA asserts
-            raise OptionError(f"device: expected one that torch can use here, such as 'cpu', got {device!r}: {error}") from error
+        place(self.network, device=device, dtype=dtype)
         self.options = _ready(options or TrackingOptions(), self.device)
         self.network.read.top_k = self.options.top_k
 
@@ -79,19 +76,23 @@ class VOSPredictor:
         options: TrackingOptions | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
+        **where: Unpack[Where],
     ) -> VOSPredictor:
         """A predictor with trained weights.
 
         Args:
-            name: see `stmemory.weights.load_network`; None is the bundled `lite`, which needs no network access.
+            name: a bundled name, a folder, or a repository `owner/name` on the Hugging Face Hub; None is the bundled `"lite"`, which
+                needs no connection.
             options: how to track.
             device: where to compute, `"cpu"` by default.
             dtype: what to compute in, float32 by default.
+            where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see `stmemory.hub.Where`.
 
         Raises:
             WeightsError: there are no such weights, or they cannot be loaded.
+            OptionError: the device is not there, or the dtype is no float.
         """
-        return cls(load_network(name), options=options, device=device, dtype=dtype)
+        return cls(load_network(name, where=where), options=options, device=device, dtype=dtype)
 
     @property
     def device(self) -> torch.device:

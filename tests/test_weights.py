@@ -9,9 +9,13 @@ import pytest
 import torch
 from tiny import CONFIG, boxes, clip, tiny_network
 
+from stmemory.card import card_text, metrics_of
+from stmemory.errors import OptionError, WeightsError
+from stmemory.memory import FusionCell, MemoryBank, SpaceTimeRead
 from stmemory.networks.config import NetworkConfig
+from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.predictor import VOSPredictor
-from stmemory.weights import bundled_names, fingerprint, load_network, network_info, save_network, tensors_digest
+from stmemory.weights import bundled_names, find_checkpoint, fingerprint, load_network, network_info, save_network, tensors_digest
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -83,6 +87,97 @@ def test_digests_tell_tensors_apart(other: dict[str, torch.Tensor]) -> None:
 
 
 def test_a_config_file_is_plain_json(tmp_path: Path) -> None:
-    """Version, network and what is known of the weights; nothing else."""
+    """Version, network, the other file's digest and what is known of the weights; nothing else."""
     save_network(tiny_network(), tmp_path)
-    assert {"format_version", "network", "about"} == set(json.loads((tmp_path / "config.json").read_text()))
+    assert {"format_version", "network", "sha256", "about"} == set(json.loads((tmp_path / "config.json").read_text()))
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("bottleneck", [None, 3], ids=["one layer", "bottleneck"])
+def test_a_fusion_cell_alone_is_saved_and_loaded(dims: int, bottleneck: int | None, tmp_path: Path) -> None:
+    """It comes back with its arguments and every weight."""
+    cell = FusionCell(6, spatial_dims=dims, kernel_size=1, bottleneck=bottleneck, scale=0.5)
+    cell.save_pretrained(tmp_path, about={"licence": "MIT"})
+    loaded = FusionCell.from_pretrained(tmp_path)
+    assert cell.config() == loaded.config() and fingerprint(cell) == fingerprint(loaded) and not loaded.training
+    assert {"licence": "MIT"} == find_checkpoint(tmp_path).about
+
+
+def test_a_fusion_cell_is_no_network(tmp_path: Path) -> None:
+    """What it does not hold cannot be loaded from it; the message says what it is."""
+    FusionCell(4).save_pretrained(tmp_path)
+    for load in (load_network, network_info, SpaceTimeRead.from_pretrained, VOSPredictor.from_pretrained, MemoryBank.from_pretrained):
+        with pytest.raises(WeightsError, match="fusion_cell"):
+            load(tmp_path)
+
+
+def test_parts_of_the_bundled_weights() -> None:
+    """Without a name, each part is the bundled network's."""
+    network = load_network()
+    assert fingerprint(network.fusion) == fingerprint(FusionCell.from_pretrained())
+    assert fingerprint(network.read) == fingerprint(SpaceTimeRead.from_pretrained("lite"))
+    assert fingerprint(network) == fingerprint(SegmentationNetwork.from_pretrained())
+    bank = MemoryBank.from_pretrained(capacity=2)
+    bank.write(torch.zeros(1, network.config.template_channels, 3, 4))
+    assert (1, 2, network.config.key_channels, 3, 4) == tuple(bank.keys.shape)
+
+
+def test_parts_are_loaded_in_the_dtype_that_is_asked_for() -> None:
+    """Half the bytes; an integer is refused, as is a device that is not there."""
+    assert {torch.bfloat16} == {p.dtype for p in FusionCell.from_pretrained(dtype=torch.bfloat16).parameters()}
+    with pytest.raises(OptionError, match="dtype"):
+        FusionCell.from_pretrained(dtype=torch.int32)
+    with pytest.raises(OptionError, match="device"):
+        FusionCell.from_pretrained(device="nowhere")
+
+
+def test_what_could_not_be_loaded_again_is_not_written(tmp_path: Path) -> None:
+    """A weight that is NaN, and words about it that are no JSON, are refused before anything is written."""
+    cell = FusionCell(4)
+    with pytest.raises(WeightsError, match="JSON"):
+        cell.save_pretrained(tmp_path / "new", about={"when": object()})
+    with torch.no_grad():
+        next(cell.parameters()).fill_(torch.nan)
+    with pytest.raises(WeightsError, match="NaN"):
+        cell.save_pretrained(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_card_is_written_beside_the_weights_once(tmp_path: Path) -> None:
+    """Its example runs with the folder's name; what somebody writes over it stays."""
+    tiny_network().save_pretrained(tmp_path / "mine", about={"licence": "MIT"})
+    card = tmp_path / "mine" / "README.md"
+    assert 'from_pretrained("mine")' in card.read_text()
+    card.write_text("by hand")
+    tiny_network(1).save_pretrained(tmp_path / "mine")
+    assert "by hand" == card.read_text()
+
+
+@pytest.mark.parametrize(
+    ("about", "expected"),
+    [
+        ({}, []),
+        ({"licence": "MIT"}, ["license: mit"]),
+        ({"licence": "CC-BY-NC-SA-4.0"}, ["license: cc-by-nc-sa-4.0"]),
+        ({"licence": "ask me first"}, ["license: other", "license_name: ask-me-first"]),
+    ],
+    ids=["none", "known", "non-commercial", "words"],
+)
+def test_licences_in_the_header_of_a_card(about: dict[str, str], expected: list[str]) -> None:
+    """Names that the Hub knows are given as it writes them, others in words."""
+    header = card_text("network", about, name="x").split("---")[1].splitlines()
+    assert expected == [line for line in header if line.startswith("license")]
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [{"J": 1.0}, [{"dataset": "d", "metric": "m"}], [{"dataset": "d", "metric": "m", "value": "high"}], [3], 3],
+    ids=["dict", "no value", "words", "number", "no list"],
+)
+def test_figures_of_another_form_are_errors(metrics: object, tmp_path: Path) -> None:
+    """Before anything is written."""
+    with pytest.raises(WeightsError, match="metrics"):
+        metrics_of({"metrics": metrics})
+    with pytest.raises(WeightsError, match="metrics"):
+        tiny_network().save_pretrained(tmp_path / "new", about={"metrics": metrics})
+    assert not (tmp_path / "new").exists()

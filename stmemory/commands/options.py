@@ -25,7 +25,8 @@ def tracking_options() -> argparse.ArgumentParser:
     """How to track, as a parent of a command's own parser; see `chosen_predictor`."""
     common = argparse.ArgumentParser(add_help=False)
     group = common.add_argument_group("how to track")
-    group.add_argument("--weights", metavar="NAME", help="bundled name or folder (default: lite)")
+    group.add_argument("--weights", metavar="NAME", help="bundled name, folder, or owner/name on the Hugging Face Hub (default: lite)")
+    group.add_argument("--revision", help="branch, tag or commit, for weights on the Hub")
     group.add_argument("--device", help="such as cuda (default: cpu)")
     for flag, kind, meaning in (
         ("--memory-size", int, "slots of each object (default: 5)"),
@@ -49,7 +50,8 @@ def chosen_predictor(arguments: argparse.Namespace) -> VOSPredictor:
     names = ("memory_size", "policy", "memory_every", "short_side", "top_k", "write_gate", "reach")
     # what was not given keeps the default that TrackingOptions states
     options = TrackingOptions(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})
-    return VOSPredictor.from_pretrained(arguments.weights, options=options, device=usable_device(arguments.device))
+    device = usable_device(arguments.device)
+    return VOSPredictor.from_pretrained(arguments.weights, options=options, device=device, revision=arguments.revision)
 
 
 def add_scene_options(parser: argparse.ArgumentParser, *, frames: int, height: int, width: int) -> None:

@@ -12,11 +12,12 @@ from stmemory.memory.fusion import Fusion, MeanFusion
 from stmemory.memory.policy import BankView, UpdatePolicy, with_a_free_slot
 from stmemory.memory.registry import update_policy
 from stmemory.memory.slots import LOG_LENGTH, NO_FRAME, SlotInfo, Slots
+from stmemory.pretrained import BankFromPretrained
 
 __all__ = ["MemoryBank"]
 
 
-class MemoryBank:
+class MemoryBank(BankFromPretrained):
     """K slots for each of B rows, whatever the length of the video. A row is one object of one video.
 
     With grad enabled the bank writes out of place and keeps the graph (`detach()` cuts it); without, it writes in place
@@ -26,8 +27,7 @@ class MemoryBank:
         capacity: K, at least 2.
         policy: an `UpdatePolicy`, or its name or letter.
         fusion: what distils one template into another; None is `MeanFusion()`.
-        key: what turns templates `[P, C, *S]` into the keys `[P, Ck, *S]` that eq. 1 compares, for example
-            `SpaceTimeRead.key`; None compares the templates themselves.
+        key: makes of templates `[P, C, *S]` the keys `[P, Ck, *S]` that eq. 1 compares, as `SpaceTimeRead.key`; None compares templates.
 
     Raises:
         OptionError: the capacity is below 2 or the policy's name is unknown.

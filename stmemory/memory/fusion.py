@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stmemory.errors import OptionError, ShapeError
+from stmemory.pretrained import ToPretrained
 
 __all__ = ["Fusion", "FusionCell", "MeanFusion", "feature_alignment"]
 
@@ -52,7 +53,7 @@ def feature_alignment(guide: Tensor, template: Tensor, *, scale: float = 1.0) ->
     return aligned[:, 0].transpose(1, 2).reshape(guide.shape)
 
 
-class FusionCell(nn.Module):
+class FusionCell(ToPretrained, nn.Module):
     """The fusion cell of section 3.2: filter the template that goes, then update the one that stays (eq. 3-10).
 
     The paper leaves the networks f, h and g open. Here each is one convolution over the two templates side by side, or,
@@ -91,12 +92,18 @@ class FusionCell(nn.Module):
                 f"{channels}, {spatial_dims}, {kernel_size}, {bottleneck}"
             )
         self.channels, self.spatial_dims, self.scale = channels, spatial_dims, scale
+        self.kernel_size, self.bottleneck = kernel_size, bottleneck
         self.f = _two_to_one(channels, spatial_dims, kernel_size, bottleneck)
         self.h = _two_to_one(channels, spatial_dims, kernel_size, bottleneck)
         self.g = _two_to_one(channels, spatial_dims, kernel_size, bottleneck)
         last = self.h[-1]
         if isinstance(last.bias, Tensor):
             nn.init.constant_(last.bias, -3.0)  # z near 0.05: the paper's own weights are unknown, identity is safe
+
+    def config(self) -> dict[str, int | float | None]:
+        """The arguments that make a cell of this shape, by name."""
+        names = ("channels", "spatial_dims", "kernel_size", "bottleneck", "scale")
+        return {name: getattr(self, name) for name in names}
 
     def forward(self, source: Tensor, target: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Merge P pairs; see `Fusion`. `sizes` is not used.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from stmemory.errors import BankError, OptionError, ShapeError
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.slots import written
+from stmemory.pretrained import FromPretrained
 
 __all__ = ["ReadCache", "SpaceTimeRead", "space_time_read"]
 
@@ -71,7 +72,7 @@ class ReadCache:
         return keys, self.values
 
 
-class SpaceTimeRead(nn.Module):
+class SpaceTimeRead(FromPretrained, nn.Module):
     """The space-time memory module of figure 4: key and value heads for templates, and the read of eq. 13.
 
     Args:

@@ -14,11 +14,12 @@ from stmemory.networks.config import NetworkConfig
 from stmemory.networks.features import FrameFeatures
 from stmemory.networks.lite import LiteDecoder, LiteKey, LiteMemoryEncoder, LiteQueryEncoder, LiteValue
 from stmemory.networks.stm import StmDecoder, StmMemoryEncoder, StmQueryEncoder
+from stmemory.pretrained import ToPretrained
 
 __all__ = ["SegmentationNetwork"]
 
 
-class SegmentationNetwork(nn.Module):
+class SegmentationNetwork(ToPretrained, nn.Module):
     """Query encoder, memory encoder, space-time read, fusion cell and decoder of one config.
 
     Frames come in groups of V (one for each video), objects in B rows; `video [B]` says which frame a row belongs to.

@@ -1,0 +1,184 @@
+"""Model cards: what is known of weights, as a page for people with the header that the Hub reads. Measures nothing.
+
+What is known comes as `about`, plain JSON values; all of it is optional:
+
+- `licence`: an SPDX name such as `"Apache-2.0"`, or words.
+- `data`: what the weights were trained on, in words, or a list of them.
+- `base_model`: what they started from.
+- `metrics`: a list of `{"dataset": ..., "metric": ..., "value": ..., "how": ...}`, with how the figure can be had again.
+- `limits`: what they cannot do, in words, or a list of them.
+- anything else, such as `training`, is kept in `config.json` and not shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stmemory.errors import WeightsError
+from stmemory.files import whole_file
+
+__all__ = ["CARD", "Metric", "card_text", "metrics_of", "write_card"]
+
+CARD = "README.md"
+# The licences that the Hub knows by name; any other is shown as it is written.
+_LICENCES = (
+    "apache-2.0 mit bsd-2-clause bsd-3-clause cc0-1.0 cc-by-4.0 cc-by-sa-4.0 cc-by-nc-4.0 cc-by-nc-sa-4.0 gpl-3.0 lgpl-3.0 agpl-3.0"
+).split()
+_TAGS = ["video-object-segmentation", "memory-network", "pytorch"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One measured figure.
+
+    Attributes:
+        dataset: what it was measured on.
+        metric: its name, such as J&F.
+        value: in the unit that the name implies; J and F in per cent.
+        how: command, options and device.
+    """
+
+    dataset: str
+    metric: str
+    value: float
+    how: str = ""
+
+
+def metrics_of(about: Mapping[str, Any]) -> tuple[Metric, ...]:
+    """The measured figures among what is known.
+
+    Raises:
+        WeightsError: one is not of the form that this module's text gives.
+
+    >>> metrics_of({"metrics": [{"dataset": "DAVIS 2016 val", "metric": "J&F", "value": 75.5}]})[0].value
+    75.5
+    """
+    try:
+        metrics = tuple(Metric(**dict(entry)) for entry in about.get("metrics", ()))
+    except (TypeError, ValueError) as error:
+        raise WeightsError(
+            f'about["metrics"]: expected a list of entries with dataset, metric, value and perhaps how, got {about["metrics"]!r}: {error}'
+        ) from error
+    odd = [metric for metric in metrics if not isinstance(metric.value, (int, float)) or isinstance(metric.value, bool)]
+    if odd:
+        raise WeightsError(f'about["metrics"]: expected numbers as values, got {odd[0].value!r} for {odd[0].metric}')
+    return metrics
+
+
+def card_text(kind: str, about: Mapping[str, Any], *, name: str) -> str:
+    """The page.
+
+    Args:
+        kind: of the checkpoint, `"network"` or `"fusion_cell"`.
+        about: see this module's text.
+        name: by which the example loads the weights.
+
+    Raises:
+        WeightsError: the figures are not of the form that this module's text gives.
+
+    >>> card_text("fusion_cell", {"licence": "MIT"}, name="cell").splitlines()[1:3]
+    ['library_name: stmemory', 'license: mit']
+    """
+    metrics, title = metrics_of(about), name.rsplit("/", 1)[-1]
+    licence = str(about.get("licence", "not stated"))
+    parts = [f"---\n{_header(title, about, metrics)}\n---\n", f"# {title}\n", f"{_WHAT[kind]}\n"]
+    parts.append(f"```python\n{_EXAMPLES[kind].format(name=name)}```\n")
+    parts.append(f"## Licence\n\n{licence}\n")
+    for key, heading in (("base_model", "Starts from"), ("data", "Trained on"), ("limits", "Limits")):
+        if about.get(key):
+            parts.append(f"## {heading}\n\n{_words(about[key])}\n")
+    if metrics:
+        lines = [f"| {m.dataset} | {m.metric} | {m.value:g} | {m.how} |" for m in metrics]
+        parts.append("\n".join(["## Measured\n", "| data | metric | value | how |", "|---|---|---:|---|", *lines]) + "\n")
+    return "\n".join(parts)
+
+
+def write_card(folder: Path, kind: str, about: Mapping[str, Any], *, name: str) -> None:
+    """Write the page to a folder, unless one is there: somebody may have written to it."""
+    if not (folder / CARD).exists():
+        text = card_text(kind, about, name=name)
+        with whole_file(folder / CARD) as part:
+            part.write_text(text, encoding="utf-8")
+
+
+def _header(title: str, about: Mapping[str, Any], metrics: tuple[Metric, ...]) -> str:
+    """The part that the Hub reads, YAML."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="mask-generation",
+            task_name="Video Object Segmentation",
+            dataset_type=_slug(metric.dataset),
+            dataset_name=metric.dataset,
+            metric_type=_slug(metric.metric),
+            metric_name=metric.metric,
+            metric_value=metric.value,
+        )
+        for metric in metrics
+    ]
+    licence = about.get("licence")
+    known = licence is not None and str(licence).lower() in _LICENCES
+    data = ModelCardData(
+        library_name="stmemory",
+        license=None if licence is None else str(licence).lower() if known else "other",
+        license_name=None if licence is None or known else _slug(str(licence)),
+        pipeline_tag="mask-generation",
+        tags=_TAGS,
+        model_name=title if results else None,
+        eval_results=results or None,
+    )
+    return str(data.to_yaml()).strip()
+
+
+def _words(told: object) -> str:
+    return "\n".join(f"- {entry}" for entry in told) if isinstance(told, (list, tuple)) else str(told)
+
+
+def _slug(words: str) -> str:
+    """Lower-case letters and digits with hyphens between.
+
+    >>> _slug("DAVIS-2016 val, J&F")
+    'davis-2016-val-j-f'
+    """
+    kept = "".join(letter if letter.isalnum() and letter.isascii() else " " for letter in words.lower())
+    return "-".join(kept.split())
+
+
+_WHAT = {
+    "network": (
+        "Weights for [stmemory](https://pypi.org/project/stmemory/), which tracks objects through a video of any length in memory "
+        "that does not grow, by the method of *Space Time Recurrent Memory Network* (Nguyen and Li, arXiv 2109.06474)."
+    ),
+    "fusion_cell": (
+        "A fusion cell for the memory bank of [stmemory](https://pypi.org/project/stmemory/): it distils one template into another "
+        "(eq. 3-10 of *Space Time Recurrent Memory Network*, Nguyen and Li, arXiv 2109.06474)."
+    ),
+}
+
+_EXAMPLES = {
+    "network": """\
+import numpy as np
+from stmemory import VOSPredictor
+
+predictor = VOSPredictor.from_pretrained("{name}")
+frames = np.zeros((3, 64, 96, 3), np.uint8)  # or a video's path
+first_mask = np.zeros((64, 96), np.uint8)
+first_mask[20:40, 30:60] = 1
+for result in predictor.track(frames, first_mask):
+    print(result.frame_index, result.ids.shape)
+""",
+    "fusion_cell": """\
+import torch
+from stmemory import FusionCell, MemoryBank
+
+cell = FusionCell.from_pretrained("{name}")
+bank = MemoryBank(4, fusion=cell)
+with torch.inference_mode():
+    for frame in range(10):
+        bank.write(torch.randn(1, cell.channels, *[8] * cell.spatial_dims), frame=frame)
+""",
+}

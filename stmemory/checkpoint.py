@@ -1,0 +1,198 @@
+"""A folder of weights: `config.json` and `model.safetensors`, written whole and read strictly. Builds nothing, unpickles nothing.
+
+`config.json` holds `format_version`, the config of the module under the name of its kind, `sha256` of the other file, and
+what is known of the weights under `about`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from stmemory.errors import WeightsError
+from stmemory.files import whole_file
+
+__all__ = ["CONFIG", "Checkpoint", "FORMAT_VERSION", "KINDS", "TENSORS", "read_checkpoint", "read_tensors", "write_checkpoint"]
+
+FORMAT_VERSION = 1
+KINDS = ("network", "fusion_cell")
+CONFIG = "config.json"
+TENSORS = "model.safetensors"
+_KEYS = {"format_version", "sha256", "about"}
+_PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a folder says of the weights in it.
+
+    Attributes:
+        name: as it was asked for.
+        folder: where they lie.
+        kind: one of `KINDS`.
+        config: of the module, as it was written.
+        nbytes: of the weights' file.
+        sha256: of that file as it must be, lower-case hexadecimal; None when the folder does not say.
+        about: licence, data, training and measured figures, see `stmemory.card`.
+    """
+
+    name: str
+    folder: Path
+    kind: str
+    config: Mapping[str, Any]
+    nbytes: int
+    sha256: str | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_checkpoint(folder: Path, name: str) -> Checkpoint:
+    """Read `config.json` and look at what lies beside it; no tensor is read.
+
+    Args:
+        folder: that `write_checkpoint` wrote.
+        name: for messages.
+
+    Raises:
+        WeightsError: a file is missing, or `config.json` is not understood to the last key.
+    """
+    path = folder / CONFIG
+    for needed in (path, folder / TENSORS):
+        if not needed.is_file():
+            raise WeightsError(f"weights {name!r}: expected {CONFIG} and {TENSORS} in {folder}, got no {needed.name}{_hint(folder)}")
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        version = document["format_version"]
+        if version > FORMAT_VERSION:
+            raise WeightsError(f"{path}: expected format_version {FORMAT_VERSION} or older, got {version}; update stmemory")
+        kinds = sorted(set(document) - _KEYS)
+        if len(kinds) != 1 or kinds[0] not in KINDS:
+            raise WeightsError(
+                f"{path}: expected {', '.join(sorted(_KEYS))} and one of {', '.join(KINDS)}, got {', '.join(sorted(document))}; the "
+                "file is not stmemory's, or of another version"
+            )
+        config, about, sha256 = dict(document[kinds[0]]), dict(document.get("about", {})), document.get("sha256")
+    except (ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: expected format_version and a config, got: {error!r}; the file is not stmemory's") from error
+    return Checkpoint(name, folder, kinds[0], config, (folder / TENSORS).stat().st_size, sha256, about)
+
+
+def read_tensors(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights by name, on the CPU, in the dtypes of the expected ones.
+
+    Args:
+        checkpoint: where they are.
+        expected: a state of the module that is to take them; names and shapes must be exactly its own.
+
+    Raises:
+        WeightsError: names are missing, unexpected or misshapen (they are listed); the file is damaged, is another one than
+            `config.json` was written for, or holds NaN.
+    """
+    path = checkpoint.folder / TENSORS
+    try:
+        content = path.read_bytes()
+        tensors = load(content)
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: expected a whole safetensors file, got: {error}{_nature(path)}; copy or download it again") from error
+    both = set(tensors) & set(expected)
+    problems = {
+        "missing": sorted(set(expected) - both),
+        "unexpected": sorted(set(tensors) - both),
+        "misshapen": [
+            f"{name} {tuple(tensors[name].shape)} for {tuple(expected[name].shape)}"
+            for name in sorted(both)
+            if tensors[name].shape != expected[name].shape
+        ],
+    }
+    if any(problems.values()):
+        told = "; ".join(f"{kind}: {', '.join(names[:5])}{' ...' * (len(names) > 5)}" for kind, names in problems.items() if names)
+        raise WeightsError(f"{path}: expected the weights of {CONFIG} beside it, got {told}; the two files belong to different networks")
+    _check_finite(str(path), tensors)
+    digest = hashlib.sha256(content).hexdigest()
+    if checkpoint.sha256 not in (None, digest):
+        raise WeightsError(
+            f"{path}: expected the file that {CONFIG} beside it was written for, sha256 {checkpoint.sha256}, got {digest}: another or a "
+            "damaged one; copy or download both again"
+        )
+    return {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
+
+
+def write_checkpoint(
+    folder: Path,
+    kind: str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    *,
+    dtype: torch.dtype = torch.float32,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Write both files, each whole or not at all; a mix of old and new, after an interruption, is refused when it is read.
+
+    Args:
+        folder: made if it is not there; files in it are replaced.
+        kind: one of `KINDS`.
+        config: plain JSON values.
+        tensors: by name.
+        dtype: of the floats in the file.
+        about: plain JSON values.
+
+    Raises:
+        WeightsError: a weight is NaN or infinite, or what is told of them is no JSON.
+    """
+    _check_finite(str(folder), tensors)
+    stored = {n: (t.to(dtype) if t.is_floating_point() else t).detach().cpu().contiguous() for n, t in tensors.items()}
+    content = save(stored, metadata={"format": "pt"})  # save_file() hides the file from other users of the machine
+    document = {
+        "format_version": FORMAT_VERSION,
+        kind: dict(config),
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "about": dict(about or {}),
+    }
+    try:
+        text = json.dumps(document, indent=2, allow_nan=False) + "\n"
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"about: expected plain JSON values, got: {error}; use strings, numbers, lists and dicts") from error
+    for name, data in ((TENSORS, content), (CONFIG, text.encode())):
+        with whole_file(folder / name) as part:
+            part.write_bytes(data)
+
+
+def _check_finite(what: str, tensors: Mapping[str, Tensor]) -> None:
+    broken = [n for n, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())]
+    if broken:
+        raise WeightsError(f"{what}: expected finite weights, got NaN or infinity in {', '.join(broken[:5])}; use an earlier copy")
+
+
+def _hint(folder: Path) -> str:
+    """What to do about a folder that holds weights of another kind."""
+    if not folder.is_dir():
+        return "; there is no such folder"
+    pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
+    if not pickles:
+        return "; a folder of stmemory's holds both"
+    return f" but {pickles[0]}, a pickle, which can run code and is never loaded; convert it first, see `stmemory convert --help`"
+
+
+def _nature(path: Path) -> str:
+    """What a file is that is not safetensors, where its first bytes tell."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        start = file.read(64)
+    for mark, kind in (
+        (b"PK\x03\x04", "it is a pickle of torch.save, which is never loaded here"),
+        (b"\x80", "it is a pickle, which is never loaded here"),
+        (b"version https://git-lfs", "it is a pointer of Git LFS; run `git lfs pull`"),
+        (b"<", "it is a web page"),
+    ):
+        if start.startswith(mark):
+            return f" ({kind})"
+    return ""
