@@ -45,7 +45,7 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         served.repositories[NAME] = Repository()
         served.repositories[NAME].commit({file.name: file.read_bytes() for file in (tmp_path / "made").iterdir()})
         yield served
-        huggingface_hub.close_session()
+        getattr(huggingface_hub, "close_session", lambda: None)()  # 0.x has none
 
 
 def test_weights_come_from_the_hub_and_the_second_time_from_the_cache(hub: Hub) -> None:
