@@ -129,12 +129,10 @@ def stm_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
         published = {name.removeprefix(_WRAPPER): tensor for name, tensor in published.items()}
     with torch.device("meta"):
         ours = SegmentationNetwork(NetworkConfig.of("stm")).state_dict()
-    expected = {translated(name, _STM_NAMES): tensor for name, tensor in ours.items() if not name.startswith("fusion.")}
-    names = {name: translated(name, _STM_NAMES) for name in ours if not name.startswith("fusion.")}
-    stem = expected[names.pop(_STEM)]
+    names = {name: translated(name, _STM_NAMES) for name in ours if not name.startswith("fusion.") and name != _STEM}
+    expected = {theirs: ours[name] for name, theirs in names.items()}
     for name, channels in _STEM_PARTS.items():
-        names[name] = name
-        expected[name] = stem[:, :channels]
+        names[name], expected[name] = name, ours[_STEM][:, :channels]
     constants = {f"Encoder_{which}.{name}": value for which in "MQ" for name, value in _CONSTANTS.items()}
     state = renamed(
         {name: tensor for name, tensor in published.items() if name not in constants}, names, expected, what="STM"

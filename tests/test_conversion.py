@@ -5,6 +5,7 @@ The published file itself is not here. What stands in for it has exactly its nam
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import json
@@ -64,9 +65,15 @@ def folder(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def network(folder: Path) -> SegmentationNetwork:
-    """The converted network, in float64."""
-    return load_network(folder).double()
+def converted(folder: Path) -> SegmentationNetwork:
+    """The converted network."""
+    return load_network(folder)
+
+
+@pytest.fixture(scope="module")
+def network(converted: SegmentationNetwork) -> SegmentationNetwork:
+    """The same in float64."""
+    return copy.deepcopy(converted).double()
 
 
 def two_squares(frames: int = 5) -> tuple[Tensor, Tensor]:
@@ -157,11 +164,11 @@ def test_it_matters_what_is_memorised(reference: ReferenceSTM) -> None:
 
 
 @pytest.mark.parametrize("policy", policy_names())
-def test_converted_weights_run_in_constant_memory_under_every_policy(folder: Path, policy: str) -> None:
-    """Three slots take ten frames without growing, and each holds a frame's template within 1e-4 although no cell was trained."""
-    frames, ids = two_squares(10)
+def test_converted_weights_run_in_constant_memory_under_every_policy(converted: SegmentationNetwork, policy: str) -> None:
+    """Three slots take eight frames without growing, and each holds a frame's template within 1e-4 although no cell was trained."""
+    frames, ids = two_squares(8)
     options = TrackingOptions(memory_size=3, policy=policy, short_side=None, write_gate=0, reach=None)
-    predictor = VOSPredictor.from_pretrained(folder, options=options)
+    predictor = VOSPredictor(converted, options=options)
     stream, seen, sizes = predictor.start(frames[0], ids), list[Tensor](), set[int]()
     write = stream.bank.write
 
@@ -179,6 +186,14 @@ def test_converted_weights_run_in_constant_memory_under_every_policy(folder: Pat
     written = torch.stack(seen).flatten(1)
     for template in stream.bank.templates.flatten(0, 1).flatten(1):
         assert float(((written - template).norm(dim=1) / template.norm()).min()) < 1e-4
+
+
+def test_a_predictor_is_made_from_the_folder(folder: Path, converted: SegmentationNetwork) -> None:
+    """`from_pretrained` takes the folder, and finds what the network finds."""
+    frames, ids = two_squares(3)
+    one, other = VOSPredictor.from_pretrained(folder), VOSPredictor(converted)
+    for expected, actual in zip(other.track(frames, ids), one.track(frames, ids), strict=True):
+        assert torch.equal(expected.probabilities, actual.probabilities)
 
 
 def test_what_is_known_is_written_beside_the_weights(folder: Path, checkpoint: Path) -> None:
