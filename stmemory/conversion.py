@@ -18,6 +18,7 @@ from torch import Tensor
 
 from stmemory.errors import WeightsError
 from stmemory.networks.config import NetworkConfig
+from stmemory.networks.resnet import ImageNetNormalisation
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.weights import fingerprint, load_network, save_network
 
@@ -62,8 +63,6 @@ _STM_NAMES = (
 # One stem of ours is three of STM's, of the frame, the mask and the other masks, side by side.
 _STEM = "memory_encoder.backbone.stem.conv.weight"
 _STEM_PARTS = {"Encoder_M.conv1.weight": 3, "Encoder_M.conv1_m.weight": 1, "Encoder_M.conv1_o.weight": 1}
-# Buffers of STM that are constants of ours.
-_CONSTANTS = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _COUNTER = ".num_batches_tracked"  # torch before 0.4.1 did not write it, and nothing here reads it
 _WRAPPER = "module."  # nn.DataParallel's
 
@@ -133,15 +132,16 @@ def stm_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     expected = {theirs: ours[name] for name, theirs in names.items()}
     for name, channels in _STEM_PARTS.items():
         names[name], expected[name] = name, ours[_STEM][:, :channels]
-    constants = {f"Encoder_{which}.{name}": value for which in "MQ" for name, value in _CONSTANTS.items()}
+    constants = {f"Encoder_{which}.{name}": value.flatten() for which in "MQ" for name, value in ImageNetNormalisation().named_buffers()}
     state = renamed(
         {name: tensor for name, tensor in published.items() if name not in constants}, names, expected, what="STM"
     )
     state[_STEM] = torch.cat([state.pop(name) for name in _STEM_PARTS], dim=1)
     for name, value in constants.items():
-        found = published.get(name, torch.tensor(value))
-        if found.numel() != 3 or not torch.allclose(found.flatten().float(), torch.tensor(value), atol=1e-6):
-            raise WeightsError(f"STM: expected {name} to be ImageNet's {value}, got {found.flatten().tolist()[:5]}; these weights want other frames")
+        found = published.get(name, value).flatten().float()
+        if found.shape != value.shape or not torch.allclose(found, value, atol=1e-6):
+            told = [[round(number, 4) for number in tensor[:5].tolist()] for tensor in (value, found)]
+            raise WeightsError(f"STM: expected {name} to be ImageNet's {told[0]}, got {told[1]}; these weights want other frames")
     return state
 
 
