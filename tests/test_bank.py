@@ -404,6 +404,17 @@ def test_describe_tells_what_went_in() -> None:
     assert [dataclasses.replace(e, slot=a.slot) for e, a in zip(expected, actual, strict=True)] == actual
 
 
+@pytest.mark.parametrize("policy", RULES)
+def test_counts_of_fused_frames_stay_finite(policy: str) -> None:
+    """After 300 writes under every rule the sizes are positive and the means lie between what was written."""
+    bank = MemoryBank(4, policy=policy)
+    with torch.inference_mode():
+        for frame in range(300):
+            bank.write(torch.full((1, 3, 2, 2), 1.0 + frame % 2), frame=frame, pinned=frame == 0)
+    assert all(slot.frames_inside >= 1 for slot in bank.describe())
+    assert bool(((bank.templates >= 1) & (bank.templates <= 2)).all())
+
+
 def test_the_log_of_fused_frames_is_bounded() -> None:
     """After 100 frames into every slot, the last eight are told, and all are counted."""
     bank = filled(2, "input_to_memory")

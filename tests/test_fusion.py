@@ -70,6 +70,47 @@ def test_an_untrained_cell_barely_moves_its_target(bottleneck: int | None) -> No
     assert 0.03 < float(moved) < 0.10
 
 
+@pytest.mark.parametrize("size", [0.01, 1.0, 100.0])
+@pytest.mark.parametrize("update", [1e-6, 0.05, 0.5])
+@pytest.mark.parametrize("bottleneck", [None, 16], ids=["direct", "bottleneck"])
+def test_a_cell_starts_as_near_identity_as_told(bottleneck: int | None, update: float, size: float) -> None:
+    """Every position moves that far towards a candidate in [-1, 1], whatever the templates; the equations stay those of the paper."""
+    cell = FusionCell(32, bottleneck=bottleneck).double()
+    cell.start_near_identity(update)
+    source, target = (size * t for t in drawn(2, 32, 4, 4))
+    with torch.no_grad():
+        actual = cell(source, target)
+        expected = torch.stack([references.fusion(cell, source[p], target[p]) for p in range(2)])
+    torch.testing.assert_close(expected, actual)
+    candidate = target + (actual - target) / update
+    assert 1 + 1e-6 > float(candidate.abs().max())
+    assert 1e-6 < float((actual - target).abs().max()) / update
+
+
+def test_a_fresh_cell_is_near_identity_for_unit_variance_only() -> None:
+    """Of templates sixteen times as large, a fresh cell moves its target by more than a quarter; measured over eight seeds: 43 to 53 %."""
+    source, target = 16 * torch.randn(2, 4, 64, 6, 6)
+    with torch.no_grad():
+        moved = (FusionCell(64, bottleneck=16)(source, target) - target).norm() / target.norm()
+    assert 0.25 < float(moved)
+
+
+def test_a_cell_that_starts_near_identity_learns() -> None:
+    """The gate's weights begin at zero and get a gradient at the first step."""
+    cell = FusionCell(8, bottleneck=4)
+    cell.start_near_identity()
+    torch.autograd.backward(cell(torch.randn(2, 8, 3, 3), torch.randn(2, 8, 3, 3)).square().sum())
+    assert 0.0 == float(cell.h[-1].weight.detach().abs().max())
+    assert all(p.grad is not None and float(p.grad.abs().max()) > 0 for p in cell.h[-1].parameters())
+
+
+@pytest.mark.parametrize("update", [0.0, 1.0, -1.0, float("nan")])
+def test_a_start_out_of_range_is_refused(update: float) -> None:
+    """An update gate lies between 0 and 1."""
+    with pytest.raises(OptionError, match="above 0 and below 1"):
+        FusionCell(4).start_near_identity(update)
+
+
 @pytest.mark.parametrize("bottleneck", [None, 3], ids=["direct", "bottleneck"])
 def test_gradients_of_the_cell(bottleneck: int | None) -> None:
     """The analytic gradients to source, target and every parameter equal the numeric ones."""

@@ -27,7 +27,7 @@ ORDER = (
     "memory.state memory "
     "networks.config networks.features networks.layers networks.resnet networks.stm networks.lite networks.segmentation "
     "networks "
-    "checkpoint card weights "
+    "checkpoint card weights conversion "
     "images video frames palette mask_files masks regions result "
     "options given stream_file stream predictor stmemory "
     "inventory job_folder job_record job_summary job progress sheet "
@@ -37,7 +37,7 @@ ORDER = (
     "training.scene training.clips training.strips training.losses training.unroll training.config training.imagenet "
     "training.loop training training.__main__ "
     "demo "
-    "commands commands.words commands.options commands.track commands.demo commands.info commands.evaluate commands.benchmark "
+    "commands commands.words commands.options commands.track commands.demo commands.info commands.convert commands.evaluate commands.benchmark "
     "cli __main__"
 ).split()
 

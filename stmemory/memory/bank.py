@@ -11,7 +11,7 @@ from stmemory.errors import BankError, OptionError, ShapeError
 from stmemory.memory.fusion import Fusion, MeanFusion
 from stmemory.memory.policy import BankView, UpdatePolicy, with_a_free_slot
 from stmemory.memory.registry import update_policy
-from stmemory.memory.slots import LOG_LENGTH, NO_FRAME, SlotInfo, Slots
+from stmemory.memory.slots import LOG_LENGTH, MOST_FRAMES, NO_FRAME, SlotInfo, Slots
 from stmemory.pretrained import BankFromPretrained
 
 __all__ = ["MemoryBank"]
@@ -295,6 +295,6 @@ class MemoryBank(BankFromPretrained):
             fused = target + share * (fused - target)
         log = torch.cat([self._slots["log"][at], frames[which]], 1).sort(dim=1).values[:, -LOG_LENGTH:]  # the latest known
         self._slots.put("templates", at, fused)
-        self._slots.put("size", at, sizes.sum(1))
+        self._slots.put("size", at, sizes.sum(1).clamp_max(MOST_FRAMES))
         self._slots.put("log", at, log)
         self._slots.touch(*at, key=self.key)

@@ -105,6 +105,32 @@ class FusionCell(ToPretrained, nn.Module):
         names = ("channels", "spatial_dims", "kernel_size", "bottleneck", "scale")
         return {name: getattr(self, name) for name in names}
 
+    @torch.no_grad()
+    def start_near_identity(self, update: float = 0.05) -> None:
+        """Set h, in place, so that z of eq. 8 is `update` at every position, whatever the templates and however large.
+
+        A fresh cell has z near 0.05 for templates of unit variance only. Training can begin from 0.05; of far less it
+        learns slowly, but a cell that is not trained at all then leaves a memory as it is.
+
+        Args:
+            update: above 0 and below 1; n fusions move a template 1 - (1 - update)^n of the way.
+
+        Raises:
+            OptionError: `update` is out of its range.
+
+        >>> cell, template = FusionCell(8), torch.full((1, 8, 4, 5), 100.0)
+        >>> cell.start_near_identity(1e-6)
+        >>> bool((cell(-template, template) - template).abs().max() < 1e-3)
+        True
+        """
+        if not 0 < update < 1:
+            raise OptionError(f"start_near_identity: expected update above 0 and below 1, got {update}; 0.05 to train from, 1e-6 to use")
+        last = self.h[-1]
+        for name, value in (("weight", 0.0), ("bias", math.log(update / (1 - update)))):
+            parameter = getattr(last, name)
+            if isinstance(parameter, Tensor):
+                nn.init.constant_(parameter, value)
+
     def forward(self, source: Tensor, target: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Merge P pairs; see `Fusion`. `sizes` is not used.
 

@@ -15,6 +15,7 @@ __all__ = ["LOG_LENGTH", "SlotInfo", "Slots", "written"]
 
 LOG_LENGTH = 8  # fused frames remembered a slot, for describe(); bounded, like everything here
 NO_FRAME = -1
+MOST_FRAMES = 1 << 31  # that a slot counts: rule A fuses what goes into all slots, so their counts double at each write
 
 # What is kept for every slot beside its template: [B, K].
 _FLAGS = ("valid", "pinned")
@@ -30,7 +31,8 @@ class SlotInfo:
         frame: index of the frame that was written into it.
         age: templates stored in this row since, 0 for the newest.
         pinned: whether it can neither go nor change.
-        frames_inside: how many frames it holds, its own and those distilled into it.
+        frames_inside: how many frames it holds, its own and those distilled into it; one that comes by several ways counts each time,
+            up to 2**31.
         fused_frames: the latest frames distilled into it, directly or inside another template, oldest first, at most
             `LOG_LENGTH`; `frames_inside` counts all.
     """

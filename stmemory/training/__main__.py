@@ -13,7 +13,7 @@ from stmemory.errors import StmemoryError
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.config import TrainingConfig
-from stmemory.training.imagenet import load_lite_trunk
+from stmemory.training.imagenet import imagenet_state
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material, pack
 from stmemory.weights import save_network
@@ -39,7 +39,14 @@ def main(arguments: list[str] | None = None) -> int:
     running.add_argument("--device", default="cpu")
     running.add_argument("--workers", type=int, default=1)
     running.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves torch's own choice")
-    running.add_argument("--init", type=Path, help="weights to start from: state.pt of another run; else ImageNet's")
+    start = running.add_mutually_exclusive_group()
+    start.add_argument("--init", type=Path, help="weights to start from: state.pt of another run; else ImageNet's")
+    start.add_argument(
+        "--imagenet",
+        metavar="PATH_OR_NAME",
+        help="ImageNet weights of the backbones: a file, org/name on the Hub, or none for random ones "
+        "(default: where the preset's are published)",
+    )
     exporting = commands.add_parser("export", help="write a run's averaged weights as a folder that from_pretrained reads")
     exporting.add_argument("run", type=Path, help="folder of the run")
     exporting.add_argument("out", type=Path, help="folder of the weights")
@@ -75,10 +82,8 @@ def _run(options: argparse.Namespace) -> int:
     if not trainer.resume():
         if options.init:
             trainer.adopt(torch.load(options.init, map_location="cpu", weights_only=True)["average"])
-        elif config.preset == "lite":
-            weights = trainer.network.state_dict()
-            weights.update({f"query_encoder.trunk.{name}": value for name, value in load_lite_trunk().items()})
-            trainer.adopt(weights)
+        elif options.imagenet != "none":
+            trainer.adopt({**trainer.network.state_dict(), **imagenet_state(config.preset, options.imagenet)})
     for record in trainer.run():
         sys.stdout.write(" ".join(f"{name} {value:.5g}" for name, value in record.items()) + "\n")
         sys.stdout.flush()

