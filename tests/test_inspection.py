@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from stmemory.inspection.timeline import draw_timeline
 from stmemory.memory import MemoryBank, SlotInfo, SpaceTimeRead, space_time_read
 from stmemory.palette import write_palette_png
 from stmemory.predictor import VOSPredictor
+from stmemory.result import Segmentation
 from stmemory.stream import VOSStream
 
 ROWS, SLOTS, CHANNELS, CELLS, QUERIES = 2, 3, 4, 5, 6
@@ -68,7 +70,8 @@ def slowly(query: Tensor, keys: Tensor, valid: Tensor, affinity: str, scale: flo
 @pytest.mark.parametrize("affinity", ["dot", "l2"])
 def test_attention_is_that_of_the_read(affinity: str, scale: float | None, top_k: int | None) -> None:
     """The weights are those of the loops, and the values weighted with them are what the read recalls."""
-    query, keys, values = (torch.randn(ROWS, *size).double() for size in ((CHANNELS, QUERIES), (SLOTS, CHANNELS, CELLS), (SLOTS, 7, CELLS)))
+    sizes = ((CHANNELS, QUERIES), (SLOTS, CHANNELS, CELLS), (SLOTS, 7, CELLS))
+    query, keys, values = (torch.randn(ROWS, *size).double() for size in sizes)
     how = {"affinity": affinity, "scale": scale, "top_k": top_k}
     actual = slot_attention(query, keys, DIFFERENTLY_FULL, **how)
     for row in range(ROWS):
@@ -178,11 +181,13 @@ def test_history_keeps_all_in_the_same_bytes(frames: int) -> None:
     for frame in range(1, frames):
         into = (1,) if frame % 2 else ()
         state = RowState({1: slot(1, frame)}, (1, frame), False)
-        history.add(Change(frame, "stored", 0, slot(0, frame - 1), "fused", into), state, before=state, share=np.array([0.25, 0.75]))
+        change = Change(frame, "stored", 0, slot(0, frame - 1), "fused", into)
+        history.add(change, state, before=state, share=np.array([0.25, 0.75]))
     used = history.columns
 
     assert held == history.nbytes
     assert frames == history.outcomes.sum() == history.writes.sum() and used <= COLUMNS
+    assert 0 == history.drops.sum()
     assert (frames // 2, frames - 1) == (history.fusions.sum(), history.reads.sum())
     assert [[1, frames // 2]] == [history.inside.sum(1).tolist()]  # slot 0 has the last frame, slot 1 every other one
     assert 1 == history.inside[0, used - 1]
@@ -381,7 +386,8 @@ def test_a_timeline_fits_a_page(frames: int) -> None:
     history = History(3, first=0)
     for frame in range(frames):
         fate = ("fused", (1,)) if frame % 3 else ("dropped", ())
-        history.add(Change(frame, "stored", 2, slot(2, frame), *fate), RowState({2: slot(2, frame)}, (0, 0, frame), False), score=0.5)
+        state = RowState({2: slot(2, frame)}, (0, 0, frame), False)
+        history.add(Change(frame, "stored", 2, slot(2, frame), *fate), state, score=0.5)
     assert draw_timeline({5: history}, gate=0.5).width <= 1560
 
 
@@ -397,6 +403,8 @@ def test_the_json_says_what_is_drawn(tmp_path: Path) -> None:
     assert report.histories[3].origin[:, :6].tolist() == told["objects"]["3"]["columns"]["origin"]
     for read in told["attention"]:
         assert math.isclose(1.0, sum(part["share"] for part in read["slots"]), abs_tol=1e-4)
+        for part in read["slots"]:
+            assert math.isclose(part["share"], sum(weight for _, _, weight in part["weights"]), abs_tol=1e-4)
     with Image.open(tmp_path / "timeline.png") as image:
         assert "RGB" == image.mode
 
@@ -440,6 +448,23 @@ def test_a_clip_that_breaks_is_drawn_as_far_as_it_goes(tmp_path: Path, capsys: p
     assert 1 == main(["inspect", str(tmp_path / "clip"), "--mask", str(tmp_path / "first.png"), "-o", str(tmp_path / "out")])
     assert "stopped after 3 frames" in capsys.readouterr().err
     assert (tmp_path / "out" / "timeline.png").exists()
+
+
+def test_an_interrupted_inspection_is_drawn(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C ends the tracking after the frame at hand; what was seen is drawn, and the command exits with 1."""
+    step = Inspector.step
+
+    def interrupted(self: Inspector, frame: object, mask: object = None) -> Segmentation:
+        if self.stream.frame_index == 1:
+            signal.raise_signal(signal.SIGINT)
+        return step(self, frame, mask)
+
+    monkeypatch.setattr(Inspector, "step", interrupted)
+    assert 1 == main(["inspect", str(folder / "clip"), "--mask", str(folder / "first.png"), "-o", str(tmp_path), "--at", "1,4"])
+    assert 2 == json.loads((tmp_path / "inspection.json").read_text())["objects"]["1"]["last_frame"]
+    assert "stopped after 3 frames" in (said := capsys.readouterr().err) and "before [4]" in said
 
 
 @pytest.mark.parametrize(

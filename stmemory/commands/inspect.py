@@ -28,7 +28,7 @@ def add_to(commands: Commands) -> None:
     inspect.add_argument("--mask", type=Path, metavar="FIRST.png", help="ids of its first frame: a palette or grey image")
     inspect.add_argument("-o", "--out", type=Path, required=True, help="folder of the pictures and inspection.json")
     inspect.add_argument("--at", type=_frames, metavar="FRAME[,FRAME]", help="frames whose reads are drawn (default: a few)")
-    inspect.add_argument("--point", type=_point, action="append", metavar="X,Y", help="pixel, repeatable (default: centre and edge)")
+    inspect.add_argument("--point", type=_point, action="append", metavar="X,Y", help="pixel (default: centre and edge)")
     inspect.add_argument("--object", type=int, action="append", metavar="ID", help="repeatable (default: the first 16)")
     add_scene_options(inspect, frames=DEMO, height=360, width=640)
     inspect.set_defaults(run=_inspect, frames=None)
@@ -41,7 +41,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from stmemory.stream import VOSStream
 
     if (arguments.source is None) != (arguments.mask is None):
-        raise OptionError("inspect: expected a video and --mask FIRST.png, or neither for the rendered clip, got one; add the other")
+        raise OptionError("inspect: expected a video and --mask FIRST.png, or neither (the rendered clip), got one; add the other")
     if arguments.frames is not None and arguments.frames < 1:
         raise OptionError(f"--frames: expected 1 or more, got {arguments.frames}")
     if arguments.out.exists() and not arguments.out.is_dir():

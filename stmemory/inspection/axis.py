@@ -11,10 +11,24 @@ from stmemory.inspection.changes import OUTCOMES
 from stmemory.inspection.history import KINDS
 from stmemory.inspection.ink import FAINT, GRID, INK, MARGIN, PAPER, Colour, chip, colour_of_frame, font
 
-__all__ = ["KIND_COLOURS", "LEFT", "OUTCOME_COLOURS", "RIGHT", "ROOM_FOR_ARROWS", "Plot", "arrow", "axis", "cross", "legend"]
+__all__ = [
+    "KIND_COLOURS",
+    "LEFT",
+    "OUTCOME_COLOURS",
+    "Plot",
+    "RIGHT",
+    "ROOM_FOR_ARROWS",
+    "ROOM_FOR_CROSSES",
+    "arrow",
+    "axis",
+    "cross",
+    "legend",
+]
 
-LEFT, RIGHT = 112, 196  # px beside the plot
+LEFT = 112  # px beside the plot
+RIGHT = 196
 ROOM_FOR_ARROWS = 7  # px a frame
+ROOM_FOR_CROSSES = 3
 
 OUTCOME_COLOURS: dict[str, Colour] = {
     "pinned": (36, 78, 160),
@@ -29,7 +43,7 @@ KIND_COLOURS: dict[str, Colour] = {
     "pinned": (36, 78, 160),
     "fused": (230, 159, 0),
     "newest": (0, 158, 115),
-    "single": (150, 205, 235),
+    "older": (150, 205, 235),
 }
 
 
@@ -85,8 +99,9 @@ def legend(plot: Plot, y: int, outcomes: Sequence[str]) -> None:
         words = "bars at the foot of a lane: how often another template was fused into it"
     plot.pen.text((x + 29, y - 1), words, INK, font=letters)
     x += 46 + letters.getlength(words)
-    cross(plot.pen, x + 6, y + 7)
-    plot.pen.text((x + 17, y - 1), "dropped, fused into nothing", INK, font=letters)
+    if plot.pitch >= ROOM_FOR_CROSSES:
+        cross(plot.pen, x + 6, y + 7)
+        plot.pen.text((x + 17, y - 1), "dropped, fused into nothing", INK, font=letters)
     x, y = float(MARGIN), y + 22
     plot.pen.text((x, y - 1), "attention to slots that hold:", INK, font=letters)
     x += 12 + letters.getlength("attention to slots that hold:")

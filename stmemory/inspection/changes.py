@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.slots import SlotInfo
 
-__all__ = ["OUTCOMES", "Change", "RowState", "compare", "row_state"]
+__all__ = ["Change", "OUTCOMES", "RowState", "compare", "row_state"]
 
 # What became of an object's frame, best first.
 OUTCOMES = {

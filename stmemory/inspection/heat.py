@@ -17,6 +17,7 @@ __all__ = ["draw_attention", "peak_of", "spread"]
 
 BIG, SMALL, GAP, CAPTION = 400, 230, 14, 44  # px
 MOST_IN_A_ROW = 6
+ALONE = 0.2  # of the attention: a cell that gets so much is circled
 
 
 def draw_attention(
@@ -74,7 +75,7 @@ def draw_attention(
             above = y + 26 + place // across * (small + CAPTION)
             tile = _tile(part.origins.get(part.slots[slot].frame), heat[slot], moment.size, object_id, most)
             image.paste(tile.resize((SMALL, small), Image.Resampling.BICUBIC), (left, above))
-            if heat[slot].max() >= most / 4:  # a single cell is small
+            if heat[slot].max() >= max(most / 4, ALONE):  # a single cell is small
                 x_peak, y_peak = peak_of(heat[slot], moment.size)
                 shrink = SMALL / moment.size.frame_width
                 _circle(pen, left + (x_peak + 0.5) * shrink, above + (y_peak + 0.5) * shrink)

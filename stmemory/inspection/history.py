@@ -16,7 +16,7 @@ from stmemory.errors import OptionError
 from stmemory.inspection.changes import OUTCOMES, Change, RowState
 from stmemory.memory.slots import NO_FRAME, SlotInfo
 
-__all__ = ["COLUMNS", "KINDS", "History", "kind_of"]
+__all__ = ["COLUMNS", "History", "KINDS", "kind_of"]
 
 COLUMNS = 1024
 # What a slot is when it is read. Which slot that is changes all the time, so over a long video kinds tell more than numbers.
@@ -24,7 +24,7 @@ KINDS = {
     "pinned": "pinned, as given",
     "fused": "several frames fused into one",
     "newest": "one frame, the newest",
-    "single": "one frame, an older one",
+    "older": "one frame, an older one",
 }
 
 
@@ -38,6 +38,7 @@ class History:
         size: int64 `[K, COLUMNS]`, how many frames it holds, as the column ends.
         pinned: bool `[K, COLUMNS]`, as the column ends.
         writes: int64 `[K, COLUMNS]`, how often it was written to.
+        drops: int64 `[K, COLUMNS]`, how often what it held was lost for good.
         fusions: int64 `[K, COLUMNS]`, how often another template was distilled into it.
         inside: int64 `[K, COLUMNS]`, how many of the column's frames each slot holds now.
         outcomes: int64 `[len(OUTCOMES), COLUMNS]`, what became of the frames.
@@ -56,7 +57,7 @@ class History:
         shape = (slots, COLUMNS)
         self.origin = np.full(shape, NO_FRAME, np.int64)
         self.size, self.pinned = np.zeros(shape, np.int64), np.zeros(shape, np.bool_)
-        self.writes, self.fusions, self.inside = (np.zeros(shape, np.int64) for _ in range(3))
+        self.writes, self.drops, self.fusions, self.inside = (np.zeros(shape, np.int64) for _ in range(4))
         self.outcomes = np.zeros((len(OUTCOMES), COLUMNS), np.int64)
         self.share, self.kinds = np.zeros(shape), np.zeros((len(KINDS), COLUMNS))
         self.reads = np.zeros(COLUMNS, np.int64)
@@ -128,6 +129,7 @@ class History:
             self.fusions[slot, column] += 1
         if change.slot is not None:
             self.writes[change.slot, column] += 1
+            self.drops[change.slot, column] += change.fate == "dropped"
             self.inside[change.slot] = 0
             self.inside[change.slot, column] = 1
 
@@ -139,7 +141,7 @@ class History:
             array[:, : COLUMNS // 2] = np.where(later, array[:, 1::2], array[:, ::2])
             array[:, COLUMNS // 2 :] = NO_FRAME if name == "origin" else 0
         joins: dict[str, Callable[..., NDArray[np.generic]]] = {"score": np.minimum}
-        for name in ("writes", "fusions", "inside", "outcomes", "share", "kinds", "reads", "score"):
+        for name in ("writes", "drops", "fusions", "inside", "outcomes", "share", "kinds", "reads", "score"):
             array = getattr(self, name)
             array[..., : COLUMNS // 2] = joins.get(name, np.add)(array[..., ::2], array[..., 1::2])
             array[..., COLUMNS // 2 :] = np.inf if name == "score" else 0
@@ -154,4 +156,4 @@ def kind_of(slot: SlotInfo) -> str:
     """
     if slot.pinned:
         return "pinned"
-    return "fused" if slot.frames_inside > 1 else "newest" if slot.age == 0 else "single"
+    return "fused" if slot.frames_inside > 1 else "newest" if slot.age == 0 else "older"

@@ -10,13 +10,13 @@ from stmemory.palette import davis_palette
 from stmemory.result import contours
 
 __all__ = [
+    "Colour",
     "EMPTY",
     "FAINT",
     "GRID",
     "INK",
     "MARGIN",
     "PAPER",
-    "Colour",
     "chip",
     "colour_of_frame",
     "colour_of_object",

@@ -33,7 +33,7 @@ from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
 from stmemory.stream import VOSStream
 
-__all__ = ["MOST_MOMENTS", "MOST_OBJECTS", "Inspector", "inspect"]
+__all__ = ["Inspector", "MOST_MOMENTS", "MOST_OBJECTS", "inspect"]
 
 MOST_MOMENTS = 16  # that may be asked for
 FEW_MOMENTS = 4  # kept when none are asked for, the last frame apart
@@ -116,8 +116,8 @@ class Inspector:
         self._catch_up()
         bank, network = self.stream.bank, self.stream.network
         rows = {i: row for row, i in enumerate(self.stream.object_ids) if row < bank.rows and i in self._watched}
-        keys = memory_keys(network.read, bank).flatten(3)[list(rows.values())].clone() if rows else None  # [R, K, Ck, n]
-        valid = bank.valid[list(rows.values())].clone() if rows else None
+        keys = memory_keys(network.read, bank).flatten(3)[list(rows.values())] if rows else None  # [R, K, Ck, n], a copy
+        valid = bank.valid[list(rows.values())] if rows else None
         before, self._seen = self._seen, {}
         result = self.stream.step(frame, mask, write=write)
         size = WorkingSize.of(height, width, self.stream.options.short_side, network.stride)

@@ -3,14 +3,15 @@
     OUT/timeline.png                       what became of each frame, what the slots held, what was read
     OUT/slots.png                          what the slots hold at the end
     OUT/attention_00012_object_5.png ...   where points of frame 12 read from, one a frame and object
-    OUT/inspection.json                    all that is drawn, as numbers
+    OUT/inspection.json                    all that is drawn, as numbers; of weights those of 1e-6 and more, as [row, column, weight]
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +34,9 @@ from stmemory.options import TrackingOptions
 
 __all__ = ["InspectionReport"]
 
-DIGITS = 6  # of attention weights in JSON
-SLOT_COLUMNS = ("origin", "size", "pinned", "writes", "fusions")
+DIGITS = 6  # of shares and weights in JSON
+LEAST = 1e-6  # weight of a cell that stands there
+SLOT_COLUMNS = ("origin", "size", "pinned", "writes", "drops", "fusions")
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +128,7 @@ class InspectionReport:
         moment = self._moment(frame, object_id)
         return moment.objects[object_id].points if self.points is None else self.points
 
-    def save(self, folder: Path) -> list[Path]:
+    def save(self, folder: str | os.PathLike[str]) -> list[Path]:
         """Draw everything into a folder, which is made.
 
         Args:
@@ -135,16 +137,15 @@ class InspectionReport:
         Returns:
             The files.
         """
-        pictures = {"timeline.png": self.timeline(), "slots.png": self.slot_sheet()}
-        for frame, moment in sorted(self.moments.items()):
-            for object_id in moment.objects:
-                pictures[f"attention_{frame:05d}_object_{object_id}.png"] = self.attention(frame, object_id)
-        for name, picture in pictures.items():
-            with whole_file(folder / name) as part:
+        written = []
+        for name, picture in self._pictures():
+            written.append(Path(folder) / name)
+            with whole_file(written[-1]) as part:
                 picture.save(part, format="PNG", optimize=True)
-        with whole_file(folder / "inspection.json") as part:
+        written.append(Path(folder) / "inspection.json")
+        with whole_file(written[-1]) as part:
             part.write_text(json.dumps(self.as_dict(), allow_nan=False) + "\n", encoding="utf-8")
-        return [*(folder / name for name in pictures), folder / "inspection.json"]
+        return written
 
     def as_dict(self) -> dict[str, object]:
         """All that is drawn, as plain values; ids are text, as JSON wants them."""
@@ -160,6 +161,14 @@ class InspectionReport:
             "attention": reads,
         }
 
+    def _pictures(self) -> Iterator[tuple[str, Image.Image]]:
+        """One after the other, so that only one is held."""
+        yield "timeline.png", self.timeline()
+        yield "slots.png", self.slot_sheet()
+        for frame, moment in sorted(self.moments.items()):
+            for object_id in moment.objects:
+                yield f"attention_{frame:05d}_object_{object_id}.png", self.attention(frame, object_id)
+
     def _moment(self, frame: int, object_id: int) -> Moment:
         if frame not in self.moments:
             raise FrameError(
@@ -168,8 +177,8 @@ class InspectionReport:
         if object_id not in self.moments[frame].objects:
             ids = sorted(self.moments[frame].objects)
             raise MaskError(
-                f"attention: expected an object whose memory frame {frame} read, of {ids}, got {object_id}; an object's first frame "
-                "reads nothing"
+                f"attention: expected an object whose memory frame {frame} read, of {ids}, got {object_id}; the frame in which an "
+                "object enters reads nothing of it"
             )
         return self.moments[frame]
 
@@ -180,7 +189,7 @@ class InspectionReport:
                 **dataclasses.asdict(info),
                 "share": round(float(heat[slot].sum()), DIGITS),
                 "peak": list(peak_of(heat[slot], moment.size)),
-                "weights": [[round(float(w), DIGITS) for w in row] for row in heat[slot]],
+                "weights": [[int(y), int(x), round(float(heat[slot, y, x]), DIGITS)] for y, x in np.argwhere(heat[slot] >= LEAST)],
             }
             for slot, info in sorted(moment.objects[object_id].slots.items())
         ]

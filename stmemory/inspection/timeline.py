@@ -17,6 +17,7 @@ from stmemory.inspection.axis import (
     OUTCOME_COLOURS,
     RIGHT,
     ROOM_FOR_ARROWS,
+    ROOM_FOR_CROSSES,
     Plot,
     arrow,
     axis,
@@ -78,7 +79,8 @@ def draw_timeline(histories: Mapping[int, History], *, gate: float = 0.0) -> Ima
         f"frames {first:,} to {first + frames - 1:,}{grain}. A lane shows what a slot held, in the colour of the frame that it was "
         "written at: find it on the axis.",
     )
-    used = [k for place, k in enumerate(OUTCOMES) if any(history.outcomes[place].any() for history in histories.values())]
+    counts = sum(history.outcomes.sum(1) for history in histories.values())
+    used = [outcome for outcome, count in zip(OUTCOMES, np.asarray(counts), strict=True) if count]
     image, pen, y = page(2 * MARGIN + LEFT + width + RIGHT, height + LEGEND, "What the memory held", notes)
     plot = Plot(pen, first, frames, width)
     legend(plot, y, used)
@@ -94,7 +96,7 @@ def _object(plot: Plot, y: int, object_id: int, history: History, gate: float) -
     chip(pen, (left, y + 4), colour_of_object(object_id, bright=True))
     pen.text((left + 22, y), f"object {object_id}", INK, font=font(18))
     counts = [f"{int(n):,} {_SHORT.get(k, k)}" for k, n in zip(OUTCOMES, history.outcomes.sum(1), strict=True) if n]
-    summary = f"frames: {', '.join(counts) or 'none'};  fusions: {int(history.fusions.sum()):,}"
+    summary = f"frames: {', '.join(counts) or 'none'};  fusions: {int(history.fusions.sum()):,};  dropped: {int(history.drops.sum()):,}"
     pen.text((left + LEFT, y + 4), summary, FAINT, font=font(14))
     y += HEAD
     pen.text((left, y - 2), "frame was", FAINT, font=font(13))
@@ -106,7 +108,7 @@ def _object(plot: Plot, y: int, object_id: int, history: History, gate: float) -
     for slot in range(len(history.origin)):
         _lane(plot, y + slot * LANE, history, slot)
     for change in history.changes:
-        if plot.pitch >= ROOM_FOR_ARROWS or change.fate == "dropped" and plot.pitch >= 3:
+        if plot.pitch >= ROOM_FOR_ARROWS or change.fate == "dropped" and plot.pitch >= ROOM_FOR_CROSSES:
             _mark(plot, y, change)
     y += LANE * len(history.origin) + 8
     _shares(plot, y, history, history.kinds, ("attention", "by kind"), [(KIND_COLOURS[k], k) for k in KINDS])
@@ -187,7 +189,7 @@ def _lane(plot: Plot, y: int, history: History, slot: int) -> None:
     last = history.columns - 1
     if last >= 0 and origin[last] != NO_FRAME:
         inside = int(size[last])
-        words = f"frame {origin[last]}" + f" + {inside - 1:,} fused in" * (inside > 1) + ", pinned" * bool(history.pinned[slot, last])
+        words = f"frame {origin[last]:,}" + f" + {inside - 1:,} fused in" * (inside > 1) + ", pinned" * bool(history.pinned[slot, last])
         pen.text((plot.end + 8, y + 4), words, INK, font=font(13))
 
 
