@@ -146,6 +146,18 @@ def test_changes_of_distillation() -> None:
     assert ("distilled", None, None, (1, 2)) == (last.outcome, last.slot, last.fate, last.into)
 
 
+def test_changes_however_often_frames_were_fused() -> None:
+    """Rule A fuses each frame into a slot in more and more ways; changes are told, and frames counted once, all the same."""
+    bank, history = Told(4, policy="A"), History(4, first=0)
+    for frame in range(200):
+        change = bank.tell(frame, pinned=frame == 0)
+        history.add(change, row_state(bank, 0))
+        if frame > 4:
+            assert ("stored", "fused", 2) == (change.outcome, change.fate, len(change.into))
+    assert 1 == history.inside.max()
+    assert [1, 1, 197, 197] == sorted(history.inside.sum(1).tolist())  # the first, the newest, and two with all but two
+
+
 def test_changes_between_commits() -> None:
     """A provisional template gives way to the next, which is told as replaced, not as dropped."""
     bank = Told(3)

@@ -111,22 +111,22 @@ def compare(before: RowState, after: RowState, *, frame: int, missed: str = "unw
         if old is None:
             written.append(info)
         elif before.versions[slot] != after.versions[slot]:
-            same = info.frame == old.frame and info.frames_inside > old.frames_inside
-            (into if same else written).append(info)
+            fused = info.frame == old.frame and info.frames_inside != 1  # what was written anew holds one frame
+            (into if fused else written).append(info)
     unpinned = tuple(
         slot
         for slot, info in sorted(after.slots.items())
         if not info.pinned and slot in before.slots and before.slots[slot].pinned and info not in written
     )
     freed = tuple(sorted(set(before.slots) - set(after.slots)))
-    fused = tuple(sorted(info.slot for info in into))
+    targets = tuple(sorted(info.slot for info in into))
     if not written:
-        return Change(frame, "distilled" if fused else missed, into=fused, unpinned=unpinned, freed=freed)
+        return Change(frame, "distilled" if targets else missed, into=targets, unpinned=unpinned, freed=freed)
     new = min(written, key=lambda info: info.age)
     left = before.slots.get(new.slot)
     fate = None
     if left is not None:
         replaced = before.provisional and left.age == 0
-        fate = "replaced" if replaced else "fused" if fused else "dropped"
+        fate = "replaced" if replaced else "fused" if targets else "dropped"
     outcome = "pinned" if new.pinned else "provisional" if after.provisional and new.age == 0 else "stored"
-    return Change(frame, outcome, new.slot, left, fate, fused, unpinned, freed)
+    return Change(frame, outcome, new.slot, left, fate, targets, unpinned, freed)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from stmemory.frames import WorkingSize
+from stmemory.inspection.history import fused_words
 from stmemory.inspection.ink import FAINT, GRID, INK, MARGIN, PAPER, font, heat_over, outlined, page
 from stmemory.inspection.moments import Moment, Point, Thumbnail
 from stmemory.memory.slots import SlotInfo
@@ -81,7 +82,8 @@ def draw_attention(
                 _circle(pen, left + (x_peak + 0.5) * shrink, above + (y_peak + 0.5) * shrink)
             if slot == best:
                 pen.rectangle((left - 2, above - 2, left + SMALL + 1, above + small + 1), None, INK, 2)
-            _caption(pen, left, above + small + 4, part.slots[slot], float(heat[slot].sum()), most_read=slot == best)
+            fused = fused_words(part.slots[slot].frames_inside, frame=moment.frame)
+            _caption(pen, (left, above + small + 4), part.slots[slot], fused, float(heat[slot].sum()), most_read=slot == best)
     return image
 
 
@@ -125,11 +127,13 @@ def _tile(origin: Thumbnail | None, heat: NDArray[np.floating], size: WorkingSiz
     return Image.fromarray(covered if origin is None else outlined(covered, origin.ids, object_id))
 
 
-def _caption(pen: ImageDraw.ImageDraw, x: int, y: int, slot: SlotInfo, share: float, *, most_read: bool) -> None:
+def _caption(
+    pen: ImageDraw.ImageDraw, place: tuple[int, int], slot: SlotInfo, fused: str, share: float, *, most_read: bool
+) -> None:
+    x, y = place
     pen.text((x, y), f"slot {slot.slot}, frame {slot.frame}", INK, font=font(14))
     pen.text((x + SMALL, y), _percent(share), INK if most_read else FAINT, font=font(16), anchor="ra")
-    more = [f"+ {slot.frames_inside - 1} fused in"] * (slot.frames_inside > 1) + ["pinned"] * slot.pinned
-    pen.text((x, y + 17), ", ".join(more), FAINT, font=font(13))
+    pen.text((x, y + 17), ", ".join(filter(None, (fused, "pinned" * slot.pinned))), FAINT, font=font(13))
     pen.rectangle((x + SMALL - 80, y + 23, x + SMALL, y + 28), GRID)
     pen.rectangle((x + SMALL - 80, y + 23, x + SMALL - 80 + 80 * share, y + 28), INK)
 

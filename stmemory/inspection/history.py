@@ -16,7 +16,7 @@ from stmemory.errors import OptionError
 from stmemory.inspection.changes import OUTCOMES, Change, RowState
 from stmemory.memory.slots import NO_FRAME, SlotInfo
 
-__all__ = ["COLUMNS", "History", "KINDS", "kind_of"]
+__all__ = ["COLUMNS", "History", "KINDS", "fused_words", "kind_of"]
 
 COLUMNS = 1024
 # What a slot is when it is read. Which slot that is changes all the time, so over a long video kinds tell more than numbers.
@@ -40,7 +40,8 @@ class History:
         writes: int64 `[K, COLUMNS]`, how often it was written to.
         drops: int64 `[K, COLUMNS]`, how often what it held was lost for good.
         fusions: int64 `[K, COLUMNS]`, how often another template was distilled into it.
-        inside: int64 `[K, COLUMNS]`, how many of the column's frames each slot holds now.
+        inside: int64 `[K, COLUMNS]`, how many of the column's frames each slot holds now; a frame counts once, however often it
+            was fused in, as long as a column is one frame.
         outcomes: int64 `[len(OUTCOMES), COLUMNS]`, what became of the frames.
         share: float64 `[K, COLUMNS]`, sum over the frames that were read of the share of attention that each slot got.
         kinds: float64 `[len(KINDS), COLUMNS]`, the same share, by kind of slot.
@@ -124,8 +125,8 @@ class History:
         elif change.outcome == "distilled":
             gone[column] = 1
         self.inside[list(change.freed)] = 0
-        for slot in change.into:
-            self.inside[slot] += gone
+        for slot in change.into:  # rules that fuse one template into many put the same frame into a slot again and again
+            self.inside[slot] = np.minimum(self.inside[slot] + gone, self.stride)
             self.fusions[slot, column] += 1
         if change.slot is not None:
             self.writes[change.slot, column] += 1
@@ -157,3 +158,18 @@ def kind_of(slot: SlotInfo) -> str:
     if slot.pinned:
         return "pinned"
     return "fused" if slot.frames_inside > 1 else "newest" if slot.age == 0 else "older"
+
+
+def fused_words(frames_inside: int, *, frame: int) -> str:
+    """Say what was fused into a slot, for a caption.
+
+    Args:
+        frames_inside: as the bank counts them: a frame that came in several ways counts several times.
+        frame: index of the last frame, so that one can see that a count is such a one.
+
+    >>> fused_words(1, frame=9), fused_words(4, frame=9), fused_words(500, frame=9)
+    ('', '+ 3 fused in', '+ many fused in')
+    """
+    if frames_inside == 1:
+        return ""
+    return f"+ {frames_inside - 1:,} fused in" if 1 < frames_inside <= frame + 1 else "+ many fused in"

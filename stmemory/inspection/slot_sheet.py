@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from stmemory.inspection.history import History
+from stmemory.inspection.history import History, fused_words
 from stmemory.inspection.ink import (
     EMPTY,
     FAINT,
@@ -72,7 +72,7 @@ def draw_slots(
         for place, info in enumerate(held[slot] for slot in sorted(held)):
             x, top = MARGIN + place % across * (TILE + GAP), y + 34 + place // across * line
             _picture(image, pen, (x, top, tall), thumbnails.get(info.frame), object_id)
-            _caption(pen, x, top + tall + 4, info)
+            _caption(pen, x, top + tall + 4, info, fused_words(info.frames_inside, frame=histories[object_id].last))
             _bars(pen, x, top + tall + CAPTION, histories[object_id], info.slot)
         if object_id in similarity:
             _matrix(pen, MARGIN + across * (TILE + GAP) + 40, y + 34, similarity[object_id], sorted(held))
@@ -92,11 +92,10 @@ def _picture(
     image.paste(picture.resize((TILE, tall), Image.Resampling.BICUBIC), (x, y))
 
 
-def _caption(pen: ImageDraw.ImageDraw, x: int, y: int, info: SlotInfo) -> None:
+def _caption(pen: ImageDraw.ImageDraw, x: int, y: int, info: SlotInfo, fused: str) -> None:
     pen.text((x, y), f"slot {info.slot}, frame {info.frame}", INK, font=font(15))
     pen.text((x + TILE, y), "pinned" if info.pinned else f"age {info.age}", FAINT, font=font(14), anchor="ra")
-    count = info.frames_inside
-    pen.text((x, y + 19), f"{count:,} frame{'s' * (count != 1)} inside", FAINT, font=font(14))
+    pen.text((x, y + 19), fused or "nothing fused in", FAINT, font=font(14))
 
 
 def _bars(pen: ImageDraw.ImageDraw, x: int, y: int, history: History, slot: int) -> None:

@@ -25,7 +25,7 @@ from stmemory.inspection.axis import (
     legend,
 )
 from stmemory.inspection.changes import OUTCOMES, Change
-from stmemory.inspection.history import KINDS, History
+from stmemory.inspection.history import KINDS, History, fused_words
 from stmemory.inspection.ink import (
     EMPTY,
     FAINT,
@@ -188,8 +188,8 @@ def _lane(plot: Plot, y: int, history: History, slot: int) -> None:
             pen.rectangle((left, bottom - tall, right, bottom), ink)
     last = history.columns - 1
     if last >= 0 and origin[last] != NO_FRAME:
-        inside = int(size[last])
-        words = f"frame {origin[last]:,}" + f" + {inside - 1:,} fused in" * (inside > 1) + ", pinned" * bool(history.pinned[slot, last])
+        fused = fused_words(int(size[last]), frame=history.last)
+        words = f"frame {origin[last]:,} {fused}".rstrip() + ", pinned" * bool(history.pinned[slot, last])
         pen.text((plot.end + 8, y + 4), words, INK, font=font(13))
 
 
