@@ -297,6 +297,21 @@ def test_corrections_and_objects_that_come_and_go_are_seen() -> None:
     assert report.timeline().width > 0 and report.slot_sheet().width > 0
 
 
+def test_a_stream_without_objects_is_drawn(tmp_path: Path) -> None:
+    """A memory that was emptied, or whose objects all left, is drawn as it was before."""
+    inspector = run(new_inspector(tiny_predictor(memory_size=3)), 5, 3, 7)
+    for info in inspector.stream.describe()[3]:
+        inspector.stream.bank.drop(info.slot, row=0)
+    inspector.step(clip(6)[5])
+    assert [7] == list(inspector.report().moments[5].objects)
+    inspector.stream.remove_objects([3, 7])
+    inspector.step(clip(7)[6])
+    report = inspector.report()
+
+    assert {} == report.slots and [3, 7] == sorted(report.histories)
+    assert 4 <= len(report.save(tmp_path))
+
+
 def test_only_the_objects_asked_for() -> None:
     """Named objects alone are kept; with none named, the first 16."""
     many = np.zeros((HEIGHT, WIDTH), np.int32)

@@ -128,7 +128,7 @@ class Inspector:
         memories: dict[int, ObjectMoment] = {}
         for object_id, state in self._seen.items():
             old = before.get(object_id, RowState({}, (-1,) * bank.capacity, False))
-            if object_id in rows and keys is not None and valid is not None:
+            if old.slots and object_id in rows and keys is not None and valid is not None:
                 row = list(rows).index(object_id)
                 origins = {s.frame: self._thumbnails[s.frame] for s in old.slots.values() if s.frame in self._thumbnails}
                 points = interesting_points((result.ids == object_id).cpu().numpy()) or self._places.get(object_id, ())
@@ -141,7 +141,7 @@ class Inspector:
         for object_id, state in self._seen.items():
             old, read = before.get(object_id, RowState({}, (-1,) * bank.capacity, False)), memories.get(object_id)
             share = None
-            if read is not None and len(read.cells) and read.slots:
+            if read is not None and len(read.cells):
                 share = attention_of(moment, object_id, read.cells, read=network.read).sum((1, 2), np.float64)
             missed = "unwritten" if not write else "gate" if result.present[object_id] else "absent"
             change = compare(old, state, frame=result.frame_index, missed=missed)
