@@ -33,11 +33,13 @@ ORDER = (
     "inventory job_folder job_record job_summary job progress sheet "
     "evaluation.clips evaluation.metrics evaluation.davis evaluation.growth evaluation.report "
     "evaluation.paint evaluation.sprites evaluation.scenes evaluation.soak evaluation "
+    "inspection.attention inspection.changes inspection.history inspection.moments inspection.ink inspection.axis inspection.timeline "
+    "inspection.heat inspection.slot_sheet inspection.report inspection.inspector inspection "
     "training.packing training.material training.motion training.photometric training.render training.cutting "
     "training.scene training.clips training.strips training.losses training.unroll training.config training.imagenet "
     "training.loop training training.__main__ "
     "demo "
-    "commands commands.words commands.options commands.track commands.demo commands.info commands.convert commands.evaluate commands.benchmark "
+    "commands commands.words commands.options commands.track commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.benchmark "
     "cli __main__"
 ).split()
 
@@ -315,7 +317,7 @@ def test_import_has_no_effect(imported_alone: dict[str, list[str]], what: str) -
     assert [] == imported_alone[what]
 
 
-@pytest.mark.parametrize("module", ["stmemory.training", "stmemory.evaluation", "huggingface_hub", "av", "matplotlib"])
+@pytest.mark.parametrize("module", ["stmemory.training", "stmemory.evaluation", "stmemory.inspection", "huggingface_hub", "av", "matplotlib"])
 def test_import_is_light(imported_alone: dict[str, list[str]], module: str) -> None:
     """Importing loads neither the optional rooms nor the optional packages."""
     assert module not in imported_alone["modules"]

@@ -1,0 +1,237 @@
+"""The timeline: for each object, what became of its frames, which frames its slots held, and which slots were read, over time.
+
+Draws `History` records; works nothing out itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from stmemory.inspection.axis import (
+    KIND_COLOURS,
+    LEFT,
+    OUTCOME_COLOURS,
+    RIGHT,
+    ROOM_FOR_ARROWS,
+    ROOM_FOR_CROSSES,
+    Plot,
+    arrow,
+    axis,
+    cross,
+    legend,
+)
+from stmemory.inspection.changes import OUTCOMES, Change
+from stmemory.inspection.history import KINDS, History, fused_words
+from stmemory.inspection.ink import (
+    EMPTY,
+    FAINT,
+    GRID,
+    INK,
+    MARGIN,
+    PAPER,
+    Colour,
+    chip,
+    colour_of_object,
+    colour_of_slot,
+    font,
+    page,
+    text_on,
+)
+from stmemory.memory.slots import NO_FRAME
+
+__all__ = ["draw_timeline"]
+
+NARROWEST, WIDEST, FRAME = 560, 1160, 40  # px, of the plot and at most of a frame
+HEAD, STRIP, SCORE, LANE, SHARES, AXIS, GAP = 30, 14, 34, 24, 64, 30, 26  # px, heights
+LEGEND = 72  # px
+ROOM_FOR_SLOTS = 3  # px a frame; below, shares by slot are noise, since slots take turns
+
+_SHORT = {"gate": "too uncertain", "absent": "not seen", "unwritten": "not to be stored"}
+
+
+def draw_timeline(histories: Mapping[int, History], *, gate: float = 0.0) -> Image.Image:
+    """Draw what happened to objects' slots over time, on one time axis.
+
+    Args:
+        histories: by object id; one or more, with a frame or more.
+        gate: the least score of what was memorised, in [0, 1].
+
+    Returns:
+        An RGB image, about 1,500 px wide; narrower for a clip of few frames.
+
+    >>> history = History(5, first=0)
+    >>> draw_timeline({7: history}).mode
+    'RGB'
+    """
+    first = min(history.first for history in histories.values())
+    frames = max(1, max(history.last for history in histories.values()) + 1 - first)
+    width = min(WIDEST, max(NARROWEST, FRAME * frames))
+    slots = [len(history.origin) for history in histories.values()]
+    shares = SHARES + (SHARES + 6) * (width / frames >= ROOM_FOR_SLOTS)
+    height = sum(HEAD + STRIP + 6 + SCORE + 6 + LANE * k + 8 + shares + AXIS + GAP for k in slots)
+    stride = max(history.stride for history in histories.values())
+    grain = f", a column is {stride} frames" if stride > 1 else ""
+    notes = (
+        f"frames {first:,} to {first + frames - 1:,}{grain}. A lane shows what a slot held, in the colour of the frame that it was "
+        "written at: find it on the axis.",
+    )
+    counts = sum(history.outcomes.sum(1) for history in histories.values())
+    used = [outcome for outcome, count in zip(OUTCOMES, np.asarray(counts), strict=True) if count]
+    image, pen, y = page(2 * MARGIN + LEFT + width + RIGHT, height + LEGEND, "What the memory held", notes)
+    plot = Plot(pen, first, frames, width)
+    legend(plot, y, used)
+    y += LEGEND
+    for object_id, history in histories.items():
+        y = _object(plot, y, object_id, history, gate) + GAP
+    return image
+
+
+def _object(plot: Plot, y: int, object_id: int, history: History, gate: float) -> int:
+    """One object's panel; returns where it ends."""
+    pen, left = plot.pen, MARGIN
+    chip(pen, (left, y + 4), colour_of_object(object_id, bright=True))
+    pen.text((left + 22, y), f"object {object_id}", INK, font=font(18))
+    counts = [f"{int(n):,} {_SHORT.get(k, k)}" for k, n in zip(OUTCOMES, history.outcomes.sum(1), strict=True) if n]
+    summary = f"frames: {', '.join(counts) or 'none'};  fusions: {int(history.fusions.sum()):,};  dropped: {int(history.drops.sum()):,}"
+    pen.text((left + LEFT, y + 4), summary, FAINT, font=font(14))
+    y += HEAD
+    pen.text((left, y - 2), "frame was", FAINT, font=font(13))
+    for column in range(history.columns):
+        _stack(plot, history, column, y)
+    y += STRIP + 6
+    _scores(plot, y, history, gate)
+    y += SCORE + 6
+    for slot in range(len(history.origin)):
+        _lane(plot, y + slot * LANE, history, slot)
+    for change in history.changes:
+        if plot.pitch >= ROOM_FOR_ARROWS or change.fate == "dropped" and plot.pitch >= ROOM_FOR_CROSSES:
+            _mark(plot, y, change)
+    y += LANE * len(history.origin) + 8
+    _shares(plot, y, history, history.kinds, ("attention", "by kind"), [(KIND_COLOURS[k], k) for k in KINDS])
+    y += SHARES
+    if plot.pitch >= ROOM_FOR_SLOTS:
+        names = [(colour_of_slot(slot), f"slot {slot}") for slot in range(len(history.share))]
+        _shares(plot, y + 6, history, history.share, ("attention", "by slot"), names)
+        y += SHARES + 6
+    axis(plot, y)
+    return y + AXIS
+
+
+def _stack(plot: Plot, history: History, column: int, y: int) -> None:
+    """What became of a column's frames, bad news at the top."""
+    counts = history.outcomes[:, column]
+    left, right = _span(plot, history, column)
+    top = float(y)
+    for outcome, count in reversed(list(zip(OUTCOMES, counts, strict=True))):
+        if count:
+            bottom = top + STRIP * count / counts.sum()
+            plot.pen.rectangle((left, top, right, bottom - 1), OUTCOME_COLOURS[outcome])
+            top = bottom
+
+
+def _scores(plot: Plot, y: int, history: History, gate: float) -> None:
+    pen, bottom = plot.pen, y + SCORE
+    pen.text((MARGIN, y + 8), "score", FAINT, font=font(13))
+    pen.rectangle((plot.x(plot.first), y, plot.end - 1, bottom), PAPER, GRID)
+    level = bottom - gate * SCORE
+    for x in np.arange(plot.x(plot.first), plot.end - 4, 8):
+        pen.line((x, level, x + 3, level), FAINT)
+    if gate > 0:
+        pen.text((plot.end + 8, level - 8), f"write gate {gate:g}", FAINT, font=font(12))
+    past: tuple[float, float] | None = None
+    for column in range(history.columns):
+        score = history.score[column]
+        if not np.isfinite(score):
+            past = None
+            continue
+        left, right = _span(plot, history, column)
+        here = ((left + right) / 2, bottom - float(score) * SCORE)
+        pen.line((*(past or here), *here), INK, 2)
+        past = here
+
+
+def _lane(plot: Plot, y: int, history: History, slot: int) -> None:
+    pen, letters = plot.pen, font(11)
+    chip(pen, (MARGIN, y + 6), colour_of_slot(slot), size=11)
+    pen.text((MARGIN + 17, y + 4), f"slot {slot}", INK, font=font(13))
+    top, bottom = y + 1, y + LANE - 3
+    pen.rectangle((plot.x(plot.first), top, plot.end - 1, bottom), EMPTY)
+    origin, size, writes = history.origin[slot], history.size[slot], history.writes[slot]
+    column = 0
+    while column < history.columns:
+        run = 1
+        same = column + run
+        while same < history.columns and origin[same] == origin[column] and not writes[same]:
+            run += 1
+            same = column + run
+        frame = int(origin[column])
+        if frame != NO_FRAME:
+            tint = plot.tint(frame)
+            left, right = _span(plot, history, column, run)
+            pen.rectangle((left, top, right if plot.pitch * history.stride < 4 else right - 1, bottom), tint)
+            if right - left >= letters.getlength(str(frame)) + 9 and history.stride == 1:
+                shift = 8 if plot.pitch >= ROOM_FOR_ARROWS + 7 else 3  # past the arrow that begins here
+                pen.text((left + shift, top + 4), str(frame), text_on(tint), font=letters)
+        column += run
+    for column in np.flatnonzero(history.pinned[slot, : history.columns]).tolist():
+        left, right = _span(plot, history, column)
+        pen.rectangle((left, top, right + 1, top + 2), INK)
+    if plot.pitch < ROOM_FOR_ARROWS:
+        for column in np.flatnonzero(history.fusions[slot, : history.columns]).tolist():
+            left, right = _span(plot, history, column)
+            tall = 2 + 8 * min(1.0, history.fusions[slot, column] / history.stride)
+            ink = text_on(plot.tint(int(origin[column])))
+            pen.rectangle((left, bottom - tall, right, bottom), ink)
+    last = history.columns - 1
+    if last >= 0 and origin[last] != NO_FRAME:
+        fused = fused_words(int(size[last]), frame=history.last)
+        words = f"frame {origin[last]:,} {fused}".rstrip() + ", pinned" * bool(history.pinned[slot, last])
+        pen.text((plot.end + 8, y + 4), words, INK, font=font(13))
+
+
+def _mark(plot: Plot, y: int, change: Change) -> None:
+    """Arrows from what went to what it was fused into, or a cross where it was dropped."""
+
+    def middle(slot: int) -> float:
+        return y + slot * LANE + LANE / 2 - 1
+
+    x = plot.x(change.frame)
+    if change.fate == "dropped" and change.slot is not None:
+        cross(plot.pen, x, middle(change.slot))
+    for slot in change.into:
+        begin = y - 3.0 if change.slot is None else middle(change.slot)
+        arrow(plot.pen, (x, begin), (x + plot.pitch / 2, middle(slot)))
+
+
+def _shares(
+    plot: Plot, y: int, history: History, sums: NDArray[np.float64], title: tuple[str, str], parts: list[tuple[Colour, str]]
+) -> None:
+    """Shares of the attention of the object's cells, stacked: `sums [P, COLUMNS]` of P parts with a colour and a name each."""
+    pen = plot.pen
+    for line, words in enumerate(title):
+        pen.text((MARGIN, y + SHARES // 2 - 16 + 16 * line), words, FAINT, font=font(13))
+    pen.rectangle((plot.x(plot.first), y, plot.end - 1, y + SHARES - 1), EMPTY)
+    columns = np.flatnonzero(history.reads[: history.columns]).tolist()
+    for column in columns:
+        left, right = _span(plot, history, column)
+        top = float(y)
+        for total, (colour, name) in zip((sums[:, column] / history.reads[column]).tolist(), parts, strict=True):
+            below = top + total * SHARES
+            if round(below) > round(top):
+                pen.rectangle((left, round(top), right + 1, round(below) - 1), colour)
+            if column == columns[-1] and total * SHARES >= 12:
+                middle = (top + below) / 2 - 8
+                pen.text((plot.end + 8, middle), f"{name}: {100 * total:.0f} %", INK, font=font(13))
+            top = below
+
+
+
+
+def _span(plot: Plot, history: History, column: int, columns: int = 1) -> tuple[float, float]:
+    """Left and right of columns."""
+    begin = history.first + column * history.stride
+    return plot.span(begin, begin + columns * history.stride)
