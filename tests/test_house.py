@@ -31,13 +31,14 @@ ORDER = (
     "images video frames palette mask_files masks regions result "
     "options given stream_file stream predictor stmemory "
     "inventory job_folder job_record job_summary job progress sheet "
-    "evaluation.clips evaluation.metrics evaluation.davis evaluation.growth evaluation.report "
+    "evaluation.clips evaluation.layouts evaluation.metrics evaluation.scores evaluation.protocol evaluation.predictions "
+    "evaluation.tables evaluation.growth evaluation.report "
     "evaluation.paint evaluation.sprites evaluation.scenes evaluation.soak evaluation "
     "training.packing training.material training.motion training.photometric training.render training.cutting "
     "training.scene training.clips training.strips training.losses training.unroll training.config training.imagenet "
     "training.loop training training.__main__ "
     "demo "
-    "commands commands.words commands.options commands.track commands.demo commands.info commands.evaluate commands.benchmark "
+    "commands commands.words commands.options commands.track commands.demo commands.info commands.evaluate commands.score commands.benchmark "
     "cli __main__"
 ).split()
 

@@ -10,7 +10,7 @@ from stmemory.commands.options import Commands, chosen_predictor, tracking_optio
 from stmemory.commands.words import DONE, FAILED, complain
 
 if TYPE_CHECKING:
-    from stmemory.evaluation.davis import ClipResult
+    from stmemory.evaluation.protocol import ClipResult
 
 __all__ = ["add_to"]
 
@@ -27,7 +27,7 @@ def add_to(commands: Commands) -> None:
 def _evaluate(arguments: argparse.Namespace) -> int:
     from stmemory.errors import StmemoryError
     from stmemory.evaluation.clips import find_clips
-    from stmemory.evaluation.davis import evaluate_clip, summarise
+    from stmemory.evaluation.protocol import evaluate_clip, summarise
     from stmemory.evaluation.report import current_circumstances, write_json
 
     clips = find_clips(arguments.root, names=arguments.clips or None)
