@@ -65,9 +65,9 @@ def truth_at(index: int) -> np.ndarray:
     return ids
 
 
-def frame_at(index: int) -> np.ndarray:
-    """A frame that holds its own number in its first pixel."""
-    frame = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
+def frame_at(index: int, *, seed: int = 0) -> np.ndarray:
+    """A frame that holds its own number in its first pixel; the scenery is drawn."""
+    frame = np.random.default_rng(seed).integers(60, 120, (HEIGHT, WIDTH, 3), dtype=np.uint8)
     frame[truth_at(index) == 1] = (220, 60, 40)
     frame[truth_at(index) == 2] = (40, 60, 220)
     frame[0, 0] = index
@@ -76,12 +76,12 @@ def frame_at(index: int) -> np.ndarray:
 
 def write_data_set(case: Case, root: Path, *, clips: tuple[str, ...] = ("walk",)) -> Path:
     """Write clips in a data set's layout, with the annotations that it gives away, and return its folder."""
-    for clip in clips:
+    for seed, clip in enumerate(clips):
         frames, annotations = _places(case, root, clip)
         frames.mkdir(parents=True)
         annotations.mkdir(parents=True)
         for index in range(FRAMES):
-            Image.fromarray(frame_at(index)).save(frames / f"{stem(case, index)}.png")
+            Image.fromarray(frame_at(index, seed=seed)).save(frames / f"{stem(case, index)}.png")
             if index in case.annotated:
                 truth = truth_at(index)
                 if case.name == "davis2017" and case.split == "test-dev" or case.name == "mose" and case.split == "val":

@@ -42,6 +42,7 @@ class Clip:
             annotation.
         count_given: an object counts in the frame whose mask is given, too, as in the toolkit of LVOS.
         held_out: the truth is a server's, and the annotations are the masks to be given alone: nothing counts.
+        asked: frames whose predicted masks are asked for; None for all.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Clip:
     listed: Mapping[int, tuple[int, ...]] | None = None
     count_given: bool = False
     held_out: bool = False
+    asked: frozenset[int] | None = None
 
     def __len__(self) -> int:
         return len(self.frame_paths)

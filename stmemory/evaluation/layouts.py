@@ -13,6 +13,7 @@ Owns the table of data sets. Reads lists and `meta.json`, no pixels. Folders of 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -120,7 +121,8 @@ def _youtube(root: Path, split: str, resolution: str, all_frames: bool) -> list[
     clips = []
     for name, objects in sorted(videos.items()):
         clip = open_clip(name, frames=frames / name, annotations=root / folder / "Annotations" / name)
-        clips.append(_listed(clip, {key: _strings(entry, "frames") for key, entry in objects.items()}))
+        clip = _listed(clip, {key: _strings(entry, "frames") for key, entry in objects.items()})
+        clips.append(dataclasses.replace(clip, asked=frozenset(itertools.chain(*(clip.listed or {}).values()))))
     return clips
 
 
