@@ -136,13 +136,18 @@ def _spread(evaluation: Evaluation, clips: list[Clip], folder: RunFolder, tell: 
         one = replace(setup, device=devices[0])
         evaluate_on_cluster(one, clips, folder, tell, address=evaluation.ray, jobs=evaluation.jobs)
         return
-    jobs = min(evaluation.jobs or len(devices), max(len(clips), 1))
+    jobs = min(_jobs(evaluation), max(len(clips), 1))
     if jobs == 1:
         evaluate_here(replace(setup, device=devices[0]), clips, folder, tell)
         return
     threads = max(1, torch.get_num_threads() // jobs)  # so that the processes do not fight for the cores
     setups = [replace(setup, device=devices[place % len(devices)], threads=threads) for place in range(jobs)]
     evaluate_in_processes(setups, clips, folder, tell)
+
+
+def _jobs(evaluation: Evaluation) -> int:
+    """Processes that are wanted."""
+    return evaluation.jobs or len(evaluation.devices)
 
 
 def _record(evaluation: Evaluation) -> dict[str, object]:
@@ -168,7 +173,7 @@ def _write(evaluation: Evaluation, record: Mapping[str, object], folder: RunFold
         **evaluation.about,
         "weights": {"name": evaluation.setup.weights or "lite", "fingerprint": record["weights"]},
         "options": options.as_dict(),
-        "spread": {"devices": list(evaluation.devices), "jobs": evaluation.jobs, "ray": evaluation.ray},
+        "spread": {"devices": list(evaluation.devices), "jobs": evaluation.jobs if evaluation.ray else _jobs(evaluation), "ray": evaluation.ray},
         "skipped": dict(outcome.skipped),
     }
     text = as_json(outcome.results, current_circumstances(device=device, resolution=options.short_side), extra=extra)

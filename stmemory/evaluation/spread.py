@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import multiprocessing
 import signal
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -87,7 +88,8 @@ def _start(setup: Setup, clip: Clip, folder: RunFolder, workers: dict[Connection
     context = multiprocessing.get_context("spawn")  # torch does not live through a fork
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, setup, folder), daemon=True)
-    process.start()
+    with _deaf_to_interrupts():  # ctrl-C reaches all processes; this one ends the others
+        process.start()
     theirs.close()  # so that the process's death is the wire's end
     with suppress(OSError):  # it may be dead already, which shows when it is listened to
         ours.send(clip)
@@ -117,9 +119,21 @@ def _listen(worker: _Worker, waiting: list[Clip], folder: RunFolder, workers: di
     tell(news)
 
 
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Ignore ctrl-C for a moment: a process that is started then ignores it for good."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+
+
 def _serve(connection: Connection, setup: Setup, folder: RunFolder) -> None:
     """What a process does: clip after clip, until the wire ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C reaches all processes; the first of them ends the others
     predictor = setup.predictor()
     with suppress(EOFError, OSError):  # the wire ends: there is no more to do, or nobody to do it for
         while True:
