@@ -114,7 +114,7 @@ def test_scoring_the_folder_gives_its_own_scores(whole: Path, davis: Path, tmp_p
 
 def test_processes_give_the_same(command: Callable[..., list[str]], whole: Path, tmp_path: Path) -> None:
     """Spread over two processes, tables and masks are those of one, byte for byte."""
-    assert 0 == main(command("--jobs", "2", "--device", "cpu,cpu"))
+    assert 0 == main(command("--jobs", "2", "--device", "cpu,cpu", "--threads", "1"))
     assert (tables(whole), masks(whole)) == (tables(tmp_path / "out"), masks(tmp_path / "out"))
 
 
@@ -304,8 +304,8 @@ def test_bad_arguments(arguments: list[str], told: str, capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize(
     ("more", "clips", "told"),
-    [(("--jobs", "0"), (), "--jobs"), (("--device", "cuda:99"), (), "cuda:99"), ((), ("walk", "walk"), "name each once")],
-    ids=["jobs", "device", "twice"],
+    [(("--jobs", "0"), (), "--jobs"), (("--threads", "0"), (), "--threads"), (("--device", "cuda:99"), (), "cuda:99"), ((), ("walk", "walk"), "name each once")],
+    ids=["jobs", "threads", "device", "twice"],
 )
 def test_bad_options_leave_nothing_behind(
     command: Callable[..., list[str]],

@@ -31,6 +31,7 @@ def add_to(commands: Commands) -> None:
     add_data_set_options(evaluate, "FOLDER_OR_DATA_SET")
     evaluate.add_argument("-o", "--out", type=Path, help="folder for masks, tables, report and page (default: scores are only printed)")
     evaluate.add_argument("--jobs", type=int, metavar="N", help="processes (default: one for each device); --device takes several, as in cuda:0,cuda:1")
+    evaluate.add_argument("--threads", type=int, metavar="N", help="of torch in each process, on the CPU; equal ones give equal bits (default: all, shared out)")
     evaluate.add_argument("--ray", metavar="ADDRESS", help="spread over a Ray cluster: its address, auto, or local for one on this machine")
     begin = evaluate.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on with the run in OUT; clips that are finished stay")
@@ -51,7 +52,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     devices = tuple(name.strip() for name in (arguments.device or "cpu").split(","))
     evaluation = Evaluation(
         tuple(chosen_clips(arguments)),
-        Setup(weights, chosen_options(arguments)),
+        Setup(weights, chosen_options(arguments), threads=arguments.threads),
         about=_about(arguments),
         devices=devices,
         jobs=arguments.jobs,

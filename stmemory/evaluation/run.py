@@ -40,7 +40,7 @@ class Evaluation:
         ray: address of a Ray cluster; None stays on this machine.
 
     Raises:
-        OptionError: there are no clips, two have one name, or there are fewer than one job.
+        OptionError: there are no clips, two have one name, or there is less than one job or thread.
     """
 
     clips: tuple[Clip, ...]
@@ -54,8 +54,9 @@ class Evaluation:
         names = [clip.name for clip in self.clips]
         if not names or len(set(names)) < len(names):
             raise OptionError(f"clips: expected one or more with names of their own, got {', '.join(names) or 'none'}; name each once")
-        if self.jobs is not None and self.jobs < 1:
-            raise OptionError(f"--jobs: expected 1 or more, got {self.jobs}")
+        for name, value in (("--jobs", self.jobs), ("--threads", self.setup.threads)):
+            if value is not None and value < 1:
+                raise OptionError(f"{name}: expected 1 or more, got {value}")
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def _spread(evaluation: Evaluation, clips: list[Clip], folder: RunFolder, tell: 
     if jobs == 1:
         evaluate_here(replace(setup, device=devices[0]), clips, folder, tell)
         return
-    threads = max(1, torch.get_num_threads() // jobs)  # so that the processes do not fight for the cores
+    threads = setup.threads or max(1, torch.get_num_threads() // jobs)  # so that the processes do not fight for the cores
     setups = [replace(setup, device=devices[place % len(devices)], threads=threads) for place in range(jobs)]
     evaluate_in_processes(setups, clips, folder, tell)
 
@@ -173,7 +174,12 @@ def _write(evaluation: Evaluation, record: Mapping[str, object], folder: RunFold
         **evaluation.about,
         "weights": {"name": evaluation.setup.weights or "lite", "fingerprint": record["weights"]},
         "options": options.as_dict(),
-        "spread": {"devices": list(evaluation.devices), "jobs": evaluation.jobs if evaluation.ray else _jobs(evaluation), "ray": evaluation.ray},
+        "spread": {
+            "devices": list(evaluation.devices),
+            "jobs": evaluation.jobs if evaluation.ray else _jobs(evaluation),
+            "ray": evaluation.ray,
+            "threads": evaluation.setup.threads,
+        },
         "skipped": dict(outcome.skipped),
     }
     text = as_json(outcome.results, current_circumstances(device=device, resolution=options.short_side), extra=extra)
