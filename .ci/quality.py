@@ -13,12 +13,12 @@ from pathlib import Path
 
 root, floor = Path(sys.argv[1]), json.loads(Path(sys.argv[2]).read_text())
 with tempfile.TemporaryDirectory() as folder:
-    out = Path(folder) / "report.json"
+    out = Path(folder) / "out"
     command = [sys.executable, "-m", "stmemory", "evaluate", str(root), *floor["clips"], "-o", str(out)]
     code = subprocess.run(command).returncode
     if code:
         raise SystemExit(f"stmemory evaluate ended with exit code {code}")
-    summary = json.loads(out.read_text())["summary"]
+    summary = json.loads((out / "report.json").read_text())["summary"]
 measured = 100 * (summary["mean"] or 0.0)
 print(f"J&F {measured:.1f} over {summary['clips']} clips, floor {floor['j_and_f']:.1f}")
 if summary["clips"] != len(floor["clips"]) or measured < floor["j_and_f"]:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stmemory.errors import OptionError
-from stmemory.evaluation.metrics import ObjectScores, SequenceScores, region_similarity
+from stmemory.evaluation.metrics import region_similarity
 from stmemory.evaluation.scenes import render_scene
+from stmemory.evaluation.scores import ObjectScores, SequenceScores
 from stmemory.palette import davis_palette, write_palette_png
 from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation, contours

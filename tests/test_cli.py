@@ -347,8 +347,8 @@ def test_evaluate_scores_clips_and_names_those_it_skipped(
             for index in range(count):
                 source = root / "beach" / kind / f"{index:05d}.png"
                 (tmp_path / clip / kind / source.name).write_bytes(source.read_bytes())
-    assert 0 == main(["evaluate", str(tmp_path), "beach", "-o", str(tmp_path / "report.json")])
-    report = json.loads((tmp_path / "report.json").read_text())
+    assert 0 == main(["evaluate", str(tmp_path), "beach", "-o", str(tmp_path / "out")])
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert ["beach"] == [clip["name"] for clip in report["clips"]]
     assert 5 == report["options"]["memory_size"]
     (tmp_path / "broken" / "JPEGImages" / "00001.png").write_bytes(b"not an image")

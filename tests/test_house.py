@@ -31,7 +31,9 @@ ORDER = (
     "images video frames palette mask_files masks regions result "
     "options given stream_file stream predictor stmemory "
     "inventory job_folder job_record job_summary job progress sheet "
-    "evaluation.clips evaluation.metrics evaluation.davis evaluation.growth evaluation.report "
+    "evaluation.clips evaluation.layouts evaluation.metrics evaluation.scores evaluation.protocol evaluation.predictions "
+    "evaluation.tables evaluation.growth evaluation.report evaluation.run_folder evaluation.worker evaluation.spread "
+    "evaluation.cluster evaluation.run evaluation.plots "
     "evaluation.paint evaluation.sprites evaluation.scenes evaluation.soak evaluation "
     "inspection.attention inspection.changes inspection.history inspection.moments inspection.ink inspection.axis inspection.timeline "
     "inspection.heat inspection.slot_sheet inspection.report inspection.inspector inspection "
@@ -39,7 +41,7 @@ ORDER = (
     "training.scene training.clips training.strips training.losses training.unroll training.config training.imagenet "
     "training.loop training training.__main__ "
     "demo "
-    "commands commands.words commands.options commands.track commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.benchmark "
+    "commands commands.words commands.options commands.track commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.score commands.benchmark "
     "cli __main__"
 ).split()
 

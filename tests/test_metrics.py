@@ -170,6 +170,15 @@ class TestStatistics:
         values = [1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2]
         assert 0.9 - 0.3 == pytest.approx(statistics(values).decay)
 
+    @pytest.mark.parametrize("length", [*range(1, 40), 77, 98, 255, 256])
+    def test_decay_equals_the_bins_of_the_toolkit(self, length: int) -> None:
+        """The bins run from edge to edge, both included; edges are four equal steps from 1 to T, a half rounded up."""
+        values = np.random.default_rng(length).random(length).tolist()
+        edges = [math.floor(1 + (length - 1) * quarter / 4 + 0.5) for quarter in range(5)]  # counted from 1
+        first = [values[t - 1] for t in range(edges[0], edges[1] + 1)]
+        last = [values[t - 1] for t in range(edges[3], edges[4] + 1)]
+        assert sum(first) / len(first) - sum(last) / len(last) == pytest.approx(statistics(values).decay, abs=1e-12)
+
     def test_decay_of_a_long_sequence_has_no_wrap_around(self) -> None:
         """Beyond 256 frames the quarters are still quarters."""
         values = np.linspace(1, 0, 1001)
@@ -207,6 +216,22 @@ class TestSequenceScores:
         assert (1.0, 1.0) == (scores.region.mean, scores.boundary.mean)
         sequence.add(prediction, truth, object_ids=[1])
         assert 1.0 > sequence.scores()[0].region.mean
+
+    def test_frames_are_kept_beside_the_values(self) -> None:
+        """An object's values can be found again in the video; an object that joins late has fewer."""
+        ids = np.where(square(2, 2, 12), 1, np.where(square(20, 20, 15), 2, 0))
+        sequence = SequenceScores()
+        sequence.add(ids, ids, object_ids=[1], frame=3)
+        sequence.add(ids, ids, object_ids=[1, 2], frame=8)
+        assert [(3, 8), (8,)] == [scores.frames for scores in sequence.scores()]
+
+    def test_sizes_that_differ_are_refused(self) -> None:
+        """A prediction or a void map of another size than the truth is an error that says so."""
+        ids = np.ones((3, 4), np.uint8)
+        with pytest.raises(ShapeError, match=r"prediction: .*\(3, 4\), got \(4, 3\)"):
+            SequenceScores().add(ids.T, ids, object_ids=[1])
+        with pytest.raises(ShapeError, match="void"):
+            SequenceScores().add(ids, ids, object_ids=[1], void=np.ones((4, 3), bool))
 
     def test_255_can_be_an_object(self) -> None:
         """Without a void id, 255 is an id like any other."""

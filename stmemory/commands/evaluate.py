@@ -1,57 +1,173 @@
-"""`stmemory evaluate`: score clips with true masks."""
+"""`stmemory evaluate`: run over clips with true masks and score them, or make masks for a server."""
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
-from stmemory.commands.options import Commands, chosen_predictor, tracking_options
-from stmemory.commands.words import DONE, FAILED, complain
+from stmemory.commands.options import Commands, add_data_set_options, chosen_clips, chosen_options, tracking_options
+from stmemory.commands.words import DONE, FAILED, complain, end_line, score_heads, score_line, teller
 
 if TYPE_CHECKING:
-    from stmemory.evaluation.davis import ClipResult
+    from stmemory.evaluation.protocol import ClipResult
+    from stmemory.evaluation.run import Evaluation, Outcome
+    from stmemory.evaluation.run_folder import RunFolder
+    from stmemory.evaluation.worker import News
 
 __all__ = ["add_to"]
 
 
 def add_to(commands: Commands) -> None:
     """Offer the command."""
-    evaluate = commands.add_parser("evaluate", parents=[tracking_options()], help="score clips with true masks, by the DAVIS protocol")
-    evaluate.add_argument("root", type=Path, metavar="ROOT", help="folder in one of the layouts of DAVIS")
-    evaluate.add_argument("clips", nargs="*", metavar="CLIP", help="names of clips (default: all)")
-    evaluate.add_argument("-o", "--out", type=Path, metavar="OUT.json", help="report with the scores of every frame")
+    evaluate = commands.add_parser("evaluate", parents=[tracking_options()], help="run over clips with true masks, and score them")
+    add_data_set_options(evaluate, "FOLDER_OR_DATA_SET")
+    evaluate.add_argument("-o", "--out", type=Path, help="folder for masks, tables, report and page (default: scores are only printed)")
+    evaluate.add_argument("--jobs", type=int, metavar="N", help="processes (default: one for each device); --device takes several, as in cuda:0,cuda:1")
+    evaluate.add_argument("--threads", type=int, metavar="N", help="of torch in each process, on the CPU; equal ones give equal bits (default: all, shared out)")
+    evaluate.add_argument("--ray", metavar="ADDRESS", help="spread over a Ray cluster: its address, auto, or local for one on this machine")
+    begin = evaluate.add_mutually_exclusive_group()
+    begin.add_argument("--resume", action="store_true", help="go on with the run in OUT; clips that are finished stay")
+    begin.add_argument("--force", action="store_true", help="begin anew, deleting what an earlier run wrote")
     evaluate.set_defaults(run=_evaluate)
 
 
 def _evaluate(arguments: argparse.Namespace) -> int:
-    from stmemory.errors import StmemoryError
-    from stmemory.evaluation.clips import find_clips
-    from stmemory.evaluation.davis import evaluate_clip, summarise
-    from stmemory.evaluation.report import current_circumstances, write_json
+    from stmemory.errors import OptionError
+    from stmemory.evaluation.run import Evaluation, run_evaluation
+    from stmemory.evaluation.run_folder import RunFolder
+    from stmemory.evaluation.worker import Setup
 
-    clips = find_clips(arguments.root, names=arguments.clips or None)
-    predictor, results, failed = chosen_predictor(arguments), list["ClipResult"](), list[str]()
-    print(f"{'clip':<24}{'objects':>8}{'J':>8}{'F':>8}{'J&F':>8}{'frames/s':>10}")
-    for clip in clips:
+    if arguments.out is None and (arguments.resume or arguments.force or arguments.ray):
+        raise OptionError("--resume, --force, --ray: expected -o OUT with them, got none")
+    # names and places as other processes and machines find them
+    weights = str(Path(arguments.weights).resolve()) if arguments.weights and Path(arguments.weights).is_dir() else arguments.weights
+    devices = tuple(name.strip() for name in (arguments.device or "cpu").split(","))
+    evaluation = Evaluation(
+        tuple(chosen_clips(arguments)),
+        Setup(weights, chosen_options(arguments), threads=arguments.threads, revision=arguments.revision),
+        about=_about(arguments),
+        devices=devices,
+        jobs=arguments.jobs,
+        ray=arguments.ray,
+    )
+    with ExitStack() as stack:
+        out = arguments.out or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "out"
+        folder, teller = RunFolder(out.resolve()), _Teller(evaluation)
+        stack.enter_context(_terminated_as_interrupted())
         try:
-            result = evaluate_clip(predictor, clip)
-        except StmemoryError as error:
-            failed.append(clip.name)
-            complain(f"skipped {clip.name}: {error}")
-            continue
-        results.append(result)
-        print(_scores(clip.name, len(result.objects), result.region, result.boundary, result.frames_per_second), flush=True)
-    mean = summarise(results)
-    print(_scores("mean over objects", mean.objects, mean.region, mean.boundary, mean.frames_per_second))
-    if arguments.out is not None:
-        options = predictor.options
-        circumstances = current_circumstances(device=predictor.device, resolution=options.short_side)
-        extra = {"weights": str(arguments.weights or "lite"), "options": options.as_dict(), "skipped": failed}
-        write_json(arguments.out, results, circumstances, extra=extra)
-    return FAILED if failed else DONE
+            outcome = run_evaluation(
+                evaluation, folder, resume=arguments.resume, force=arguments.force, on_begin=teller.begin, on_news=teller.hear
+            )
+        except KeyboardInterrupt:
+            end_line()
+            more = "; the same command with --resume goes on" if arguments.out is not None else ""
+            complain(f"stopped with {teller.finished} of {len(evaluation.clips)} clips finished{more}")
+            return FAILED
+        teller.sum_up(outcome)
+        if arguments.out is not None:
+            _write_more(evaluation, folder, outcome)
+    if outcome.skipped:
+        complain(f"{len(outcome.skipped)} of {len(evaluation.clips)} clips were skipped")
+    return FAILED if outcome.skipped else DONE
 
 
-def _scores(name: str, objects: int, region: float, boundary: float, speed: float) -> str:
-    mean = (region + boundary) / 2
-    return f"{name:<24}{objects:>8}{100 * region:>8.1f}{100 * boundary:>8.1f}{100 * mean:>8.1f}{speed:>10.1f}"
+class _Teller:
+    """Says what happens: a row for each clip, and progress below it."""
+
+    def __init__(self, evaluation: Evaluation) -> None:
+        self.finished = 0
+        self._frames = {clip.name: 0 for clip in evaluation.clips}
+        self._tell: Callable[[int], None] | None = None
+
+    def begin(self, results: tuple[ClipResult, ...], frames: int) -> None:
+        """Say what is there already."""
+        print(score_heads(speed=True))
+        for result in results:
+            self._row(result)
+        self._tell = teller(frames, "evaluate") if frames else None
+        if self._tell is not None:
+            self._tell(0)
+
+    def hear(self, news: News) -> None:
+        """Say what is new."""
+        if self._tell is not None and self._frames[news.clip] != news.frames:
+            self._frames[news.clip] = news.frames
+            self._tell(sum(self._frames.values()))
+        if news.last:
+            end_line()
+        if news.result is not None:
+            self._row(news.result)
+        if news.error is not None:
+            complain(f"skipped {news.clip}: {news.error}")
+
+    def sum_up(self, outcome: Outcome) -> None:
+        """Say the means."""
+        from stmemory.evaluation.protocol import summarise
+
+        mean = summarise(outcome.results)
+        print(score_line("mean over objects", mean.objects, mean.region, mean.boundary, mean.frames_per_second), flush=True)
+
+    def _row(self, result: ClipResult) -> None:
+        self.finished += 1
+        print(score_line(result.name, len(result.objects), result.region, result.boundary, result.frames_per_second), flush=True)
+
+
+def _write_more(evaluation: Evaluation, folder: RunFolder, outcome: Outcome) -> None:
+    """The page of plots, and the file for a server."""
+    from stmemory.evaluation.layouts import DATA_SETS
+    from stmemory.evaluation.plots import write_page
+    from stmemory.evaluation.report import current_circumstances
+
+    print(f"masks, tables and report: {folder.path}")
+    clips = [clip for clip in evaluation.clips if clip.name not in outcome.skipped]
+    scored = any(result.objects for result in outcome.results)
+    if scored and importlib.util.find_spec("matplotlib"):
+        options, device = evaluation.setup.options, "cpu" if evaluation.ray else evaluation.devices[0]
+        circumstances = current_circumstances(device=device, resolution=options.short_side)
+        print(f"page: {write_page(folder, clips, outcome.results, circumstances)}")
+    elif scored:
+        print('no page of plots: it needs matplotlib: pip install "stmemory[plot]"')
+    name = str(evaluation.about.get("data set", ""))
+    if clips and clips[0].held_out:
+        file = folder.write_submission(clips, DATA_SETS[name].zip_folder)
+        print(f"for the server: {file}")
+
+
+def _about(arguments: argparse.Namespace) -> dict[str, object]:
+    """Which clips they are, for the record."""
+    from stmemory.evaluation.layouts import DATA_SETS
+
+    if arguments.root is None:
+        return {"source": arguments.what, "data set": "folder", "resolution": arguments.resolution}
+    return {
+        "source": str(arguments.root),
+        "data set": arguments.what,
+        "split": arguments.split or DATA_SETS[arguments.what].splits[0],
+        "resolution": arguments.resolution,
+        "all frames": arguments.all_frames,
+    }
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Let SIGTERM end the run as ctrl-C does, other processes included."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals are the main thread's
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL if before is None else before)

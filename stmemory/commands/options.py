@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from stmemory.evaluation.clips import Clip
+    from stmemory.options import TrackingOptions
     from stmemory.predictor import VOSPredictor
 
-__all__ = ["Commands", "add_scene_options", "chosen_predictor", "number_or_none", "tracking_options", "whole_or_none"]
+__all__ = [
+    "Commands",
+    "add_data_set_options",
+    "add_scene_options",
+    "chosen_clips",
+    "chosen_options",
+    "chosen_predictor",
+    "number_or_none",
+    "tracking_options",
+    "whole_or_none",
+]
 
 
 class Commands(Protocol):
@@ -44,14 +57,48 @@ def tracking_options() -> argparse.ArgumentParser:
 def chosen_predictor(arguments: argparse.Namespace) -> VOSPredictor:
     """The predictor that `tracking_options` describe."""
     from stmemory.inventory import usable_device
-    from stmemory.options import TrackingOptions
     from stmemory.predictor import VOSPredictor
+
+    device = usable_device(arguments.device)
+    return VOSPredictor.from_pretrained(arguments.weights, options=chosen_options(arguments), device=device, revision=arguments.revision)
+
+
+def chosen_options(arguments: argparse.Namespace) -> TrackingOptions:
+    """How to track, of what `tracking_options` describe."""
+    from stmemory.options import TrackingOptions
 
     names = ("memory_size", "policy", "memory_every", "short_side", "top_k", "write_gate", "reach")
     # what was not given keeps the default that TrackingOptions states
-    options = TrackingOptions(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})
-    device = usable_device(arguments.device)
-    return VOSPredictor.from_pretrained(arguments.weights, options=options, device=device, revision=arguments.revision)
+    return TrackingOptions(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})
+
+
+def add_data_set_options(parser: argparse.ArgumentParser, name: str) -> None:
+    """Clips with true masks: a folder of one's own, or a data set; see `chosen_clips`."""
+    parser.add_argument("what", metavar=name, help="a folder of clips; or a data set, such as davis2017, with --root")
+    parser.add_argument("clips", nargs="*", metavar="CLIP", help="names of clips (default: all)")
+    group = parser.add_argument_group("data sets")
+    group.add_argument("--root", type=Path, help="folder into which the data set was unpacked")
+    group.add_argument("--split", help="such as val (the default), train, test-dev")
+    group.add_argument("--resolution", default="480p", help="subfolder of the DAVIS layout (default: %(default)s)")
+    group.add_argument("--all-frames", action="store_true", help="YouTube-VOS at full frame rate, not every 5th frame")
+
+
+def chosen_clips(arguments: argparse.Namespace) -> list[Clip]:
+    """The clips that `add_data_set_options` describe."""
+    from stmemory.errors import OptionError
+    from stmemory.evaluation.clips import find_clips
+    from stmemory.evaluation.layouts import DATA_SETS, find_data_set
+
+    names, what = arguments.clips or None, arguments.what
+    if arguments.root is None:
+        if what in DATA_SETS:
+            raise OptionError(f"{what}: expected --root with the folder of the data set, got none; for a folder of that name write ./{what}")
+        if arguments.split is not None or arguments.all_frames:
+            raise OptionError(f"--split, --all-frames: expected a data set ({', '.join(DATA_SETS)}) with --root, got the folder {what!r}")
+        return find_clips(what, names=names, resolution=arguments.resolution)
+    return find_data_set(
+        what, arguments.root, split=arguments.split, names=names, resolution=arguments.resolution, all_frames=arguments.all_frames
+    )
 
 
 def add_scene_options(parser: argparse.ArgumentParser, *, frames: int, height: int, width: int) -> None:

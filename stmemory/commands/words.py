@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-__all__ = ["BAD_ARGUMENTS", "DONE", "FAILED", "complain", "end_line", "teller"]
+__all__ = ["BAD_ARGUMENTS", "DONE", "FAILED", "complain", "end_line", "score_heads", "score_line", "teller"]
 
 DONE = 0
 FAILED = 1
@@ -33,3 +33,15 @@ def end_line(wanted: bool = True) -> None:
 def complain(message: str) -> None:
     """Write to stderr what went wrong."""
     print(f"stmemory: {message}", file=sys.stderr)
+
+
+def score_heads(*, speed: bool = False) -> str:
+    """Heads of the columns of `score_line`."""
+    return f"{'clip':<24}{'objects':>8}{'J':>8}{'F':>8}{'J&F':>8}" + (f"{'frames/s':>10}" if speed else "")
+
+
+def score_line(name: str, objects: int, region: float, boundary: float, speed: float | None = None) -> str:
+    """A row of scores, in percent; a dash where there is nothing to score."""
+    values = [100 * value for value in (region, boundary, (region + boundary) / 2)]
+    cells = [f"{'-':>8}" if value != value else f"{value:>8.1f}" for value in values]
+    return f"{name:<24}{objects:>8}{''.join(cells)}" + ("" if speed is None or speed != speed else f"{speed:>10.1f}")

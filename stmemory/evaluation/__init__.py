@@ -1,10 +1,14 @@
-"""Evaluation: J and F, the DAVIS protocol, the growth benchmark, reports, and rendered clips with exact truth.
+"""Evaluation: J and F, the protocols of data sets, the growth benchmark, reports, and rendered clips with exact truth.
 
 The core never imports this package; the command line does so inside the commands that need it.
 """
 
 from stmemory.evaluation.clips import Clip, find_clips
-from stmemory.evaluation.davis import (
+from stmemory.evaluation.growth import GrowthReport, Slope, measure_growth, resident_bytes, slope_per_thousand
+from stmemory.evaluation.layouts import DATA_SETS, DataSet, find_data_set
+from stmemory.evaluation.metrics import boundary_accuracy, boundary_map, boundary_radius, region_similarity
+from stmemory.evaluation.predictions import score_clip
+from stmemory.evaluation.protocol import (
     ClipResult,
     Predictor,
     SegmentedFrame,
@@ -14,24 +18,17 @@ from stmemory.evaluation.davis import (
     evaluate_clip,
     summarise,
 )
-from stmemory.evaluation.growth import GrowthReport, Slope, measure_growth, resident_bytes, slope_per_thousand
-from stmemory.evaluation.metrics import (
-    ObjectScores,
-    SequenceScores,
-    Statistics,
-    boundary_accuracy,
-    boundary_map,
-    boundary_radius,
-    region_similarity,
-    statistics,
-)
 from stmemory.evaluation.report import Circumstances, as_json, current_circumstances, markdown_table, write_json
 from stmemory.evaluation.scenes import render_scene
+from stmemory.evaluation.scores import ObjectScores, SequenceScores, Statistics, statistics
+from stmemory.evaluation.tables import write_tables
 
 __all__ = [
     "Circumstances",
     "Clip",
     "ClipResult",
+    "DATA_SETS",
+    "DataSet",
     "GrowthReport",
     "ObjectScores",
     "Predictor",
@@ -49,13 +46,16 @@ __all__ = [
     "evaluate",
     "evaluate_clip",
     "find_clips",
+    "find_data_set",
     "markdown_table",
     "measure_growth",
     "region_similarity",
     "render_scene",
     "resident_bytes",
+    "score_clip",
     "slope_per_thousand",
     "statistics",
     "summarise",
     "write_json",
+    "write_tables",
 ]

@@ -1,17 +1,13 @@
-"""Clips on disk: frames, true masks and pixels to ignore, in the folder layouts of DAVIS.
+"""Clips on disk: frames, true masks, pixels to ignore, and which frames count. Pixels are read when asked for.
 
-Owns the layouts and the reading of annotations. Does not know predictors or scores.
-
-Layouts, found by themselves (`CLIP` is a folder, `Void` is optional):
-
-    ROOT/CLIP/JPEGImages/00000.jpg        ROOT/JPEGImages/480p/CLIP/00000.jpg
-    ROOT/CLIP/Annotations/00000.png       ROOT/Annotations/480p/CLIP/00000.png
-    ROOT/CLIP/Void/00000.png              ROOT/Void/480p/CLIP/00000.png
+Owns the reading of annotations, and clips in a folder of the user's own. The layouts of data sets are in `layouts.py`. Does not
+know predictors or scores.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +18,7 @@ from PIL import Image
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.images import UNREADABLE
 
-__all__ = ["Clip", "VOID_ID", "find_clips", "object_ids_in"]
+__all__ = ["Clip", "VOID_ID", "find_clips", "object_ids_in", "open_clip", "read_labels"]
 
 Ids = NDArray[np.int32]
 VOID_ID = 255
@@ -38,19 +34,50 @@ class Clip:
         frame_paths: one image per frame, in order.
         annotation_paths: palette or grey PNG per frame, None where there is none.
         void_paths: mask of pixels to ignore (not zero) per frame, None where there is none.
+        stray_paths: annotations of which there is no frame; a clip that has some cannot be measured.
         merge_objects: all objects count as object 1, as DAVIS 2016 has it.
-        binary: grey annotations whose 255 means object 1, not void.
+        ignore_void: pixels of id 255 count for nothing; else they are background, as in the toolkit of DAVIS.
+        listed: for each object the frames that the data set lists for it: it enters at the first of them that shows it, and
+            counts in those after it. None: it enters where it is first seen, and counts after that and before the last
+            annotation.
+        count_given: an object counts in the frame whose mask is given, too, as in the toolkit of LVOS.
+        held_out: the truth is a server's, and the annotations are the masks to be given alone: nothing counts.
+        asked: frames whose predicted masks are asked for; None for all.
     """
 
     name: str
     frame_paths: tuple[Path, ...]
     annotation_paths: tuple[Path | None, ...]
     void_paths: tuple[Path | None, ...]
+    stray_paths: tuple[Path, ...] = ()
     merge_objects: bool = False
-    binary: bool = False
+    ignore_void: bool = True
+    listed: Mapping[int, tuple[int, ...]] | None = None
+    count_given: bool = False
+    held_out: bool = False
+    asked: frozenset[int] | None = None
 
     def __len__(self) -> int:
         return len(self.frame_paths)
+
+    @functools.cached_property
+    def binary(self) -> bool:
+        """Whether 255 means object 1, not void: so in grey annotations whose first that is not empty holds nothing else.
+
+        Raises:
+            MaskError: an annotation before that cannot be read.
+        """
+        for path in self.annotation_paths:
+            if path is not None:
+                ids, is_palette = read_labels(path)
+                if ids.any():
+                    return not is_palette and not object_ids_in(ids)
+        return False
+
+    @functools.cached_property
+    def last_annotated(self) -> int:
+        """Position of the last frame with an annotation; -1 where there is none."""
+        return max((index for index, path in enumerate(self.annotation_paths) if path is not None), default=-1)
 
     def frame(self, index: int) -> NDArray[np.uint8]:
         """Frame as uint8 RGB [H, W, 3].
@@ -72,14 +99,13 @@ class Clip:
             MaskError: the file cannot be read, or is neither a palette nor a grey image.
         """
         path = self.annotation_paths[index]
-        if path is None:
-            return None
-        ids, _ = _read_labels(path)
+        return None if path is None else self.as_ids(read_labels(path)[0])
+
+    def as_ids(self, labels: Ids) -> Ids:
+        """Labels [H, W] of a file, the clip's own or a prediction for it, as ids of the clip's objects."""
         if self.binary:
-            ids = (ids > 0).astype(np.int32)
-        elif self.merge_objects:
-            ids = np.where(ids == VOID_ID, ids, ids > 0).astype(np.int32)
-        return ids
+            return (labels > 0).astype(np.int32)
+        return np.where(labels == VOID_ID, labels, labels > 0).astype(np.int32) if self.merge_objects else labels
 
     def void(self, index: int) -> NDArray[np.bool_] | None:
         """Pixels to ignore, bool [H, W]; None where the frame has no such mask.
@@ -90,19 +116,42 @@ class Clip:
         path = self.void_paths[index]
         if path is None:
             return None
-        ignored: NDArray[np.bool_] = _read_labels(path)[0] != 0
+        ignored: NDArray[np.bool_] = read_labels(path)[0] != 0
         return ignored
+
+    def entering(self, truth: Ids | None, index: int, seen: Sequence[int]) -> list[int]:
+        """Objects that enter with a frame: shown by its truth [H, W], and not seen before."""
+        new = [] if truth is None else [object_id for object_id in object_ids_in(truth) if object_id not in seen]
+        if self.listed is None:
+            return new
+        return [object_id for object_id in new if object_id in self.listed and index >= self.listed[object_id][0]]
+
+    def counting(self, index: int, seen: Sequence[int], new: Sequence[int]) -> list[int]:
+        """Objects that count in an annotated frame.
+
+        Args:
+            index: of the frame.
+            seen: objects that entered before it.
+            new: objects that enter with it.
+        """
+        known = [] if self.held_out else [*seen, *new] if self.count_given else list(seen)
+        if self.listed is None:
+            return known if index < self.last_annotated else []
+        return [object_id for object_id in known if index in self.listed[object_id]]
 
 
 def find_clips(
     root: str | Path, *, names: Sequence[str] | None = None, resolution: str = "480p", merge_objects: bool = False
 ) -> list[Clip]:
-    """Clips under a folder in either layout, by name; only those with annotations in the folder-per-clip layout.
+    """Clips under a folder of your own, by name: `CLIP/JPEGImages`, `JPEGImages/480p/CLIP` or `JPEGImages/CLIP`.
+
+    Beside `JPEGImages` lies `Annotations` in the same way, and `Void` if there are pixels to ignore. Only clips with
+    annotations are found.
 
     Args:
         root: the folder that holds the clips.
         names: the clips wanted, in the order wanted; all by default.
-        resolution: subfolder of the official layout.
+        resolution: subfolder of the layout of DAVIS.
         merge_objects: count all objects of a clip as one (DAVIS 2016).
 
     Raises:
@@ -113,11 +162,11 @@ def find_clips(
     stmemory.errors.OptionError: no/such/folder: expected CLIP/JPEGImages or JPEGImages/480p/CLIP, found neither
     """
     root = Path(root)
-    official = root / "JPEGImages" / resolution
-    if official.is_dir():
+    if (root / "JPEGImages").is_dir():
+        below = Path(resolution) if (root / "JPEGImages" / resolution).is_dir() else Path()
         folders = {
-            clip.name: (clip, root / "Annotations" / resolution / clip.name, root / "Void" / resolution / clip.name)
-            for clip in official.iterdir()
+            clip.name: (clip, root / "Annotations" / below / clip.name, root / "Void" / below / clip.name)
+            for clip in (root / "JPEGImages" / below).iterdir()
         }
     else:
         folders = {
@@ -130,7 +179,33 @@ def find_clips(
     missing = [name for name in names or () if name not in found]
     if missing:
         raise OptionError(f"names: expected clips of {root} ({', '.join(found)}), got {', '.join(missing)}")
-    return [_clip(name, *found[name], merge_objects) for name in (found if names is None else names)]
+    return [
+        open_clip(name, frames=found[name][0], annotations=found[name][1], void=found[name][2], merge_objects=merge_objects)
+        for name in (found if names is None else names)
+    ]
+
+
+def open_clip(name: str, *, frames: Path, annotations: Path, void: Path | None = None, merge_objects: bool = False) -> Clip:
+    """The clip of two or three folders; an annotation is of the frame whose name it has.
+
+    Args:
+        name: of the clip.
+        frames: folder of its frames.
+        annotations: folder of its true masks.
+        void: folder of pixels to ignore.
+        merge_objects: see `Clip`.
+
+    >>> len(open_clip("empty", frames=Path("no/such"), annotations=Path("no/such")))
+    0
+    """
+    paths = frames.iterdir() if frames.is_dir() else ()
+    frame_paths = tuple(path for path in sorted(paths) if path.suffix.lower() in _IMAGE_ENDINGS and path.name[0] != ".")
+    masks = {path.stem: path for path in sorted(annotations.glob("*.png")) if path.name[0] != "."}
+    ignored = {} if void is None else {path.stem: path for path in void.glob("*.png")}
+    stems = [path.stem for path in frame_paths]
+    stray = tuple(masks[stem] for stem in sorted(set(masks) - set(stems)))
+    annotated, voids = tuple(masks.get(stem) for stem in stems), tuple(ignored.get(stem) for stem in stems)
+    return Clip(name, frame_paths, annotated, voids, stray, merge_objects)
 
 
 def object_ids_in(ids: Ids) -> list[int]:
@@ -142,31 +217,16 @@ def object_ids_in(ids: Ids) -> list[int]:
     return [int(object_id) for object_id in np.unique(ids) if object_id not in (0, VOID_ID)]
 
 
-def _clip(name: str, frames: Path, annotations: Path, void: Path, merge_objects: bool) -> Clip:
-    """The clip of three folders; whether 255 is an object shows in the first annotation that is not empty."""
-    frame_paths = tuple(path for path in sorted(frames.iterdir()) if path.suffix.lower() in _IMAGE_ENDINGS)
-    annotation_paths = _beside(frame_paths, annotations)
-    binary = False
-    for path in _present(annotation_paths):
-        ids, is_palette = _read_labels(path)
-        if ids.any():
-            binary = not is_palette and not object_ids_in(ids)
-            break
-    return Clip(name, frame_paths, annotation_paths, _beside(frame_paths, void), merge_objects, binary)
+def read_labels(path: Path) -> tuple[Ids, bool]:
+    """Label values int32 [H, W] as stored, and whether the file has a palette.
 
+    Raises:
+        MaskError: the file cannot be read, or is neither a palette nor a grey image.
 
-def _beside(frame_paths: Sequence[Path], folder: Path) -> tuple[Path | None, ...]:
-    """For each frame the PNG of the same stem in `folder`, or None."""
-    stems = {path.stem: path for path in folder.glob("*.png")}
-    return tuple(stems.get(path.stem) for path in frame_paths)
-
-
-def _present(paths: Iterable[Path | None]) -> Iterator[Path]:
-    return (path for path in paths if path is not None)
-
-
-def _read_labels(path: Path) -> tuple[Ids, bool]:
-    """Label values int32 [H, W] as stored, and whether the file has a palette."""
+    >>> read_labels(Path("no/such.png"))
+    Traceback (most recent call last):
+    stmemory.errors.MaskError: no/such.png: expected a PNG that can be read, got [Errno 2] No such file or directory: 'no/such.png'; replace the file
+    """
     try:
         with Image.open(path) as image:
             mode, labels = image.mode, np.array(image.convert("L") if image.mode == "1" else image)

@@ -1,7 +1,6 @@
-"""J and F: how well predicted masks agree with true ones, as the DAVIS benchmark defines them.
+"""J and F: how well a predicted mask agrees with a true one, as the DAVIS benchmark defines them.
 
-Owns the two measures of one pair of masks and their statistics over a sequence (mean, recall, decay). Reads no files and
-knows no predictor: which frames and objects count is the caller's protocol.
+Owns the two measures of one pair of masks. Knows no sequences (`scores.py`), no files and no predictor.
 
 Source: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation", CVPR 2016, and the
 conventions of that benchmark's own evaluation code, which published figures follow.
@@ -10,25 +9,14 @@ conventions of that benchmark's own evaluation code, which published figures fol
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stmemory.errors import MaskError, ShapeError
+from stmemory.errors import ShapeError
 
-__all__ = [
-    "ObjectScores",
-    "SequenceScores",
-    "Statistics",
-    "boundary_accuracy",
-    "boundary_map",
-    "boundary_radius",
-    "region_similarity",
-    "statistics",
-]
+__all__ = ["boundary_accuracy", "boundary_map", "boundary_radius", "region_similarity"]
 
 Mask = NDArray[np.bool_] | Tensor
 BoolMap = NDArray[np.bool_]
@@ -173,123 +161,3 @@ def _pair(prediction: Mask, truth: Mask) -> tuple[BoolMap, BoolMap]:
             "score masks at the frame's own size"
         )
     return first, second
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """What one measure did over one sequence.
-
-    Attributes:
-        mean: mean over frames, in [0, 1]; NaN without frames.
-        recall: share of frames above 0.5; NaN without frames.
-        decay: mean of the first quarter less mean of the last; NaN without frames.
-        per_frame: the values themselves, in order.
-    """
-
-    mean: float
-    recall: float
-    decay: float
-    per_frame: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class ObjectScores:
-    """Both measures of one object over one sequence.
-
-    Attributes:
-        object_id: the object's id in the true masks.
-        region: statistics of J.
-        boundary: statistics of F.
-    """
-
-    object_id: int
-    region: Statistics
-    boundary: Statistics
-
-    @property
-    def mean(self) -> float:
-        """J&F: mean of the means of J and F, in [0, 1]."""
-        return (self.region.mean + self.boundary.mean) / 2
-
-
-def statistics(values: Sequence[float]) -> Statistics:
-    """Mean, recall and decay of the values of one measure, in the order of the frames.
-
-    The quarters of the decay share their end frames, as the benchmark has it. Its own code keeps their positions in eight
-    bits, which goes wrong beyond 256 frames; these do not.
-
-    >>> statistics([1.0, 0.75, 0.25, 0.0]).recall
-    0.5
-    """
-    if len(values) == 0:
-        return Statistics(math.nan, math.nan, math.nan, ())
-    array = np.asarray(values, dtype=np.float64)
-    edges = np.round(np.linspace(1, len(array), 5) + 1e-10).astype(np.int64) - 1
-    first, last = array[edges[0] : edges[1] + 1], array[edges[3] : edges[4] + 1]
-    recall = int(np.count_nonzero(array > 0.5)) / len(array)
-    return Statistics(float(array.mean()), recall, float(first.mean() - last.mean()), tuple(array.tolist()))
-
-
-class SequenceScores:
-    """Gathers J and F of each object, frame by frame.
-
-    Feed it the frames that count and no others: the DAVIS protocol leaves out the first frame, whose mask is given, and
-    the last. Void pixels are taken out of both masks before anything is measured.
-
-    Args:
-        void_id: id in the true masks whose pixels are ignored; None when there is none.
-    """
-
-    def __init__(self, *, void_id: int | None = 255) -> None:
-        self._void_id = void_id
-        self._values: dict[int, tuple[list[float], list[float]]] = {}
-
-    def add(
-        self,
-        prediction: NDArray[np.integer] | Tensor,
-        truth: NDArray[np.integer] | Tensor,
-        *,
-        object_ids: Iterable[int],
-        void: Mask | None = None,
-    ) -> None:
-        """Measure one frame.
-
-        Args:
-            prediction: integer ids [H, W], 0 = background.
-            truth: integer ids [H, W].
-            object_ids: the objects that count in this frame, present or not.
-            void: bool [H, W], further pixels to ignore.
-
-        Raises:
-            ShapeError: the maps are not integer [H, W] of one size.
-            MaskError: an object id is 0 or the void id.
-        """
-        predicted, true = _id_map(prediction, "prediction"), _id_map(truth, "truth")
-        ignored = np.zeros(true.shape, dtype=np.bool_) if void is None else _bool_map(void, "void")
-        if self._void_id is not None:
-            ignored = _pair(true == self._void_id, ignored)[0] | ignored
-        for object_id in object_ids:
-            if object_id in (0, self._void_id):
-                raise MaskError(f"object_ids: expected ids of objects, got {object_id}, which is background or void")
-            first, second = _pair(predicted == object_id, true == object_id)
-            if ignored.any():
-                kept = _pair(~ignored, second)[0]
-                first, second = first & kept, second & kept
-            regions, boundaries = self._values.setdefault(object_id, ([], []))
-            regions.append(region_similarity(first, second))
-            boundaries.append(boundary_accuracy(first, second))
-
-    def scores(self) -> tuple[ObjectScores, ...]:
-        """Scores of every object that was measured at least once, by object id."""
-        return tuple(
-            ObjectScores(object_id, statistics(regions), statistics(boundaries))
-            for object_id, (regions, boundaries) in sorted(self._values.items())
-        )
-
-
-def _id_map(ids: NDArray[np.integer] | Tensor, name: str) -> NDArray[np.integer]:
-    """The ids as an integer array [H, W]."""
-    array: NDArray[np.integer] = ids.detach().cpu().numpy() if isinstance(ids, Tensor) else np.asarray(ids)
-    if array.ndim != 2 or not np.issubdtype(array.dtype, np.integer):
-        raise ShapeError(f"{name}: expected integer ids [H, W], got {array.dtype} {tuple(array.shape)}")
-    return array

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stmemory.evaluation.davis import ClipResult, Summary, summarise
+from stmemory.evaluation.protocol import ClipResult, Summary, summarise
 
 __all__ = ["Circumstances", "as_json", "current_circumstances", "markdown_table", "write_json"]
 

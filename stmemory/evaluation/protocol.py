@@ -1,7 +1,8 @@
-"""The DAVIS protocol: a predictor and clips in, scores out.
+"""The protocol: a predictor and clips in, scores out.
 
-Owns the rule that a predictor is given nothing but the mask of each object where it first appears, and the rule which
-frames count. Does not know how a predictor works, reads no files, measures nothing itself, and prints nothing.
+Owns the rule that a predictor is given nothing but the mask of each object where it first appears. Which objects enter and
+count in a frame is the clip's affair (`clips.py`). Does not know how a predictor works, reads no files, measures nothing itself,
+and prints nothing.
 """
 
 from __future__ import annotations
@@ -17,10 +18,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stmemory.errors import FrameError, MaskError, ShapeError
-from stmemory.evaluation.clips import VOID_ID, Clip, object_ids_in
-from stmemory.evaluation.metrics import ObjectScores, SequenceScores
+from stmemory.evaluation.clips import VOID_ID, Clip
+from stmemory.evaluation.scores import ObjectScores, SequenceScores
 
-__all__ = ["ClipResult", "Predictor", "SegmentedFrame", "Stream", "Summary", "evaluate", "evaluate_clip", "summarise"]
+__all__ = [
+    "ClipResult",
+    "Predictor",
+    "SegmentedFrame",
+    "Stream",
+    "Summary",
+    "check_clip",
+    "evaluate",
+    "evaluate_clip",
+    "new_scores",
+    "summarise",
+]
 
 Ids = NDArray[np.int32]
 
@@ -134,17 +146,18 @@ def evaluate_clip(
     """Run a predictor over one clip and score it.
 
     The predictor starts at the first frame with an object. It is given the mask of an object once, at the frame where the
-    object first appears, and never another true pixel. An object counts from the frame after that one to the clip's last
-    frame but one; annotated frames only.
+    object enters, and never another true pixel. Which frames count is said by the clip: by default an object counts from the
+    frame after that one to the last annotated frame but one.
 
     Args:
         predictor: what to measure.
         clip: what to measure it on.
-        on_frame: called with the frame's index and the predicted int32 ids [H, W], for those who store them.
+        on_frame: called for every frame with its index and its int32 ids [H, W], for those who store them: what was predicted;
+            at the first frame the given mask, and before it nothing.
 
     Raises:
         FrameError: the clip has no frames, or one cannot be read.
-        MaskError: no annotation shows an object, or one cannot be read.
+        MaskError: no annotation shows an object, one is of no frame, or one cannot be read.
         ShapeError: a true or predicted mask is not of the frame's size.
 
     >>> class Silent:
@@ -154,11 +167,10 @@ def evaluate_clip(
     Traceback (most recent call last):
     stmemory.errors.FrameError: clip empty: expected at least one frame, got none
     """
-    if len(clip) == 0:
-        raise FrameError(f"clip {clip.name}: expected at least one frame, got none")
+    check_clip(clip)
     stream: Stream | None = None
     seen: list[int] = []
-    sequence, frames, seconds = SequenceScores(void_id=VOID_ID), 0, 0.0
+    sequence, frames, seconds = new_scores(clip), 0, 0.0
     height = width = 0
     for index in range(len(clip)):
         frame, truth = clip.frame(index), clip.truth(index)
@@ -168,29 +180,59 @@ def evaluate_clip(
                 f"clip {clip.name}, frame {index}: expected an annotation [{height}, {width}], got {truth.shape}; "
                 "resize the frames or the annotations"
             )
-        entering = _entering(truth, seen)
+        new = clip.entering(truth, index, seen)
+        given = _only(truth, new)
+        predicted = np.zeros((height, width), np.int32) if given is None else given
         began = time.perf_counter()
-        if stream is None:
-            if entering is not None:
-                stream = predictor.start(frame, entering)
-                seconds += time.perf_counter() - began
-        else:
-            answer = stream.step(frame, mask=entering) if entering is not None else stream.step(frame)
+        if stream is not None:
+            answer = stream.step(frame) if given is None else stream.step(frame, mask=given)
             predicted = answer.ids.cpu().numpy().astype(np.int32)
-            seconds += time.perf_counter() - began
             frames += 1
-            if predicted.shape != (height, width):
-                raise ShapeError(
-                    f"prediction: expected ids [{height}, {width}], got {predicted.shape}; answer at the frame's own size"
-                )
-            if truth is not None and index < len(clip) - 1:
-                sequence.add(predicted, truth, object_ids=seen, void=clip.void(index))
-            if on_frame is not None:
-                on_frame(index, predicted)
-        seen += [] if entering is None else object_ids_in(entering)
+        elif given is not None:
+            stream = predictor.start(frame, given)
+        seconds += time.perf_counter() - began
+        if predicted.shape != (height, width):
+            raise ShapeError(f"prediction: expected ids [{height}, {width}], got {predicted.shape}; answer at the frame's own size")
+        counting = [] if truth is None else clip.counting(index, seen, new)
+        if truth is not None and counting:
+            sequence.add(predicted, truth, object_ids=counting, void=clip.void(index), frame=index)
+        if on_frame is not None:
+            on_frame(index, predicted)
+        seen += new
     if stream is None:
         raise MaskError(f"clip {clip.name}: expected an object in at least one annotation, got none")
     return ClipResult(clip.name, sequence.scores(), frames, seconds, height, width)
+
+
+def check_clip(clip: Clip) -> None:
+    """Refuse a clip that cannot be measured, before anything is done.
+
+    Raises:
+        FrameError: it has no frames.
+        MaskError: an annotation is of no frame.
+
+    >>> from pathlib import Path
+    >>> check_clip(Clip("walk", (Path("0.jpg"),), (None,), (None,), stray_paths=(Path("7.png"),)))
+    Traceback (most recent call last):
+    stmemory.errors.MaskError: clip walk: expected a frame for each annotation, got none for 1 of them, the first 7.png; add the frames or take the annotations away
+    """
+    if len(clip) == 0:
+        raise FrameError(f"clip {clip.name}: expected at least one frame, got none")
+    if clip.stray_paths:
+        first, many = clip.stray_paths[0], len(clip.stray_paths)
+        raise MaskError(
+            f"clip {clip.name}: expected a frame for each annotation, got none for {many} of them, the first {first}; add the "
+            "frames or take the annotations away"
+        )
+
+
+def new_scores(clip: Clip) -> SequenceScores:
+    """What gathers a clip's scores.
+
+    >>> new_scores(Clip("empty", (), (), ())).scores()
+    ()
+    """
+    return SequenceScores(void_id=VOID_ID if clip.ignore_void else None)
 
 
 def summarise(results: Sequence[ClipResult]) -> Summary:
@@ -207,12 +249,9 @@ def summarise(results: Sequence[ClipResult]) -> Summary:
     return Summary(len(results), len(objects), region, boundary, (region + boundary) / 2, frames_per_second)
 
 
-def _entering(truth: Ids | None, seen: Sequence[int]) -> Ids | None:
-    """Ids [H, W] of the objects not seen before and of no others; None when there are none."""
-    if truth is None:
-        return None
-    new = [object_id for object_id in object_ids_in(truth) if object_id not in seen]
-    return np.where(np.isin(truth, new), truth, 0).astype(np.int32) if new else None
+def _only(truth: Ids | None, objects: Sequence[int]) -> Ids | None:
+    """Ids [H, W] of those objects and of no others; None without objects."""
+    return None if truth is None or not objects else np.where(np.isin(truth, objects), truth, 0).astype(np.int32)
 
 
 def _mean(values: Sequence[float]) -> float:

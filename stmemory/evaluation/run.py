@@ -1,0 +1,187 @@
+"""An evaluation from beginning to end: what is left to do, how it is spread, and what is written when it is done.
+
+Owns the order of events and the record of what makes a run the same run. How a clip is measured, where files lie, and how clips
+are spread are others' affairs. Prints nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from stmemory.errors import OptionError
+from stmemory.evaluation.clips import Clip
+from stmemory.evaluation.cluster import evaluate_on_cluster
+from stmemory.evaluation.protocol import ClipResult
+from stmemory.evaluation.report import as_json, current_circumstances
+from stmemory.evaluation.run_folder import RunFolder
+from stmemory.evaluation.spread import evaluate_here, evaluate_in_processes
+from stmemory.evaluation.tables import write_tables
+from stmemory.evaluation.worker import News, Setup
+from stmemory.files import whole_file
+from stmemory.inventory import usable_device
+from stmemory.weights import fingerprint, load_network
+
+__all__ = ["Evaluation", "Outcome", "run_evaluation"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated, on what, and how it is spread.
+
+    Attributes:
+        clips: what to measure on; their names differ.
+        setup: the predictor.
+        about: which data set and split, for the record: plain JSON values.
+        devices: where to compute; processes take them in turn.
+        jobs: processes, or actors of a cluster; by default one for each device, and as many actors as the cluster has places.
+        ray: address of a Ray cluster; None stays on this machine.
+
+    Raises:
+        OptionError: there are no clips, two have one name, or there is less than one job or thread.
+    """
+
+    clips: tuple[Clip, ...]
+    setup: Setup
+    about: Mapping[str, object] = field(default_factory=dict)
+    devices: tuple[str, ...] = ("cpu",)
+    jobs: int | None = None
+    ray: str | None = None
+
+    def __post_init__(self) -> None:
+        names = [clip.name for clip in self.clips]
+        if not names or len(set(names)) < len(names):
+            raise OptionError(f"clips: expected one or more with names of their own, got {', '.join(names) or 'none'}; name each once")
+        for name, value in (("--jobs", self.jobs), ("--threads", self.setup.threads)):
+            if value is not None and value < 1:
+                raise OptionError(f"{name}: expected 1 or more, got {value}")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How an evaluation ended.
+
+    Attributes:
+        results: of the clips that are finished, in the order that was asked for.
+        skipped: why others are not, by name.
+    """
+
+    results: tuple[ClipResult, ...]
+    skipped: Mapping[str, str]
+
+
+def run_evaluation(
+    evaluation: Evaluation,
+    folder: RunFolder,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    on_begin: Callable[[tuple[ClipResult, ...], int], None] | None = None,
+    on_news: Callable[[News], None] | None = None,
+) -> Outcome:
+    """Evaluate clips into a folder.
+
+    A finished clip is never lost: its masks and scores are on disk before the next begins. A clip that cannot be measured is
+    named, and the others go on. However clips are spread, the tables are the same, byte for byte.
+
+    Args:
+        evaluation: what, on what, and how.
+        folder: where the results go.
+        resume: go on with the run that is there; its finished clips are taken as they are.
+        force: begin anew though there is a run.
+        on_begin: called with the results that are there already, and the number of frames that are left.
+        on_news: called after every frame and every clip; what it raises ends the run.
+
+    Returns:
+        The results, and why there are no more.
+
+    Raises:
+        OptionError: see `RunFolder.check`; or there is no such device or cluster.
+        WeightsError: there are no such weights.
+    """
+    folder.check({}, resume=False, force=True)  # what costs nothing first
+    for device in evaluation.devices if evaluation.ray is None else ():
+        usable_device(device)
+    record = _record(evaluation)
+    folder.check(record, resume=resume, force=force)
+    found = {clip.name: folder.result_of(clip) if resume else None for clip in evaluation.clips}
+    folder.begin(record, resume=resume, force=force)
+    left = [clip for clip in evaluation.clips if found[clip.name] is None]
+    if on_begin is not None:
+        on_begin(tuple(result for result in found.values() if result is not None), sum(len(clip) for clip in left))
+    skipped: dict[str, str] = {}
+
+    def tell(news: News) -> None:
+        if news.error is not None:
+            skipped[news.clip] = news.error
+            folder.clear(news.clip)
+        if on_news is not None:
+            on_news(news)
+
+    _spread(evaluation, left, folder, tell)
+    results = {clip.name: folder.result_of(clip) for clip in evaluation.clips if clip.name not in skipped}
+    outcome = Outcome(
+        tuple(result for result in results.values() if result is not None),
+        {clip.name: skipped[clip.name] for clip in evaluation.clips if clip.name in skipped},
+    )
+    _write(evaluation, record, folder, outcome)
+    return outcome
+
+
+def _spread(evaluation: Evaluation, clips: list[Clip], folder: RunFolder, tell: Callable[[News], None]) -> None:
+    """Evaluate clips here, in processes, or on a cluster."""
+    setup, devices = evaluation.setup, evaluation.devices
+    if evaluation.ray is not None and clips:
+        one = replace(setup, device=devices[0])
+        evaluate_on_cluster(one, clips, folder, tell, address=evaluation.ray, jobs=evaluation.jobs)
+        return
+    jobs = min(_jobs(evaluation), max(len(clips), 1))
+    if jobs == 1:
+        evaluate_here(replace(setup, device=devices[0]), clips, folder, tell)
+        return
+    threads = setup.threads or max(1, torch.get_num_threads() // jobs)  # so that the processes do not fight for the cores
+    setups = [replace(setup, device=devices[place % len(devices)], threads=threads) for place in range(jobs)]
+    evaluate_in_processes(setups, clips, folder, tell)
+
+
+def _jobs(evaluation: Evaluation) -> int:
+    """Processes that are wanted."""
+    return evaluation.jobs or len(evaluation.devices)
+
+
+def _record(evaluation: Evaluation) -> dict[str, object]:
+    """What makes a run the same run."""
+    here = current_circumstances()
+    kinds = sorted({torch.device(device).type for device in evaluation.devices})
+    return {
+        **evaluation.about,
+        "weights": fingerprint(load_network(evaluation.setup.weights)),
+        "options": evaluation.setup.options.as_dict(),
+        "device": ", ".join(kinds),
+        "versions": {"commit": here.commit, "stmemory": here.stmemory, "torch": here.torch},
+        "clips": [clip.name for clip in evaluation.clips],
+    }
+
+
+def _write(evaluation: Evaluation, record: Mapping[str, object], folder: RunFolder, outcome: Outcome) -> None:
+    """The tables and the report."""
+    write_tables(folder.path, outcome.results)
+    options = evaluation.setup.options
+    device = "cpu" if evaluation.ray is not None else evaluation.devices[0]
+    extra = {
+        **evaluation.about,
+        "weights": {"name": evaluation.setup.weights or "lite", "fingerprint": record["weights"]},
+        "options": options.as_dict(),
+        "spread": {
+            "devices": list(evaluation.devices),
+            "jobs": evaluation.jobs if evaluation.ray else _jobs(evaluation),
+            "ray": evaluation.ray,
+            "threads": evaluation.setup.threads,
+        },
+        "skipped": dict(outcome.skipped),
+    }
+    text = as_json(outcome.results, current_circumstances(device=device, resolution=options.short_side), extra=extra)
+    with whole_file(folder.path / "report.json") as part:
+        part.write_text(text, encoding="utf-8")

@@ -1,0 +1,321 @@
+"""`stmemory evaluate`, end to end with a tiny network: what it writes, how it is spread, and what an interruption leaves."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from data_sets import CASES, FRAMES, Case, annotation_of, case_id, frames_of, write_data_set
+from PIL import Image
+from tiny import tiny_network
+
+from stmemory.cli import main
+from stmemory.evaluation.run_folder import RunFolder
+from stmemory.evaluation.spread import evaluate_in_processes
+from stmemory.evaluation.tables import TABLES
+from stmemory.evaluation.worker import News, Setup
+from stmemory.options import TrackingOptions
+from stmemory.weights import save_network
+
+DAVIS = CASES[2]
+CLIPS = ("fall", "jump", "run", "swim", "walk")
+PAGE = ["page"] if importlib.util.find_spec("matplotlib") else []  # drawn where matplotlib is installed
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of a tiny network's weights."""
+    folder = tmp_path_factory.mktemp("weights") / "tiny"
+    save_network(tiny_network(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def davis(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """DAVIS 2017 val of five clips of twelve frames."""
+    return write_data_set(DAVIS, tmp_path_factory.mktemp("davis"), clips=CLIPS)
+
+
+@pytest.fixture
+def command(weights: Path, davis: Path, tmp_path: Path) -> Callable[..., list[str]]:
+    """Arguments that evaluate the clips into `tmp_path / out`."""
+
+    def arguments(*more: str, clips: tuple[str, ...] = (), root: Path = davis) -> list[str]:
+        how = ("--weights", str(weights), "--write-gate", "0", "--reach", "none")
+        return ["evaluate", "davis2017", *clips, "--root", str(root), "-o", str(tmp_path / "out"), *how, *more]
+
+    return arguments
+
+
+@pytest.fixture(scope="module")
+def whole(weights: Path, davis: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a run in one go."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    how = ("--weights", str(weights), "--write-gate", "0", "--reach", "none")
+    assert 0 == main(["evaluate", "davis2017", "--root", str(davis), "-o", str(out), *how])
+    return out
+
+
+def tables(out: Path) -> list[bytes]:
+    """The tables' bytes."""
+    return [(out / name).read_bytes() for name in TABLES]
+
+
+def masks(out: Path) -> dict[str, bytes]:
+    """All masks' bytes, by clip and name."""
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted((out / "Annotations").rglob("*.png"))}
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    """Run the command in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "stmemory", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+
+
+def test_the_folder_holds_masks_tables_and_a_report(whole: Path) -> None:
+    """Every frame has a palette mask by its name; the report says what was measured with what."""
+    assert sorted(["Annotations", "clips", "report.json", "run.json", *TABLES, *PAGE]) == sorted(p.name for p in whole.iterdir())
+    assert {f"Annotations/{clip}/{index:05d}.png" for clip in CLIPS for index in range(FRAMES)} == set(masks(whole))
+    with Image.open(whole / "Annotations" / "walk" / "00007.png") as image:
+        assert ("P", (56, 40)) == (image.mode, image.size)
+    report = json.loads((whole / "report.json").read_text())
+    assert (torch.__version__, 480, None) == tuple(report["circumstances"][key] for key in ("torch", "resolution", "seed"))
+    assert ("davis2017", "val", 16) == (report["data set"], report["split"], len(report["weights"]["fingerprint"]))
+    assert {"commit", "stmemory", "device"} <= set(report["circumstances"]) and 5 == report["options"]["memory_size"]
+    assert (5, 10, {}) == (report["summary"]["clips"], report["summary"]["objects"], report["skipped"])
+    assert list(range(1, FRAMES - 1)) == report["clips"][0]["objects"][0]["frames"]
+    rows = (whole / TABLES[1]).read_text().splitlines()
+    assert list(CLIPS) == [row.split(",")[0] for row in rows[1:]] and len(set(row.split(",", 1)[1] for row in rows)) == 6
+
+
+def test_scoring_the_folder_gives_its_own_scores(whole: Path, davis: Path, tmp_path: Path) -> None:
+    """`stmemory score` of the written masks gives the same tables, byte for byte."""
+    assert 0 == main(["score", str(whole), "davis2017", "--root", str(davis), "-o", str(tmp_path / "score")])
+    assert tables(whole) == tables(tmp_path / "score")
+
+
+def test_processes_give_the_same(command: Callable[..., list[str]], whole: Path, tmp_path: Path) -> None:
+    """Spread over two processes, tables and masks are those of one, byte for byte."""
+    assert 0 == main(command("--jobs", "2", "--device", "cpu,cpu", "--threads", "1"))
+    assert (tables(whole), masks(whole)) == (tables(tmp_path / "out"), masks(tmp_path / "out"))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray, the extra `cluster`")
+def test_a_cluster_gives_the_same(command: Callable[..., list[str]], whole: Path, tmp_path: Path) -> None:
+    """Spread over two workers of a local Ray cluster, tables and masks are those of one process, byte for byte."""
+    run = start(command("--ray", "local", "--jobs", "2"))
+    _, said = run.communicate(timeout=300)
+
+    assert 0 == run.returncode, said
+    assert (tables(whole), masks(whole)) == (tables(tmp_path / "out"), masks(tmp_path / "out"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("number", "more"),
+    [(signal.SIGINT, ()), (signal.SIGTERM, ("--jobs", "2")), (signal.SIGKILL, ()), (signal.SIGKILL, ("--jobs", "2"))],
+    ids=["ctrl-C", "SIGTERM-two-processes", "kill-9", "kill-9-two-processes"],
+)
+def test_an_interrupted_run_loses_nothing_finished(
+    command: Callable[..., list[str]], whole: Path, tmp_path: Path, number: signal.Signals, more: tuple[str, ...]
+) -> None:
+    """What was finished before a signal is taken as it is, and --resume ends with the masks and tables of one go."""
+    out = tmp_path / "out"
+    run = start(command(*more))
+    began = time.monotonic()
+    while not list((out / "clips").glob("*.json")) and run.poll() is None and time.monotonic() - began < 120:
+        time.sleep(0.005)
+    run.send_signal(number)
+    _, said = run.communicate(timeout=120)
+    while len(more) and number == signal.SIGKILL and busy(out):  # its processes end at their next word to it
+        time.sleep(0.05)
+    finished = {path: path.stat().st_mtime_ns for path in (out / "clips").glob("*.json")}
+
+    assert 1 <= len(finished) < len(CLIPS)
+    assert not (out / "report.json").exists()
+    if number != signal.SIGKILL:
+        assert 1 == run.returncode and "Traceback" not in said
+        assert f"stopped with {len(finished)} of 5 clips finished; the same command with --resume goes on" in said
+    assert 0 == main(command("--resume"))
+    assert (tables(whole), masks(whole)) == (tables(out), masks(out))
+    assert finished == {path: path.stat().st_mtime_ns for path in finished}
+    assert [] == [path for path in out.rglob(".*")], "parts of files"
+
+
+def busy(out: Path) -> bool:
+    """Whether masks still come."""
+    before = len(list(out.rglob("*")))
+    time.sleep(0.5)
+    return len(list(out.rglob("*"))) != before
+
+
+def damage(root: Path, case: Case) -> None:
+    """Make four of five clips unfit, each in a way of its own."""
+    annotation_of(case, root, 3, "fall").write_bytes(b"no image")
+    small = np.array(Image.open(annotation_of(case, root, 4, "jump")))[1:]
+    Image.fromarray(small).save(annotation_of(case, root, 4, "jump"))
+    (frames_of(case, root, "run") / "00006.png").unlink()
+    shutil.rmtree(frames_of(case, root, "swim"))
+
+
+def test_clips_that_cannot_be_measured_are_named_and_the_others_go_on(
+    command: Callable[..., list[str]], davis: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An unreadable mask, a size that differs, a missing frame, an empty folder: told, exit code 1; mended, they are resumed."""
+    shutil.copytree(davis, tmp_path / "davis")
+    damage(tmp_path / "davis", DAVIS)
+    code = main(command(root=tmp_path / "davis"))
+    said = capsys.readouterr()
+
+    assert 1 == code
+    for name, reason in (("fall", "00003.png"), ("jump", "frame 4"), ("run", "00006.png"), ("swim", "at least one frame")):
+        (line,) = [line for line in said.err.splitlines() if f"skipped {name}: " in line]
+        assert reason in line
+    assert "4 of 5 clips were skipped" in said.err and "walk" in said.out
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert (["fall", "jump", "run", "swim"], 1) == (list(report["skipped"]), report["summary"]["clips"])
+    assert {"walk"} == {name.split("/")[1] for name in masks(tmp_path / "out")}
+
+    shutil.rmtree(tmp_path / "davis")
+    shutil.copytree(davis, tmp_path / "davis")
+    assert 0 == main(command("--resume", root=tmp_path / "davis"))
+    assert tables(whole) == tables(tmp_path / "out")
+
+
+def test_another_run_is_refused(command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Results are neither replaced without --force nor mixed: other options or weights are told with what they were."""
+
+    def said(*more: str) -> str:
+        assert 2 == main(command(*more, clips=("walk",)))
+        return capsys.readouterr().err
+
+    assert "nothing to resume" in said("--resume")
+    assert 0 == main(command(clips=("walk",)))
+    before = masks(tmp_path / "out")
+    assert "pass --resume to go on, --force to begin anew" in said()
+    assert "memory size was 5, is 3" in said("--resume", "--memory-size", "3")
+    assert "weights was" in said("--resume", "--weights", "lite")
+    assert before == masks(tmp_path / "out")
+    assert 0 == main(command("--resume", clips=("walk", "run")))
+    assert 2 * FRAMES == len(masks(tmp_path / "out"))
+    assert 0 == main(command("--force", "--memory-size", "3", clips=("run",)))
+    assert {"run"} == {name.split("/")[1] for name in masks(tmp_path / "out")}
+
+
+def test_clips_that_changed_since_are_refused(
+    command: Callable[..., list[str]], davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A finished clip whose files are others now is not taken for measured."""
+    shutil.copytree(davis, tmp_path / "davis")
+    again = {"clips": ("walk",), "root": tmp_path / "davis"}
+    assert 0 == main(command(**again))
+    (frames_of(DAVIS, tmp_path / "davis") / "00011.png").unlink()
+    annotation_of(DAVIS, tmp_path / "davis", 11).unlink()
+    assert 2 == main(command("--resume", **again))
+    assert "got other files" in capsys.readouterr().err
+
+
+def test_files_of_others_are_not_touched(command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder with masks that no run wrote is refused, even with --force."""
+    (tmp_path / "out" / "Annotations").mkdir(parents=True)
+    (tmp_path / "out" / "Annotations" / "mine.png").write_bytes(b"mine")
+    assert 2 == main(command("--force"))
+    assert "even --force does not delete it" in capsys.readouterr().err
+    assert b"mine" == (tmp_path / "out" / "Annotations" / "mine.png").read_bytes()
+
+
+@pytest.mark.parametrize("name", ["davis2017-test-dev", "youtube2018-val", "lvos2-test", "mose-val"])
+def test_masks_for_a_server_are_packed_as_it_wants_them(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """Where a server keeps the truth, nothing is scored, and a zip has a palette mask for each frame that is asked for."""
+    case = next(case for case in CASES if case_id(case) == name)
+    write_data_set(case, tmp_path / "data")
+    arguments = ["evaluate", case.name, "--root", str(tmp_path / "data"), "--split", case.split, "--weights", str(weights)]
+    assert 0 == main([*arguments, "-o", str(tmp_path / "out")])
+    inside, frames = ("Annotations/walk", (0, 5, 10)) if case.name == "youtube2018" else ("walk", range(FRAMES))
+    expected = [f"{inside}/{index + case.number:0{case.digits}d}.png" for index in frames]
+
+    with zipfile.ZipFile(tmp_path / "out" / "submission.zip") as archive:
+        assert expected == archive.namelist()
+        with archive.open(expected[0]) as file, Image.open(file) as image:
+            assert ("P", {0, 1}) == (image.mode, set(np.unique(np.array(image)).tolist()) - {2})
+    assert "walk                           0       -       -       -" in capsys.readouterr().out
+    assert (tmp_path / "out" / TABLES[0]).read_text().endswith("\n,,,,,,\n")
+
+
+def test_a_process_that_dies_takes_one_clip_with_it(davis: Path, tmp_path: Path) -> None:
+    """A worker that cannot live is named with its exit code for the clip that it had; none is left waiting."""
+    from stmemory.evaluation import find_data_set
+
+    folder, heard = RunFolder(tmp_path), list[News]()
+    folder.begin({"clips": list(CLIPS)}, resume=False, force=False)
+    dead = Setup(None, TrackingOptions(), device="cuda:99")
+    evaluate_in_processes([dead, dead], find_data_set("davis2017", davis, names=CLIPS[:3]), folder, heard.append)
+
+    assert {name: "its process ended with exit code 1" for name in CLIPS[:3]} == {news.clip: news.error for news in heard}
+
+
+def test_a_folder_needs_no_output(davis: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without -o the scores are printed and nothing is written; clips can be named."""
+    before = sorted(davis.rglob("*"))
+    assert 0 == main(["evaluate", str(davis), "run", "walk", "--weights", str(weights)])
+    said = capsys.readouterr().out
+    assert ["run", "walk", "mean"] == [line.split()[0] for line in said.splitlines()[1:]]
+    assert (before, []) == (sorted(davis.rglob("*")), list(tmp_path.iterdir()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["davis2017"], "./davis2017"),
+        (["no/such"], "CLIP/JPEGImages"),
+        (["davis2018", "--root", "."], "expected one of davis2016"),
+        (["davis2017", "--root", ".", "--split", "test"], "val, train, test-dev"),
+        (["mose", "--root", "no/such"], "valid/JPEGImages"),
+        ([".", "--resume"], "expected -o OUT"),
+    ],
+    ids=["no-root", "no-folder", "no-data-set", "no-split", "no-files", "resume-nothing"],
+)
+def test_bad_arguments(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What cannot be meant exits with 2 and a line that says what was expected."""
+    assert 2 == main(["evaluate", *arguments])
+    assert told in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "clips", "told"),
+    [(("--jobs", "0"), (), "--jobs"), (("--threads", "0"), (), "--threads"), (("--device", "cuda:99"), (), "cuda:99"), ((), ("walk", "walk"), "name each once")],
+    ids=["jobs", "threads", "device", "twice"],
+)
+def test_bad_options_leave_nothing_behind(
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: tuple[str, ...],
+    clips: tuple[str, ...],
+    told: str,
+) -> None:
+    """Options that cannot be used exit with 2 before a folder is made."""
+    assert 2 == main(command(*more, clips=clips))
+    assert told in capsys.readouterr().err
+    assert [] == list(tmp_path.iterdir())
