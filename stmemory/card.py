@@ -14,13 +14,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from stmemory.errors import WeightsError
-from stmemory.files import whole_file
 
-__all__ = ["CARD", "Metric", "card_text", "metrics_of", "write_card"]
+__all__ = ["CARD", "Metric", "card_text", "metrics_of"]
 
 CARD = "README.md"
 # The licences that the Hub knows by name; any other is shown as it is written.
@@ -62,9 +60,10 @@ def metrics_of(about: Mapping[str, Any]) -> tuple[Metric, ...]:
         raise WeightsError(
             f'about["metrics"]: expected a list of entries with dataset, metric, value and perhaps how, got {about["metrics"]!r}: {error}'
         ) from error
-    odd = [metric for metric in metrics if not isinstance(metric.value, (int, float)) or isinstance(metric.value, bool)]
-    if odd:
-        raise WeightsError(f'about["metrics"]: expected numbers as values, got {odd[0].value!r} for {odd[0].metric}')
+    for metric in metrics:
+        words = (metric.dataset, metric.metric, metric.how)
+        if type(metric.value) not in (int, float) or not all(isinstance(word, str) for word in words):
+            raise WeightsError(f'about["metrics"]: expected a float as value and strings beside it, got {metric}; use float() and str()')
     return metrics
 
 
@@ -77,11 +76,13 @@ def card_text(kind: str, about: Mapping[str, Any], *, name: str) -> str:
         name: by which the example loads the weights.
 
     Raises:
-        WeightsError: the figures are not of the form that this module's text gives.
+        WeightsError: what is known is not of the form that this module's text gives.
 
     >>> card_text("fusion_cell", {"licence": "MIT"}, name="cell").splitlines()[1:3]
     ['library_name: stmemory', 'license: mit']
     """
+    if "license" in about:
+        raise WeightsError(f'about: expected "licence", got "license" ({about["license"]!r}); the header for the Hub is written from it')
     metrics, title = metrics_of(about), name.rsplit("/", 1)[-1]
     licence = str(about.get("licence", "not stated"))
     parts = [f"---\n{_header(title, about, metrics)}\n---\n", f"# {title}\n", f"{_WHAT[kind]}\n"]
@@ -91,17 +92,9 @@ def card_text(kind: str, about: Mapping[str, Any], *, name: str) -> str:
         if about.get(key):
             parts.append(f"## {heading}\n\n{_words(about[key])}\n")
     if metrics:
-        lines = [f"| {m.dataset} | {m.metric} | {m.value:g} | {m.how} |" for m in metrics]
+        lines = [f"| {_cell(m.dataset)} | {_cell(m.metric)} | {m.value:g} | {_cell(m.how)} |" for m in metrics]
         parts.append("\n".join(["## Measured\n", "| data | metric | value | how |", "|---|---|---:|---|", *lines]) + "\n")
     return "\n".join(parts)
-
-
-def write_card(folder: Path, kind: str, about: Mapping[str, Any], *, name: str) -> None:
-    """Write the page to a folder, unless one is there: somebody may have written to it."""
-    if not (folder / CARD).exists():
-        text = card_text(kind, about, name=name)
-        with whole_file(folder / CARD) as part:
-            part.write_text(text, encoding="utf-8")
 
 
 def _header(title: str, about: Mapping[str, Any], metrics: tuple[Metric, ...]) -> str:
@@ -138,6 +131,11 @@ def _words(told: object) -> str:
     return "\n".join(f"- {entry}" for entry in told) if isinstance(told, (list, tuple)) else str(told)
 
 
+def _cell(words: str) -> str:
+    """Words that may stand in a table."""
+    return words.replace("|", "\\|").replace("\n", " ")
+
+
 def _slug(words: str) -> str:
     """Lower-case letters and digits with hyphens between.
 
@@ -150,11 +148,11 @@ def _slug(words: str) -> str:
 
 _WHAT = {
     "network": (
-        "Weights for [stmemory](https://pypi.org/project/stmemory/), which tracks objects through a video of any length in memory "
+        "Weights for stmemory, which tracks objects through a video of any length in memory "
         "that does not grow, by the method of *Space Time Recurrent Memory Network* (Nguyen and Li, arXiv 2109.06474)."
     ),
     "fusion_cell": (
-        "A fusion cell for the memory bank of [stmemory](https://pypi.org/project/stmemory/): it distils one template into another "
+        "A fusion cell for the memory bank of stmemory: it distils one template into another "
         "(eq. 3-10 of *Space Time Recurrent Memory Network*, Nguyen and Li, arXiv 2109.06474)."
     ),
 }
@@ -164,7 +162,7 @@ _EXAMPLES = {
 import numpy as np
 from stmemory import VOSPredictor
 
-predictor = VOSPredictor.from_pretrained("{name}")
+predictor = VOSPredictor.from_pretrained({name!r})
 frames = np.zeros((3, 64, 96, 3), np.uint8)  # or a video's path
 first_mask = np.zeros((64, 96), np.uint8)
 first_mask[20:40, 30:60] = 1
@@ -175,7 +173,7 @@ for result in predictor.track(frames, first_mask):
 import torch
 from stmemory import FusionCell, MemoryBank
 
-cell = FusionCell.from_pretrained("{name}")
+cell = FusionCell.from_pretrained({name!r})
 bank = MemoryBank(4, fusion=cell)
 with torch.inference_mode():
     for frame in range(10):

@@ -18,16 +18,17 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from stmemory.errors import WeightsError
+from stmemory.errors import OptionError, WeightsError
 from stmemory.files import whole_file
 
-__all__ = ["CONFIG", "Checkpoint", "FORMAT_VERSION", "KINDS", "TENSORS", "read_checkpoint", "read_tensors", "write_checkpoint"]
+__all__ = ["CONFIG", "Checkpoint", "FORMAT_VERSION", "KINDS", "TENSORS", "read_config", "read_tensors", "write_checkpoint"]
 
 FORMAT_VERSION = 1
 KINDS = ("network", "fusion_cell")
 CONFIG = "config.json"
 TENSORS = "model.safetensors"
-_KEYS = {"format_version", "sha256", "about"}
+_KEYS = {"format_version", "sha256", "card", "about"}
+_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 
 
@@ -40,34 +41,38 @@ class Checkpoint:
         folder: where they lie.
         kind: one of `KINDS`.
         config: of the module, as it was written.
-        nbytes: of the weights' file.
-        sha256: of that file as it must be, lower-case hexadecimal; None when the folder does not say.
+        sha256: of the weights' file as it must be, lower-case hexadecimal.
         about: licence, data, training and measured figures, see `stmemory.card`.
+        card: SHA-256 of the card that was written beside them; None if none was.
     """
 
     name: str
     folder: Path
     kind: str
     config: Mapping[str, Any]
-    nbytes: int
-    sha256: str | None = None
+    sha256: str
     about: Mapping[str, Any] = field(default_factory=dict)
+    card: str | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Of the weights' file."""
+        return (self.folder / TENSORS).stat().st_size
 
 
-def read_checkpoint(folder: Path, name: str) -> Checkpoint:
-    """Read `config.json` and look at what lies beside it; no tensor is read.
+def read_config(folder: Path, name: str) -> Checkpoint:
+    """Read `config.json` to the last key; no tensor is read, nor need there be any yet.
 
     Args:
         folder: that `write_checkpoint` wrote.
         name: for messages.
 
     Raises:
-        WeightsError: a file is missing, or `config.json` is not understood to the last key.
+        WeightsError: the file is missing or not understood.
     """
     path = folder / CONFIG
-    for needed in (path, folder / TENSORS):
-        if not needed.is_file():
-            raise WeightsError(f"weights {name!r}: expected {CONFIG} and {TENSORS} in {folder}, got no {needed.name}{_hint(folder)}")
+    if not path.is_file():
+        raise WeightsError(f"weights {name!r}: expected {CONFIG} and {TENSORS} in {folder}, got no {CONFIG}{_hint(folder)}")
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         version = document["format_version"]
@@ -79,10 +84,16 @@ def read_checkpoint(folder: Path, name: str) -> Checkpoint:
                 f"{path}: expected {', '.join(sorted(_KEYS))} and one of {', '.join(KINDS)}, got {', '.join(sorted(document))}; the "
                 "file is not stmemory's, or of another version"
             )
-        config, about, sha256 = dict(document[kinds[0]]), dict(document.get("about", {})), document.get("sha256")
-    except (ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: expected format_version and a config, got: {error!r}; the file is not stmemory's") from error
-    return Checkpoint(name, folder, kinds[0], config, (folder / TENSORS).stat().st_size, sha256, about)
+        config, about, sha256, card = document[kinds[0]], document["about"], document["sha256"], document.get("card")
+        typed = isinstance(config, dict) and isinstance(about, dict) and isinstance(sha256, str) and isinstance(card, str | None)
+        if not typed or type(version) is not int or version < 1:
+            raise WeightsError(f"{path}: expected a whole format_version above 0, dicts and digests, got others; the file is damaged")
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise WeightsError(
+            f"{path}: expected format_version, sha256, about and a config, got: {error!r}; the file is damaged or not stmemory's: take a "
+            "folder or repository that save_pretrained or push_to_hub of stmemory wrote"
+        ) from error
+    return Checkpoint(name, folder, kinds[0], config, sha256, about, card)
 
 
 def read_tensors(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -100,6 +111,8 @@ def read_tensors(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> dict
     try:
         content = path.read_bytes()
         tensors = load(content)
+    except FileNotFoundError as error:
+        raise WeightsError(f"{path}: expected the weights beside {CONFIG}, got no such file{_hint(checkpoint.folder)}") from error
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: expected a whole safetensors file, got: {error}{_nature(path)}; copy or download it again") from error
     both = set(tensors) & set(expected)
@@ -111,13 +124,15 @@ def read_tensors(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> dict
             for name in sorted(both)
             if tensors[name].shape != expected[name].shape
         ],
+        "not of floats": sorted(n for n in both if expected[n].is_floating_point() > tensors[n].is_floating_point()),
     }
     if any(problems.values()):
         told = "; ".join(f"{kind}: {', '.join(names[:5])}{' ...' * (len(names) > 5)}" for kind, names in problems.items() if names)
         raise WeightsError(f"{path}: expected the weights of {CONFIG} beside it, got {told}; the two files belong to different networks")
     _check_finite(str(path), tensors)
     digest = hashlib.sha256(content).hexdigest()
-    if checkpoint.sha256 not in (None, digest):
+    # somebody may have written both files anew since config.json was read
+    if digest not in (checkpoint.sha256, read_config(checkpoint.folder, checkpoint.name).sha256):
         raise WeightsError(
             f"{path}: expected the file that {CONFIG} beside it was written for, sha256 {checkpoint.sha256}, got {digest}: another or a "
             "damaged one; copy or download both again"
@@ -132,7 +147,7 @@ def write_checkpoint(
     tensors: Mapping[str, Tensor],
     *,
     dtype: torch.dtype = torch.float32,
-    about: Mapping[str, Any] | None = None,
+    words: tuple[Mapping[str, Any], str | None] = ({}, None),
 ) -> None:
     """Write both files, each whole or not at all; a mix of old and new, after an interruption, is refused when it is read.
 
@@ -142,27 +157,30 @@ def write_checkpoint(
         config: plain JSON values.
         tensors: by name.
         dtype: of the floats in the file.
-        about: plain JSON values.
+        words: what is told of the weights, plain JSON values, and the SHA-256 of their card.
 
     Raises:
-        WeightsError: a weight is NaN or infinite, or what is told of them is no JSON.
+        WeightsError: a weight is NaN or infinite, or is so in `dtype`; what is told of them is no JSON; or nothing can be written.
+        OptionError: the dtype is no float that safetensors and torch both read.
     """
-    _check_finite(str(folder), tensors)
+    if dtype not in _FLOATS:
+        raise OptionError(f"dtype: expected one of {', '.join(map(str, _FLOATS))}, got {dtype!r}")
     stored = {n: (t.to(dtype) if t.is_floating_point() else t).detach().cpu().contiguous() for n, t in tensors.items()}
+    _check_finite(f"{folder}, in {dtype}", stored)
     content = save(stored, metadata={"format": "pt"})  # save_file() hides the file from other users of the machine
-    document = {
-        "format_version": FORMAT_VERSION,
-        kind: dict(config),
-        "sha256": hashlib.sha256(content).hexdigest(),
-        "about": dict(about or {}),
-    }
+    about, card = words
+    digest = hashlib.sha256(content).hexdigest()
+    document = {"format_version": FORMAT_VERSION, kind: dict(config), "sha256": digest, "card": card, "about": dict(about)}
     try:
         text = json.dumps(document, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise WeightsError(f"about: expected plain JSON values, got: {error}; use strings, numbers, lists and dicts") from error
-    for name, data in ((TENSORS, content), (CONFIG, text.encode())):
-        with whole_file(folder / name) as part:
-            part.write_bytes(data)
+    try:
+        with whole_file(folder / CONFIG) as config_part, whole_file(folder / TENSORS) as tensors_part:
+            config_part.write_text(text, encoding="utf-8")
+            tensors_part.write_bytes(content)
+    except OSError as error:
+        raise WeightsError(f"{folder}: expected a folder to write to, got: {error}; choose another") from error
 
 
 def _check_finite(what: str, tensors: Mapping[str, Tensor]) -> None:

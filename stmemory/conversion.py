@@ -16,11 +16,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from stmemory.card import CARD
 from stmemory.errors import WeightsError
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.resnet import ImageNetNormalisation
 from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.weights import fingerprint, load_network, save_network
+from stmemory.saving import save_network
+from stmemory.weights import fingerprint, load_network
 
 __all__ = ["Conversion", "RESNET_NAMES", "convert_stm", "read_tensors", "renamed", "stm_state", "translated"]
 
@@ -109,7 +111,9 @@ def convert_stm(path: str | Path, folder: str | Path, *, force: bool = False) ->
         network = SegmentationNetwork(NetworkConfig.of("stm"))
         network.fusion.start_near_identity(_UPDATE)
         network.load_state_dict({**network.state_dict(), **state})
-        if not force:
+        if force:
+            (folder / CARD).unlink(missing_ok=True)  # it tells of the weights that go
+        else:
             _check_folder(folder, network)
         save_network(network.eval(), folder, about=_about(path.name, digest))
     return Conversion(path, folder, digest, sum(t.numel() for n, t in state.items() if t.is_floating_point() and ".running_" not in n))
@@ -156,7 +160,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: expected a file of weights, got {'a folder' if path.is_dir() else 'nothing there'}; check the path")
     found: Any
     try:
-        found = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        found = load_file(path) if _is_safetensors(path) else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make torch's readers raise nearly anything
         if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
             raise WeightsError(
@@ -173,6 +177,12 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         told = f"a {type(found).__name__}" if others is None else f"others: {_listed(map(str, others))}" if others else "an empty one"
         raise WeightsError(f"{path}: expected a dict of names and tensors, got {told}; write torch.save(network.state_dict(), path)")
     return {str(name): tensor for name, tensor in found.items()}
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By its first bytes, whatever its name: a length of eight bytes, and JSON."""
+    with path.open("rb") as file:
+        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
 
 
 def translated(name: str, table: Iterable[tuple[str, str]]) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypedDict
 
-from stmemory.errors import WeightsError
+from stmemory.errors import OptionError, WeightsError
 
-__all__ = ["Where", "download", "is_repository", "upload"]
+__all__ = ["Where", "checked", "download", "fetch_if_there", "is_repository", "upload"]
 
 
 class Where(TypedDict, total=False):
@@ -38,6 +39,25 @@ def is_repository(name: str) -> bool:
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name) is not None
 
 
+def checked(where: Where | None) -> Where:
+    """The same, when it holds nothing but what `Where` names, of the types that it names.
+
+    Raises:
+        OptionError: it does not.
+
+    >>> checked({"revision": "v1"})
+    {'revision': 'v1'}
+    """
+    given: dict[str, object] = {**(where or {})}
+    kinds: dict[str, tuple[type, ...]] = {"revision": (str,), "cache_dir": (str, Path), "token": (str, bool), "local_files_only": (bool,)}
+    for name, value in given.items():
+        if name not in kinds:
+            raise OptionError(f"from_pretrained: expected options of {', '.join(kinds)}, device and dtype, got {name}")
+        if value is not None and not isinstance(value, kinds[name]) or value == "":
+            raise OptionError(f"{name}: expected {' or '.join(kind.__name__ for kind in kinds[name])}, got {value!r}")
+    return where or {}
+
+
 def download(repository: str, files: Sequence[str], where: Where | None = None) -> Path:
     """Fetch files of a repository, or find them in the cache.
 
@@ -56,7 +76,7 @@ def download(repository: str, files: Sequence[str], where: Where | None = None) 
     """
     from huggingface_hub import hf_hub_download
 
-    chosen: Where = {**where} if where else {}
+    chosen: Where = {**checked(where)}
     folder = Path()
     for file in files:
         with _told(repository, file, chosen.get("revision")):
@@ -65,13 +85,28 @@ def download(repository: str, files: Sequence[str], where: Where | None = None) 
     return folder
 
 
+def fetch_if_there(folder: Path, repository: str, files: Sequence[str], *, token: str | None, revision: str | None) -> None:
+    """Copy files of a repository to a folder, those that are there; none where there is no such repository or revision.
+
+    Raises:
+        WeightsError: the Hub cannot be asked.
+    """
+    from huggingface_hub import HfApi
+
+    api = HfApi(token=token, library_name="stmemory")
+    for file in files:
+        with _told(repository, file, revision):
+            if api.file_exists(repository, file, revision=revision):
+                shutil.copy(api.hf_hub_download(repository, file, revision=revision), folder / file)
+
+
 def upload(
     folder: Path, repository: str, *, private: bool = False, token: str | None = None, revision: str | None = None
 ) -> str:
     """Make a repository if there is none, and commit a folder to it.
 
     Args:
-        folder: all of its files are sent, but for a `README.md` where the repository has one: somebody may have written to it.
+        folder: all of its files are sent.
         repository: `owner/name`.
         private: whether a repository made here is.
         token: with the right to write; None takes the one that was logged in with.
@@ -90,9 +125,8 @@ def upload(
         api.create_repo(repository, private=private, exist_ok=True)
         if revision is not None:
             api.create_branch(repository, branch=revision, exist_ok=True)
-        kept = ["README.md"] if api.file_exists(repository, "README.md", revision=revision) else None
         commit = api.upload_folder(
-            repo_id=repository, folder_path=folder, revision=revision, ignore_patterns=kept, commit_message="Upload weights of stmemory"
+            repo_id=repository, folder_path=folder, revision=revision, commit_message="Upload weights of stmemory"
         )
     return str(commit.commit_url)
 
@@ -104,7 +138,7 @@ def _told(repository: str, file: str, revision: str | None) -> Iterator[None]:
 
     # the HTTP client's own error, whichever client this version of huggingface_hub uses
     of_client = [base for base in errors.HfHubHTTPError.__bases__ if issubclass(base, Exception)]
-    others: tuple[type[Exception], ...] = (errors.HFValidationError, OSError, RuntimeError, *of_client)
+    others: tuple[type[Exception], ...] = (errors.HFValidationError, OSError, RuntimeError, UnicodeError, *of_client)
     what = f"{repository} on the Hub"
     try:
         yield
@@ -127,7 +161,14 @@ def _told(repository: str, file: str, revision: str | None) -> Iterator[None]:
         ) from error
     except errors.EntryNotFoundError as error:
         raise WeightsError(f"{what}: expected a file {file}, got a repository without it; it holds no weights of stmemory") from error
+    except errors.OfflineModeIsEnabled as error:
+        raise WeightsError(f"{what}: expected a connection, got offline mode; unset HF_HUB_OFFLINE") from error
     except others as error:
+        status = getattr(getattr(error, "response", None), "status_code", None)
+        if status in (401, 403) or isinstance(error, UnicodeError):
+            raise WeightsError(
+                f"{what}: expected a token with the right to use {file}, got {_reason(error)}; log in with `hf auth login`, or pass another token="
+            ) from error
         raise WeightsError(f"{what}: expected {file}, got {_reason(error)}; try again, or look whether the Hub can be reached") from error
 
 

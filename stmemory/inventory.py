@@ -113,7 +113,8 @@ def weights_facts(name: str | Path | None = None, *, where: Where | None = None)
     >>> weights_facts("lite").preset
     'lite'
     """
-    found, module = find_checkpoint(name, where), load_part(nn.Module, name, where=where)
+    found = find_checkpoint(name, where)
+    module = load_part(nn.Module, found)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     preset = nbytes = None
     if isinstance(module, SegmentationNetwork):

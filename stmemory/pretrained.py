@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, Unpack
 
 import torch
 
-from stmemory.hub import Where, upload
+from stmemory.errors import OptionError, WeightsError
+from stmemory.hub import Where, fetch_if_there, is_repository, upload
 
 if TYPE_CHECKING:
     from stmemory.memory.policy import UpdatePolicy
@@ -48,7 +50,14 @@ class FromPretrained:
 
 
 class ToPretrained(FromPretrained):
-    """Adds `save_pretrained` and `push_to_hub` to what can be built again from its own config."""
+    """Adds `save_pretrained` and `push_to_hub` to what can be built again from its own config.
+
+    Attributes:
+        inherited: what holds of these weights and of all that is trained from them, such as the licence that they came with.
+            It is written beside them unless `about` says otherwise.
+    """
+
+    inherited: Mapping[str, Any] = MappingProxyType({})
 
     def save_pretrained(
         self, folder: str | Path, *, dtype: torch.dtype = torch.float32, about: Mapping[str, Any] | None = None
@@ -56,14 +65,16 @@ class ToPretrained(FromPretrained):
         """Write `config.json`, `model.safetensors` and a model card, `README.md`, to a folder that `from_pretrained` reads.
 
         Args:
-            folder: made if it is not there; the first two files are replaced, a card that is there stays.
+            folder: made if it is not there; files in it are replaced, but for a card that somebody has written to.
             dtype: of the floats in the file.
             about: what to tell of the weights, see `stmemory.card`; plain JSON values.
 
         Raises:
-            WeightsError: a weight is NaN or infinite, or the network was folded and no longer fits its config.
+            WeightsError: a weight is NaN or infinite (in `dtype`), the network no longer fits its config, what is told of it is not of
+                the form that `stmemory.card` gives, or nothing can be written there.
+            OptionError: the dtype is no float.
         """
-        from stmemory.weights import save_part
+        from stmemory.saving import save_part
 
         save_part(self, folder, dtype=dtype, about=about)
 
@@ -91,11 +102,19 @@ class ToPretrained(FromPretrained):
             The commit's address.
 
         Raises:
-            WeightsError: the weights cannot be saved, or the Hub refuses or cannot be reached.
+            WeightsError: the weights cannot be saved, came with a licence that forbids it, or the Hub refuses or cannot be reached.
+            OptionError: the name is not of a repository.
         """
-        from stmemory.weights import save_part
+        from stmemory.card import CARD
+        from stmemory.checkpoint import CONFIG
+        from stmemory.saving import save_part
 
+        if not (isinstance(repository, str) and is_repository(repository)):
+            raise OptionError(f"push_to_hub: expected owner/name of a repository, got {repository!r}")
+        if "re-hosting" in self.inherited:
+            raise WeightsError(f"push_to_hub: expected weights that may be published, got some with the condition: {self.inherited['re-hosting']}")
         with TemporaryDirectory() as folder:
+            fetch_if_there(Path(folder), repository, (CARD, CONFIG), token=token, revision=revision)
             save_part(self, folder, dtype=dtype, about=about, name=repository)
             return upload(Path(folder), repository, private=private, token=token, revision=revision)
 

@@ -5,7 +5,6 @@ Owns the rule which name means what. The folder's format is `checkpoint`'s, the 
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,13 +14,13 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from stmemory.card import metrics_of, write_card
-from stmemory.checkpoint import CONFIG, TENSORS, Checkpoint, read_checkpoint, read_tensors, write_checkpoint
+from stmemory.checkpoint import CONFIG, TENSORS, Checkpoint, read_config, read_tensors
 from stmemory.errors import OptionError, WeightsError
-from stmemory.hub import Where, download, is_repository
+from stmemory.hub import Where, checked, download, is_repository
 from stmemory.memory.fusion import FusionCell
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.pretrained import ToPretrained
 
 __all__ = [
     "NetworkInfo",
@@ -32,8 +31,6 @@ __all__ = [
     "load_part",
     "network_info",
     "place",
-    "save_network",
-    "save_part",
     "tensors_digest",
 ]
 
@@ -83,18 +80,20 @@ def find_checkpoint(name: str | Path | None = None, where: Where | None = None) 
     >>> find_checkpoint("lite").kind
     'network'
     """
+    where = checked(where)
     wanted = "lite" if name is None else str(name)
-    folder = _BUNDLED / wanted if wanted in bundled_names() else Path(wanted)
-    if isinstance(name, str) and not folder.exists() and is_repository(name):
-        return read_checkpoint(download(name, (CONFIG, TENSORS), where), wanted)
-    if where and where.get("revision") is not None:
+    folder = _BUNDLED / wanted if wanted in bundled_names() else Path(wanted).expanduser()
+    if isinstance(name, str) and is_repository(name) and not _is_there(folder):
+        return _on_the_hub(name, where)
+    if where.get("revision") is not None:
         raise OptionError(f"revision: expected none for weights that are not on the Hub, got {where['revision']!r} for {wanted!r}")
     if not wanted or not folder.is_dir():
+        found = "a file, pass its folder" if wanted and folder.is_file() else "none of them; check the spelling"
         raise WeightsError(
             f"weights {wanted!r}: expected a bundled name ({', '.join(bundled_names()) or 'there are none'}), a folder with {CONFIG} and "
-            f"{TENSORS}, or owner/name of a repository on the Hub, got none of them"
+            f"{TENSORS}, or owner/name of a repository on the Hub (a str, its revision apart), got {found}"
         )
-    return read_checkpoint(folder, wanted)
+    return read_config(folder, wanted)
 
 
 def load_network(name: str | Path | None = None, *, where: Where | None = None) -> SegmentationNetwork:
@@ -115,7 +114,7 @@ def load_network(name: str | Path | None = None, *, where: Where | None = None) 
 
 def load_part(
     kind: type[_Part],
-    name: str | Path | None = None,
+    name: str | Path | Checkpoint | None = None,
     *,
     device: str | torch.device | None = None,
     dtype: torch.dtype | None = None,
@@ -125,7 +124,7 @@ def load_part(
 
     Args:
         kind: such as `SegmentationNetwork` or `FusionCell`.
-        name: see `find_checkpoint`.
+        name: see `find_checkpoint`; or what that gave.
         device: where to put it; None is the CPU.
         dtype: what to turn it into; None is float32.
         where: for repositories.
@@ -137,56 +136,23 @@ def load_part(
     >>> load_part(FusionCell).channels
     192
     """
-    checkpoint = find_checkpoint(name, where)
-    whole = _built(checkpoint)
+    checkpoint = name if isinstance(name, Checkpoint) else find_checkpoint(name, where)
+    with torch.device("meta"):  # shapes are compared before anything is allocated
+        blank = _built(checkpoint)
+    if not any(isinstance(module, kind) for module in blank.modules()):
+        raise WeightsError(
+            f"weights {checkpoint.name!r}: expected some that hold a {kind.__name__}, got a {checkpoint.kind} without one; take weights of "
+            "a whole network"
+        )
+    tensors = read_tensors(checkpoint, blank.state_dict())
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
+        whole = _built(checkpoint)
+    whole.load_state_dict(tensors)
+    place(whole.eval(), device=device, dtype=dtype)
     for module in whole.modules():
-        if isinstance(module, kind):
-            whole.load_state_dict(read_tensors(checkpoint, whole.state_dict()))
-            place(whole.eval(), device=device, dtype=dtype)
-            return module
-    raise WeightsError(f"weights {checkpoint.name!r}: expected some that hold a {kind.__name__}, got a {checkpoint.kind} without one")
-
-
-def save_network(
-    network: SegmentationNetwork, folder: str | Path, *, dtype: torch.dtype = torch.float32, about: Mapping[str, Any] | None = None
-) -> None:
-    """Write a network to a folder that `load_network` reads; `network.save_pretrained` is the same. See `save_part`."""
-    save_part(network, folder, dtype=dtype, about=about)
-
-
-def save_part(
-    module: object,
-    folder: str | Path,
-    *,
-    dtype: torch.dtype = torch.float32,
-    about: Mapping[str, Any] | None = None,
-    name: str | None = None,
-) -> None:
-    """Write a module and its card to a folder that `from_pretrained` reads.
-
-    Args:
-        module: a `SegmentationNetwork` that is not folded (see `fold_batch_norm`), or a `FusionCell`.
-        folder: made if it is not there; files in it are replaced, but for a card.
-        dtype: of the floats in the file.
-        about: what to tell of the weights, see `stmemory.card`.
-        name: that the card's example loads them by; None is the folder's.
-
-    Raises:
-        WeightsError: the network was folded, so its weights no longer fit its config; a weight is NaN; or it is of another kind.
-    """
-    folder = Path(folder)
-    if isinstance(module, SegmentationNetwork):
-        kind, config, fresh = "network", dataclasses.asdict(module.config), SegmentationNetwork(module.config)
-        lost = sorted(set(fresh.state_dict()) ^ set(module.state_dict()))
-        if lost:
-            raise WeightsError(f"save: expected a network as its config makes it, got a folded one ({lost[0]} ...); save it before")
-    elif isinstance(module, FusionCell):
-        kind, config = "fusion_cell", module.config()
-    else:
-        raise WeightsError(f"save: expected a SegmentationNetwork or a FusionCell, got {type(module).__name__}; save its state_dict() yourself")
-    metrics_of(about or {})  # refused before anything is written
-    write_checkpoint(folder, kind, config, module.state_dict(), dtype=dtype, about=about)
-    write_card(folder, kind, about or {}, name=name or folder.name)
+        if isinstance(module, ToPretrained):
+            module.inherited = _inherited(checkpoint)
+    return next(module for module in whole.modules() if isinstance(module, kind))
 
 
 def network_info(name: str | Path | None = None, *, where: Where | None = None) -> NetworkInfo:
@@ -212,7 +178,7 @@ def place(module: nn.Module, *, device: str | torch.device | None, dtype: torch.
         raise OptionError(f"dtype: expected torch.float32, torch.bfloat16 or torch.float16, got {dtype!r}")
     try:
         module.to(device=None if device is None else torch.device(device), dtype=dtype)
-    except (AssertionError, RuntimeError) as error:  # torch without CUDA asserts
+    except (AssertionError, RuntimeError, TypeError) as error:  # torch without CUDA asserts
         raise OptionError(f"device: expected one that torch can use here, such as 'cpu', got {device!r}: {error}") from error
 
 
@@ -238,14 +204,41 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
+def _on_the_hub(name: str, where: Where) -> Checkpoint:
+    """Download the config, and the weights only if it is understood, of the same commit."""
+    try:
+        folder = download(name, (CONFIG,), where)
+        checkpoint = read_config(folder, name)
+        download(name, (TENSORS,), {**where, "revision": folder.name})
+    except WeightsError as error:
+        raise WeightsError(f"{error} (taken for a repository, since there is no folder {name} here)") from error
+    return checkpoint
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for a path
+        return False
+
+
 def _built(checkpoint: Checkpoint) -> nn.Module:
     """The module that a checkpoint describes, with random weights."""
+    path = checkpoint.folder / CONFIG
     if checkpoint.kind == "network":
-        return SegmentationNetwork(_network_config(checkpoint))
+        config = _network_config(checkpoint)
+        try:
+            return SegmentationNetwork(config)
+        except (RuntimeError, OptionError) as error:  # a size that nobody can allocate
+            raise WeightsError(f"{path}: expected the config of a network that can be built, got: {error}") from error
+    known, given = FusionCell(1).config(), checkpoint.config
+    kinds: dict[str, tuple[type, ...]] = {"bottleneck": (int, type(None)), "scale": (float, int)}
+    if set(known) != set(given) or any(type(given[name]) not in kinds.get(name, (int,)) for name in known):
+        raise WeightsError(f"{path}: expected a fusion_cell with {', '.join(known)}, all numbers, got {dict(given)}; the file is damaged")
     try:
-        return FusionCell(**checkpoint.config)
-    except (TypeError, OptionError) as error:
-        raise WeightsError(f"{checkpoint.folder / CONFIG}: expected the arguments of a FusionCell, got: {error}") from error
+        return FusionCell(**given)
+    except (RuntimeError, OptionError) as error:
+        raise WeightsError(f"{path}: expected the config of a fusion cell that can be built, got: {error}") from error
 
 
 def _network_config(checkpoint: Checkpoint) -> NetworkConfig:
@@ -255,6 +248,12 @@ def _network_config(checkpoint: Checkpoint) -> NetworkConfig:
         return NetworkConfig.from_dict(checkpoint.config)
     except OptionError as error:
         raise WeightsError(f"{checkpoint.folder / CONFIG}: {error}") from error
+
+
+def _inherited(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What holds of all that is trained from these weights: figures do not, licences do."""
+    kept = {name: checkpoint.about[name] for name in ("licence", "re-hosting") if name in checkpoint.about}
+    return {**kept, "base_model": checkpoint.name}
 
 
 def _bytes(tensor: Tensor) -> bytes:

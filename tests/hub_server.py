@@ -43,10 +43,10 @@ class Hub:
         url: of the server.
         repositories: by `owner/name`.
         requests: (method, path, token) in order.
-        cut: for a file, after how many bytes its next answers are cut off, each once; -1 cuts for ever at 10.
+        cut: for a file, after how many bytes its next answers are cut off, each once.
         etags: wrong ones, by file; "" sends none.
         swapped: what is sent in place of a file's content.
-        refuses: whether pushes are answered 403.
+        refuses: status that pushes are answered with; 0 takes them.
     """
 
     url: str = ""
@@ -56,7 +56,7 @@ class Hub:
     etags: dict[str, str] = field(default_factory=dict)
     swapped: Files = field(default_factory=dict)
     large: Files = field(default_factory=dict)
-    refuses: bool = False
+    refuses: int = 0
 
     def asked(self, method: str) -> list[str]:
         """Paths of the requests of one method so far."""
@@ -108,7 +108,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._note()
         body, path = self._body(), unquote(self.path.split("?")[0])
         if self.hub.refuses:
-            return self._json(403, {"error": "you have no right to write here"})
+            return self._json(self.hub.refuses, {"error": "not here"})
         if path == "/api/repos/create":
             return self._create(json.loads(body))
         if path == "/api/validate-yaml":
@@ -186,7 +186,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not cuts:
             self.wfile.write(data[start:])
             return
-        self.wfile.write(data[start:][: 10 if cuts[0] < 0 else cuts.pop(0)])
+        self.wfile.write(data[start:][: cuts.pop(0)])
         self.wfile.flush()
         self.close_connection = True
 

@@ -25,7 +25,8 @@ from stmemory.networks.config import NetworkConfig
 from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
 from stmemory.stream import VOSStream
-from stmemory.weights import load_network, network_info, save_network
+from stmemory.saving import save_network
+from stmemory.weights import load_network, network_info
 
 FRAMES = clip(8)
 MASK = boxes(3, 9)

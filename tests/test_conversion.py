@@ -29,7 +29,8 @@ from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
-from stmemory.weights import fingerprint, load_network, network_info, save_network
+from stmemory.saving import save_network
+from stmemory.weights import fingerprint, load_network, network_info
 
 EXACT = {"atol": 1e-10, "rtol": 1e-10}  # both sides compute in float64, from the same float32 weights
 

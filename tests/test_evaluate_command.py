@@ -27,7 +27,7 @@ from stmemory.evaluation.spread import evaluate_in_processes
 from stmemory.evaluation.tables import TABLES
 from stmemory.evaluation.worker import News, Setup
 from stmemory.options import TrackingOptions
-from stmemory.weights import save_network
+from stmemory.saving import save_network
 
 DAVIS = CASES[2]
 CLIPS = ("fall", "jump", "run", "swim", "walk")

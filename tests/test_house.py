@@ -27,7 +27,7 @@ ORDER = (
     "memory.state memory "
     "networks.config networks.features networks.layers networks.resnet networks.stm networks.lite networks.segmentation "
     "networks "
-    "checkpoint card weights conversion "
+    "checkpoint card weights saving conversion "
     "images video frames palette mask_files masks regions result "
     "options given stream_file stream predictor stmemory "
     "inventory job_folder job_record job_summary job progress sheet "
@@ -59,7 +59,7 @@ FOREIGN = {
 }
 
 # What reaches to its right all the same, inside of functions: `from_pretrained` stands where a class is, the work comes after.
-REACHES = {"pretrained": {"weights", "networks.segmentation", "memory.policy"}}
+REACHES = {"pretrained": {"weights", "saving", "card", "checkpoint", "networks.segmentation", "memory.policy"}}
 
 # The only files that write to the terminal.
 SPEAKERS = {"training/__main__.py", *(f"commands/{file.name}" for file in PACKAGE.glob("commands/*.py"))}

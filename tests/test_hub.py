@@ -133,6 +133,8 @@ def test_info_prints_the_card_of_weights_on_the_hub(hub: Hub, capsys: pytest.Cap
 def test_tracking_with_weights_on_the_hub(hub: Hub, tmp_path: Path) -> None:
     """`--weights` takes a repository, `--revision` pins it."""
     weights = ["--weights", NAME, "--revision", hub.repositories[NAME].branches["main"]]
+    hub.repositories[NAME].commit({"config.json": b"a broken push"})
+    assert 2 == main(["demo", "-o", str(tmp_path / "newest"), "--frames", "3", "--height", "48", "--width", "64", *weights[:2]])
     assert 0 == main(["demo", "-o", str(tmp_path / "demo"), "--frames", "3", "--height", "48", "--width", "64", *weights])
 
 
@@ -181,13 +183,13 @@ def test_a_token_opens_a_private_repository(hub: Hub) -> None:
 
 def test_a_broken_connection_is_taken_up_again(hub: Hub) -> None:
     """The rest of the file is asked for, and the weights are whole."""
-    hub.cut["model.safetensors"] = [5000, 7000]
+    hub.cut["model.safetensors"] = [5000, 7000]  # bytes
     assert fingerprint(tiny_network()) == fingerprint(SegmentationNetwork.from_pretrained(NAME))
     assert 3 == sum(path.endswith("model.safetensors") for path in hub.asked("GET"))
 
 
-def test_a_connection_that_stays_broken_is_an_error(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is not tried for ever, and the next call starts where the last one ended."""
+def test_a_connection_that_stays_broken_is_an_error(hub: Hub) -> None:
+    """It is not tried for ever, and the next call gets the file."""
     content = hub.repositories[NAME].commits[hub.repositories[NAME].branches["main"]]["config.json"]
     hub.cut["config.json"] = [0] * 50
     with pytest.raises(WeightsError, match="expected config.json, got"):
@@ -226,7 +228,8 @@ def test_pushed_weights_are_read_back(hub: Hub) -> None:
     assert address.startswith(f"{hub.url}/someone/new/commit/")
     assert {"README.md", "config.json", "model.safetensors"} == set(_files(hub, "someone/new"))
     assert fingerprint(network) == fingerprint(SegmentationNetwork.from_pretrained("someone/new"))
-    network.fusion.push_to_hub("someone/cell", private=True, token="hf_write")
+    network.fusion.push_to_hub("someone/cell", private=True, token="hf_write", dtype=torch.float64)
+    assert len(_files(hub, "someone/cell")["model.safetensors"]) > 8 * sum(p.numel() for p in network.fusion.parameters())
     assert hub.repositories["someone/cell"].private
     assert fingerprint(network.fusion) == fingerprint(FusionCell.from_pretrained("someone/cell", token="hf_read"))
     assert {"hf_write", "hf_read", None} == {token for _, _, token in hub.requests}
@@ -245,7 +248,9 @@ def test_a_pushed_card_says_what_is_known(hub: Hub) -> None:
 
 
 def test_a_push_leaves_a_card_that_is_there(hub: Hub) -> None:
-    """Weights are replaced, what somebody wrote about them is not."""
+    """Weights are replaced, what somebody wrote about them is not; a card that nobody wrote to follows the weights."""
+    tiny_network(1).push_to_hub(NAME, about={"licence": "BSD-3-Clause"})
+    assert b"license: bsd-3-clause" in _files(hub, NAME)["README.md"]
     hub.repositories[NAME].commit({"README.md": b"written by hand"})
     tiny_network(1).push_to_hub(NAME)
     assert b"written by hand" == _files(hub, NAME)["README.md"]
@@ -259,9 +264,33 @@ def test_a_push_to_a_branch_leaves_the_main_one(hub: Hub) -> None:
     assert fingerprint(tiny_network()) == fingerprint(SegmentationNetwork.from_pretrained(NAME))
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_token_without_the_right_is_told(hub: Hub, status: int) -> None:
+    """The message says to log in, and names neither the token nor a lack of connection."""
+    hub.refuses = status
+    with pytest.raises(WeightsError, match="expected a token with the right") as error:
+        tiny_network().push_to_hub(NAME, token="hf_secret")
+    assert "hf_secret" not in str(error.value) and "try again" not in str(error.value)
+
+
+def test_another_librarys_repository_is_refused_before_its_weights_are_fetched(hub: Hub) -> None:
+    """`config.json` comes first, and is enough to know."""
+    hub.repositories["timm/big"] = Repository()
+    hub.repositories["timm/big"].commit({"config.json": b'{"architecture": "resnet50"}', "model.safetensors": b"large"})
+    with pytest.raises(WeightsError, match="not stmemory's"):
+        SegmentationNetwork.from_pretrained("timm/big")
+    assert not [path for _, path, _ in hub.requests if path.endswith("model.safetensors")]
+
+
+def test_a_path_with_a_typo_is_told_from_a_repository(hub: Hub) -> None:
+    """The message says that there is no such folder either."""
+    with pytest.raises(WeightsError, match="there is no folder runs/mien here"):
+        SegmentationNetwork.from_pretrained("runs/mien")
+
+
 def test_a_push_that_is_refused_is_an_error(hub: Hub) -> None:
     """The message names the repository."""
-    hub.refuses = True
+    hub.refuses = 500
     with pytest.raises(WeightsError, match=f"{NAME} on the Hub: expected"):
         tiny_network().push_to_hub(NAME)
 

@@ -15,7 +15,8 @@ from stmemory.memory import FusionCell, MemoryBank, SpaceTimeRead
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.predictor import VOSPredictor
-from stmemory.weights import bundled_names, find_checkpoint, fingerprint, load_network, network_info, save_network, tensors_digest
+from stmemory.saving import save_network
+from stmemory.weights import bundled_names, find_checkpoint, fingerprint, load_network, network_info, tensors_digest
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -89,7 +90,7 @@ def test_digests_tell_tensors_apart(other: dict[str, torch.Tensor]) -> None:
 def test_a_config_file_is_plain_json(tmp_path: Path) -> None:
     """Version, network, the other file's digest and what is known of the weights; nothing else."""
     save_network(tiny_network(), tmp_path)
-    assert {"format_version", "network", "sha256", "about"} == set(json.loads((tmp_path / "config.json").read_text()))
+    assert {"format_version", "network", "sha256", "card", "about"} == set(json.loads((tmp_path / "config.json").read_text()))
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
@@ -143,11 +144,13 @@ def test_what_could_not_be_loaded_again_is_not_written(tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_a_card_is_written_beside_the_weights_once(tmp_path: Path) -> None:
-    """Its example runs with the folder's name; what somebody writes over it stays."""
+def test_a_card_is_written_anew_until_somebody_writes_to_it(tmp_path: Path) -> None:
+    """Its example has the folder's name, its licence is that of the last save; what somebody writes over it stays."""
     tiny_network().save_pretrained(tmp_path / "mine", about={"licence": "MIT"})
     card = tmp_path / "mine" / "README.md"
-    assert 'from_pretrained("mine")' in card.read_text()
+    assert "from_pretrained('mine')" in card.read_text() and "license: mit" in card.read_text()
+    tiny_network().save_pretrained(tmp_path / "mine", about={"licence": "Apache-2.0"})
+    assert "license: apache-2.0" in card.read_text()
     card.write_text("by hand")
     tiny_network(1).save_pretrained(tmp_path / "mine")
     assert "by hand" == card.read_text()
@@ -181,3 +184,146 @@ def test_figures_of_another_form_are_errors(metrics: object, tmp_path: Path) -> 
     with pytest.raises(WeightsError, match="metrics"):
         tiny_network().save_pretrained(tmp_path / "new", about={"metrics": metrics})
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16], ids=str)
+def test_every_float_can_be_saved(dtype: torch.dtype, tmp_path: Path) -> None:
+    """And is loaded as float32 again."""
+    cell = FusionCell(4)
+    cell.save_pretrained(tmp_path, dtype=dtype)
+    for expected, actual in zip(cell.parameters(), FusionCell.from_pretrained(tmp_path).parameters(), strict=True):
+        assert torch.equal(expected.to(dtype).float(), actual)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, "float16", None], ids=str)
+def test_what_is_no_float_for_weights_is_refused(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Before anything is written."""
+    with pytest.raises(OptionError, match="dtype"):
+        FusionCell(4).save_pretrained(tmp_path / "new", dtype=dtype)
+    assert not (tmp_path / "new").exists()
+
+
+def test_weights_too_large_for_a_format_leave_the_earlier_ones(tmp_path: Path) -> None:
+    """1e6 is infinite in float16: it is refused, and the folder still loads."""
+    cell = FusionCell(4)
+    cell.save_pretrained(tmp_path)
+    before = fingerprint(FusionCell.from_pretrained(tmp_path))
+    with torch.no_grad():
+        next(cell.parameters()).fill_(1e6)
+    with pytest.raises(WeightsError, match="float16.*NaN or infinity"):
+        cell.save_pretrained(tmp_path, dtype=torch.float16)
+    assert before == fingerprint(FusionCell.from_pretrained(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [FusionCell(12, bottleneck=8), FusionCell(12, bottleneck=4, scale=3.0), FusionCell(12)],
+    ids=["narrower", "another scale", "one layer"],
+)
+def test_a_network_with_another_cell_is_not_saved(cell: FusionCell, tmp_path: Path) -> None:
+    """Its config would make another network again."""
+    network = tiny_network()
+    network.fusion = cell
+    with pytest.raises(WeightsError, match="as its config makes it.*fusion"):
+        network.save_pretrained(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scale": "1"},
+        {"scale": None},
+        {"scale": float("inf")},
+        {"scale": True},
+        {"channels": 4.0},
+        {"channels": 10**9},
+        {"kernel_size": 4},
+        {"depth": 2},
+    ],
+    ids=str,
+)
+def test_a_cells_config_is_strict(change: dict[str, object], tmp_path: Path) -> None:
+    """Another type, another size and another key are errors that name the file."""
+    FusionCell(4).save_pretrained(tmp_path)
+    document = json.loads((tmp_path / "config.json").read_text())
+    document["fusion_cell"].update(change)
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    with pytest.raises(WeightsError, match=str(tmp_path)):
+        FusionCell.from_pretrained(tmp_path)
+    del document["fusion_cell"]["scale"]
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    with pytest.raises(WeightsError, match="scale"):
+        FusionCell.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"revison": "main"}, {"torch_dtype": torch.float16}, {"revision": 3}, {"revision": ""}, {"local_files_only": "no"}],
+    ids=str,
+)
+def test_misspelt_options_are_refused(options: dict[str, object]) -> None:
+    """For bundled weights too, where they would change nothing."""
+    for load in (FusionCell.from_pretrained, VOSPredictor.from_pretrained, MemoryBank.from_pretrained):
+        with pytest.raises(OptionError, match=next(iter(options))):
+            load(None, **options)
+
+
+def test_a_licence_is_inherited_and_figures_are_not(tmp_path: Path) -> None:
+    """What is trained from weights keeps their conditions, until `about` says otherwise."""
+    metric = {"dataset": "d", "metric": "J", "value": 1.0}
+    tiny_network().save_pretrained(tmp_path / "a", about={"licence": "MIT", "metrics": [metric]})
+    again = SegmentationNetwork.from_pretrained(tmp_path / "a")
+    again.save_pretrained(tmp_path / "b")
+    again.fusion.save_pretrained(tmp_path / "c", about={"licence": "BSD-3-Clause"})
+    assert {"licence": "MIT", "base_model": str(tmp_path / "a")} == find_checkpoint(tmp_path / "b").about
+    assert "BSD-3-Clause" == find_checkpoint(tmp_path / "c").about["licence"]
+
+
+def test_weights_that_must_not_be_published_are_not_pushed(tmp_path: Path) -> None:
+    """The condition travels with them, and what is loaded from them."""
+    tiny_network().save_pretrained(tmp_path, about={"re-hosting": "never"})
+    for module in (SegmentationNetwork.from_pretrained(tmp_path), FusionCell.from_pretrained(tmp_path)):
+        with pytest.raises(WeightsError, match="never"):
+            module.push_to_hub("someone/else")
+
+
+@pytest.mark.parametrize("name", ["lite", "a/b/c", "", Path("a/b")], ids=str)
+def test_names_of_no_repository_are_not_pushed_to(name: str) -> None:
+    """Before anything is made on the Hub."""
+    with pytest.raises(OptionError, match="owner/name"):
+        FusionCell(4).push_to_hub(name)
+
+
+@pytest.mark.parametrize("about", [{"license": "MIT"}, ["MIT"], {"metrics": [{"dataset": 3, "metric": "J", "value": 1.0}]}], ids=str)
+def test_words_of_another_form_are_errors(about: dict[str, object], tmp_path: Path) -> None:
+    """Before anything is written."""
+    with pytest.raises(WeightsError, match="about"):
+        FusionCell(4).save_pretrained(tmp_path / "new", about=about)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_in_place_of_a_folder_is_an_error(tmp_path: Path) -> None:
+    """When saving, and when the weights' file is given in place of its folder."""
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(WeightsError, match="expected a folder to write to"):
+        FusionCell(4).save_pretrained(tmp_path / "file")
+    assert "mine" == (tmp_path / "file").read_text()
+    FusionCell(4).save_pretrained(tmp_path / "cell")
+    with pytest.raises(WeightsError, match="a file, pass its folder"):
+        FusionCell.from_pretrained(tmp_path / "cell" / "model.safetensors")
+
+
+def test_loading_and_saving_draw_no_random_numbers(tmp_path: Path) -> None:
+    """The generator of whoever calls is where it was."""
+    before = torch.random.get_rng_state()
+    SegmentationNetwork.from_pretrained().save_pretrained(tmp_path)
+    FusionCell.from_pretrained()
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_a_part_is_put_on_the_device_that_is_asked_for() -> None:
+    """The meta device stands for one that is not the CPU."""
+    assert "meta" == FusionCell.from_pretrained(device="meta").f[-1].weight.device.type
+    bank = MemoryBank.from_pretrained(device="meta", dtype=torch.bfloat16)
+    assert isinstance(bank.fusion, FusionCell)
+    assert ("meta", torch.bfloat16) == (bank.fusion.f[-1].weight.device.type, bank.fusion.f[-1].weight.dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
 
 from stmemory.commands.options import Commands
@@ -28,5 +29,5 @@ def _convert(arguments: argparse.Namespace) -> int:
     print(f"{done.parameters:,} parameters of {done.source.name} (sha256 {done.sha256[:16]}...) in {done.folder}")
     print("licence CC BY-NC-SA 4.0: non-commercial use only, and never re-host them")
     print("the fusion cell is untrained: it leaves templates as they are until you train it")
-    print(f"use: stmemory track VIDEO --mask FIRST.png -o OUT --weights {done.folder}")
+    print(f"use: stmemory track VIDEO --mask FIRST.png -o OUT --weights {shlex.quote(str(done.folder))}")
     return DONE

@@ -52,6 +52,10 @@ def _card(name: str, revision: str | None) -> None:
         told = facts.about.get(key, "not stated" if key == "licence" else ())
         for line in [told] if isinstance(told, str) else told:
             _line(label, str(line))
+    for key, label in (("re-hosting", "condition"), ("converted from", "from")):
+        if key in facts.about:
+            told = facts.about[key]
+            _line(label, f"{told['file']}, sha256 {told['sha256']}" if isinstance(told, dict) else str(told))
     for metric in metrics_of(facts.about):
         _line("measured", f"{metric.metric} {metric.value:g} on {metric.dataset}" + f" ({metric.how})" * bool(metric.how))
 

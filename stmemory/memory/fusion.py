@@ -86,10 +86,11 @@ class FusionCell(ToPretrained, nn.Module):
     ) -> None:
         super().__init__()
         narrowest = channels if bottleneck is None else min(channels, bottleneck)
-        if spatial_dims not in _CONVOLUTIONS or kernel_size < 1 or kernel_size % 2 == 0 or narrowest < 1:
+        odd = kernel_size >= 1 and kernel_size % 2 == 1
+        if spatial_dims not in _CONVOLUTIONS or not odd or narrowest < 1 or not math.isfinite(scale):
             raise OptionError(
-                f"FusionCell: expected channels >= 1, spatial_dims 1, 2 or 3, an odd kernel_size and bottleneck >= 1 or None, got "
-                f"{channels}, {spatial_dims}, {kernel_size}, {bottleneck}"
+                f"FusionCell: expected channels >= 1, spatial_dims 1, 2 or 3, an odd kernel_size and bottleneck >= 1 or None, a finite "
+                f"scale, got {channels}, {spatial_dims}, {kernel_size}, {bottleneck}, {scale}"
             )
         self.channels, self.spatial_dims, self.scale = channels, spatial_dims, scale
         self.kernel_size, self.bottleneck = kernel_size, bottleneck

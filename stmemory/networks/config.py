@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -58,6 +59,10 @@ class NetworkConfig:
             least = 0 if name == "fusion_bottleneck" else 1
             if isinstance(value, int) and value < least:
                 raise OptionError(f"NetworkConfig: expected {name} >= {least}, got {value}")
+        if self.fusion_kernel % 2 == 0 or not math.isfinite(self.fusion_scale):
+            raise OptionError(
+                f"NetworkConfig: expected an odd fusion_kernel and a finite fusion_scale, got {self.fusion_kernel}, {self.fusion_scale}"
+            )
         lite = self.backbone == "efficientnet_lite0"
         if lite and self.norm != "batch":
             raise OptionError(f"NetworkConfig: expected norm 'batch' with efficientnet_lite0, which has no other, got {self.norm!r}")

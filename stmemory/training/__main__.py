@@ -16,7 +16,7 @@ from stmemory.training.config import TrainingConfig
 from stmemory.training.imagenet import imagenet_state
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material, pack
-from stmemory.weights import save_network
+from stmemory.saving import save_network
 
 __all__ = ["main"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stmemory.conversion import RESNET_NAMES, read_tensors, renamed, translated
 from stmemory.errors import OptionError, WeightsError
-from stmemory.hub import download
+from stmemory.hub import download, is_repository
 from stmemory.networks.config import PRESETS
 from stmemory.networks.lite import STAGES, LiteTrunk
 from stmemory.networks.resnet import ResNet50
@@ -134,9 +134,10 @@ def read_efficientnet_lite0(published: Mapping[str, Tensor]) -> dict[str, Tensor
 
 def _file(source: str | Path) -> Path:
     """A file that is there, or one of the Hub where the source looks like a repository."""
-    name, path = str(source), Path(source)
-    if name.count("/") == 1 and not path.exists() and path.suffix not in (".pth", ".pt", ".safetensors"):
-        return _from_hub(name, "model.safetensors")
+    path = Path(source).expanduser()
+    is_name = isinstance(source, str) and is_repository(source.partition("@")[0])
+    if is_name and not path.exists() and path.suffix not in (".pth", ".pt", ".bin", ".safetensors"):
+        return _from_hub(str(source), "model.safetensors")
     return path
 
 
