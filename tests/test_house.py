@@ -31,7 +31,7 @@ ORDER = (
     "images video frames palette mask_files masks regions result "
     "options given stream_file stream predictor stmemory "
     "inventory job_folder job_record job_summary job progress sheet "
-    "evaluation.clips evaluation.metrics evaluation.davis evaluation.growth evaluation.report "
+    "evaluation.clips evaluation.metrics evaluation.davis evaluation.growth evaluation.report evaluation.stages evaluation.speed evaluation.speed_report "
     "evaluation.paint evaluation.sprites evaluation.scenes evaluation.soak evaluation "
     "training.packing training.material training.motion training.photometric training.render training.cutting "
     "training.scene training.clips training.strips training.losses training.unroll training.config training.imagenet "
