@@ -259,8 +259,13 @@ class MemoryBank:
         if len(full) == 0:
             return slot, None
         rows = index[full]
-        similarity = self._slots.compare(rows) if self.policy.uses_similarity else self._slots["similarity"][rows]
-        view = BankView(similarity, age[full], valid[full], self.pinned[rows])
+        pinned = self.pinned[rows]
+        if self.policy.uses_similarity:
+            movable_only = getattr(self.policy, "movable_only", False)
+            similarity = self._slots.compare(rows, among=~pinned if movable_only else None)
+        else:
+            similarity = self._slots["similarity"][rows]
+        view = BankView(similarity, age[full], valid[full], pinned)
         decision = with_a_free_slot(self.policy.decide(view), view) if must_store else self.policy.decide(view)
         remove = decision.remove.to(template.dtype)
         goes = remove.detach().sum(1) > 0.5  # [F]
