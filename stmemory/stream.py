@@ -23,7 +23,7 @@ from stmemory.stream_file import StreamState, save_state
 
 __all__ = ["VOSStream"]
 
-_CHUNK = 16  # objects decoded or memorised at a time, so that many objects need no more working memory than these
+_CHUNK = 4  # objects decoded or memorised at a time, so that many objects need no more working memory than these
 
 
 class VOSStream:
