@@ -132,12 +132,16 @@ def object_scores(probabilities: Tensor, winner: Tensor) -> tuple[Tensor, Tensor
     >>> object_scores(torch.tensor([[0.25], [0.75]]).view(2, 1, 1), torch.ones(1, 1).int())
     (tensor([0.7500]), tensor([1]))
     """
-    number = winner.flatten().long()
-    own = probabilities.flatten(1).gather(0, number[None])[0]  # [H W], each pixel's winning probability
-    area = torch.bincount(number, minlength=len(probabilities))
-    parts = (own * _PARTS).long()  # whole numbers: their sum is the same in any order, on any device
-    total = torch.zeros_like(area).index_add(0, number, parts)
-    return (total / area.clamp_min(1))[1:].float() / _PARTS, area[1:]
+    area, total = [], []
+    for number in range(1, len(probabilities)):
+        mine = winner == number
+        # whole numbers: their sum is the same in any order, on any device
+        parts = (probabilities[number] * mine).mul_(_PARTS).long()
+        area.append(mine.sum())
+        total.append(parts.sum())
+    areas = torch.stack(area) if area else winner.new_zeros(0, dtype=torch.int64)
+    totals = torch.stack(total) if total else areas
+    return (totals / areas.clamp_min(1)).float() / _PARTS, areas
 
 
 def segmentation_of(probabilities: Tensor, object_ids: tuple[int, ...], *, frame_index: int) -> Segmentation:

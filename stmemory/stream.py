@@ -23,6 +23,7 @@ from stmemory.stream_file import StreamState, save_state
 
 __all__ = ["VOSStream"]
 
+_LARGEST_KEPT = (32 << 20) - (1 << 16)  # bytes
 _CHUNK = 4  # objects decoded or memorised at a time, so that many objects need no more working memory than these
 
 
@@ -41,6 +42,9 @@ class VOSStream:
     def __init__(self, network: SegmentationNetwork, options: TrackingOptions, state: StreamState | None = None) -> None:
         self.network, self.options = network, options
         self._state = StreamState(self._new_bank()) if state is None else state
+        # glibc gives a large buffer back to the system at once, to be cleared and mapped anew at the next frame, until it has
+        # seen one of that size freed; above 32 MiB it never learns. This one is not touched, so it takes no memory.
+        torch.empty(_LARGEST_KEPT, dtype=torch.uint8)
 
     def __repr__(self) -> str:
         return f"VOSStream(frame {self.frame_index}, objects {self.object_ids}, {self.bank!r})"
@@ -236,7 +240,7 @@ class VOSStream:
         recalled = self.network.recall(features, self._state.bank, video, self._state.cache)
         parts = [slice(start, start + _CHUNK) for start in range(0, len(video), _CHUNK)]
         found = torch.cat([self.network.decode(recalled[part], features, video[part]).float().sigmoid() for part in parts])
-        if not bool(found.isfinite().all()):
+        if not bool(found.sum().isfinite()):  # between 0 and 1, or NaN
             raise WeightsError("expected finite values from the network, got NaN; use dtype=torch.float32, or other weights")
         return found
 

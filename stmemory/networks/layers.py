@@ -77,8 +77,8 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
-        out: Tensor = self.second(torch.relu(self.first(torch.relu(features))))
-        return features + out
+        out: Tensor = self.second(torch.relu_(self.first(torch.relu(features))))
+        return out.add_(features)
 
 
 def fold_batch_norm(network: nn.Module) -> int:
