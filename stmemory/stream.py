@@ -19,6 +19,7 @@ from stmemory.networks.features import FrameFeatures
 from stmemory.networks.layers import keep_large_buffers
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
+from stmemory.pins import room_for_pin
 from stmemory.result import Segmentation
 from stmemory.stream_file import StreamState, save_state
 
@@ -251,13 +252,10 @@ class VOSStream:
         near = keep_near(found, self._state.places, reach=reach, winner=winner)
         return near, winner if near is found else winners(near)
 
-    def _conclude(
-        self, found: Tensor, full: Tensor, given: GivenMasks, winner: Tensor | None = None
-    ) -> tuple[Segmentation, Tensor]:
+    def _conclude(self, found: Tensor, full: Tensor, given: GivenMasks, winner: Tensor | None = None) -> tuple[Segmentation, Tensor]:
         """From what was found, `[1 + N, H', W']` and `[1 + N, H, W]`, and what is given, to the result; keeps both.
 
-        Takes who wins each pixel of `found`, where that is known, and gives who does in the end, `[H', W']`.
-        """
+        Takes who wins each pixel of `found`, where that is known; gives who does in the end too, `[H', W']`."""
         self._admit(given)
         rows = [self.object_ids.index(i) for i in given.object_ids]
         if new := 1 + len(self.object_ids) - len(found):
@@ -295,17 +293,8 @@ class VOSStream:
             bank.write(template, frame=number, pinned=is_given)
             bank.add_rows(len(self.object_ids) - bank.rows)
             return
-        pinned = [self._room_for_pin(row) if is_given else False for row in rows]
+        pinned = [is_given and room_for_pin(bank, row) for row in rows]
         provisional = not is_given and number % self.options.memory_every != 0
         for pin in sorted(set(pinned)):
             part = [n for n in range(len(rows)) if pinned[n] == pin]
             bank.write(template[part], rows=[rows[n] for n in part], frame=number, pinned=pin, provisional=provisional)
-
-    def _room_for_pin(self, row: int) -> bool:
-        """Whether one more slot may be pinned; the oldest correction gives way, the first template never."""
-        pins = [slot for slot in self._state.bank.describe(row) if slot.pinned]
-        if len(pins) < max(1, self.options.memory_size - 2):
-            return True
-        if len(pins) > 1:
-            self._state.bank.unpin(pins[1].slot, row=row)
-        return len(pins) > 1

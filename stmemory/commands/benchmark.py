@@ -77,8 +77,10 @@ def _speed(arguments: argparse.Namespace) -> int:
         for objects in arguments.objects
     ]
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[arguments.dtype]
-    tell = teller(arguments.rounds, "round")
-    report = measure_speed(predictor, cases, rounds=arguments.rounds, dtype=dtype, on_round=tell)
+    tell = teller(arguments.rounds * len(cases), "measure")
+    report = measure_speed(
+        predictor, cases, rounds=arguments.rounds, dtype=dtype, on_round=lambda done: tell(done * len(cases))
+    )
     end_line()
     circumstances = current_circumstances(device=predictor.device, resolution=options.short_side, seed=0)
     extra = {"weights": str(arguments.weights or "lite"), "options": options.as_dict(), "rounds": arguments.rounds}

@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 
 from stmemory.errors import OptionError
-from stmemory.evaluation.stages import STAGES, Clock, Products, Timeline, matrix_rate, peak_bytes, replay_seconds, watched
+from stmemory.evaluation.machine import matrix_rate, peak_bytes, replay_seconds
+from stmemory.evaluation.stages import STAGES, Clock, Products, Timeline, watched
 from stmemory.predictor import VOSPredictor
 
 __all__ = ["CaseSpeed", "SpeedCase", "SpeedReport", "coloured_boxes", "measure_speed"]
@@ -161,7 +162,7 @@ def coloured_boxes(objects: int, height: int, width: int) -> tuple[list[NDArray[
     (8, [0, 1, 2, 3])
     """
     columns = max(1, int(np.ceil(np.sqrt(objects * width / height))))
-    tall, wide = height // -(-objects // columns), width // columns
+    tall, wide = height // max(1, -(-objects // columns)), width // columns
     if not 1 <= objects <= 24 or min(tall, wide) < 16:
         raise OptionError(f"speed: expected 1 to 24 objects with 16 pixels each way, got {objects} in {width} x {height}")
     noise = np.random.default_rng(0).integers(0, 40, (height, width, 3))

@@ -145,7 +145,7 @@ def space_time_read(
         valid: `[B, K]` bool; at least one slot of each row.
         affinity: see `SpaceTimeRead`.
         scale: see `SpaceTimeRead`.
-        top_k: see `SpaceTimeRead`; the fused kernel (no K n by m matrix) is used without it.
+        top_k: see `SpaceTimeRead`; without it no K n by m matrix is held.
 
     Returns:
         `[B, Cv, m]`.
@@ -204,7 +204,7 @@ def _fold(query: Tensor, keys: Tensor, valid: Tensor, affinity: str) -> tuple[Te
 def _read_blocked(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
     """The read of one row, `[Cv, m]`, of query `[Ck+1, m]`, keys `[K, Ck+1, n]` and values `[K, Cv, n]`; blocked over query cells.
 
-    On the CPU a fifth faster than the fused kernel, which wants keys and values of one width, cells first.
+    On the CPU a tenth faster than the fused kernel, which wants keys and values of one width, cells first.
     """
     memory = keys.transpose(0, 1).flatten(1)  # [Ck+1, K n]
     contents = values.transpose(0, 1).flatten(1).t()  # [K n, Cv]

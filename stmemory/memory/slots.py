@@ -105,20 +105,20 @@ class Slots:
         if key is not None:
             self.put("keys", (index, slot), key(self["templates"][index, slot]))
 
-    def compare(self, rows: Tensor, *, among: Tensor | None = None) -> Tensor:
+    def compare(self, rows: Tensor, *, movable_only: bool = False) -> Tensor:
         """Similarities `[R, K, K]` of rows (eq. 1), computing only those of pairs of which a slot changed since the last time.
 
         Args:
             rows: `[R]`.
-            among: bool `[R, K]`, the slots whose pairs are wanted, others may be old; None wants those of all slots in use.
+            movable_only: leave pairs with a pinned slot as they are, maybe old.
         """
         keys = self.tensors.get("keys", self["templates"]).detach()
         with torch.no_grad():
-            wanted = self["valid"][rows] if among is None else self["valid"][rows] & among
+            wanted = self["valid"][rows] & ~self["pinned"][rows] if movable_only else self["valid"][rows]
             version = self["version"][rows]
             latest = torch.maximum(version[:, :, None], version[:, None, :])  # a change is numbered above all before it
             stale = wanted[:, :, None] & wanted[:, None, :] & (self["compared"][rows] != latest)
-            for row, pairs in zip(rows.split(1), stale.tolist(), strict=True):
+            for row, pairs in zip(rows[:, None], stale.tolist(), strict=True):
                 while any(map(any, pairs)):
                     hub = max(range(self.capacity), key=[sum(line) for line in pairs].__getitem__)
                     self._compare_one(row, hub, [k for k in range(self.capacity) if pairs[hub][k]], keys)
@@ -151,7 +151,7 @@ class Slots:
                 f"{sorted(set(tensors) - set(probe.tensors))}; build the bank with the key it was saved with"
             )
         for name, tensor in tensors.items():
-            fits = (len(tensors["valid"]), *probe.tensors[name].shape[1:2])
+            fits = (len(tensors["valid"]), *probe.tensors[name].shape[1 : 2 if name in ("templates", "keys") else None])
             if tuple(tensor.shape[: len(fits)]) != fits:
                 raise BankError(
                     f"load_state_dict: expected {name} of {fits[0]} rows and {self.capacity} slots, got {tuple(tensor.shape)}; "

@@ -50,7 +50,8 @@ class _InvertedResidual(nn.Module):
         first, last = max(0, top - border), min(height, top + rows + border)
         expanded: Tensor = self.depthwise(self.expand(features[:, :, first:last]))
         begin = (top - first) // self.stride  # rows that saw the strip's edge in place of their neighbours go
-        return self.project(expanded[:, :, begin : begin + (min(height, top + rows) - top) // self.stride])
+        out: Tensor = self.project(expanded[:, :, begin : begin + (min(height, top + rows) - top) // self.stride])
+        return out
 
 
 class LiteTrunk(nn.Module):
