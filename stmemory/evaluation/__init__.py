@@ -1,4 +1,4 @@
-"""Evaluation: J and F, the DAVIS protocol, the growth benchmark, reports, and rendered clips with exact truth.
+"""Evaluation: J and F, the DAVIS protocol, the growth benchmark and a memory that grows, reports, and rendered clips with exact truth.
 
 The core never imports this package; the command line does so inside the commands that need it.
 """
@@ -14,7 +14,8 @@ from stmemory.evaluation.davis import (
     evaluate_clip,
     summarise,
 )
-from stmemory.evaluation.growth import GrowthReport, Slope, measure_growth, resident_bytes, slope_per_thousand
+from stmemory.evaluation.growing import GrowingMemory, GrowingPredictor
+from stmemory.evaluation.growth import GrowthReport, Slope, block_slope, measure_growth, resident_bytes, slope_per_thousand
 from stmemory.evaluation.metrics import (
     ObjectScores,
     SequenceScores,
@@ -32,6 +33,8 @@ __all__ = [
     "Circumstances",
     "Clip",
     "ClipResult",
+    "GrowingMemory",
+    "GrowingPredictor",
     "GrowthReport",
     "ObjectScores",
     "Predictor",
@@ -42,6 +45,7 @@ __all__ = [
     "Stream",
     "Summary",
     "as_json",
+    "block_slope",
     "boundary_accuracy",
     "boundary_map",
     "boundary_radius",
