@@ -14,6 +14,7 @@ from stmemory.result import Segmentation
 
 __all__ = ["GivenMasks", "impose", "keep_near", "last_places", "object_scores", "segmentation_of"]
 
+_FEW = 3  # objects that are summed one by one
 _PARTS = 1 << 30  # of a probability, in sums that must not depend on their order
 
 
@@ -74,22 +75,23 @@ def impose(probabilities: Tensor, given: Tensor, void: Tensor, rows: list[int]) 
     return torch.where(void, probabilities, result)
 
 
-def keep_near(probabilities: Tensor, places: Tensor, *, reach: int) -> Tensor:
+def keep_near(probabilities: Tensor, places: Tensor, *, reach: int, winner: Tensor | None = None) -> Tensor:
     """Give regions that are far from an object's last place to the background (section 3.4.1).
 
     Args:
         probabilities: `[1 + N, H, W]`, sums to 1.
         places: bool `[N, H, W]`, where each object was seen last.
         reach: see `remove_false_positives`, px.
+        winner: int32 `[H, W]`, where it is known, see `stmemory.masks.winners`.
 
     Returns:
-        `[1 + N, H, W]`, sums to 1.
+        `[1 + N, H, W]`, sums to 1; `probabilities` themselves where nothing is far.
 
     >>> found = torch.tensor([[0.1, 0.9, 0.1], [0.9, 0.1, 0.9]]).view(2, 1, 3)
     >>> keep_near(found, torch.tensor([[[True, False, False]]]), reach=0)[1].gt(0.5).tolist()
     [[True, False, False]]
     """
-    masks = _masks(probabilities)
+    masks = _masks(probabilities, winner)
     far = masks & ~remove_false_positives(masks, places, reach=reach)
     if not bool(far.any()):
         return probabilities
@@ -99,12 +101,13 @@ def keep_near(probabilities: Tensor, places: Tensor, *, reach: int) -> Tensor:
     return result
 
 
-def last_places(probabilities: Tensor, before: Tensor | None) -> Tensor:
+def last_places(probabilities: Tensor, before: Tensor | None, *, winner: Tensor | None = None) -> Tensor:
     """Where each object was seen last: who is not seen now stays where it was.
 
     Args:
         probabilities: `[1 + N, H, W]`, background first.
         before: bool `[M, H, W]`, the places of the first M <= N objects until now.
+        winner: int32 `[H, W]`, where it is known, see `stmemory.masks.winners`.
 
     Returns:
         bool `[N, H, W]`.
@@ -112,7 +115,7 @@ def last_places(probabilities: Tensor, before: Tensor | None) -> Tensor:
     >>> last_places(torch.tensor([[0.9], [0.1]]).view(2, 1, 1), torch.ones(1, 1, 1).bool()).item()
     True
     """
-    places = _masks(probabilities)
+    places = _masks(probabilities, winner)
     if before is not None:
         known = places[: len(before)]
         known |= before & ~known.flatten(1).any(1)[:, None, None]
@@ -132,12 +135,18 @@ def object_scores(probabilities: Tensor, winner: Tensor) -> tuple[Tensor, Tensor
     >>> object_scores(torch.tensor([[0.25], [0.75]]).view(2, 1, 1), torch.ones(1, 1).int())
     (tensor([0.7500]), tensor([1]))
     """
-    number = winner.flatten().long()
-    own = probabilities.flatten(1).gather(0, number[None])[0]  # [H W], each pixel's winning probability
-    area = torch.bincount(number, minlength=len(probabilities))
-    parts = (own * _PARTS).long()  # whole numbers: their sum is the same in any order, on any device
-    total = torch.zeros_like(area).index_add(0, number, parts)
-    return (total / area.clamp_min(1))[1:].float() / _PARTS, area[1:]
+    count = len(probabilities) - 1
+    if 1 <= count <= _FEW:
+        masks = winner == torch.arange(1, count + 1, device=winner.device).view(-1, 1, 1)
+        area = masks.flatten(1).sum(1)
+        # whole numbers: their sum is the same in any order, on any device
+        total = (probabilities[1:] * masks).mul_(_PARTS).long().flatten(1).sum(1)
+    else:  # one pass for all, which the CPU does on one thread
+        number = winner.flatten().long()
+        own = probabilities.flatten(1).gather(0, number[None])[0]  # [H W], each pixel's winning probability
+        area = torch.bincount(number, minlength=1 + count)[1:]
+        total = winner.new_zeros(1 + count, dtype=torch.int64).index_add(0, number, (own * _PARTS).long())[1:]
+    return (total / area.clamp_min(1)).float() / _PARTS, area
 
 
 def segmentation_of(probabilities: Tensor, object_ids: tuple[int, ...], *, frame_index: int) -> Segmentation:
@@ -163,7 +172,7 @@ def segmentation_of(probabilities: Tensor, object_ids: tuple[int, ...], *, frame
     )
 
 
-def _masks(probabilities: Tensor) -> Tensor:
+def _masks(probabilities: Tensor, winner: Tensor | None) -> Tensor:
     """Where each object wins, bool `[N, H, W]`, of `[1 + N, H, W]`."""
-    winner = winners(probabilities)
+    winner = winners(probabilities) if winner is None else winner
     return winner == torch.arange(1, len(probabilities), device=winner.device).view(-1, 1, 1)

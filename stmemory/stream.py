@@ -16,14 +16,16 @@ from stmemory.memory.bank import MemoryBank
 from stmemory.memory.read import ReadCache
 from stmemory.memory.slots import SlotInfo
 from stmemory.networks.features import FrameFeatures
+from stmemory.networks.layers import keep_large_buffers
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
+from stmemory.pins import room_for_pin
 from stmemory.result import Segmentation
 from stmemory.stream_file import StreamState, save_state
 
 __all__ = ["VOSStream"]
 
-_CHUNK = 16  # objects decoded or memorised at a time, so that many objects need no more working memory than these
+_CHUNK = 4  # objects decoded or memorised at a time, so that many objects need no more working memory than these
 
 
 class VOSStream:
@@ -41,6 +43,7 @@ class VOSStream:
     def __init__(self, network: SegmentationNetwork, options: TrackingOptions, state: StreamState | None = None) -> None:
         self.network, self.options = network, options
         self._state = StreamState(self._new_bank()) if state is None else state
+        keep_large_buffers()
 
     def __repr__(self) -> str:
         return f"VOSStream(frame {self.frame_index}, objects {self.object_ids}, {self.bank!r})"
@@ -115,12 +118,12 @@ class VOSStream:
             known = f"only ids of {self.object_ids} with write=False"
             raise MaskError(f"step: expected {known}, got {given.object_ids}; new objects must be memorised")
         features = self.network.encode_query(pixels)
-        found = self._believe(soft_aggregate(self._segment(features)), size)  # [1 + N, H', W']
+        found, winner = self._believe(soft_aggregate(self._segment(features)), size)  # [1 + N, H', W'], [H', W']
         self._state.size, self._state.pixels = size, pixels
         self._state.frame_index += 1
-        result = self._conclude(found, restore(found, size), given)
+        result, winner = self._conclude(found, restore(found, size), given, winner)
         if write:
-            self._memorise(features, given)
+            self._memorise(features, given, winner)
         return result
 
     @torch.inference_mode()
@@ -141,13 +144,13 @@ class VOSStream:
         given = self._given(mask, size)
         if not given.object_ids:
             raise MaskError("mask: expected at least one object to correct or add, got none; mark it with its id")
-        result = self._conclude(last, self.last.probabilities, given)
+        result, winner = self._conclude(last, self.last.probabilities, given)
         for object_id in given.object_ids:
             row = self.object_ids.index(object_id)
             for slot in self._state.bank.describe(row) if row < self._state.bank.rows else ():
                 if slot.frame == self.frame_index:
                     self._state.bank.drop(slot.slot, row=row)
-        self._memorise(self.network.encode_query(pixels), given, only_given=True)
+        self._memorise(self.network.encode_query(pixels), given, winner, only_given=True)
         return result
 
     def add_objects(self, mask: object) -> Segmentation:
@@ -236,36 +239,42 @@ class VOSStream:
         recalled = self.network.recall(features, self._state.bank, video, self._state.cache)
         parts = [slice(start, start + _CHUNK) for start in range(0, len(video), _CHUNK)]
         found = torch.cat([self.network.decode(recalled[part], features, video[part]).float().sigmoid() for part in parts])
-        if not bool(found.isfinite().all()):
+        if not bool(found.sum().isfinite()):  # between 0 and 1, or NaN
             raise WeightsError("expected finite values from the network, got NaN; use dtype=torch.float32, or other weights")
         return found
 
-    def _believe(self, found: Tensor, size: WorkingSize) -> Tensor:
-        """What was found, `[1 + N, H', W']`, without false positives far away."""
+    def _believe(self, found: Tensor, size: WorkingSize) -> tuple[Tensor, Tensor]:
+        """What was found, `[1 + N, H', W']`, without false positives far away, and who wins each pixel `[H', W']`."""
+        winner = winners(found)
         if self._state.places is None or self.options.reach is None:
-            return found
-        return keep_near(found, self._state.places, reach=round(self.options.reach * min(size.height, size.width)))
+            return found, winner
+        reach = round(self.options.reach * min(size.height, size.width))
+        near = keep_near(found, self._state.places, reach=reach, winner=winner)
+        return near, winner if near is found else winners(near)
 
-    def _conclude(self, found: Tensor, full: Tensor, given: GivenMasks) -> Segmentation:
-        """From what was found, `[1 + N, H', W']` and `[1 + N, H, W]`, and what is given, to the result; keeps both."""
+    def _conclude(self, found: Tensor, full: Tensor, given: GivenMasks, winner: Tensor | None = None) -> tuple[Segmentation, Tensor]:
+        """From what was found, `[1 + N, H', W']` and `[1 + N, H, W]`, and what is given, to the result; keeps both.
+
+        Takes who wins each pixel of `found`, where that is known; gives who does in the end too, `[H', W']`."""
         self._admit(given)
         rows = [self.object_ids.index(i) for i in given.object_ids]
-        new = 1 + len(self.object_ids) - len(found)
-        found, full = (torch.cat([p, p.new_zeros(new, *p.shape[1:])]) for p in (found, full))
+        if new := 1 + len(self.object_ids) - len(found):
+            found, full = (torch.cat([p, p.new_zeros(new, *p.shape[1:])]) for p in (found, full))
         self._state.probabilities = found = impose(found, given.working, given.working_void, rows)
-        self._state.places = last_places(found, self._state.places)
-        return self._report(impose(full, given.full, given.full_void, rows))
+        winner = winners(found) if winner is None or rows else winner
+        self._state.places = last_places(found, self._state.places, winner=winner)
+        return self._report(impose(full, given.full, given.full_void, rows)), winner
 
     def _report(self, full: Tensor) -> Segmentation:
         """The result of probabilities `[1 + N, H, W]`; keeps it."""
         self._state.last = segmentation_of(full, self.object_ids, frame_index=self.frame_index)
         return self._state.last
 
-    def _memorise(self, features: FrameFeatures, given: GivenMasks, *, only_given: bool = False) -> None:
+    def _memorise(self, features: FrameFeatures, given: GivenMasks, winner: Tensor, *, only_given: bool = False) -> None:
         """Write the last frame's templates of objects that were given (pinned), and of those that are seen well enough."""
         _, _, probabilities = self._state.last_frame()
         known = [row for row, object_id in enumerate(self.object_ids) if object_id in given.object_ids]
-        scores, area = object_scores(probabilities, winners(probabilities))
+        scores, area = object_scores(probabilities, winner)
         good = ((area > 0) & (scores >= self.options.write_gate)).tolist()
         found = [] if only_given else [row for row, fine in enumerate(good) if fine and row not in known]
         everything = probabilities[1:].sum(0)
@@ -284,17 +293,8 @@ class VOSStream:
             bank.write(template, frame=number, pinned=is_given)
             bank.add_rows(len(self.object_ids) - bank.rows)
             return
-        pinned = [self._room_for_pin(row) if is_given else False for row in rows]
+        pinned = [is_given and room_for_pin(bank, row) for row in rows]
         provisional = not is_given and number % self.options.memory_every != 0
         for pin in sorted(set(pinned)):
             part = [n for n in range(len(rows)) if pinned[n] == pin]
             bank.write(template[part], rows=[rows[n] for n in part], frame=number, pinned=pin, provisional=provisional)
-
-    def _room_for_pin(self, row: int) -> bool:
-        """Whether one more slot may be pinned; the oldest correction gives way, the first template never."""
-        pins = [slot for slot in self._state.bank.describe(row) if slot.pinned]
-        if len(pins) < max(1, self.options.memory_size - 2):
-            return True
-        if len(pins) > 1:
-            self._state.bank.unpin(pins[1].slot, row=row)
-        return len(pins) > 1

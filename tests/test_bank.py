@@ -436,11 +436,11 @@ def test_ages_of_a_dropped_row_stay_in_order() -> None:
 
 @pytest.mark.parametrize("keyed", [False, True], ids=["templates", "keys"])
 def test_bytes_are_a_formula_and_constant(keyed: bool) -> None:
-    """Over 300 writes the bank's bytes are those of its templates, keys and 17 numbers a slot, to the byte."""
+    """Over 300 writes the bank's bytes are those of its templates, keys, pairs and 14 numbers a slot, to the byte."""
     rows, slots, channels, key_channels, cells = 2, 3, 4, 3, 6
     bank = MemoryBank(slots, key=nn.Conv2d(channels, key_channels, 1) if keyed else None)
-    floats = slots * (channels + key_channels * keyed) * cells + slots * slots
-    expected = rows * (4 * floats + slots * (8 * (5 + 8) + 2) + 1)
+    floats = slots * (channels + key_channels * keyed) * cells
+    expected = rows * (4 * floats + slots * slots * (4 + 8) + slots * (8 * (4 + 8) + 2) + 1)
     with torch.inference_mode():
         for frame in range(300):
             bank.write(torch.randn(rows, channels, 2, 3), frame=frame, pinned=frame == 0)
@@ -505,7 +505,7 @@ def test_kept_similarities_equal_fresh_ones(keyed: bool) -> None:
 
 @pytest.mark.parametrize("capacity", [4, 9])
 def test_a_write_compares_a_number_of_pairs_linear_in_k(capacity: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write to a full row compares two slots with K others, not K with K; a rule without similarity compares none."""
+    """A write to a full row compares two slots with those that can move, not all with all, and no pair twice; a rule without none."""
     pairs: list[int] = []
 
     def counting(one: Tensor, many: Tensor) -> tuple[Tensor, Tensor]:
@@ -513,10 +513,11 @@ def test_a_write_compares_a_number_of_pairs_linear_in_k(capacity: int, monkeypat
         return similarities(one, many)
 
     monkeypatch.setattr(slots_module, "similarities", counting)
-    for policy, expected in (("least_similar", 2 * capacity), ("most_similar", 2 * capacity), ("oldest", 0), ("drop", 0)):
+    with_all = 2 * (capacity - 1) - 1
+    for policy, expected in (("least_similar", with_all - 2), ("most_similar", with_all - 2), ("learned", with_all), ("drop", 0)):
         bank = MemoryBank(capacity, policy=policy)
-        for _ in range(capacity + 1):
-            bank.write(torch.randn(1, 2, 3))
+        for number in range(capacity + 1):
+            bank.write(torch.randn(1, 2, 3), pinned=number == 0)
         for _ in range(5):
             pairs.clear()
             bank.write(torch.randn(1, 2, 3))

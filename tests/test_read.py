@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -129,17 +130,41 @@ def test_half_precision_is_read_in_float32(affinity: str, dtype: torch.dtype) ->
     torch.testing.assert_close(expected.to(dtype), actual, atol=0, rtol=torch.finfo(dtype).eps)
 
 
+@pytest.mark.parametrize("grad", [False, True], ids=["without grad", "with grad"])
 @pytest.mark.parametrize("affinity", ["dot", "l2"])
-def test_no_matrix_of_all_pairs_is_held(affinity: str) -> None:
-    """The fused kernel allocates nothing as large as the K n by m scores of one row."""
-    slots, cells = 4, 400
+def test_no_matrix_of_all_pairs_is_held(affinity: str, grad: bool) -> None:
+    """With grad and without, nothing is allocated that is as large as the K n by m scores of one row."""
+    slots, cells = 4, 1600
     query, keys, values = torch.randn(1, 16, cells), torch.randn(1, slots, 16, cells), torch.randn(1, slots, 16, cells)
     valid = torch.ones(1, slots).bool()
     scores = 4 * slots * cells * cells
-    largest = max(allocations(lambda: space_time_read(query, keys, values, valid, affinity=affinity)))
+    with torch.set_grad_enabled(grad):
+        largest = max(allocations(lambda: space_time_read(query, keys, values, valid, affinity=affinity)))
     assert 0 < largest < scores / 4
     everything = max(allocations(lambda: space_time_read(query, keys, values, valid, affinity=affinity, top_k=3)))
     assert scores == everything  # the measure sees such a matrix where there is one
+
+
+@pytest.mark.parametrize("scores", [1, 60, 10**6], ids=["one query cell at a time", "two", "all"])
+@pytest.mark.parametrize("affinity", ["dot", "l2"])
+def test_blocks_equal_the_fused_kernel(affinity: str, scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without grad the CPU reads in blocks of query cells; whatever their size, that is what the fused kernel gives."""
+    monkeypatch.setattr(sys.modules["stmemory.memory.read"], "_SCORES", scores)
+    query, keys, values = drawn(torch.float32)
+    expected = space_time_read(query, keys, values, DIFFERENTLY_FULL, affinity=affinity)
+    with torch.no_grad():
+        actual = space_time_read(query, keys, values, DIFFERENTLY_FULL, affinity=affinity)
+    torch.testing.assert_close(expected, actual)
+
+
+@pytest.mark.parametrize("affinity", ["dot", "l2"])
+def test_weights_that_are_next_to_nothing_are_no_denormals(affinity: str) -> None:
+    """Without grad too, scores that lie hundreds apart recall the best cell alone, to the last bits."""
+    query, keys, values = drawn(torch.float32)
+    expected = space_time_read(query * 50, keys * 50, values, DIFFERENTLY_FULL, affinity=affinity)
+    with torch.inference_mode():
+        actual = space_time_read(query * 50, keys * 50, values, DIFFERENTLY_FULL, affinity=affinity)
+    torch.testing.assert_close(expected, actual)
 
 
 @pytest.mark.parametrize("top_k", [None, 5])

@@ -1,10 +1,11 @@
-"""Evaluation: J and F, the protocols of data sets, the growth benchmark, reports, and rendered clips with exact truth.
+"""Evaluation: J and F, the protocols of data sets, benchmarks, a memory that grows, reports, and rendered clips with exact truth.
 
 The core never imports this package; the command line does so inside the commands that need it.
 """
 
 from stmemory.evaluation.clips import Clip, find_clips
-from stmemory.evaluation.growth import GrowthReport, Slope, measure_growth, resident_bytes, slope_per_thousand
+from stmemory.evaluation.growing import GrowingMemory, GrowingPredictor
+from stmemory.evaluation.growth import GrowthReport, Slope, block_slope, measure_growth, resident_bytes, slope_per_thousand
 from stmemory.evaluation.layouts import DATA_SETS, DataSet, find_data_set
 from stmemory.evaluation.metrics import boundary_accuracy, boundary_map, boundary_radius, region_similarity
 from stmemory.evaluation.predictions import score_clip
@@ -29,6 +30,8 @@ __all__ = [
     "ClipResult",
     "DATA_SETS",
     "DataSet",
+    "GrowingMemory",
+    "GrowingPredictor",
     "GrowthReport",
     "ObjectScores",
     "Predictor",
@@ -39,6 +42,7 @@ __all__ = [
     "Stream",
     "Summary",
     "as_json",
+    "block_slope",
     "boundary_accuracy",
     "boundary_map",
     "boundary_radius",

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from stmemory.errors import FrameError, OptionError
 
-__all__ = ["GrowthReport", "Slope", "measure_growth", "resident_bytes", "slope_per_thousand"]
+__all__ = ["GrowthReport", "Slope", "block_slope", "measure_growth", "resident_bytes", "slope_per_thousand"]
 
+BLOCKS = 40  # that a slope is fitted through
 FrameT = TypeVar("FrameT")
 
 
@@ -35,6 +36,11 @@ class Slope:
 
     per_thousand: float
     standard_error: float
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether it is at most two standard errors from zero; never true for NaN."""
+        return abs(self.per_thousand) <= 2 * self.standard_error
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,13 +79,13 @@ class GrowthReport:
 
     @property
     def process_slope(self) -> Slope:
-        """Bytes of the process per 1,000 frames, over the second half, when caches have settled."""
-        return slope_per_thousand(self.process_bytes[self.frames // 2 :])
+        """Bytes of the process per 1,000 frames, over the second half, when caches have settled; see `block_slope`."""
+        return block_slope(self.process_bytes[self.frames // 2 :])
 
     @property
     def seconds_slope(self) -> Slope:
-        """Seconds per step per 1,000 frames, over the second half."""
-        return slope_per_thousand(self.seconds[self.frames // 2 :])
+        """Seconds per step per 1,000 frames, over the second half; see `block_slope`."""
+        return block_slope(self.seconds[self.frames // 2 :])
 
     def as_dict(self) -> dict[str, float | int | bool]:
         """The figures without the arrays, for a report."""
@@ -93,9 +99,11 @@ class GrowthReport:
             "process_bytes_last": int(self.process_bytes[-1]),
             "process_bytes_per_1000_frames": self.process_slope.per_thousand,
             "process_bytes_standard_error": self.process_slope.standard_error,
+            "process_slope_is_zero": self.process_slope.is_zero,
             "seconds_per_frame_median": float(np.median(second_half)),
             "seconds_per_1000_frames": self.seconds_slope.per_thousand,
             "seconds_standard_error": self.seconds_slope.standard_error,
+            "seconds_slope_is_zero": self.seconds_slope.is_zero,
         }
 
 
@@ -106,6 +114,7 @@ def measure_growth(
     steps: int,
     bank_bytes: Callable[[], int],
     on_step: Callable[[int], None] | None = None,
+    enough: Callable[[float, int], bool] | None = None,
 ) -> GrowthReport:
     """Step through a long video and write down what each step took.
 
@@ -118,6 +127,7 @@ def measure_growth(
         steps: steps to take.
         bank_bytes: bytes of the stream's memory bank now.
         on_step: called with the number of steps done, for progress.
+        enough: called with the seconds of a step and the bank's bytes after it; where it says so, the run ends with that step.
 
     Raises:
         OptionError: `steps` is below 2.
@@ -140,6 +150,8 @@ def measure_growth(
         done += 1
         if on_step is not None:
             on_step(done)
+        if enough is not None and enough(float(report.seconds[done - 1]), int(report.bank_bytes[done - 1])):
+            return GrowthReport(report.bank_bytes[:done], report.process_bytes[:done], report.seconds[:done])
         if done == steps:
             return report
     raise FrameError(f"frames: expected at least {steps}, got {done}; loop over them, or take fewer steps")
@@ -164,6 +176,27 @@ def slope_per_thousand(values: NDArray[np.integer] | NDArray[np.floating]) -> Sl
     residuals = centred - slope * times
     error = math.sqrt(float(residuals @ residuals) / (count - 2) / spread) if count > 2 else math.nan
     return Slope(1000 * slope, 1000 * error)
+
+
+def block_slope(values: NDArray[np.integer] | NDArray[np.floating], *, blocks: int = BLOCKS) -> Slope:
+    """Least-squares line through the medians of blocks of neighbours.
+
+    Neighbours are alike (a clip that repeats, a machine that is busy for a while), which a line through all of them would take
+    for certainty. Blocks are long enough to be nearly independent, and their medians are not moved by single stalls.
+
+    Args:
+        values: [T], one per frame.
+        blocks: how many; with fewer than three values each, the line goes through the values themselves.
+
+    >>> round(block_slope(np.arange(120.0)).per_thousand, 6)
+    1000.0
+    """
+    length = len(values) // blocks
+    if length < 3:
+        return slope_per_thousand(values)
+    medians = np.median(np.asarray(values[: blocks * length], dtype=np.float64).reshape(blocks, length), axis=1)
+    slope = slope_per_thousand(medians)
+    return Slope(slope.per_thousand / length, slope.standard_error / length)
 
 
 def resident_bytes() -> int:

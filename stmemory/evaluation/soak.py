@@ -1,27 +1,93 @@
-"""The soak test: a stream over as many frames as one likes, and what it took. Measures nothing itself (`growth.py`)."""
+"""The soak test: our bank and a memory that never forgets, over as many frames as one likes. Measures nothing itself (`growth.py`)."""
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from stmemory.errors import OptionError
+from stmemory.evaluation.growing import GrowingPredictor
 from stmemory.evaluation.growth import GrowthReport, measure_growth
 from stmemory.evaluation.report import Circumstances
 from stmemory.evaluation.scenes import render_scene
+from stmemory.files import whole_file
+from stmemory.memory.slots import Slots
+from stmemory.networks.config import NetworkConfig
 from stmemory.predictor import VOSPredictor
 
-__all__ = ["soak", "write_growth"]
+__all__ = ["BankBytes", "GrowthLimit", "soak", "soak_growing", "write_growth"]
 
 LOOP = 200  # frames rendered beforehand and shown again and again
 POINTS = 200  # of each curve in the report
+RECENT = 50  # steps whose median time is compared with the limit
+
+
+@dataclass(frozen=True)
+class GrowthLimit:
+    """When a memory that grows has been seen enough of.
+
+    Attributes:
+        bank_bytes: of its bank, at most.
+        seconds: of a step, at most, by the median of the last fifty.
+    """
+
+    bank_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BankBytes:
+    """What a bank takes, worked out from shapes before it runs. The length of the video is not among them.
+
+    Attributes:
+        rows: B, objects.
+        slots: K.
+        channels: C + Ck, of a template and its key.
+        cells: h w.
+        itemsize: bytes of a number.
+        bookkeeping: bytes of everything else a row has: similarities, ages, flags, logs of what was fused.
+    """
+
+    rows: int
+    slots: int
+    channels: int
+    cells: int
+    itemsize: int
+    bookkeeping: int
+
+    @classmethod
+    def of(cls, config: NetworkConfig, *, rows: int, slots: int, cells: int, itemsize: int = 4) -> BankBytes:
+        """From a network's config.
+
+        >>> BankBytes.of(NetworkConfig.of("lite"), rows=2, slots=5, cells=405).features
+        4147200
+        """
+        empty = Slots(slots)
+        empty.allocate(torch.empty(1, 0, 1), torch.empty(1, 0, 1))  # no features, so only the rest is left
+        return cls(rows, slots, config.template_channels + config.key_channels, cells, itemsize, empty.nbytes)
+
+    @property
+    def features(self) -> int:
+        """Bytes of templates and keys."""
+        return self.rows * self.slots * self.channels * self.cells * self.itemsize
+
+    @property
+    def total(self) -> int:
+        """Bytes of the bank."""
+        return self.features + self.rows * self.bookkeeping
+
+    def __str__(self) -> str:
+        product = f"{self.rows} x {self.slots} x {self.channels} x {self.cells} x {self.itemsize}"
+        return f"B K (C + Ck) h w {self.itemsize} + B {self.bookkeeping} = {product} + {self.rows} x {self.bookkeeping} = {self.total:,}"
 
 
 def soak(
@@ -47,57 +113,107 @@ def soak(
     >>> soak(VOSPredictor.from_pretrained(), frames=4, size=(64, 96)).bank_is_constant
     True
     """
-    if frames < 2:
-        raise OptionError(f"frames: expected 2 or more, got {frames}")
-    loop = list(render_scene(min(frames + 1, LOOP), height=size[0], width=size[1], seed=seed))
+    loop = _loop(frames, size, seed)
     stream = predictor.start(*loop[0])
     pictures = (loop[index][0] for index in _to_and_fro(len(loop)))
     return measure_growth(stream.step, pictures, steps=frames, bank_bytes=lambda: stream.bank.nbytes, on_step=on_step)
 
 
-def write_growth(
-    path: Path, report: GrowthReport, circumstances: Circumstances, *, extra: Mapping[str, object] | None = None
-) -> None:
-    """Write the figures, and curves thinned to some two hundred points, as JSON; makes the folder.
+def soak_growing(
+    predictor: GrowingPredictor,
+    limit: GrowthLimit,
+    *,
+    frames: int,
+    size: tuple[int, int] = (240, 432),
+    seed: int = 0,
+    on_step: Callable[[int], None] | None = None,
+) -> GrowthReport:
+    """The same clip for a memory that never forgets, until it passes a limit.
 
     Args:
-        path: where it goes.
-        report: what `soak` gave.
-        circumstances: what it was measured with.
+        predictor: what tracks.
+        limit: where the run ends, if not at the end of the clip.
+        frames: steps, at least 2.
+        size: H and W of the frames.
+        seed: of the scenery.
+        on_step: called with the number of steps done, for progress.
+
+    Raises:
+        OptionError: a number is out of its range.
+
+    >>> growing = GrowingPredictor(VOSPredictor.from_pretrained(), every=1)
+    >>> soak_growing(growing, GrowthLimit(50_000, 60.0), frames=9, size=(32, 48)).frames < 9
+    True
+    """
+    loop = _loop(frames, size, seed)
+    memory = predictor.start(*loop[0])
+    pictures = (loop[index][0] for index in _to_and_fro(len(loop)))
+    recent: list[float] = []
+
+    def enough(seconds: float, bank_bytes: int) -> bool:
+        recent[:] = [*recent[1 - RECENT :], seconds]
+        return bank_bytes > limit.bank_bytes or (len(recent) == RECENT and float(np.median(recent)) > limit.seconds)
+
+    return measure_growth(
+        memory.step, pictures, steps=frames, bank_bytes=lambda: memory.bank.nbytes, on_step=on_step, enough=enough
+    )
+
+
+def write_growth(
+    folder: Path, runs: Mapping[str, GrowthReport], circumstances: Circumstances, *, extra: Mapping[str, object] | None = None
+) -> None:
+    """Write `growth.json`, with curves thinned to some two hundred points, and `growth.csv` with every frame; makes the folder.
+
+    Args:
+        folder: where they go.
+        runs: by name; the first is ours.
+        circumstances: what they were measured with.
         extra: further entries, such as the options.
 
     >>> import tempfile
     >>> from stmemory.evaluation.report import current_circumstances
     >>> report = GrowthReport(np.array([8, 8]), np.array([9, 9]), np.array([0.5, 0.5]))
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_growth(Path(folder) / "growth.json", report, current_circumstances())
-    ...     json.loads((Path(folder) / "growth.json").read_text())["growth"]["bank_bytes_last"]
+    >>> with tempfile.TemporaryDirectory() as name:
+    ...     write_growth(Path(name), {"ours": report}, current_circumstances())
+    ...     json.loads((Path(name) / "growth.json").read_text())["growth"]["ours"]["bank_bytes_last"]
     8
     """
-    every = max(1, report.frames // POINTS)
     document = {
         "circumstances": asdict(circumstances),
         **(extra or {}),
-        "growth": {name: _finite(value) for name, value in report.as_dict().items()},
-        "curves": {
-            "frame": list(range(0, report.frames, every)),
-            "bank_bytes": _thin(report.bank_bytes, every),
-            "process_bytes": _thin(report.process_bytes, every),
-            "seconds": _thin(report.seconds, every),
+        "growth": {
+            name: {key: _finite(value) for key, value in report.as_dict().items()} for name, report in runs.items()
         },
+        "curves": {name: _curves(report) for name, report in runs.items()},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with whole_file(folder / "growth.json") as part:
+        part.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with whole_file(folder / "growth.csv") as part, part.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["memory", "frame", "seconds", "bank_bytes", "process_bytes"])
+        for name, report in runs.items():
+            columns = (report.seconds.round(6).tolist(), report.bank_bytes.tolist(), report.process_bytes.tolist())
+            table.writerows((name, frame, *values) for frame, values in enumerate(zip(*columns, strict=True), 1))
+
+
+def _curves(report: GrowthReport) -> dict[str, list[float]]:
+    every = max(1, report.frames // POINTS)
+    curves: tuple[NDArray[np.int64] | NDArray[np.float64], ...] = (report.bank_bytes, report.process_bytes, report.seconds)
+    names = ("bank_bytes", "process_bytes", "seconds")
+    return {"frame": [float(frame) for frame in range(1, report.frames + 1, every)]} | {
+        name: [float(value) for value in curve[::every]] for name, curve in zip(names, curves, strict=True)
+    }
+
+
+def _loop(frames: int, size: tuple[int, int], seed: int) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    if frames < 2:
+        raise OptionError(f"frames: expected 2 or more, got {frames}")
+    return list(render_scene(min(frames + 1, LOOP), height=size[0], width=size[1], seed=seed))
 
 
 def _to_and_fro(count: int) -> Iterator[int]:
     """1, 2 ... count - 1 ... 2, 1, 0, 1, 2 ..."""
     return itertools.cycle([*range(1, count), *range(count - 2, -1, -1)])
-
-
-def _thin(values: NDArray[np.int64] | NDArray[np.float64], every: int) -> list[float]:
-    thinned: list[float] = values[::every].tolist()
-    return thinned
 
 
 def _finite(value: float | int | bool) -> float | int | bool | None:

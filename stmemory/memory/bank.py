@@ -259,7 +259,8 @@ class MemoryBank(BankFromPretrained):
         if len(full) == 0:
             return slot, None
         rows = index[full]
-        similarity = self._slots.compare(rows) if self.policy.uses_similarity else self._slots["similarity"][rows]
+        movable_only = getattr(self.policy, "movable_only", False)
+        similarity = self._slots.compare(rows, movable_only=movable_only) if self.policy.uses_similarity else self._slots["similarity"][rows]
         view = BankView(similarity, age[full], valid[full], self.pinned[rows])
         decision = with_a_free_slot(self.policy.decide(view), view) if must_store else self.policy.decide(view)
         remove = decision.remove.to(template.dtype)
@@ -279,8 +280,7 @@ class MemoryBank(BankFromPretrained):
         if not remove.requires_grad:
             return slot, None
         self._slots.put("templates", (rows,), self.templates[rows] * (1 - remove).view(*remove.shape, *shape[1:]))
-        gate = template.new_ones(len(index)).index_put((full,), chosen[:, 0])
-        return slot, gate.view(shape)
+        return slot, template.new_ones(len(index)).index_put((full,), chosen[:, 0]).view(shape)
 
     def _distil(self, rows: Tensor, into: Tensor, source: Tensor, size: Tensor, frames: Tensor) -> None:
         """Fuse the sources `[F, C, *S]` (of `size [F]` frames, known ones `frames [F, L]`) into slots, as far as `into [F, K]` says."""

@@ -40,7 +40,8 @@ class BankView:
     """What a policy sees of `B` full rows of a bank. Read only.
 
     Attributes:
-        similarity: `[B, K, K]` float32, S(X_i, X_j) of eq. 1 at `[b, i, j]`; means nothing where `uses_similarity` is false.
+        similarity: `[B, K, K]` float32, S(X_i, X_j) of eq. 1 at `[b, i, j]`; means nothing where `uses_similarity` is false, nor
+            for pinned slots where the policy has a `movable_only` that is true.
         age: `[B, K]` int64, 0 for the newest slot of a row, larger is older, no two alike.
         valid: `[B, K]` bool, slots that hold a template.
         pinned: `[B, K]` bool, slots that must neither go nor change.
@@ -74,6 +75,8 @@ class Decision:
 @runtime_checkable
 class UpdatePolicy(Protocol):
     """Decides what happens when a full row gets a new template. Write your own: any object with these three will do.
+
+    One that never looks at the similarity of pinned slots may say so with a fourth, `movable_only = True`; that saves work.
 
     Attributes:
         name: what `describe()` and saved files call it.
@@ -121,6 +124,7 @@ class LeastSimilar:
 
     name = "least_similar"
     uses_similarity = True
+    movable_only = True
 
     def decide(self, view: BankView) -> Decision:
         """See `UpdatePolicy.decide`."""
@@ -132,6 +136,7 @@ class MostSimilar:
 
     name = "most_similar"
     uses_similarity = True
+    movable_only = True
 
     def decide(self, view: BankView) -> Decision:
         """See `UpdatePolicy.decide`."""

@@ -16,6 +16,8 @@ __all__ = ["ReadCache", "SpaceTimeRead", "space_time_read"]
 
 AFFINITIES = ("dot", "l2")
 _TOP_K_ELEMENTS = 1 << 24  # scores held at once when top_k is set: 64 MiB
+_SCORES = 1 << 21  # scores held at once on the CPU without grad: 8 MiB
+_LEAST = -80.0  # exp() of less is nothing beside 1, and below 1e-38 takes a processor a hundred times as long
 _HIDDEN = -1e30  # score of a slot that holds nothing
 
 
@@ -144,7 +146,7 @@ def space_time_read(
         valid: `[B, K]` bool; at least one slot of each row.
         affinity: see `SpaceTimeRead`.
         scale: see `SpaceTimeRead`.
-        top_k: see `SpaceTimeRead`; the fused kernel (no K n by m matrix) is used without it.
+        top_k: see `SpaceTimeRead`; without it no K n by m matrix is held.
 
     Returns:
         `[B, Cv, m]`.
@@ -171,10 +173,14 @@ def _read(query: Tensor, keys: Tensor, values: Tensor, valid: Tensor, how: tuple
     rows, slots, _, cells = keys.shape
     wide = torch.promote_types(query.dtype, torch.float32)
     query, keys = _fold(query.to(wide), keys.to(wide), valid, affinity)  # one more channel: what a score has beside the product
+    whole = top_k is None or top_k >= slots * cells
+    if whole and query.device.type == "cpu" and not torch.is_grad_enabled():
+        found = [_read_blocked(query[b % len(query)], keys[b, valid[b]], values[b, valid[b]].to(wide), scale) for b in range(rows)]
+        return torch.stack(found).to(values.dtype)
     queries = query.transpose(1, 2).expand(rows, -1, -1)  # [B, m, Ck+1]
     memory = keys.transpose(2, 3).flatten(1, 2)  # [B, K n, Ck+1]
     contents = values.transpose(2, 3).flatten(1, 2)  # [B, K n, Cv]
-    if top_k is not None and top_k < slots * cells:
+    if top_k is not None and not whole:
         return _read_top_k(queries, memory, contents, scale, top_k).transpose(1, 2)
     width = max(queries.shape[2], contents.shape[2])  # the fused kernel on the CPU wants one width
     width += -width % 16
@@ -194,6 +200,25 @@ def _fold(query: Tensor, keys: Tensor, valid: Tensor, affinity: str) -> tuple[Te
     query = torch.cat([2 * query if affinity == "l2" else query, torch.ones_like(query[:, :1])], 1)
     keys = torch.cat([keys.masked_fill(~valid[:, :, None, None], 0.0), bias], 2)
     return query, keys
+
+
+def _read_blocked(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
+    """The read of one row, `[Cv, m]`, of query `[Ck+1, m]`, keys `[K, Ck+1, n]` and values `[K, Cv, n]`; blocked over query cells.
+
+    On the CPU a tenth faster than the fused kernel, which wants keys and values of one width, cells first.
+    """
+    memory = keys.transpose(0, 1).flatten(1)  # [Ck+1, K n]
+    contents = values.transpose(0, 1).flatten(1).t()  # [K n, Cv]
+    queries = (query * scale).t()  # [m, Ck+1]
+    step = min(len(queries), max(1, _SCORES // memory.shape[1]))
+    recalled, held = queries.new_empty(len(queries), contents.shape[1]), queries.new_empty(step, memory.shape[1])
+    for start in range(0, len(queries), step):
+        part = queries[start : start + step]
+        scores = torch.mm(part, memory, out=held[: len(part)])
+        scores.sub_(scores.amax(1, keepdim=True)).clamp_(min=_LEAST).exp_()
+        total = scores.sum(1, keepdim=True)
+        torch.mm(scores, contents, out=recalled[start : start + step]).div_(total)
+    return recalled.t()
 
 
 def _read_top_k(query: Tensor, memory: Tensor, contents: Tensor, scale: float, top_k: int) -> Tensor:

@@ -19,7 +19,7 @@ MOST_FRAMES = 1 << 31  # that a slot counts: rule A fuses what goes into all slo
 
 # What is kept for every slot beside its template: [B, K].
 _FLAGS = ("valid", "pinned")
-_NUMBERS = ("age", "frame", "size", "version", "compared")
+_NUMBERS = ("age", "frame", "size", "version")
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class SlotInfo:
 class Slots:
     """Named tensors `[B, K, ...]`, and `provisional [B]`. Empty until `allocate`.
 
-    Names: `templates [B, K, C, *S]`, `keys [B, K, Ck, *S]` (optional), `similarity [B, K, K]`, `valid`, `pinned` (bool),
-    `age`, `frame`, `size`, `version`, `compared` (int64), `log [B, K, LOG_LENGTH]` (int64), `provisional [B]` (bool).
+    Names: `templates [B, K, C, *S]`, `keys [B, K, Ck, *S]` (optional), `similarity [B, K, K]`, `compared [B, K, K]` (int64, the
+    version that a similarity is of: the later one of its two slots), `valid`, `pinned` (bool), `age`, `frame`, `size`, `version` (int64), `log [B, K, LOG_LENGTH]` (int64), `provisional [B]` (bool).
     """
 
     def __init__(self, capacity: int) -> None:
@@ -83,6 +83,7 @@ class Slots:
         if key is not None:
             self.tensors["keys"] = key.detach().new_zeros(rows, slots, *key.shape[1:])
         self.tensors["similarity"] = torch.zeros(rows, slots, slots, device=device)
+        self.tensors["compared"] = torch.zeros(rows, slots, slots, dtype=torch.int64, device=device)
         for name in _FLAGS:
             self.tensors[name] = torch.zeros(rows, slots, dtype=torch.bool, device=device)
         for name in _NUMBERS:
@@ -106,20 +107,37 @@ class Slots:
         if key is not None:
             self.put("keys", (index, slot), key(self["templates"][index, slot]))
 
-    def compare(self, rows: Tensor) -> Tensor:
-        """Similarities `[R, K, K]` of rows (eq. 1), computing only those of slots that changed since the last time."""
+    def compare(self, rows: Tensor, *, movable_only: bool = False) -> Tensor:
+        """Similarities `[R, K, K]` of rows (eq. 1), computing only those of pairs of which a slot changed since the last time.
+
+        Args:
+            rows: `[R]`.
+            movable_only: leave pairs with a pinned slot as they are, maybe old.
+        """
         keys = self.tensors.get("keys", self["templates"]).detach()
-        every = torch.arange(self.capacity, device=rows.device)
         with torch.no_grad():
-            stale = self["valid"][rows] & (self["compared"][rows] != self["version"][rows])
-            which, slots = stale.nonzero().unbind(1)
-            for pair in range(len(which)):
-                row, slot = rows[which[pair : pair + 1]], slots[pair : pair + 1]
-                forth, back = similarities(keys[row, slot], keys[row])
-                self.put("similarity", (row, slot), forth)
-                self.put("similarity", (row[:, None], every[None], slot[:, None]), back)
-                self.put("compared", (row, slot), self["version"][row, slot])
+            wanted = self["valid"][rows] & ~self["pinned"][rows] if movable_only else self["valid"][rows]
+            version = self["version"][rows]
+            latest = torch.maximum(version[:, :, None], version[:, None, :])  # a change is numbered above all before it
+            stale = wanted[:, :, None] & wanted[:, None, :] & (self["compared"][rows] != latest)
+            for row, pairs in zip(rows[:, None], stale.tolist(), strict=True):
+                while any(map(any, pairs)):
+                    hub = max(range(self.capacity), key=[sum(line) for line in pairs].__getitem__)
+                    self._compare_one(row, hub, [k for k in range(self.capacity) if pairs[hub][k]], keys)
+                    pairs = [[pair and hub not in (i, j) for j, pair in enumerate(line)] for i, line in enumerate(pairs)]
+            self.put("compared", (rows,), torch.where(stale, latest, self["compared"][rows]))
         return self["similarity"][rows]
+
+    def _compare_one(self, row: Tensor, hub: int, others: list[int], keys: Tensor) -> None:
+        """Compare one slot of a row `[1]` with others of it, itself among them or not."""
+        slot, partners = (torch.tensor(k, device=row.device) for k in ([hub], [k for k in others if k != hub]))
+        if hub in others:  # each position finds itself; one without a direction finds nothing
+            own = (keys[row, slot] != 0).any(1).flatten(1).float().mean(1)
+            self.put("similarity", (row, slot, slot), own)
+        if len(partners):
+            forth, back = similarities(keys[row, slot], keys[row[:, None], partners[None]])
+            self.put("similarity", (row[:, None], slot[None], partners[None]), forth)
+            self.put("similarity", (row[:, None], partners[None], slot[None]), back)
 
     def check(self, tensors: Mapping[str, Tensor], *, keyed: bool) -> None:
         """Make sure that `take` can hold these, of a bank with or without keys of its own.
@@ -135,7 +153,7 @@ class Slots:
                 f"{sorted(set(tensors) - set(probe.tensors))}; build the bank with the key it was saved with"
             )
         for name, tensor in tensors.items():
-            fits = (len(tensors["valid"]), *probe.tensors[name].shape[1:2])
+            fits = (len(tensors["valid"]), *probe.tensors[name].shape[1 : 2 if name in ("templates", "keys") else None])
             if tuple(tensor.shape[: len(fits)]) != fits:
                 raise BankError(
                     f"load_state_dict: expected {name} of {fits[0]} rows and {self.capacity} slots, got {tuple(tensor.shape)}; "

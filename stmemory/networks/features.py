@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-__all__ = ["FrameFeatures"]
+__all__ = ["FrameFeatures", "of_rows"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,10 +40,15 @@ class FrameFeatures:
             The same record with `B` in place of `V`.
         """
         return FrameFeatures(
-            self.frame[video],
-            self.key[video],
-            self.value[video],
-            self.stride4[video],
-            self.stride8[video],
-            self.stride16[video],
+            *(of_rows(features, video) for features in (self.frame, self.key, self.value)),
+            *(of_rows(features, video) for features in (self.stride4, self.stride8, self.stride16)),
         )
+
+
+def of_rows(features: Tensor, video: Tensor) -> Tensor:
+    """What belongs to each row: `features [V, ...]` at `video [B]`, as `[B, ...]`. Those of a single frame are not copied.
+
+    >>> of_rows(torch.ones(1, 2), torch.zeros(3, dtype=torch.int64)).shape
+    torch.Size([3, 2])
+    """
+    return features.expand(len(video), *features.shape[1:]) if len(features) == 1 else features[video]

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from stmemory.networks.features import FrameFeatures
+from stmemory.networks.features import FrameFeatures, of_rows
 from stmemory.networks.layers import ConvNorm, ResidualBlock
 
 __all__ = ["LiteDecoder", "LiteKey", "LiteMemoryEncoder", "LiteQueryEncoder", "LiteTrunk", "LiteValue"]
@@ -17,6 +17,7 @@ __all__ = ["LiteDecoder", "LiteKey", "LiteMemoryEncoder", "LiteQueryEncoder", "L
 STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5))
 STEM = 32
 STRIDE4, STRIDE8, STRIDE16 = 24, 40, 112  # channels after stages 1, 2 and 4
+_STRIP = 1 << 22  # numbers of an expanded part that are held at once: 16 MiB in float32
 _MEAN, _SCALE = 127 / 255, 128 / 255  # of the ImageNet weights
 
 
@@ -30,11 +31,27 @@ class _InvertedResidual(nn.Module):
         self.depthwise = ConvNorm(middle, middle, kernel_size, stride=stride, groups=middle, activation="relu6")
         self.project = ConvNorm(middle, channels, 1, activation="none")
         self.shortcut = stride == 1 and in_channels == channels
+        self.stride, self.border = stride, -(-(kernel_size // 2) // stride)
 
     def forward(self, features: Tensor) -> Tensor:
         """`[V, Cin, H, W]` to `[V, C, H/stride, W/stride]`."""
-        out: Tensor = self.project(self.depthwise(self.expand(features)))
+        middle = self.depthwise.conv.in_channels * features.shape[-1]  # numbers of one expanded row
+        rows = max(1, _STRIP // (middle * self.stride)) * self.stride  # of the input
+        if torch.is_grad_enabled() or rows >= features.shape[-2] or features.shape[-2] % self.stride:
+            out: Tensor = self.project(self.depthwise(self.expand(features)))
+        else:
+            strips = [self._strip(features, top, rows) for top in range(0, features.shape[-2], rows)]
+            out = torch.cat(strips, 2)
         return features + out if self.shortcut else out
+
+    def _strip(self, features: Tensor, top: int, rows: int) -> Tensor:
+        """The output of some rows of the input: as from the whole, without all of the expanded part at once."""
+        height, border = features.shape[-2], self.border * self.stride
+        first, last = max(0, top - border), min(height, top + rows + border)
+        expanded: Tensor = self.depthwise(self.expand(features[:, :, first:last]))
+        begin = (top - first) // self.stride  # rows that saw the strip's edge in place of their neighbours go
+        out: Tensor = self.project(expanded[:, :, begin : begin + (min(height, top + rows) - top) // self.stride])
+        return out
 
 
 class LiteTrunk(nn.Module):
@@ -112,8 +129,8 @@ class LiteMemoryEncoder(nn.Module):
         for down, image, mix, skip in zip(
             self.down, self.image, self.mix, (features.stride4, features.stride8, features.stride16), strict=True
         ):
-            merged = mix(down(torch.relu(merged)) + image(skip)[video])
-        return torch.cat([merged, features.key[video]], 1)
+            merged = mix(down(torch.relu_(merged)).add_(of_rows(image(skip), video)))
+        return torch.cat([merged, of_rows(features.key, video)], 1)
 
 
 class LiteKey(nn.Module):
@@ -176,10 +193,10 @@ class LiteDecoder(nn.Module):
         Returns:
             `[B, H, W]`.
         """
-        x: Tensor = self.mix16(self.begin(torch.cat([recalled, features.value[video]], 1)))
-        x = self.mix8(_double(self.down8(x)) + self.skip8(features.stride8)[video])
-        x = self.mix4(_double(self.down4(x)) + self.skip4(features.stride4)[video])
-        logits: Tensor = self.end(torch.relu(x))
+        x: Tensor = self.mix16(self.begin(torch.cat([recalled, of_rows(features.value, video)], 1)))
+        x = self.mix8(_double(self.down8(x)) + of_rows(self.skip8(features.stride8), video))
+        x = self.mix4(_double(self.down4(x)) + of_rows(self.skip4(features.stride4), video))
+        logits: Tensor = self.end(torch.relu_(x))
         return nn.functional.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)[:, 0]
 
 

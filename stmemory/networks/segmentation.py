@@ -11,7 +11,7 @@ from stmemory.memory.fusion import FusionCell
 from stmemory.memory.policy import UpdatePolicy
 from stmemory.memory.read import ReadCache, SpaceTimeRead
 from stmemory.networks.config import NetworkConfig
-from stmemory.networks.features import FrameFeatures
+from stmemory.networks.features import FrameFeatures, of_rows
 from stmemory.networks.lite import LiteDecoder, LiteKey, LiteMemoryEncoder, LiteQueryEncoder, LiteValue
 from stmemory.networks.stm import StmDecoder, StmMemoryEncoder, StmQueryEncoder
 from stmemory.pretrained import ToPretrained
@@ -79,7 +79,7 @@ class SegmentationNetwork(ToPretrained, nn.Module):
 
     def recall(self, features: FrameFeatures, bank: MemoryBank, video: Tensor, cache: ReadCache | None = None) -> Tensor:
         """The space-time read, `[B, Cv, h, w]`: what the bank's rows hold for each cell of their frames."""
-        recalled: Tensor = self.read(features.key[video], bank, cache)
+        recalled: Tensor = self.read(of_rows(features.key, video), bank, cache)
         return recalled
 
     def decode(self, recalled: Tensor, features: FrameFeatures, video: Tensor) -> Tensor:

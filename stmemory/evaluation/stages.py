@@ -1,0 +1,223 @@
+"""Where the time of a step goes: a stopwatch on a network's parts, and what their products cost.
+
+Owns the stages, the marks in time (events on CUDA) and the counting of operations. Builds no streams, reports nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from stmemory.networks.segmentation import SegmentationNetwork
+
+__all__ = ["Clock", "Products", "STAGES", "Timeline", "watched"]
+
+# In the order of a step; "fuse" is a part of writing that is counted by itself.
+STAGES = ("prepare", "encode", "read", "decode", "aggregate", "memorise", "write", "fuse")
+
+
+class Clock:
+    """Marks in time: seconds on the CPU, events on CUDA, where reading the time would make the device wait.
+
+    >>> clock = Clock(torch.device("cpu"))
+    >>> clock.between([clock.mark(), clock.mark()])[0] >= 0
+    True
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def mark(self) -> Any:
+        """The present, to be given to `between`."""
+        if self.device.type != "cuda":
+            return time.perf_counter()
+        make_event: Any = torch.cuda.Event
+        event = make_event(enable_timing=True)
+        event.record()
+        return event
+
+    def between(self, marks: Sequence[Any]) -> list[float]:
+        """Seconds from each mark to the next; waits for the device."""
+        pairs = list(zip(marks, marks[1:], strict=False))
+        if self.device.type != "cuda":
+            return [float(end - begin) for begin, end in pairs]
+        torch.cuda.synchronize(self.device)
+        return [float(begin.elapsed_time(end)) / 1000 for begin, end in pairs]
+
+
+@dataclass(eq=False)
+class Timeline:
+    """The stages of one step, as they began.
+
+    Attributes:
+        clock: what gave the marks.
+        stages: name of each stage that began.
+        marks: when, as the clock tells it.
+        rows: objects that were memorised.
+        calls: the last call of each of the network's parts, `(module, arguments)` by stage.
+    """
+
+    clock: Clock
+    stages: list[str] = field(default_factory=list)
+    marks: list[Any] = field(default_factory=list)
+    rows: int = 0
+    calls: dict[str, tuple[nn.Module, tuple[Any, ...]]] = field(default_factory=dict)
+
+    def begin(self, stage: str) -> None:
+        """From here on time belongs to that stage."""
+        self.stages.append(stage)
+        self.marks.append(self.clock.mark())
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds of each stage up to the last mark."""
+        spent = dict.fromkeys(STAGES, 0.0)
+        for stage, passed in zip(self.stages, self.clock.between(self.marks), strict=False):
+            spent[stage] += passed
+        return spent
+
+
+@contextmanager
+def watched(network: SegmentationNetwork, clock: Clock) -> Iterator[Timeline]:
+    """Follow one step of a stream of this network through its stages; the network is as before afterwards.
+
+    Args:
+        network: of the stream that makes the step.
+        clock: what to measure with.
+
+    >>> from stmemory.networks.config import NetworkConfig
+    >>> network = SegmentationNetwork(NetworkConfig.of("lite"))
+    >>> with watched(network, Clock(torch.device("cpu"))) as timeline:
+    ...     features = network.encode_query(torch.zeros(1, 3, 32, 32))
+    >>> timeline.stages
+    ['prepare', 'encode', 'read', 'end']
+    """
+    timeline = Timeline(clock)
+    parts = (
+        (network.query_encoder, "encode", "read"),
+        (network.read, "read", "decode"),
+        (network.decoder, "decode", "aggregate"),
+        (network.memory_encoder, "memorise", "write"),
+        (network.fusion, "fuse", "write"),
+    )
+    handles = []
+    for module, inside, after in parts:
+        handles.append(module.register_forward_pre_hook(_entering(timeline, inside)))
+        handles.append(module.register_forward_hook(_leaving(timeline, after)))
+    try:
+        timeline.begin("prepare")
+        yield timeline
+        timeline.begin("end")
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class Products:
+    """Counts the operations of convolutions and matrix products, and the time that they take, while it is entered.
+
+    Attributes:
+        operations: of each stage, a multiplication and an addition counted as two.
+        convolutions: those of all convolutions.
+
+    Args:
+        timeline: of the step that runs meanwhile.
+
+    >>> with Products(Timeline(Clock(torch.device("cpu"))) ) as products:
+    ...     product = torch.ones(3, 4) @ torch.ones(4, 5)
+    >>> sum(products.operations.values())
+    120
+    """
+
+    def __init__(self, timeline: Timeline) -> None:
+        self.timeline = timeline
+        self.operations = dict.fromkeys(STAGES, 0)
+        self.convolutions = 0
+        self._marks: list[tuple[bool, Any, Any]] = []
+
+        def dispatch(_: Any, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+            return self._run(func, args, kwargs)
+
+        # made here since the class itself has no types
+        self._mode: Any = type("_Counting", (TorchDispatchMode,), {"__torch_dispatch__": dispatch})()
+
+    def __enter__(self) -> Products:
+        self._mode.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._mode.__exit__(*error)
+
+    def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
+        """Run one operation; count and time it if it is a product."""
+        formula = _formula(func)
+        if formula is None:
+            return func(*args, **(kwargs or {}))
+        began = self.timeline.clock.mark()
+        out = func(*args, **(kwargs or {}))
+        count, is_convolution = int(formula(*args, **(kwargs or {}), out_val=out)), "conv" in str(func)
+        self._marks.append((is_convolution, began, self.timeline.clock.mark()))
+        stage = self.timeline.stages[-1] if self.timeline.stages else STAGES[0]
+        self.operations[stage] += count
+        self.convolutions += count * is_convolution
+        return out
+
+    def seconds(self) -> tuple[float, float]:
+        """Time of all products together, and of the convolutions among them."""
+        spent = [(conv, self.timeline.clock.between(marks)[0]) for conv, *marks in self._marks]
+        return sum(passed for _, passed in spent), sum(passed for conv, passed in spent if conv)
+
+
+def _entering(timeline: Timeline, stage: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+    def hook(module: nn.Module, arguments: tuple[Any, ...]) -> None:
+        timeline.calls[stage] = (module, arguments)
+        timeline.begin(stage)
+
+    return hook
+
+
+def _leaving(timeline: Timeline, stage: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
+    def hook(module: nn.Module, arguments: tuple[Any, ...], out: Tensor) -> None:
+        if stage == "write" and timeline.stages[-1] == "memorise":
+            timeline.rows += len(out)
+        timeline.begin(stage)
+
+    return hook
+
+
+def _formula(func: Any) -> Callable[..., int] | None:
+    packet = getattr(func, "_overloadpacket", func)
+    found: Any = _WHOLE.get(packet) or flop_registry.get(packet)
+    known: Callable[..., int] | None = found
+    return known
+
+
+def _convolution(features: Tensor, weight: Tensor, *_: object, out_val: Tensor, **__: object) -> int:
+    return 2 * out_val.numel() * weight[0].numel()
+
+
+def _product(one: Tensor, other: Tensor, *_: object, out_val: Tensor, **__: object) -> int:
+    return 2 * out_val.numel() * one.shape[-1]
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *_: object, **__: object) -> int:
+    """Two products: of queries and keys, and of their scores and values."""
+    scores = query.shape[:-1].numel() * key.shape[-2]
+    return 2 * scores * (query.shape[-1] + value.shape[-1])
+
+
+# Operations that torch's registry counts by their parts alone; inference mode does not take them apart.
+_WHOLE = {
+    torch.ops.aten.conv2d: _convolution,
+    torch.ops.aten.linear: _product,
+    torch.ops.aten.matmul: _product,
+    torch.ops.aten.scaled_dot_product_attention: _attention,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
+}

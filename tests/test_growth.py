@@ -1,0 +1,181 @@
+"""Facts about the growth benchmark: slopes, the formula of the bank's bytes, and the memory that never forgets."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import CONFIG, boxes, clip, new_predictor
+
+from stmemory.cli import main
+from stmemory.errors import OptionError
+from stmemory.evaluation.growing import GrowingPredictor
+from stmemory.evaluation.growth import GrowthReport, Slope, block_slope, measure_growth, slope_per_thousand
+from stmemory.evaluation.report import current_circumstances
+from stmemory.evaluation.soak import BankBytes, GrowthLimit, soak, soak_growing, write_growth
+
+STEPS = 23
+
+
+def test_a_slope_through_blocks_is_that_of_their_medians() -> None:
+    """Forty blocks of equal length, each by its median; what is left over at the end does not count."""
+    values = np.random.default_rng(0).normal(size=417).cumsum()
+    medians = np.median(values[:400].reshape(40, 10), axis=1)
+    coefficients = np.polyfit(np.arange(40) * 10, medians, 1)
+    assert 1000 * coefficients[0] == pytest.approx(block_slope(values).per_thousand)
+    assert slope_per_thousand(values[:100]) == block_slope(values[:100])
+
+
+def test_noise_that_hangs_together_is_no_slope() -> None:
+    """Flat noise with a memory of ten frames passes for flat as often as two standard errors promise, by blocks alone."""
+    drawn = np.random.default_rng(1)
+    by_blocks = by_frames = 0
+    for _ in range(200):
+        white = drawn.normal(size=4100)
+        values = np.convolve(white, 0.9 ** np.arange(100))[100:4100]
+        by_blocks += block_slope(values).is_zero
+        by_frames += slope_per_thousand(values).is_zero
+    assert by_blocks >= 180 > 120 > by_frames
+
+
+@pytest.mark.parametrize(("slope", "expected"), [((0, 0), True), ((2, 1), True), ((-2.1, 1), False), ((0, np.nan), False)], ids=str)
+def test_zero_is_within_two_standard_errors(slope: tuple[float, float], expected: bool) -> None:
+    """A constant has slope zero without error; where no error is known nothing is claimed."""
+    assert expected is Slope(*slope).is_zero
+
+
+def test_a_run_ends_where_it_is_told_enough() -> None:
+    """The step that passes the limit is the last one, and the report is as long as the run."""
+    kept: list[int] = []
+    report = measure_growth(
+        kept.append, range(99), steps=50, bank_bytes=lambda: len(kept), enough=lambda seconds, size: seconds >= 0 and size == 7
+    )
+    assert (7, [1, 2, 3, 4, 5, 6, 7]) == (report.frames, report.bank_bytes.tolist())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(("ids", "slots", "size"), [((1,), 2, (16, 16)), ((3, 9), 5, (48, 64)), ((1, 2, 3), 4, (33, 50))], ids=str)
+def test_the_banks_bytes_are_those_of_the_formula(
+    ids: tuple[int, ...], slots: int, size: tuple[int, int], dtype: torch.dtype
+) -> None:
+    """To the byte, for any number of objects, slots and cells, at every frame."""
+    cells = -(-size[0] // 16) * -(-size[1] // 16)
+    formula = BankBytes.of(CONFIG, rows=len(ids), slots=slots, cells=cells, itemsize=dtype.itemsize)
+    frames = clip(slots + 3, *size)
+    stream = new_predictor(memory_size=slots, dtype=dtype).start(frames[0], boxes(*ids, height=size[0], width=size[1]))
+    for frame in frames[1:]:
+        assert formula.total == stream.bank.nbytes
+        stream.step(frame)
+    assert f"= {formula.total:,}" in str(formula)
+
+
+@pytest.mark.parametrize("every", [1, 5])
+def test_a_growing_memory_keeps_every_nth_frame_and_the_last(every: int) -> None:
+    """STM's rule: the first frame, every n-th, and the one before the present; none goes, none is fused."""
+    frames = clip(STEPS + 1)
+    memory = GrowingPredictor(new_predictor(), every=every).start(frames[0], boxes(3, 9))
+    for step in range(1, STEPS + 1):
+        memory.step(frames[step])
+        expected = sorted({*range(0, step + 1, every), step})
+        for row in range(2):
+            slots = memory.bank.describe(row)
+            assert expected == sorted(slot.frame for slot in slots)
+            assert all(slot.frames_inside == 1 for slot in slots)
+
+
+def test_growing_changes_no_number() -> None:
+    """A memory that grows slot by slot gives what one that had all the room from the first frame on gives."""
+    frames = clip(STEPS + 1)
+    memory = GrowingPredictor(new_predictor(), every=2).start(frames[0], boxes(3, 9))
+    roomy = new_predictor(memory_size=STEPS, policy="drop", memory_every=2).start(frames[0], boxes(3, 9))
+    for frame in frames[1:]:
+        assert torch.equal(roomy.step(frame).probabilities, memory.step(frame).probabilities)
+
+
+def test_objects_may_enter_a_growing_memory() -> None:
+    """A later object gets rows of its own, and the memory goes on growing."""
+    frames = clip(12)
+    memory = GrowingPredictor(new_predictor(), every=1).start(frames[0], boxes(3))
+    for step, frame in enumerate(frames[1:], 1):
+        memory.step(frame, boxes(0, 8) if step == 6 else None)
+    assert [12, 6] == memory.bank.count.tolist()
+
+
+def test_a_growing_memory_keeps_some_frames() -> None:
+    """Every zeroth frame is none."""
+    with pytest.raises(OptionError, match="n >= 1, got 0"):
+        GrowingPredictor(new_predictor(), every=0)
+
+
+@pytest.mark.parametrize(("limit", "expected"), [(GrowthLimit(8_000, 60.0), 60), (GrowthLimit(10**9, 0.0), 50)], ids=["bytes", "time"])
+def test_a_soak_of_a_growing_memory_ends_at_its_limit(limit: GrowthLimit, expected: int) -> None:
+    """It ends with the first frame beyond the bytes, or once fifty steps tell that it is too slow."""
+    report = soak_growing(GrowingPredictor(new_predictor(), every=1), limit, frames=60, size=(32, 48))
+    if expected == 50:
+        assert expected == report.frames
+    else:
+        assert report.frames < expected
+        assert report.bank_bytes[-2] <= limit.bank_bytes < report.bank_bytes[-1]
+    assert not report.bank_is_constant
+
+
+def test_a_soak_needs_frames() -> None:
+    """Both kinds say how many they want."""
+    for run in (lambda: soak(new_predictor(), frames=1), lambda: soak_growing(GrowingPredictor(new_predictor()), GrowthLimit(1, 1.0), frames=1)):
+        with pytest.raises(OptionError, match="expected 2 or more, got 1"):
+            run()
+
+
+def test_the_table_has_every_frame_of_every_run(tmp_path: Path) -> None:
+    """growth.csv has a line a frame, growth.json at most some two hundred points a curve."""
+    long = GrowthReport(np.arange(1000), np.arange(1000), np.arange(1000) / 1e3)
+    short = GrowthReport(np.arange(3), np.arange(3), np.arange(3) / 1e3)
+    write_growth(tmp_path, {"ours": long, "other": short}, current_circumstances(), extra={"note": 1})
+    with (tmp_path / "growth.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {"memory": "other", "frame": "3", "seconds": "0.002", "bank_bytes": "2", "process_bytes": "2"} == rows[-1]
+    assert 1003 == len(rows)
+    document = json.loads((tmp_path / "growth.json").read_text())
+    assert (200, 3, 1) == (len(document["curves"]["ours"]["seconds"]), len(document["curves"]["other"]["frame"]), document["note"])
+
+
+SMALL = ["benchmark", "growth", "--frames", "8", "--height", "64", "--width", "96"]
+
+
+def test_the_command_writes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It tells the formula, both memories and how sure their slopes are, and leaves a table and a report; few frames are said to be few."""
+    assert 0 == main([*SMALL, "-o", str(tmp_path), "--growing", "1"])
+    said = capsys.readouterr().out
+    assert "= 247,342 bytes; equal at every frame" in said
+    assert "5 slots (ours): 8 frames" in said and "every 1. frame kept (STM): 8 frames" in said
+    assert "slopes from so few frames mean little" in said
+    report = json.loads((tmp_path / "growth.json").read_text())
+    ours, growing = report["growth"].values()
+    assert (True, False) == (ours["bank_is_constant"], growing["bank_is_constant"])
+    assert torch.__version__ == report["circumstances"]["torch"]
+    assert (tmp_path / "growth.csv").is_file()
+
+
+def test_without_matplotlib_the_figure_is_missed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The report is written all the same, and the extra is named."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert 0 == main([*SMALL, "-o", str(tmp_path), "--growing", "0"])
+    assert "pip install 'stmemory[plot]'" in capsys.readouterr().err
+    assert ["growth.csv", "growth.json"] == sorted(path.name for path in tmp_path.iterdir())
+
+
+def test_the_figure_is_a_picture(tmp_path: Path) -> None:
+    """With matplotlib there is a PNG of both runs."""
+    pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
+    from stmemory.evaluation.growth_plot import draw_growth
+
+    runs = {"a": GrowthReport(np.ones(9), np.ones(9), np.ones(9)), "b": GrowthReport(np.arange(5), np.ones(5), np.ones(5))}
+    draw_growth(tmp_path / "new" / "growth.png", runs, title="a title")
+    assert b"\x89PNG" == (tmp_path / "new" / "growth.png").read_bytes()[:4]

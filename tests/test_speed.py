@@ -1,0 +1,244 @@
+"""Facts about the speed benchmark: what belongs to which stage, what is counted, what is told."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import new_predictor
+from torch.utils.flop_counter import FlopCounterMode
+
+from stmemory.cli import main
+from stmemory.errors import OptionError
+from stmemory.evaluation.machine import matrix_rate, peak_bytes, replay_seconds
+from stmemory.evaluation.report import current_circumstances
+from stmemory.evaluation.speed import CaseSpeed, SpeedCase, SpeedReport, coloured_boxes, measure_speed
+from stmemory.evaluation.speed_report import compare_speed, describe_speed, read_speed, speed_document, write_speed
+from stmemory.evaluation.stages import STAGES, Clock, Products, Timeline, watched
+
+CPU = torch.device("cpu")
+
+
+class Ticks:
+    """A clock whose every mark is one second after the last."""
+
+    device = CPU
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def mark(self) -> float:
+        self.now += 1
+        return self.now
+
+    def between(self, marks: list[float]) -> list[float]:
+        return [end - begin for begin, end in zip(marks, marks[1:], strict=False)]
+
+
+def full_stream(objects: int, **options: Any) -> tuple[Any, Any, list[Any]]:
+    """A predictor, a stream of it whose memory is full, and frames."""
+    predictor = new_predictor(memory_size=3, **options)
+    frames, mask = coloured_boxes(objects, 48, 64)
+    stream = predictor.start(frames[0], mask)
+    for frame in frames[1:6]:
+        stream.step(frame)
+    return predictor, stream, frames
+
+
+def test_a_step_passes_through_its_stages_in_order() -> None:
+    """With a full memory a step prepares, encodes, reads, decodes, aggregates, memorises, writes and fuses."""
+    predictor, stream, frames = full_stream(2)
+    with watched(predictor.network, Ticks()) as timeline:
+        stream.step(frames[6])
+    expected = ["prepare", "encode", "read", "read", "decode", "decode", "aggregate", "memorise", "write", "fuse", "write", "end"]
+    assert expected == timeline.stages
+    assert len(expected) - 1 == sum(timeline.seconds().values())
+    assert 2 == timeline.rows
+
+
+def test_a_network_is_let_go_after_it_was_watched() -> None:
+    """What runs after the step was watched is not seen, and neither is anything after an error."""
+    predictor, stream, frames = full_stream(1)
+    with pytest.raises(ZeroDivisionError), watched(predictor.network, Ticks()) as timeline:
+        _ = 1 / 0
+    stream.step(frames[6])
+    assert ["prepare"] == timeline.stages
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_products_are_counted_as_torch_counts_them(mode: type) -> None:
+    """Convolutions, matrix products and attention add up to what torch's own counter says, in inference mode too."""
+    convolution, features = torch.nn.Conv2d(6, 8, 3, groups=2, padding=1), torch.randn(2, 6, 5, 7)
+    rows = torch.randn(2, 3, 4, 16)
+
+    def work() -> None:
+        convolution(features)
+        torch.mm(rows[0, 0], rows[0, 1].t())
+        torch.bmm(rows[0], rows[1].transpose(1, 2))
+        torch.nn.functional.linear(rows[0, 0], rows[0, 1])
+        rows[0, 0] @ rows[0, 1].t()
+
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        work()
+    with mode(), Products(Timeline(Clock(CPU))) as products:
+        work()
+    assert counter.get_total_flops() == products.operations["prepare"]
+    assert 2 * 2 * 8 * 35 * 27 == products.convolutions
+    assert all(spent > 0 for spent in products.seconds())
+
+
+def test_attention_is_two_products() -> None:
+    """Queries by keys, and scores by values."""
+    query, key = torch.randn(1, 2, 5, 8), torch.randn(1, 2, 7, 8)
+    with torch.inference_mode(), Products(Timeline(Clock(CPU))) as products:
+        torch.nn.functional.scaled_dot_product_attention(query, key, key)
+    assert 2 * 2 * (5 * 7 * 8) * 2 == sum(products.operations.values())
+
+
+def test_boxes_are_where_the_mask_says() -> None:
+    """Each object has a colour of its own and a quarter of its place, and moves little."""
+    frames, mask = coloured_boxes(10, 480, 854)
+    assert list(range(11)) == np.unique(mask).tolist()
+    assert 10 == len({tuple(frames[0][mask == number].mean(0).astype(int)) for number in range(1, 11)})
+    assert (480, 854, 3) == frames[-1].shape
+
+
+@pytest.mark.parametrize(("objects", "height", "width"), [(0, 48, 64), (25, 480, 854), (20, 32, 32)], ids=str)
+def test_boxes_need_room(objects: int, height: int, width: int) -> None:
+    """Too many objects for a frame are refused."""
+    with pytest.raises(OptionError, match="expected 1 to 24 objects with 16 pixels"):
+        coloured_boxes(objects, height, width)
+
+
+def test_cases_and_rounds_are_needed() -> None:
+    """Nothing to measure is an error."""
+    with pytest.raises(OptionError, match="at least one case and one round, got 0 and 3"):
+        measure_speed(new_predictor(), [], rounds=3)
+
+
+def test_every_case_is_measured_in_every_round() -> None:
+    """Each case brings its objects, K and policy, and all of its stages have as many times as there are rounds."""
+    cases = [SpeedCase(1, 2, "drop", 48, 64), SpeedCase(2, 3, "least_similar", 48, 64)]
+    rounds: list[int] = []
+    report = measure_speed(new_predictor(), cases, rounds=3, on_round=rounds.append)
+    assert [1, 2, 3] == rounds
+    assert cases == [speed.case for speed in report.cases]
+    assert {(3,)} == {speed.stages[stage].shape for speed in report.cases for stage in STAGES} | {report.rates.shape}
+    assert report.cases[1].operations["encode"] == report.cases[0].operations["encode"] > 0  # once a frame
+    assert report.cases[1].operations["decode"] > report.cases[0].operations["decode"]
+    assert (0, True) == (report.cases[0].operations["fuse"], report.cases[1].operations["fuse"] > 0)
+    assert all(speed.convolution_operations <= sum(speed.operations.values()) for speed in report.cases)
+
+
+def test_bfloat16_is_measured_as_such() -> None:
+    """The network computes in the type that was asked for, and the ceiling is that type's."""
+    report = measure_speed(new_predictor(), [SpeedCase(1, 2, "least_similar", 48, 64)], rounds=1, dtype=torch.bfloat16)
+    assert "bfloat16" == report.dtype
+
+
+class Event:
+    """A CUDA event that happens when it is recorded, a millisecond after the last."""
+
+    now = 0
+
+    def __init__(self, enable_timing: bool) -> None:
+        assert enable_timing
+
+    def record(self) -> None:
+        Event.now += 1
+        self.at = Event.now
+
+    def elapsed_time(self, end: Event) -> float:
+        return float(end.at - self.at)
+
+
+def test_marks_on_cuda_are_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On CUDA time is told by events, and the device is waited for once, at the end."""
+    waited: list[object] = []
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", waited.append)
+    clock = Clock(torch.device("cuda"))
+    marks = [clock.mark() for _ in range(3)]
+    assert [] == waited
+    assert [0.001, 0.001] == clock.between(marks)
+    assert [torch.device("cuda")] == waited
+
+
+def test_graphs_are_for_cuda_alone() -> None:
+    """On the CPU there are none to replay."""
+    assert {} == replay_seconds(Timeline(Clock(CPU)))
+
+
+def test_the_rate_is_that_of_a_matrix_product() -> None:
+    """2 n^3 operations in the time between two marks."""
+    assert 2.0 * 8**3 == matrix_rate(Ticks(), torch.float32, side=8)
+
+
+def test_peak_bytes_see_what_was_freed_again() -> None:
+    """64 MiB that are gone at the end were there."""
+    before = peak_bytes(lambda: None, CPU)
+    assert 2**26 == pytest.approx(peak_bytes(lambda: np.ones(2**26, np.uint8).sum(), CPU) - before, rel=0.2)
+
+
+def drawn_report() -> SpeedReport:
+    """Times that are easy to divide: every stage takes 1, 2 and 3 seconds."""
+    times = {stage: np.array([1.0, 2.0, 3.0]) for stage in STAGES}
+    operations = dict.fromkeys(STAGES, 0) | {"encode": 400, "read": 200}
+    speed = CaseSpeed(SpeedCase(objects=2), times, operations, 3.0, 400, 1.0, 1, 5_000_000, {"encode": 0.5})
+    return SpeedReport((speed,), np.array([1000.0, 1000.0]), "float32")
+
+
+def test_a_report_tells_shares_of_the_ceiling(tmp_path: Path) -> None:
+    """Operations over the median time over the rate of a matrix product, for stages, products and convolutions."""
+    document = speed_document(drawn_report(), current_circumstances(), extra={"rounds": 3})
+    write_speed(tmp_path / "new" / "speed.json", document)
+    read = read_speed(tmp_path / "new" / "speed.json")
+    assert json.loads(json.dumps(document)) == read
+    (case,) = read["cases"].values()
+    assert {"median": 2.0, "spread": 1.0, "operations": 400, "share_of_ceiling": 0.2} == case["stages"]["encode"]
+    assert (16.0, 600) == (case["stages"]["step"]["median"], case["stages"]["step"]["operations"])
+    assert (0.2, 0.4) == (case["products"]["share_of_ceiling"], case["convolutions"]["share_of_ceiling"])
+    told = "\n".join(describe_speed(read))
+    assert "0.06 frames/s; convolutions alone at 40 % of the ceiling" in told
+    assert "1 of 2 objects were memorised" in told and "encode as a CUDA graph: 500.00 ms" in told
+
+
+def test_two_runs_are_compared_stage_by_stage() -> None:
+    """A run of half the times is twice as fast; other circumstances are named."""
+    ours, theirs = (speed_document(drawn_report(), current_circumstances()) for _ in range(2))
+    for figures in next(iter(theirs["cases"].values()))["stages"].values():
+        figures["median"] *= 2
+    theirs["circumstances"] = theirs["circumstances"] | {"threads": 99}
+    told = "\n".join(compare_speed(ours, theirs))
+    assert "encode 2.00" in told and "step 2.00" in told
+    assert "another threads" in told and "beside 99" in told
+    assert "no case in common" in "\n".join(compare_speed(ours, theirs | {"cases": {}}))
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"cases": {}}'], ids=["no JSON", "a list", "another report"])
+def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
+    """What is no report of this benchmark is named."""
+    (tmp_path / "other.json").write_text(text)
+    with pytest.raises(OptionError, match="expected a report of `stmemory benchmark speed`"):
+        read_speed(tmp_path / "other.json")
+
+
+def test_the_command_writes_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It prints a table for every case, writes a report, and takes that report to compare with."""
+    report = str(tmp_path / "speed.json")
+    small = ["benchmark", "speed", "--sizes", "96x64", "--objects", "1", "--slots", "2", "3", "--rounds", "1"]
+    assert 0 == main([*small, "-o", report])
+    assert 0 == main([*small, "--rules", "drop", "least_similar", "--compare", report])
+    said = capsys.readouterr().out
+    assert "96 x 64, objects 1, K 3, drop" in said and "matrix product" in said and "step " in said
+
+
+def test_sizes_are_width_by_height(capsys: pytest.CaptureFixture[str]) -> None:
+    """Another form is refused with an example."""
+    with pytest.raises(SystemExit):
+        main(["benchmark", "speed", "--sizes", "480p"])
+    assert "expected a size such as 854x480, got '480p'" in capsys.readouterr().err
