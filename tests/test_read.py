@@ -157,6 +157,16 @@ def test_blocks_equal_the_fused_kernel(affinity: str, scores: int, monkeypatch: 
     torch.testing.assert_close(expected, actual)
 
 
+@pytest.mark.parametrize("rows", [0, 1, 3])
+def test_rows_that_hold_nothing_are_read_alike(rows: int) -> None:
+    """No rows, and rows without a slot in use, come out of the blocks as they come out of the fused kernel."""
+    query, keys, values = drawn(torch.float32)
+    valid = torch.zeros(rows, SLOTS, dtype=torch.bool)
+    expected = space_time_read(query[:1], keys[:rows], values[:rows], valid)
+    with torch.no_grad():
+        torch.testing.assert_close(expected, space_time_read(query[:1], keys[:rows], values[:rows], valid))
+
+
 @pytest.mark.parametrize("affinity", ["dot", "l2"])
 def test_weights_that_are_next_to_nothing_are_no_denormals(affinity: str) -> None:
     """Without grad too, scores that lie hundreds apart recall the best cell alone, to the last bits."""

@@ -30,6 +30,10 @@ def speed_document(
         report: what `measure_speed` gave.
         circumstances: what it was measured with.
         extra: further entries, such as the options.
+
+    >>> from stmemory.evaluation.report import current_circumstances
+    >>> speed_document(SpeedReport((), np.array([3e11]), "float32"), current_circumstances())["matrix_product_per_second"]
+    {'median': 300000000000.0, 'spread': 0.0}
     """
     return {
         "circumstances": dataclasses.asdict(circumstances),
@@ -41,7 +45,14 @@ def speed_document(
 
 
 def write_speed(path: Path, document: Mapping[str, Any]) -> None:
-    """Write what `speed_document` gave as JSON; makes the folder."""
+    """Write what `speed_document` gave as JSON; makes the folder.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_speed(Path(folder) / "new" / "speed.json", {"cases": {}})
+    ...     (Path(folder) / "new" / "speed.json").read_text().split()
+    ['{', '"cases":', '{}', '}']
+    """
     with whole_file(path) as part:
         part.write_text(json.dumps(document, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
@@ -66,6 +77,9 @@ def describe_speed(document: Mapping[str, Any]) -> Iterator[str]:
 
     Args:
         document: what `speed_document` gave.
+
+    >>> list(describe_speed({"matrix_product_per_second": {"median": 3e11}, "dtype": "float32", "cases": {}}))
+    ['one matrix product (float32): 300 GFLOP/s, the ceiling of all that follows']
     """
     rate = document["matrix_product_per_second"]["median"]
     yield f"one matrix product ({document['dtype']}): {rate / 1e9:.0f} GFLOP/s, the ceiling of all that follows"
@@ -96,6 +110,11 @@ def compare_speed(document: Mapping[str, Any], other: Mapping[str, Any]) -> Iter
     Args:
         document: this run.
         other: the run that it is compared with; cases that both have are told.
+
+    >>> of = {"commit": "a", "device": "cpu", "threads": 1, "torch": "2"}
+    >>> run = {"circumstances": of, "matrix_product_per_second": {"median": 3e11}, "cases": {}}
+    >>> list(compare_speed(run, run))[0]
+    'a beside a; above 1 the first is faster; matrix product 1.00'
     """
     rates = [run["matrix_product_per_second"]["median"] for run in (document, other)]
     commits = [run["circumstances"]["commit"] for run in (document, other)]

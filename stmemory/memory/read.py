@@ -175,8 +175,9 @@ def _read(query: Tensor, keys: Tensor, values: Tensor, valid: Tensor, how: tuple
     query, keys = _fold(query.to(wide), keys.to(wide), valid, affinity)  # one more channel: what a score has beside the product
     whole = top_k is None or top_k >= slots * cells
     if whole and query.device.type == "cpu" and not torch.is_grad_enabled():
-        found = [_read_blocked(query[b % len(query)], keys[b, valid[b]], values[b, valid[b]].to(wide), scale) for b in range(rows)]
-        return torch.stack(found).to(values.dtype)
+        held = valid | ~valid.any(1, keepdim=True)  # a row that holds nothing recalls the mean of what lies there, as with the kernel
+        found = [_read_blocked(query[b % len(query)], keys[b, held[b]], values[b, held[b]].to(wide), scale) for b in range(rows)]
+        return torch.stack(found).to(values.dtype) if found else values.new_zeros(0, values.shape[2], query.shape[2])
     queries = query.transpose(1, 2).expand(rows, -1, -1)  # [B, m, Ck+1]
     memory = keys.transpose(2, 3).flatten(1, 2)  # [B, K n, Ck+1]
     contents = values.transpose(2, 3).flatten(1, 2)  # [B, K n, Cv]

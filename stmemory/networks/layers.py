@@ -79,7 +79,7 @@ class ResidualBlock(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
         out: Tensor = self.second(torch.relu_(self.first(torch.relu(features))))
-        return out.add_(features)
+        return out.add_(features) if out.dtype == features.dtype else features + out  # they differ under autocast
 
 
 def fold_batch_norm(network: nn.Module) -> int:
