@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import mmap
 from pathlib import Path
 from typing import Any
 
@@ -179,9 +180,14 @@ def test_the_rate_is_that_of_a_matrix_product() -> None:
 
 
 def test_peak_bytes_see_what_was_freed_again() -> None:
-    """64 MiB that are gone at the end were there."""
+    """64 MiB that are gone at the end were there; of fresh pages, since the allocator may still hold some that earlier tests freed."""
+
+    def touch() -> None:
+        with mmap.mmap(-1, 2**26) as pages:
+            pages.write(bytes([1]) * 2**26)
+
     before = peak_bytes(lambda: None, CPU)
-    assert 2**26 == pytest.approx(peak_bytes(lambda: np.ones(2**26, np.uint8).sum(), CPU) - before, rel=0.2)
+    assert peak_bytes(touch, CPU) - before >= 0.8 * 2**26
 
 
 def drawn_report() -> SpeedReport:
