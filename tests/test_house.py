@@ -34,7 +34,7 @@ ORDER = (
     "evaluation.clips evaluation.metrics evaluation.davis evaluation.growth evaluation.report "
     "evaluation.paint evaluation.sprites evaluation.scenes evaluation.soak evaluation "
     "training.packing training.material training.motion training.photometric training.render training.cutting "
-    "training.scene training.clips training.strips training.losses training.unroll training.config training.imagenet "
+    "training.shot training.events training.scene training.clips training.strips training.losses training.unroll training.config training.imagenet "
     "training.loop training training.__main__ "
     "demo "
     "commands commands.words commands.options commands.track commands.demo commands.info commands.evaluate commands.benchmark "

@@ -26,7 +26,10 @@ from stmemory.training.material import Material, pack
 from stmemory.training.unroll import UnrollOptions, unroll
 
 TINY = TrainingConfig(
-    phases=(Phase(steps=2, size=32, frames=3, batch=1, capacity=2, frozen=4), Phase(steps=2, size=48, frames=4, batch=1, capacity=2)),
+    phases=(
+        Phase(steps=2, size=32, frames=5, batch=1, capacity=3, frozen=4),
+        Phase(steps=2, size=48, frames=6, batch=1, capacity=3, segment=2, gap=3),
+    ),
     warmup=1,
     bootstrap_steps=4,
 )
@@ -189,6 +192,10 @@ def test_the_rate_warms_up_and_falls() -> None:
         "[1]",
         '{"phases": [{"size": 100}]}',
         '{"phases": []}',
+        '{"phases": [{"frames": 5, "capacity": 4}]}',
+        '{"phases": [{"frames": 5, "capacity": 2}]}',
+        '{"phases": [{"segment": 1}]}',
+        '{"phases": [{"gap": 0}]}',
         '{"preset": "large"}',
         '{"policy": "learned"}',
         '{"learning_rate": 0}',

@@ -37,6 +37,7 @@ class ClipConfig:
         frames: T.
         max_objects: most tracked objects in a clip.
         max_pasted: most cut-outs pasted, tracked or not.
+        gap: most frames of motion between two frames of a clip; each clip draws its own from 1 to here.
         photo_base: the base is a photo with instances, some of them tracked, rather than a mere background.
         video: the clip comes from a packed video, if there are any.
         local_motion: a tracked instance of the base moves by itself.
@@ -52,6 +53,7 @@ class ClipConfig:
     frames: int = 6
     max_objects: int = 3
     max_pasted: int = 4
+    gap: int = 1
     photo_base: float = 0.6
     video: float = 0.1
     local_motion: float = 0.5
@@ -64,12 +66,12 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if self.size < 16 or self.frames < 1 or not 1 <= self.max_objects <= 50 or self.max_pasted < 1:
+        if self.size < 16 or self.frames < 1 or not 1 <= self.max_objects <= 50 or min(self.max_pasted, self.gap) < 1:
             raise OptionError(
-                "ClipConfig: expected size >= 16, frames >= 1, max_objects in 1..50 and max_pasted >= 1, "
-                f"got {self.size}, {self.frames}, {self.max_objects}, {self.max_pasted}"
+                "ClipConfig: expected size >= 16, frames >= 1, max_objects in 1..50, max_pasted and gap >= 1, "
+                f"got {self.size}, {self.frames}, {self.max_objects}, {self.max_pasted}, {self.gap}"
             )
-        for field in fields(self)[4:]:
+        for field in fields(self)[5:]:
             value = getattr(self, field.name)
             if not 0 <= value <= 1:
                 raise OptionError(f"ClipConfig.{field.name}: expected a probability in [0, 1], got {value}")
@@ -145,7 +147,7 @@ class ClipSource:
         """Consecutive frames of a packed video, cropped to a square around one of its objects."""
         config, material = self.config, self._cutter.material
         video = self._cutter.videos[int(rng.integers(len(self._cutter.videos)))]
-        stride = int(rng.integers(1, 3))
+        stride = int(rng.integers(1, 2 + config.gap))
         there_and_back = [*range(len(video)), *range(len(video) - 2, 0, -1)]  # a clip longer than the video turns around
         first = int(rng.integers(max(1, len(video) - stride * (config.frames - 1))))
         photos = [

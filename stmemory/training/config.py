@@ -26,9 +26,13 @@ class Phase:
         size: side of the square clips, px, a multiple of 16.
         frames: T.
         batch: clips a step.
-        capacity: K; below `frames - 1`, so that slots are fused in every clip.
+        capacity: K; slots are fused in a clip when there is room for two beside the first, and fewer than its `frames - 1`.
         max_objects: most tracked objects a clip.
         frozen: parts of the `lite` trunk (stem, five stages) that keep their weights, from the first; 0 trains all.
+        segment: frames after which the graph is cut (truncated backpropagation, section 3.4.2); 0 keeps a clip whole. The
+            gradients of a clip's segments are added up, and one optimiser step follows: all of a clip sees the same
+            weights, and a run is only ever interrupted between clips, with no bank to save.
+        gap: most frames of motion between two frames of a clip; each clip draws its own from 1 to here.
     """
 
     steps: int = 1000
@@ -38,12 +42,23 @@ class Phase:
     capacity: int = 4
     max_objects: int = 3
     frozen: int = 3
+    segment: int = 0
+    gap: int = 1
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.max_objects) < 1 or self.size % 16 or self.frames < 2 or self.capacity < 2:
             raise OptionError(
                 f"Phase: expected steps, batch, max_objects >= 1, size a multiple of 16, frames and capacity >= 2, got {self}"
             )
+        if self.segment < 0 or self.segment == 1 or self.gap < 1:
+            raise OptionError(
+                f"Phase: expected a segment of 0 (all of the clip) or of 2 frames and more, and a gap >= 1, got {self.segment}, {self.gap}"
+            )
+
+    @property
+    def fuses(self) -> bool:
+        """Whether slots are fused in every clip: the first is pinned, a pair needs two more, and they must run out."""
+        return 3 <= self.capacity < self.frames - 1
 
 
 @dataclass(frozen=True)
@@ -67,7 +82,7 @@ class TrainingConfig:
         data: further `ClipConfig` fields.
 
     Raises:
-        OptionError: a value is out of its range, or the policy is a learned one.
+        OptionError: a value is out of its range, the policy is a learned one, or no slot is ever fused in the last phase.
     """
 
     preset: str = "lite"
@@ -98,6 +113,12 @@ class TrainingConfig:
             ("ema", 0 <= self.ema < 1, "0 to below 1"),
             ("seed", self.seed >= 0, "0 or more"),
         )
+        last = self.phases[-1] if self.phases else Phase()
+        if not last.fuses:
+            raise OptionError(
+                "TrainingConfig: expected a last phase that fuses slots in every clip, 3 <= capacity < frames - 1, got "
+                f"capacity {last.capacity} and {last.frames} frames; use longer clips or fewer slots"
+            )
         for name, fine, expected in checks:
             if not fine:
                 raise OptionError(f"TrainingConfig: expected {name} of {expected}, got {getattr(self, name)}")
@@ -120,15 +141,27 @@ class TrainingConfig:
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
+    def from_json(cls, text: str) -> TrainingConfig:
+        """From what `to_json` wrote; what it does not name keeps its default.
+
+        Raises:
+            OptionError: the text is not JSON, or names something that does not exist.
+        """
+        try:
+            values: dict[str, Any] = dict(json.loads(text))
+            phases = tuple(Phase(**phase) for phase in values.pop("phases", [{}]))
+            return cls(phases=phases, **values)
+        except (ValueError, TypeError) as error:
+            raise OptionError(f"TrainingConfig: expected JSON of its fields, got: {error}") from error
+
+    @classmethod
     def load(cls, path: str | Path) -> TrainingConfig:
-        """From a JSON file; what it does not name keeps its default.
+        """From a JSON file, see `from_json`.
 
         Raises:
             OptionError: the file is missing, is not JSON, or names something that does not exist.
         """
         try:
-            values: dict[str, Any] = dict(json.loads(Path(path).read_text()))
-            phases = tuple(Phase(**phase) for phase in values.pop("phases", [{}]))
-            return cls(phases=phases, **values)
-        except (OSError, ValueError, TypeError) as error:
-            raise OptionError(f"TrainingConfig: expected a JSON file of its fields at {path}, got: {error}") from error
+            return cls.from_json(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise OptionError(f"{path}: {error}") from error

@@ -18,7 +18,7 @@ from torch import Tensor
 from stmemory.errors import OptionError
 from stmemory.training.material import Item, Material
 
-__all__ = ["Cutout", "Cutter", "Pool", "resized"]
+__all__ = ["Cutout", "Cutter", "Pool", "box_of", "resized"]
 
 _SMALLEST = 500  # pixels of a photo that an instance must have to be cut out of it
 
@@ -142,6 +142,18 @@ class Cutter:
         soft = F.avg_pool2d(F.pad(mask[box].float(), (1, 1, 1, 1))[None], 3, 1)  # [1, h, w]
         alpha = ((soft - 0.3) / 0.6).clamp(0, 1)  # a little inside the mask, so that no rim of the old background is seen
         return torch.cat([photo.pixels[(slice(None), *box)].float().div_(255) * alpha, alpha])
+
+
+def box_of(mask: Tensor) -> tuple[float, float, float, float]:
+    """Centre x, y and half width, half height of a mask [H, W] that is not empty, pixels.
+
+    Example:
+        >>> box_of(torch.eye(4)[:3] > 0)
+        (1.5, 1.5, 1.5, 1.5)
+    """
+    rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+    top, bottom, left, right = (int(edge) for edge in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))
+    return (left + right) / 2, (top + bottom) / 2, (right - left) / 2, (bottom - top) / 2
 
 
 def resized(picture: Tensor, side: float) -> Tensor:

@@ -22,7 +22,7 @@ from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.clips import ClipConfig, ClipSource
 from stmemory.training.config import Phase, TrainingConfig
 from stmemory.training.material import Material
-from stmemory.training.unroll import UnrollOptions, unroll
+from stmemory.training.unroll import UnrollOptions, Unroller
 
 __all__ = ["Trainer"]
 
@@ -66,7 +66,7 @@ class Trainer:
         if not path.exists():
             return False
         state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        if state.get("config", self.config.to_json()) != self.config.to_json():
+        if "config" in state and TrainingConfig.from_json(state["config"]) != self.config:
             raise OptionError(
                 f"{path}: expected the configuration that this run began with, {self.out / 'config.json'}, got another; "
                 "train into another folder, with --init to start from these weights"
@@ -121,12 +121,18 @@ class Trainer:
             group["lr"] = self.rate() * group["factor"]
         share = 1 - 0.75 * min(1.0, self.step / max(1, config.bootstrap_steps))
         options = UnrollOptions(phase.capacity, config.policy, share, config.own_masks)
-        pixels = frames.to(self.device).float() / 255
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            result = unroll(self.network, pixels, ids.to(self.device).long(), options=options, generator=self.generator)
-        loss = result.cross_entropy + result.dice
+        unroller = Unroller(self.network, options=options, generator=self.generator)
         self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
+        length = frames.shape[1]
+        sums = torch.zeros(2, device=self.device)
+        for start in range(0, length, phase.segment or length):
+            part = slice(start, start + (phase.segment or length))
+            pixels = frames[:, part].to(self.device).float() / 255
+            with torch.autocast(self.device.type, dtype=torch.bfloat16):
+                result = unroller.advance(pixels, ids[:, part].to(self.device).long())
+            weight = result.length / (length - 1)  # so that segments add up to the mean over the clip
+            torch.autograd.backward((result.cross_entropy + result.dice) * weight)
+            sums += torch.stack([result.cross_entropy.detach(), result.dice.detach()]) * weight
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
         if bool(norm.isfinite()):
             self.optimiser.step()
@@ -136,8 +142,8 @@ class Trainer:
             for mean, now in zip(self.average.parameters(), self.network.parameters(), strict=True):
                 mean.lerp_(now, 1 - decay)
         return {
-            "cross_entropy": float(result.cross_entropy.detach()),
-            "dice": float(result.dice.detach()),
+            "cross_entropy": float(sums[0]),
+            "dice": float(sums[1]),
             "norm": float(norm.detach()),
         }
 
@@ -174,7 +180,7 @@ class Trainer:
 
     def _clips(self, number: int, phase: Phase, end: int) -> DataLoader[tuple[Tensor, Tensor]]:
         """Batches of the steps from here to `end`; which clips a step sees depends on its number alone."""
-        data: dict[str, Any] = {**self.config.data, "size": phase.size, "frames": phase.frames}
+        data: dict[str, Any] = {**self.config.data, "size": phase.size, "frames": phase.frames, "gap": phase.gap}
         source = ClipSource(self.material, ClipConfig(**data, max_objects=phase.max_objects), self.config.seed)
         steps = _Steps(source, self.step, end, phase.batch)
         return DataLoader(
