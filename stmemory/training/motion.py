@@ -55,6 +55,10 @@ class Motion:
         """Every `gap`-th moment: what a camera sees that takes fewer frames."""
         return Motion(self.centre[::gap], self.angle[::gap], self.log_scale[::gap], self.shear[::gap], self.elastic[::gap])
 
+    def held(self, most: float) -> Motion:
+        """The same motion, but never further from the middle of the frame than `most`, in frame sides."""
+        return replace(self, centre=0.5 + most * torch.tanh((self.centre - 0.5) / most))
+
     def kept_near(self) -> Motion:
         """The same motion with its path mirrored at a margin around the frame, so that the layer never leaves for good."""
         return replace(self, centre=_folded(self.centre))

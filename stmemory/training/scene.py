@@ -19,6 +19,7 @@ __all__ = ["Scene", "draw_scene"]
 
 _SPEEDS = (0.3, 1.0, 1.0, 2.0, 4.0)
 _BASE_SPEEDS = (0.1, 0.3, 0.6, 1.0, 1.5)
+_PANNED = 0.3  # how far the camera of a long clip turns away from where it began, in frame sides
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,8 @@ def draw_scene(rng: Generator, cutter: Cutter, config: SceneConfig) -> Scene:
     speed = float(rng.choice(_BASE_SPEEDS))
     shot = Shot(config.frames, int(rng.integers(1, config.gap + 1)) if config.gap > 1 else 1, config.size)
     camera = shot.motion(rng, centre=(0.5, 0.5), speed=speed, elastic=0.03)
+    if shot.is_long:
+        camera = camera.held(_PANNED)  # beyond its rim a photo is mirrored, with copies of the objects that nobody labelled
     tracked, name = 0, ""
     if cutter.photos and rng.random() < config.photo_base:
         frames, ids, tracked, name = _photo_base(rng, cutter, config, camera=camera, shot=(shot, wanted))
