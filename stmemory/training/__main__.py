@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
 
 import torch
 
 from stmemory.errors import StmemoryError
+from stmemory.memory.learned import LearnedPolicy
+from stmemory.memory.policy_file import save_policy
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.config import TrainingConfig
 from stmemory.training.imagenet import load_lite_trunk
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material, pack
+from stmemory.training.parallel import World
 from stmemory.weights import save_network
 
 __all__ = ["main"]
@@ -34,11 +38,13 @@ def main(arguments: list[str] | None = None) -> int:
     packing.add_argument("--drawn", nargs="*", default=[], help="folders that hold drawings or renders, not photos")
     running = commands.add_parser("run", help="train, or go on with a run that was interrupted")
     running.add_argument("config", type=Path, help="JSON, see TrainingConfig")
-    running.add_argument("material", type=Path, help="a file that pack wrote")
+    running.add_argument("material", type=Path, help="a file that pack wrote; - for the sources of the configuration alone")
     running.add_argument("out", type=Path, help="folder of the run")
     running.add_argument("--device", default="cpu")
     running.add_argument("--workers", type=int, default=1)
     running.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves torch's own choice")
+    running.add_argument("--strips", type=int, default=0, help="steps between two pictures of a clip and its prediction; 0 none")
+    running.add_argument("--tensorboard", action="store_true", help="write for TensorBoard too (extra train)")
     running.add_argument("--init", type=Path, help="weights to start from: state.pt of another run; else ImageNet's")
     exporting = commands.add_parser("export", help="write a run's averaged weights as a folder that from_pretrained reads")
     exporting.add_argument("run", type=Path, help="folder of the run")
@@ -69,9 +75,9 @@ def _run(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     config = TrainingConfig.load(options.config)
-    trainer = Trainer(
-        config, Material.load(options.material), options.out, device=options.device, workers=options.workers
-    )
+    material = None if str(options.material) == "-" else Material.load(options.material)
+    world = World.from_environment(options.device)
+    trainer = Trainer(config, material, options.out, device=options.device, workers=options.workers, world=world)
     if not trainer.resume():
         if options.init:
             trainer.adopt(torch.load(options.init, map_location="cpu", weights_only=True)["average"])
@@ -79,10 +85,22 @@ def _run(options: argparse.Namespace) -> int:
             weights = trainer.network.state_dict()
             weights.update({f"query_encoder.trunk.{name}": value for name, value in load_lite_trunk().items()})
             trainer.adopt(weights)
-    for record in trainer.run():
-        sys.stdout.write(" ".join(f"{name} {value:.5g}" for name, value in record.items()) + "\n")
-        sys.stdout.flush()
-    return 0
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: _stop(trainer))
+    for record in trainer.run(strip_every=options.strips, tensorboard=options.tensorboard):
+        if world.first:
+            sys.stdout.write(" ".join(f"{name} {value:.5g}" for name, value in record.items()) + "\n")
+            sys.stdout.flush()
+    world.close()
+    return 0 if trainer.step == config.steps else 130
+
+
+def _stop(trainer: Trainer) -> None:
+    """Finish the step; a second signal does what it always did."""
+    trainer.stop()
+    sys.stderr.write("stopping after this step; the same command goes on from here\n")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -93,6 +111,10 @@ def _export(options: argparse.Namespace) -> int:
     about = json.loads(options.about.read_text()) if options.about else {}
     about["training"] = {"steps": int(state["step"]), "config": json.loads(config.to_json())}
     save_network(network, options.out, dtype=torch.float16, about=about)
+    if "policy_average" in state:
+        policy = LearnedPolicy()
+        policy.load_state_dict(state["policy_average"])
+        save_policy(policy, options.out)
     sys.stdout.write(f"step {int(state['step'])} written to {options.out}\n")
     return 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,13 +17,13 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
-from stmemory.errors import OptionError
+from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.training.cutting import Cutter
-from stmemory.training.material import Material
+from stmemory.training.material import Pictures
 from stmemory.training.photometric import degrade
 from stmemory.training.scene import Scene, draw_scene
 
-__all__ = ["Clip", "ClipConfig", "ClipSource"]
+__all__ = ["Clip", "ClipConfig", "ClipSource", "Clips"]
 
 _ATTEMPTS = 25
 _SEEN = 12 / 224**2  # least share of frame 0 that a tracked object must cover: 12 pixels at 224 x 224
@@ -85,23 +86,34 @@ class Clip:
         frames: uint8 [T, 3, H, W], RGB.
         ids: uint8 [T, H, W], 0 = background, 1..N = tracked objects where they are seen; all N are seen in frame 0.
         name: what it was made from, for messages.
+        skipped: one line for each file that was drawn for it and could not be used.
     """
 
     frames: Tensor
     ids: Tensor
     name: str
+    skipped: tuple[str, ...] = ()
+
+
+class Clips(Protocol):
+    """An endless list of clips of one size and length."""
+
+    def clip(self, index: int) -> Clip:
+        """The clip of that number, 0 or more; the same whenever it is asked for."""
+        ...
 
 
 class ClipSource:
     """An endless list of clips: the same (seed, index) gives the same clip in every process and order."""
 
-    def __init__(self, material: Material, config: ClipConfig, seed: int) -> None:
+    def __init__(self, material: Pictures, config: ClipConfig, seed: int, *, skip_bad: bool = False) -> None:
         """Remember what to make clips from.
 
         Args:
-            material: the packed pictures.
+            material: the pictures, packed or in folders.
             config: what the clips look like.
             seed: not negative.
+            skip_bad: make the clip of other pictures when one turns out to be of no use, and name it in `Clip.skipped`.
 
         Raises:
             OptionError: the seed is negative, or the material holds no objects.
@@ -110,6 +122,7 @@ class ClipSource:
             raise OptionError(f"seed: expected 0 or more, got {seed}")
         self.config = config
         self.seed = seed
+        self._skip_bad = skip_bad
         self._cutter = Cutter(material)
 
     def clip(self, index: int) -> Clip:
@@ -118,19 +131,30 @@ class ClipSource:
         Raises:
             OptionError: the index is negative, or 25 attempts gave no clip with an object in frame 0, which only
                 happens when the material's objects are next to empty.
+            FrameError, MaskError: a picture of it cannot be used, and bad ones are not skipped.
         """
         if index < 0:
             raise OptionError(f"index: expected 0 or more, got {index}")
+        skipped: list[str] = []
         for attempt in range(_ATTEMPTS):
             rng = np.random.default_rng([self.seed, index, attempt])
-            scene = self._scene(rng)
+            try:
+                scene = self._scene(rng)
+            except (FrameError, MaskError) as error:
+                if not self._skip_bad:
+                    raise
+                skipped.append(str(error))
+                continue
             if rng.random() < self.config.reverse:
                 scene = Scene(scene.frames.flip(0), scene.ids.flip(0), scene.name)
             ids = _renumbered(scene.ids, self.config.max_objects)
             if ids is not None:
                 frames = degrade(rng, scene.frames, blur=self.config.blur, grey=self.config.grey)
-                return Clip(frames=frames, ids=ids, name=scene.name)
-        raise OptionError(f"material: no object was visible in {_ATTEMPTS} attempts at clip {index}; check its masks and alpha")
+                return Clip(frames=frames, ids=ids, name=scene.name, skipped=tuple(skipped))
+        raise OptionError(
+            f"material: no object was visible in {_ATTEMPTS} attempts at clip {index}; check its masks and alpha"
+            + (f". {len(skipped)} files could not be used, the first: {skipped[0]}" if skipped else "")
+        )
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Clips side by side: frames uint8 [B, T, 3, H, W] and ids uint8 [B, T, H, W]."""
@@ -139,7 +163,7 @@ class ClipSource:
 
     def _scene(self, rng: Generator) -> Scene:
         """A made scene, or a piece of a video."""
-        if self._cutter.videos and rng.random() < self.config.video:
+        if self._cutter.videos and (rng.random() < self.config.video or not self._cutter.has_objects):
             return self._from_video(rng)
         return draw_scene(rng, self._cutter, self.config)
 

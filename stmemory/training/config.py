@@ -8,13 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from stmemory.errors import OptionError
 from stmemory.memory.registry import update_policy
 from stmemory.networks.config import NetworkConfig
+from stmemory.training.clips import ClipConfig
 
-__all__ = ["Phase", "TrainingConfig"]
+__all__ = ["Phase", "Source", "TrainingConfig"]
+
+_CHOICES = {
+    "optimiser": ("adamw", "adam"),
+    "schedule": ("cosine", "plateau"),
+    "precision": ("bfloat16", "float32"),
+    "bad_data": ("skip", "refuse"),
+}
+_OF_PHASES = {"size", "frames", "gap", "max_objects"}
 
 
 @dataclass(frozen=True)
@@ -62,34 +69,73 @@ class Phase:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A folder to make clips from, beside the packed material or instead of it.
+
+    Attributes:
+        root: the folder.
+        layout: how it is laid out, see `stmemory.training.layouts`.
+        weight: how often a clip comes from it, relative to the others; the packed material has a weight of 1.
+        split: of the layouts that have some: "train", "val".
+    """
+
+    root: str = ""
+    layout: str = "stills"
+    weight: float = 1.0
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise OptionError(f"Source: expected a weight above 0, got {self.weight} for {self.root!r}")
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """One run.
 
     Attributes:
         preset: of the network.
         phases: one after another under a single learning rate schedule.
-        policy: update policy of the unroll.
-        learning_rate: at the top of the schedule (AdamW).
+        policy: update policy of the unroll; "learned" is trained with the network.
+        sources: folders to make clips from, with the packed material if that is given.
+        optimiser: "adamw", or "adam" as in the paper.
+        schedule: "cosine", or "plateau" as in the paper: a tenth whenever the validation error did not fall.
+        validate_every: steps between two validations; 0 never validates.
+        validation_clips: made for it, as in the run but of another seed.
+        learning_rate: at the top of the schedule.
         trunk_factor: what the pre-trained trunk's rate is multiplied with.
-        weight_decay: of AdamW.
-        warmup: steps of linear warm-up; a cosine to `final_factor` follows.
-        final_factor: last over top learning rate.
+        policy_factor: what a learned policy's rate is multiplied with.
+        temperature: of a learned policy's Gumbel-Softmax, at the first step.
+        final_temperature: at the last one.
+        weight_decay: of the optimiser.
+        warmup: steps of linear warm-up; the schedule follows.
+        final_factor: last over top learning rate of the cosine.
         clip_norm: gradients are clipped to that norm.
         bootstrap_steps: over which the share of hardest pixels falls from 1 to 0.25.
         own_masks: probability that the network's own mask is fed back.
         ema: decay of the averaged weights, which are the ones saved.
+        precision: of the network's arithmetic in training, "bfloat16" (autocast) or "float32".
+        bad_data: "skip" draws another picture where one cannot be used, and names it in the log; "refuse" ends the run.
         seed: of weights, clips and draws.
         data: further `ClipConfig` fields.
 
     Raises:
-        OptionError: a value is out of its range, the policy is a learned one, or no slot is ever fused in the last phase.
+        OptionError: a value is out of its range or unknown, or no slot is ever fused in the last phase.
     """
 
     preset: str = "lite"
     phases: tuple[Phase, ...] = (Phase(),)
     policy: str = "least_similar"
+    sources: tuple[Source, ...] = ()
+    optimiser: str = "adamw"
+    schedule: str = "cosine"
+    validate_every: int = 0
+    validation_clips: int = 8
     learning_rate: float = 6e-4
     trunk_factor: float = 0.25
+    policy_factor: float = 1.0
+    temperature: float = 1.0
+    final_temperature: float = 0.2
     weight_decay: float = 0.01
     warmup: int = 100
     final_factor: float = 0.02
@@ -97,17 +143,29 @@ class TrainingConfig:
     bootstrap_steps: int = 1500
     own_masks: float = 0.9
     ema: float = 0.998
+    precision: str = "bfloat16"
+    bad_data: str = "skip"
     seed: int = 0
     data: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         NetworkConfig.of(self.preset)  # raises for unknown names
-        if isinstance(update_policy(self.policy), nn.Module):
-            raise OptionError(f"TrainingConfig: expected a policy without weights, got {self.policy!r}, which this loop does not train")
+        update_policy(self.policy)
+        known = {field.name for field in dataclasses.fields(ClipConfig)}
+        unknown = [f"{key} in data" for key in self.data if key in _OF_PHASES or key not in known]
+        if unknown:
+            raise OptionError(f"TrainingConfig: expected data to hold fields of ClipConfig that phases do not have, got {unknown}")
+        ClipConfig(**self.data)
         checks = (
             ("phases", len(self.phases) >= 1, "one or more"),
             ("learning_rate", self.learning_rate > 0, "above 0"),
             ("trunk_factor", self.trunk_factor >= 0, "0 or more"),
+            ("policy_factor", self.policy_factor >= 0, "0 or more"),
+            ("temperature", self.temperature > 0, "above 0"),
+            ("final_temperature", self.final_temperature > 0, "above 0"),
+            ("validate_every", self.validate_every > 0 or (self.validate_every == 0 and self.schedule == "cosine"), "above 0 for a plateau"),
+            ("validation_clips", self.validation_clips > 0, "above 0"),
+            *((name, getattr(self, name) in choices, " or ".join(choices)) for name, choices in _CHOICES.items()),
             ("clip_norm", self.clip_norm > 0, "above 0"),
             ("own_masks", 0 <= self.own_masks <= 1, "0 to 1"),
             ("ema", 0 <= self.ema < 1, "0 to below 1"),
@@ -150,7 +208,8 @@ class TrainingConfig:
         try:
             values: dict[str, Any] = dict(json.loads(text))
             phases = tuple(Phase(**phase) for phase in values.pop("phases", [{}]))
-            return cls(phases=phases, **values)
+            sources = tuple(Source(**source) for source in values.pop("sources", []))
+            return cls(phases=phases, sources=sources, **values)
         except (ValueError, TypeError) as error:
             raise OptionError(f"TrainingConfig: expected JSON of its fields, got: {error}") from error
 

@@ -16,7 +16,7 @@ from numpy.random import Generator
 from torch import Tensor
 
 from stmemory.errors import OptionError
-from stmemory.training.material import Item, Material
+from stmemory.training.material import Item, Pictures
 
 __all__ = ["Cutout", "Cutter", "Pool", "box_of", "resized"]
 
@@ -67,11 +67,11 @@ class Pool:
 class Cutter:
     """Draws photos, backgrounds, videos and cut-outs from a material."""
 
-    def __init__(self, material: Material) -> None:
+    def __init__(self, material: Pictures) -> None:
         """Sort the material's items into pools.
 
         Raises:
-            OptionError: there is nothing to cut an object from.
+            OptionError: there is neither something to cut an object from nor a video.
         """
         self.material = material
         of_kind = {kind: [i for i in material.items if i.kind == kind] for kind in ("photo", "cutout", "background", "video")}
@@ -79,14 +79,19 @@ class Cutter:
         self.backgrounds = Pool(of_kind["background"])
         self._natural = Pool(of_kind["photo"] + [item for item in of_kind["cutout"] if item.natural])
         self._drawn = Pool([item for item in of_kind["cutout"] if item.drawn])
-        if not self._natural and not self._drawn:
-            raise OptionError("material: expected photos with masks or cut-outs, got neither; pack some into it")
+        if not self.has_objects and not of_kind["video"]:
+            raise OptionError("material: expected photos with masks, cut-outs or videos, got none; pack some into it")
         series: dict[int, list[int]] = defaultdict(list)
         for item in material.items:
             if item.series >= 0:
                 series[item.series].append(item.index)
         self._series = dict(series)
         self.videos = [series[number] for number in dict.fromkeys(item.series for item in of_kind["video"])]
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether there is anything to cut out."""
+        return bool(self._natural) or bool(self._drawn)
 
     def cut(self, rng: Generator, *, natural: float, side: float) -> Cutout:
         """Cut one object out.

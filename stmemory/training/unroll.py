@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
@@ -64,10 +65,19 @@ class Unroller:
         network: in training mode or not.
         options: see `UnrollOptions`.
         generator: draws when the truth is fed back.
+        weigh: turns the numbers of visible objects in S frames `[S]` into factors on their Dice losses `[S]`; see
+            `World.object_weights`. None is 1.
     """
 
-    def __init__(self, network: SegmentationNetwork, *, options: UnrollOptions, generator: torch.Generator) -> None:
-        self.network, self.options, self.generator = network, options, generator
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        *,
+        options: UnrollOptions,
+        generator: torch.Generator,
+        weigh: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.network, self.options, self.generator, self.weigh = network, options, generator, weigh
         self.bank = network.new_bank(options.capacity, policy=options.policy)
         self.time = 0  # frames seen
         self._rows = torch.zeros(0, dtype=torch.int64)  # [B], clip * objects + object
@@ -90,6 +100,8 @@ class Unroller:
         tracked = torch.zeros(clips, 256, dtype=torch.int64, device=ids.device).index_put((video, number), number)
         target = tracked[clip[:, None, None, None], ids]  # [V, S, H, W]
         encoded = self.network.encode_query(frames.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+        visible = (ids[video] == number[:, None, None, None]).flatten(2).any(2).sum(0)  # [S]
+        weights = torch.ones_like(visible, dtype=torch.float32) if self.weigh is None else self.weigh(visible)
         cache = ReadCache()  # a new one: values that were cached in the segment before have no graph to their weights
         cross_entropy, dice, seen = [], [], []
         for t in range(length):
@@ -102,7 +114,7 @@ class Unroller:
                 scores = aggregate_logits(logits, rows, clips=clips, objects=objects)  # [V, 1 + N, H, W]
                 losses = segmentation_loss(scores, target[:, t], share=self.options.share)
                 cross_entropy.append(losses[0])
-                dice.append(losses[1])
+                dice.append(losses[1] * weights[t])
                 probabilities = scores.softmax(1)
                 seen.append(probabilities.detach())
                 if float(torch.rand((), generator=self.generator)) < self.options.own_masks:
