@@ -47,6 +47,14 @@ def _videos(root: Path) -> None:
         _grey(root / "masks" / "cat" / f"{time}.png", BOX)
 
 
+def _clips(root: Path) -> None:
+    for time in range(3):
+        _picture(root / "cat" / "JPEGImages" / f"{time}.jpg")
+        _grey(root / "cat" / "Annotations" / f"{time}.png", BOX)
+        _picture(root / "dog" / "images" / f"{time}.jpg")
+        _grey(root / "dog" / "masks" / f"{time}.png", BOX)
+
+
 def _davis(root: Path) -> None:
     for name in ("bear", "not-listed"):
         for time in range(6):
@@ -99,6 +107,7 @@ def _sbd(root: Path) -> None:
 MAKERS = {
     "stills": _stills,
     "videos": _videos,
+    "clips": _clips,
     "davis": _davis,
     "youtube_vos": _youtube_vos,
     "coco": _coco,
@@ -114,7 +123,7 @@ def test_a_layout_is_read(layout: str, tmp_path: Path) -> None:
     """Each layout gives its pictures with their masks, exactly, and clips can be made of them."""
     MAKERS[layout](tmp_path)
     folder = open_folder(tmp_path, layout=layout)
-    video = layout in ("videos", "davis", "youtube_vos")
+    video = layout in ("clips", "videos", "davis", "youtube_vos")
 
     assert [("video" if video else "photo")] * (6 if video else 1) == [item.kind for item in folder.items]
     assert () == folder.skipped

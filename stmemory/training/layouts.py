@@ -2,6 +2,7 @@
 
     stills       images/NAME.*  masks/NAME.png                      ids (palette or grey)
     videos       images/VIDEO/NAME.*  masks/VIDEO/NAME.png          ids
+    clips        VIDEO/images/NAME.*  VIDEO/masks/NAME.png          ids; or JPEGImages and Annotations
     davis        JPEGImages/480p/VIDEO/NAME.jpg  Annotations/480p/VIDEO/NAME.png  ImageSets/2017/SPLIT.txt
     youtube_vos  SPLIT/JPEGImages/VIDEO/NAME.jpg  SPLIT/Annotations/VIDEO/NAME.png (every fifth frame)
     coco         SPLIT2017/NAME.jpg  annotations/instances_SPLIT2017.json         polygons; crowds are left out
@@ -41,7 +42,7 @@ def open_folder(root: str | Path, *, layout: str, split: str = "train") -> Folde
         OptionError: the layout is unknown, or there is no picture with a mask where it says.
 
     >>> sorted(LAYOUTS)
-    ['coco', 'davis', 'ecssd', 'hku_is', 'msra10k', 'sbd', 'stills', 'videos', 'youtube_vos']
+    ['clips', 'coco', 'davis', 'ecssd', 'hku_is', 'msra10k', 'sbd', 'stills', 'videos', 'youtube_vos']
     """
     root = Path(root)
     if layout not in LAYOUTS:
@@ -100,6 +101,13 @@ def _own_videos(root: Path, split: str) -> _Found:
     return _videos(root, "images", "masks", _folders(root / "images"))
 
 
+def _clips(root: Path, split: str) -> _Found:
+    for name in _folders(root):
+        old = (root / name / "JPEGImages").is_dir()
+        pictures, masks = (f"{name}/JPEGImages", f"{name}/Annotations") if old else (f"{name}/images", f"{name}/masks")
+        yield from _pairs(root, pictures, masks, IdMask, video=name)
+
+
 def _davis(root: Path, split: str) -> _Found:
     listed = root / "ImageSets" / "2017" / f"{split}.txt"
     names = listed.read_text().split() if listed.is_file() else _folders(root / "JPEGImages" / "480p")
@@ -149,6 +157,7 @@ def _sbd(root: Path, split: str) -> _Found:
 LAYOUTS: dict[str, Callable[[Path, str], _Found]] = {
     "stills": _stills,
     "videos": _own_videos,
+    "clips": _clips,
     "davis": _davis,
     "youtube_vos": _youtube_vos,
     "coco": _coco,
