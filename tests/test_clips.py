@@ -14,7 +14,7 @@ from stmemory.errors import OptionError
 from stmemory.training.clips import Clip, ClipConfig, ClipSource
 from stmemory.training.material import Material, PackReport, pack
 from stmemory.training.motion import Motion, out_and_back, pass_over, random_motion, walk
-from stmemory.training.render import View, paste, render_base, render_layer
+from stmemory.training.render import View, paste, render_base, render_layer, render_seen
 from stmemory.training.shot import Shot
 from stmemory.training.strips import clip_strips
 
@@ -205,6 +205,20 @@ def test_render_base_leaves_mirrored_parts_unlabelled() -> None:
     torch.testing.assert_close(torch.ones(3, 32, 32), rendered[0, :3])
     assert 256 == int((rendered[0, 3] > 0.5).sum())
     assert 256 == int((rendered[0, 3, 8:24, 8:24] > 0.5).sum())
+
+
+def test_a_camera_over_a_video_moves_pixels_and_labels_alike() -> None:
+    """Without motion a video is as it was; moved by whole pixels, frames and ids move by them, and what enters is unlabelled."""
+    frames = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(1, 5, (2, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    same = render_seen(frames, ids, _still(2))
+    torch.testing.assert_close(frames, same[0], atol=1e-5, rtol=0)
+    assert torch.equal(ids, same[1])
+
+    seen, labels = render_seen(frames, ids, _still(2).moved(torch.tensor([3 / 16, 0.0])))
+    torch.testing.assert_close(frames[..., :-3], seen[..., 3:], atol=1e-5, rtol=0)
+    assert torch.equal(ids[..., :-3], labels[..., 3:])
+    assert 0 == int(labels[..., :3].sum())
 
 
 def test_render_layer_moves_by_whole_pixels_exactly() -> None:

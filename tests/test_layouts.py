@@ -130,7 +130,7 @@ def test_a_layout_is_read(layout: str, tmp_path: Path) -> None:
     photo = folder.photo(0)
     assert (3, 64, 80) == tuple(photo.pixels.shape)
     assert BOX.tolist() == photo.ids.tolist()
-    clip = ClipSource(folder, ClipConfig(size=32, frames=5, gap=3), 0).clip(0)
+    clip = ClipSource(folder, ClipConfig(size=32, frames=5, gap=3, warp=0.5), 0).clip(0)
     assert (5, 3, 32, 32) == tuple(clip.frames.shape)
     assert int(clip.ids[0].max()) >= 1
 

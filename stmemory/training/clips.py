@@ -21,7 +21,9 @@ from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.training.cutting import Cutter
 from stmemory.training.material import Pictures
 from stmemory.training.photometric import degrade
+from stmemory.training.render import render_seen
 from stmemory.training.scene import Scene, draw_scene
+from stmemory.training.shot import Shot
 
 __all__ = ["Clip", "ClipConfig", "ClipSource", "Clips"]
 
@@ -48,6 +50,7 @@ class ClipConfig:
         blur: the clip is out of focus.
         grey: the clip has no colour.
         reverse: time runs backwards.
+        warp: a clip of a video is seen by a camera that moves on its own: the paper's linear transformations of each frame.
     """
 
     size: int = 256
@@ -64,6 +67,7 @@ class ClipConfig:
     blur: float = 0.3
     grey: float = 0.05
     reverse: float = 0.1
+    warp: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every field."""
@@ -190,7 +194,11 @@ class ClipSource:
         ids = F.interpolate(ids[:, None], size=size, mode="nearest-exact")[:, 0]
         if rng.random() < 0.5:
             frames, ids = frames.flip(-1), ids.flip(-1)
-        return Scene(frames.clamp_(0, 1), ids, material.items[video[0]].name)
+        if config.warp and rng.random() < config.warp:
+            shot = Shot(config.frames, 1, config.size)
+            camera = shot.motion(rng, centre=(0.5, 0.5), speed=float(rng.choice([0.3, 1.0])), elastic=0.0).held(0.2)
+            frames, ids = render_seen(frames, ids, camera)
+        return Scene(frames.clamp(0, 1), ids, material.items[video[0]].name)
 
 
 def _renumbered(ids: Tensor, max_objects: int) -> Tensor | None:
