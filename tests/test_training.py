@@ -189,12 +189,12 @@ def test_a_bad_config_is_named(tmp_path: Path, text: str) -> None:
         TrainingConfig.load(path)
 
 
-@pytest.mark.parametrize("name", ["lite_pretrain", "lite_finetune", "paper_pretrain", "paper_finetune"])
+@pytest.mark.parametrize("name", ["lite_pretrain", "lite_finetune", "lite_policy", "paper_pretrain", "paper_finetune"])
 def test_the_configurations_in_the_repository_load(name: str) -> None:
     """Each is a configuration of one of the stages, and the second stages run in segments."""
     config = TrainingConfig.load(Path(__file__).parents[1] / "examples" / "training" / f"{name}.json")
 
-    assert all(phase.segment > 0 for phase in config.phases) == name.endswith("finetune")
+    assert all(phase.segment > 0 for phase in config.phases) == (not name.endswith("pretrain"))
 
 
 def test_bad_arguments_of_the_command_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

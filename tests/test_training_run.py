@@ -107,6 +107,21 @@ def test_a_run_that_is_told_to_stop_saves_the_step_it_is_in(material: Material, 
     assert trainer.step == again.step < TINY.steps
 
 
+def test_a_lost_step_changes_nothing_and_is_counted(material: Material, tmp_path: Path) -> None:
+    """A gradient that is not finite moves no weight; the log counts the step and leaves it out of its means."""
+    trainer = Trainer(TINY, material, tmp_path, workers=0)
+    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    weight = next(trainer.network.fusion.parameters())
+    hook = weight.register_hook(lambda gradient: gradient * float("nan"))
+    records = list(trainer.run(log_every=2, until=2))
+    assert _same(before, dict(trainer.network.state_dict()))
+    hook.remove()
+    records += trainer.run(log_every=2)
+
+    assert [2.0, 0.0] == [record["lost"] for record in records]
+    assert all(torch.tensor(list(record.values())).isfinite().all() for record in records)
+
+
 def test_a_learned_policy_is_trained(material: Material, tmp_path: Path) -> None:
     """Every weight of the policy has a gradient that is not zero, moves, and its average follows."""
     phase = Phase(steps=4, size=32, frames=8, batch=1, capacity=4, segment=4, frozen=4)  # with 3 slots there is nothing to choose
@@ -127,6 +142,20 @@ def test_a_learned_policy_is_trained(material: Material, tmp_path: Path) -> None
     assert not any(torch.equal(before[name], policy.state_dict()[name]) for name in weights)
     assert not any(torch.equal(before[name], average.state_dict()[name]) for name in weights)
     assert policy.temperature == temperature(trainer.config, trainer.step - 1)
+
+
+def test_a_policy_can_be_trained_alone(material: Material, tmp_path: Path) -> None:
+    """With a network factor of 0 the network stays what it was, and the policy moves."""
+    phase = Phase(steps=2, size=32, frames=8, batch=1, capacity=4, segment=4, frozen=6)
+    trainer = Trainer(dataclasses.replace(LEARNED, phases=(phase,), network_factor=0.0), material, tmp_path, workers=0)
+    policy = trainer.learner.policy
+    assert isinstance(policy, LearnedPolicy)
+    before = [{n: v.clone() for n, v in module.state_dict().items()} for module in (trainer.network, policy)]
+    for _ in trainer.run():
+        pass
+
+    assert _same(before[0], dict(trainer.network.state_dict()))
+    assert not _same(before[1], dict(policy.state_dict()))
 
 
 def test_the_temperature_falls_by_the_same_factor_each_step() -> None:

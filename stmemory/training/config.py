@@ -104,6 +104,7 @@ class TrainingConfig:
         validation_clips: made for it, as in the run but of another seed.
         learning_rate: at the top of the schedule.
         trunk_factor: what the pre-trained trunk's rate is multiplied with.
+        network_factor: what the whole network's rate is multiplied with; 0 trains a learned policy alone.
         policy_factor: what a learned policy's rate is multiplied with.
         temperature: of a learned policy's Gumbel-Softmax, at the first step.
         final_temperature: at the last one.
@@ -133,6 +134,7 @@ class TrainingConfig:
     validation_clips: int = 8
     learning_rate: float = 6e-4
     trunk_factor: float = 0.25
+    network_factor: float = 1.0
     policy_factor: float = 1.0
     temperature: float = 1.0
     final_temperature: float = 0.2
@@ -160,6 +162,7 @@ class TrainingConfig:
             ("phases", len(self.phases) >= 1, "one or more"),
             ("learning_rate", self.learning_rate > 0, "above 0"),
             ("trunk_factor", self.trunk_factor >= 0, "0 or more"),
+            ("network_factor", self.network_factor >= 0, "0 or more"),
             ("policy_factor", self.policy_factor >= 0, "0 or more"),
             ("temperature", self.temperature > 0, "above 0"),
             ("final_temperature", self.final_temperature > 0, "above 0"),

@@ -116,7 +116,11 @@ class Learner:
         trunk = [p for name, p in self.network.named_parameters() if ".trunk." in name or ".backbone." in name]
         known = {id(p) for p in trunk}
         rest = [p for p in self.network.parameters() if id(p) not in known]
-        groups: list[dict[str, Any]] = [{"params": trunk, "factor": self.config.trunk_factor}, {"params": rest, "factor": 1.0}]
+        factor = self.config.network_factor
+        groups: list[dict[str, Any]] = [
+            {"params": trunk, "factor": self.config.trunk_factor * factor},
+            {"params": rest, "factor": factor},
+        ]
         if isinstance(self.policy, LearnedPolicy):
             groups.append({"params": list(self.policy.parameters()), "factor": self.config.policy_factor})
         return groups

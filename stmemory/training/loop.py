@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
@@ -27,7 +28,7 @@ from stmemory.training.validation import validation_error
 
 __all__ = ["Trainer"]
 
-_LOSSES = ("cross_entropy", "dice", "norm")
+_SUMS = ("cross_entropy", "dice", "norm", "lost", "steps")
 
 
 class Trainer:
@@ -62,7 +63,7 @@ class Trainer:
         self.learner = Learner(config, self.device)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step = 0
-        self._window = dict.fromkeys((*_LOSSES, "steps"), 0.0)  # sums since the last line of the log
+        self._window = dict.fromkeys(_SUMS, 0.0)  # sums since the last line of the log
         self._plateau = {"best": float("inf"), "drops": 0.0}
         self._stopping = False
 
@@ -159,11 +160,11 @@ class Trainer:
                     self._window[name] += value
                 record: dict[str, float] = {}
                 if self.step % log_every == 0:
-                    steps = self._window.pop("steps")
-                    means = {name: value / steps for name, value in self._window.items()}
+                    steps, lost = self._window.pop("steps"), self._window.pop("lost")
                     record = {"step": self.step, "phase": number, "rate": self.rate(), "seconds": (perf_counter() - since) / steps}
-                    record |= means
-                    self._window, since = dict.fromkeys((*_LOSSES, "steps"), 0.0), perf_counter()
+                    record |= {name: value / max(1.0, steps - lost) for name, value in self._window.items()}
+                    record["lost"] = lost
+                    self._window, since = dict.fromkeys(_SUMS, 0.0), perf_counter()
                 if self.config.validate_every and self.step % self.config.validate_every == 0:
                     record = {"step": self.step, **record, **self._validate(phase)}
                 if journal is not None:
@@ -184,7 +185,7 @@ class Trainer:
             journal.close()
 
     def train_step(self, batch: Batch, phase: Phase) -> tuple[dict[str, float], Tensor]:
-        """One optimiser step; the losses, and what was predicted of the first clip, uint8 `[T, H, W]` (frame 0 as given)."""
+        """One optimiser step; the losses (or that it was lost to numbers that are not finite), and what was predicted of the first clip, uint8 `[T, H, W]` (frame 0 as given)."""
         config, length = self.config, batch.frames.shape[1]
         self.learner.prepare(phase, self.step, rate=self.rate())
         options = UnrollOptions(phase.capacity, self.learner.policy, hard_share(config, self.step), config.own_masks)
@@ -204,7 +205,10 @@ class Trainer:
         norm = self.learner.update(self.step)
         self.step += 1
         cross_entropy, dice = self.world.mean(sums).tolist()
-        return {"cross_entropy": cross_entropy, "dice": dice, "norm": norm}, torch.cat(predicted)
+        losses = {"cross_entropy": cross_entropy, "dice": dice, "norm": norm}
+        if not all(map(math.isfinite, losses.values())):
+            losses = {"lost": 1.0}  # no weight was changed; one such step says nothing, many say that the rate is too high
+        return losses, torch.cat(predicted)
 
     def rate(self) -> float:
         """The learning rate of the next step."""
