@@ -370,6 +370,16 @@ def test_a_batch_that_cannot_be_shared_is_told() -> None:
         World(0, 2).part(3)
 
 
+def test_clips_can_be_looked_at_before_training(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`clips` draws clips of the last phase, half as large, and says how long a frame took."""
+    (tmp_path / "config.json").write_text(TINY.to_json())
+    assert 0 == main(["clips", str(tmp_path / "config.json"), str(packed), str(tmp_path / "clips.png"), "--number", "2"])
+
+    assert "2 clips of 6 frames at 48 px" in capsys.readouterr().out
+    with Image.open(tmp_path / "clips.png") as sheet:
+        assert (6 * 24, 2 * 24) == sheet.size
+
+
 def test_ctrl_c_ends_the_command_after_the_step(packed: Path, tmp_path: Path) -> None:
     """The first interrupt saves the state; the command says how to go on, and exits with 130."""
     config = dataclasses.replace(TINY, phases=(dataclasses.replace(TINY.phases[0], steps=500),))

@@ -1,4 +1,4 @@
-"""`python -m stmemory.training pack | run | export`: the commands of training. Contains no logic of its own."""
+"""`python -m stmemory.training pack | clips | run | export`: the commands of training. Contains no logic of its own."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import signal
 import sys
 from pathlib import Path
+from time import perf_counter
 
 import torch
 
@@ -15,11 +16,14 @@ from stmemory.memory.learned import LearnedPolicy
 from stmemory.memory.policy_file import save_policy
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.training.clips import Clip
 from stmemory.training.config import TrainingConfig
 from stmemory.training.imagenet import load_lite_trunk
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material, pack
 from stmemory.training.parallel import World
+from stmemory.training.sources import Sources
+from stmemory.training.strips import clip_strips
 from stmemory.weights import save_network
 
 __all__ = ["main"]
@@ -36,6 +40,11 @@ def main(arguments: list[str] | None = None) -> int:
     packing.add_argument("--cutout-side", type=int, default=128, help="of cut-outs, px")
     packing.add_argument("--quality", type=int, default=68, help="of WebP, 1..95")
     packing.add_argument("--drawn", nargs="*", default=[], help="folders that hold drawings or renders, not photos")
+    looking = commands.add_parser("clips", help="draw clips of a configuration, to look at before training")
+    looking.add_argument("config", type=Path, help="JSON, see TrainingConfig")
+    looking.add_argument("material", type=Path, help="a file that pack wrote; - for the sources of the configuration alone")
+    looking.add_argument("out", type=Path, help="the picture to write, a row a clip")
+    looking.add_argument("--number", type=int, default=6, help="of clips, of the last phase")
     running = commands.add_parser("run", help="train, or go on with a run that was interrupted")
     running.add_argument("config", type=Path, help="JSON, see TrainingConfig")
     running.add_argument("material", type=Path, help="a file that pack wrote; - for the sources of the configuration alone")
@@ -52,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     exporting.add_argument("--about", type=Path, help="JSON file of what to tell of them: licence, data, metrics")
     options = parser.parse_args(arguments)
     try:
-        return {"pack": _pack, "run": _run, "export": _export}[options.command](options)
+        return {"pack": _pack, "clips": _clips, "run": _run, "export": _export}[options.command](options)
     except StmemoryError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -71,13 +80,32 @@ def _pack(options: argparse.Namespace) -> int:
     return 1 if report.skipped else 0
 
 
+def _clips(options: argparse.Namespace) -> int:
+    config = TrainingConfig.load(options.config)
+    phase = config.phases[-1]
+    sources = Sources(config, _material(options.material))
+    torch.set_num_threads(1)  # as in a worker
+    made, since = sources.clips(phase), perf_counter()
+    clips = [made.clip(index) for index in range(options.number)]
+    took = 1000 * (perf_counter() - since) / (options.number * phase.frames)
+    small = [Clip(clip.frames[..., ::2, ::2], clip.ids[..., ::2, ::2], clip.name) for clip in clips]
+    clip_strips(small, options.out)
+    skipped = [*sources.skipped, *(line for clip in clips for line in clip.skipped)]
+    sys.stdout.write("".join(f"skipped {line}\n" for line in skipped))
+    sys.stdout.write(f"{len(clips)} clips of {phase.frames} frames at {phase.size} px: {took:.0f} ms a frame on one thread\n")
+    return 1 if skipped else 0
+
+
+def _material(path: Path) -> Material | None:
+    return None if str(path) == "-" else Material.load(path)
+
+
 def _run(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     config = TrainingConfig.load(options.config)
-    material = None if str(options.material) == "-" else Material.load(options.material)
     world = World.from_environment(options.device)
-    trainer = Trainer(config, material, options.out, device=options.device, workers=options.workers, world=world)
+    trainer = Trainer(config, _material(options.material), options.out, device=options.device, workers=options.workers, world=world)
     if not trainer.resume():
         if options.init:
             trainer.adopt(torch.load(options.init, map_location="cpu", weights_only=True)["average"])
