@@ -190,6 +190,22 @@ def test_an_exported_policy_tracks(packed: Path, tmp_path: Path) -> None:
     assert json.loads(LEARNED.to_json()) == about["training"]["config"]
 
 
+def test_a_run_can_start_from_another(material: Material, tmp_path: Path) -> None:
+    """The averages of another run, of network and policy, are what a run starts from; what is no state is named."""
+    first = Trainer(LEARNED, material, tmp_path, workers=0)
+    for _ in first.run(until=1):
+        pass
+    second = Trainer(dataclasses.replace(LEARNED, seed=9), material, tmp_path / "second", workers=0)
+    second.start_from(tmp_path / "state.pt")
+
+    assert _same(dict(first.average.state_dict()), dict(second.network.state_dict()))
+    assert isinstance(first.learner.policy_average, LearnedPolicy) and isinstance(second.learner.policy, LearnedPolicy)
+    assert _same(dict(first.learner.policy_average.state_dict()), dict(second.learner.policy.state_dict()))
+    for name in ("config.json", "none.pt"):
+        with pytest.raises(WeightsError, match=name.replace(".", r"\.")):
+            second.start_from(tmp_path / name)
+
+
 def test_a_policy_file_is_checked(tmp_path: Path) -> None:
     """What is missing, or is no policy, is named."""
     with pytest.raises(WeightsError, match=r"policy\.safetensors"):

@@ -108,7 +108,7 @@ def _run(options: argparse.Namespace) -> int:
     trainer = Trainer(config, _material(options.material), options.out, device=options.device, workers=options.workers, world=world)
     if not trainer.resume():
         if options.init:
-            trainer.adopt(torch.load(options.init, map_location="cpu", weights_only=True)["average"])
+            trainer.start_from(options.init)
         elif config.preset == "lite":
             weights = trainer.network.state_dict()
             weights.update({f"query_encoder.trunk.{name}": value for name, value in load_lite_trunk().items()})

@@ -45,6 +45,12 @@ class Learner:
         self.network.load_state_dict(weights)
         self.average.load_state_dict(weights)
 
+    def adopt_policy(self, weights: dict[str, Tensor] | None) -> None:
+        """Start from these weights of a learned policy, if there are any and a policy is learned."""
+        if weights is not None and isinstance(self.policy, LearnedPolicy) and isinstance(self.policy_average, LearnedPolicy):
+            self.policy.load_state_dict(weights)
+            self.policy_average.load_state_dict(weights)
+
     def parameters(self) -> list[nn.Parameter]:
         """All that gradients reach, in a fixed order."""
         learned = list(self.policy.parameters()) if isinstance(self.policy, LearnedPolicy) else []

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from stmemory.errors import OptionError
+from stmemory.errors import OptionError, WeightsError
 from stmemory.files import whole_file
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.clips import Clip
@@ -80,6 +81,19 @@ class Trainer:
     def adopt(self, weights: dict[str, Tensor]) -> None:
         """Start from these weights of a network, strictly."""
         self.learner.adopt(weights)
+
+    def start_from(self, path: Path) -> None:
+        """Begin with the averaged weights of another run, those of its learned policy among them if both have one.
+
+        Raises:
+            WeightsError: there is no such file, or it is no state of a run of this preset.
+        """
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+            self.adopt(state["average"])
+            self.learner.adopt_policy(state.get("policy_average"))
+        except (OSError, KeyError, RuntimeError, UnpicklingError) as error:
+            raise WeightsError(f"{path}: expected the state.pt of a run with preset {self.config.preset!r}, got: {error}") from error
 
     def stop(self) -> None:
         """Let `run` end after the step that it is in, with its state saved."""
@@ -155,6 +169,7 @@ class Trainer:
             since = perf_counter()
             for batch in load(feed, workers=self.workers):
                 losses, predicted = self.train_step(batch, phase)
+                bad = self.world.gather(batch.skipped)
                 stopping = float(self.world.mean(torch.tensor([float(self._stopping)], device=self.device))) > 0
                 for name, value in (*losses.items(), ("steps", 1.0)):
                     self._window[name] += value
@@ -168,7 +183,7 @@ class Trainer:
                 if self.config.validate_every and self.step % self.config.validate_every == 0:
                     record = {"step": self.step, **record, **self._validate(phase)}
                 if journal is not None:
-                    skipped = journal.skip(batch.skipped)
+                    skipped = journal.skip(bad)
                     if record:
                         record["skipped"] = skipped
                         journal.write(record)
@@ -185,7 +200,10 @@ class Trainer:
             journal.close()
 
     def train_step(self, batch: Batch, phase: Phase) -> tuple[dict[str, float], Tensor]:
-        """One optimiser step; the losses (or that it was lost to numbers that are not finite), and what was predicted of the first clip, uint8 `[T, H, W]` (frame 0 as given)."""
+        """One optimiser step: the losses, and what was predicted of the first clip, uint8 `[T, H, W]` (frame 0 as given).
+
+        A step whose gradients are not finite changes no weight; it answers `lost` in the place of losses.
+        """
         config, length = self.config, batch.frames.shape[1]
         self.learner.prepare(phase, self.step, rate=self.rate())
         options = UnrollOptions(phase.capacity, self.learner.policy, hard_share(config, self.step), config.own_masks)
@@ -206,9 +224,7 @@ class Trainer:
         self.step += 1
         cross_entropy, dice = self.world.mean(sums).tolist()
         losses = {"cross_entropy": cross_entropy, "dice": dice, "norm": norm}
-        if not all(map(math.isfinite, losses.values())):
-            losses = {"lost": 1.0}  # no weight was changed; one such step says nothing, many say that the rate is too high
-        return losses, torch.cat(predicted)
+        return losses if math.isfinite(norm) else {"lost": 1.0}, torch.cat(predicted)
 
     def rate(self) -> float:
         """The learning rate of the next step."""

@@ -86,6 +86,14 @@ class World:
         for parameter, values in zip(shared, torch.split(flat, [p.numel() for p in shared]), strict=True):
             parameter.grad = values.view_as(parameter).clone()
 
+    def gather(self, lines: Sequence[str]) -> list[str]:
+        """The lines of all processes."""
+        if self.size == 1:
+            return list(lines)
+        every: list[list[str]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(every, list(lines))
+        return [line for one in every for line in one]
+
     def close(self) -> None:
         """Part from the others."""
         if self.size > 1:
