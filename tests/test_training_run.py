@@ -396,16 +396,18 @@ def test_clips_can_be_looked_at_before_training(packed: Path, tmp_path: Path, ca
         assert (6 * 24, 2 * 24) == sheet.size
 
 
-def test_ctrl_c_ends_the_command_after_the_step(packed: Path, tmp_path: Path) -> None:
-    """The first interrupt saves the state; the command says how to go on, and exits with 130."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
+def test_a_signal_ends_the_command_after_the_step(packed: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """The first signal, sent to the workers too, saves the state; the command says how to go on, and exits with 130."""
     config = dataclasses.replace(TINY, phases=(dataclasses.replace(TINY.phases[0], steps=500),))
     (tmp_path / "config.json").write_text(config.to_json())
     command = [sys.executable, "-m", "stmemory.training", "run", str(tmp_path / "config.json"), str(packed), str(tmp_path / "run")]
     command += ["--init", str(_random_state(tmp_path)), "--threads", "1"]
-    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=_environment())
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    running = subprocess.Popen(command, **pipes, text=True, env=_environment(), start_new_session=True)
     assert running.stdout is not None
     running.stdout.readline()  # ten steps are done
-    running.send_signal(signal.SIGINT)
+    os.killpg(running.pid, number)
     _, said = running.communicate()
 
     assert 130 == running.returncode

@@ -67,5 +67,5 @@ def load(feed: Feed, *, workers: int) -> DataLoader[Batch]:
 
 def _begin_worker(worker: int) -> None:
     torch.set_num_threads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl-C is for the run, which ends its workers when it is done with them
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in (signal.SIGINT, signal.SIGTERM):  # these are for the run, which ends its workers when it is done with them
+        signal.signal(number, signal.SIG_IGN)
