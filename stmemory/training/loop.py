@@ -168,7 +168,8 @@ class Trainer:
             )
             since = perf_counter()
             for batch in load(feed, workers=self.workers):
-                losses, predicted = self.train_step(batch, phase)
+                draws = strip_every > 0 and (self.step + 1) % strip_every == 0
+                losses, predicted = self.train_step(batch, phase, predict=draws)
                 bad = self.world.gather(batch.skipped)
                 stopping = float(self.world.mean(torch.tensor([float(self._stopping)], device=self.device))) > 0
                 for name, value in (*losses.items(), ("steps", 1.0)):
@@ -187,7 +188,7 @@ class Trainer:
                     if record:
                         record["skipped"] = skipped
                         journal.write(record)
-                    if strip_every and self.step % strip_every == 0:
+                    if predicted is not None:
                         journal.strip(self.step, Clip(batch.frames[0], batch.ids[0], ""), Clip(batch.frames[0], predicted, ""))
                 if self.step % save_every == 0 or self.step == end or stopping:
                     self.save()
@@ -199,8 +200,8 @@ class Trainer:
         if journal is not None:
             journal.close()
 
-    def train_step(self, batch: Batch, phase: Phase) -> tuple[dict[str, float], Tensor]:
-        """One optimiser step: the losses, and what was predicted of the first clip, uint8 `[T, H, W]` (frame 0 as given).
+    def train_step(self, batch: Batch, phase: Phase, *, predict: bool = False) -> tuple[dict[str, float], Tensor | None]:
+        """One optimiser step: the losses, and if asked what was predicted of the first clip, uint8 `[T, H, W]`, frame 0 as given.
 
         A step whose gradients are not finite changes no weight; it answers `lost` in the place of losses.
         """
@@ -218,13 +219,14 @@ class Trainer:
             weight = result.length / (length - 1)  # so that segments add up to the mean over the clip
             torch.autograd.backward((result.cross_entropy + result.dice) * weight)
             sums += torch.stack([result.cross_entropy.detach(), result.dice.detach()]) * weight
-            predicted.append(result.probabilities[0].argmax(1).to(torch.uint8).cpu())
+            if predict:
+                predicted.append(result.probabilities[0].argmax(1).to(torch.uint8).cpu())
         self.world.average_gradients(self.learner.parameters())
         norm = self.learner.update(self.step)
         self.step += 1
         cross_entropy, dice = self.world.mean(sums).tolist()
         losses = {"cross_entropy": cross_entropy, "dice": dice, "norm": norm}
-        return losses if math.isfinite(norm) else {"lost": 1.0}, torch.cat(predicted)
+        return losses if math.isfinite(norm) else {"lost": 1.0}, torch.cat(predicted) if predict else None
 
     def rate(self) -> float:
         """The learning rate of the next step."""
