@@ -13,8 +13,9 @@ from PIL import Image
 from stmemory.errors import OptionError
 from stmemory.training.clips import Clip, ClipConfig, ClipSource
 from stmemory.training.material import Material, PackReport, pack
-from stmemory.training.motion import Motion, random_motion
-from stmemory.training.render import View, paste, render_base, render_layer
+from stmemory.training.motion import Motion, out_and_back, pass_over, random_motion, walk
+from stmemory.training.render import View, paste, render_base, render_layer, render_seen
+from stmemory.training.shot import Shot
 from stmemory.training.strips import clip_strips
 
 RNG_SEED = 7
@@ -206,6 +207,20 @@ def test_render_base_leaves_mirrored_parts_unlabelled() -> None:
     assert 256 == int((rendered[0, 3, 8:24, 8:24] > 0.5).sum())
 
 
+def test_a_camera_over_a_video_moves_pixels_and_labels_alike() -> None:
+    """Without motion a video is as it was; moved by whole pixels, frames and ids move by them, and what enters is unlabelled."""
+    frames = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    ids = torch.randint(1, 5, (2, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    same = render_seen(frames, ids, _still(2))
+    torch.testing.assert_close(frames, same[0], atol=1e-5, rtol=0)
+    assert torch.equal(ids, same[1])
+
+    seen, labels = render_seen(frames, ids, _still(2).moved(torch.tensor([3 / 16, 0.0])))
+    torch.testing.assert_close(frames[..., :-3], seen[..., 3:], atol=1e-5, rtol=0)
+    assert torch.equal(ids[..., :-3], labels[..., 3:])
+    assert 0 == int(labels[..., :3].sum())
+
+
 def test_render_layer_moves_by_whole_pixels_exactly() -> None:
     """A layer of its own size, moved by whole pixels, is the texture at that place."""
     texture = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.5
@@ -245,9 +260,73 @@ def test_hidden_objects_keep_only_what_is_seen() -> None:
     assert 1 == int(ids[0, 8, 2])
 
 
+def test_long_walks_come_back() -> None:
+    """Over 1000 frames nothing goes away for good: every walk crosses its beginning again, and none gets far."""
+    for seed in range(20):
+        path = walk(np.random.default_rng(seed), 1000, 3)
+        assert bool((path.abs() < 60).all())
+        assert bool((path[200:].amin(0) < 0).all()) and bool((path[200:].amax(0) > 0).all())
+
+
+def test_a_gap_leaves_frames_out() -> None:
+    """A clip with a gap of 3 sees every third moment of the motion, so that things move three times as far."""
+    fine = Shot(13, 1, 64).motion(np.random.default_rng(1), centre=(0.5, 0.5), speed=1.0, elastic=0.1)
+    coarse = Shot(5, 3, 64).motion(np.random.default_rng(1), centre=(0.5, 0.5), speed=1.0, elastic=0.1)
+    for name in ("centre", "angle", "log_scale", "shear", "elastic"):
+        assert torch.equal(getattr(fine, name)[::3], getattr(coarse, name)), name
+
+
+def test_gaps_make_faster_clips(material: Material) -> None:
+    """With gaps up to 6 the objects of clips change more from frame to frame."""
+
+    def change(gap: int) -> float:
+        source = ClipSource(material, ClipConfig(size=48, frames=5, gap=gap, video=0.0, event=0.0, max_pasted=1), RNG_SEED)
+        return sum(float((clip.ids[1:] != clip.ids[:-1]).float().mean()) for clip in map(source.clip, range(20)))
+
+    assert change(6) > 1.3 * change(1)
+
+
+def test_a_long_clip_has_several_events_inside_it() -> None:
+    """Windows of events begin after the first frame; a short clip is one event as a whole."""
+    rng = np.random.default_rng(0)
+    assert [None] == Shot(8, 1, 64).windows(rng)
+    drawn = [Shot(50, 1, 64).windows(rng) for _ in range(50)]
+    assert {1, 2, 3, 4, 5} == {len(windows) for windows in drawn}
+    for window in (window for windows in drawn for window in windows):
+        assert window is not None
+        assert 1 <= window[0] < window[0] + 4 <= window[1] < 50
+
+
+def test_events_happen_in_their_windows() -> None:
+    """Outside of its window an object is where it was, and what passes over it is far."""
+    shift = out_and_back(30, start=(0.5, 0.2), reach=0.1, window=(10, 20))
+    gone = [t for t in range(30) if float(shift[t].norm()) > 0]
+    assert list(range(11, 20)) == gone
+    assert pytest.approx(0.35) == float(shift[15].norm())
+    centres = pass_over(np.random.default_rng(0), torch.zeros(30, 2), reach=0.4, window=(10, 20))
+    near = [t for t in range(30) if float(centres[t].norm()) < 0.399]
+    assert list(range(11, 20)) == near
+    assert pytest.approx(0.0, abs=1e-6) == float(centres[15].norm())
+
+
+@pytest.mark.parametrize("gap", [1, 4])
+def test_objects_of_long_clips_leave_and_return(material: Material, gap: int) -> None:
+    """In clips of 40 frames with events, objects are gone for a while, and most are seen again."""
+    source = ClipSource(material, ClipConfig(size=32, frames=40, event=1.0, video=0.0, reverse=0.0, gap=gap), RNG_SEED)
+    left, returned = 0, 0
+    for clip in map(source.clip, range(16)):
+        for number in range(1, int(clip.ids.max()) + 1):
+            seen = (clip.ids == number).flatten(1).any(1)
+            if not bool(seen.all()):
+                left += 1
+                returned += bool(seen[int((~seen).long().argmax()) :].any())
+    assert left >= 8
+    assert returned >= 0.6 * left
+
+
 @pytest.mark.parametrize(
     "bad",
-    [{"size": 8}, {"frames": 0}, {"max_objects": 0}, {"max_pasted": 0}, {"blur": 1.5}, {"video": -0.1}],
+    [{"size": 8}, {"frames": 0}, {"max_objects": 0}, {"max_pasted": 0}, {"gap": 0}, {"blur": 1.5}, {"video": -0.1}],
     ids=lambda bad: next(iter(bad)),
 )
 def test_config_is_checked(bad: dict[str, Any]) -> None:

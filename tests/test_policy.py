@@ -265,6 +265,17 @@ def test_learned_temperature_softens_the_gradient() -> None:
     assert slope(0.02) < 0.01 * slope(1.0)
 
 
+def test_learned_draws_are_exact_under_autocast() -> None:
+    """Mixed precision does not reach the policy: over a thousand draws each choice is exactly one-hot, and as without it."""
+    plain, mixed, seen = LearnedPolicy(seed=1), LearnedPolicy(seed=1), view()
+    for _ in range(1000):
+        expected = plain.decide(seen)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            decision = mixed.decide(seen)
+        assert torch.equal(expected.remove, decision.remove) and torch.equal(expected.into, decision.into)
+        assert {0.0, 1.0} >= set(decision.remove.flatten().tolist())
+
+
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
 def test_learned_refuses_a_temperature_that_is_not_positive(temperature: float) -> None:
     """A temperature of zero or less, or none, divides by nothing."""

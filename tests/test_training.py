@@ -7,10 +7,9 @@ import json
 import math
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
+from pictures import TINY, pack_tiny
 
 from stmemory.errors import OptionError, WeightsError
 from stmemory.masks import soft_aggregate
@@ -22,36 +21,14 @@ from stmemory.training.config import Phase, TrainingConfig
 from stmemory.training.imagenet import read_efficientnet_lite0
 from stmemory.training.loop import Trainer
 from stmemory.training.losses import aggregate_logits, segmentation_loss
-from stmemory.training.material import Material, pack
+from stmemory.training.material import Material
+from stmemory.training.schedule import learning_rate
 from stmemory.training.unroll import UnrollOptions, unroll
-
-TINY = TrainingConfig(
-    phases=(Phase(steps=2, size=32, frames=3, batch=1, capacity=2, frozen=4), Phase(steps=2, size=48, frames=4, batch=1, capacity=2)),
-    warmup=1,
-    bootstrap_steps=4,
-)
-
 
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     """Three photos of one bright rectangle each, and a cut-out."""
-    root = tmp_path_factory.mktemp("material")
-    for folder in ("images", "masks", "cutouts"):
-        (root / "things" / folder).mkdir(parents=True)
-    for number in range(3):
-        pixels = np.random.default_rng(number).integers(0, 90, (64, 80, 3), dtype=np.uint8)
-        ids = np.zeros((64, 80), np.uint8)
-        ids[15:45, 20 + 5 * number : 60] = 1
-        pixels[ids == 1] = (240, 60 * number, 20)
-        Image.fromarray(pixels).save(root / "things" / "images" / f"{number}.jpg", quality=95)
-        mask = Image.frombytes("P", (80, 64), ids.tobytes())
-        mask.putpalette([0, 0, 0, 255, 0, 0])
-        mask.save(root / "things" / "masks" / f"{number}.png")
-    star = np.zeros((30, 30, 4), np.uint8)
-    star[5:25, 5:25] = (20, 220, 40, 255)
-    Image.fromarray(star).save(root / "things" / "cutouts" / "star.png")
-    pack(root, root / "material.safetensors")
-    return Material.load(root / "material.safetensors")
+    return Material.load(pack_tiny(tmp_path_factory.mktemp("material")))
 
 
 def test_aggregated_logits_are_soft_aggregation() -> None:
@@ -169,11 +146,7 @@ def test_frozen_parts_keep_their_weights(material: Material, tmp_path: Path) -> 
 def test_the_rate_warms_up_and_falls() -> None:
     """The learning rate rises linearly, then follows a cosine to its final share."""
     config = TrainingConfig(phases=(Phase(steps=100),), warmup=10, learning_rate=1.0, final_factor=0.1)
-    trainer = object.__new__(Trainer)
-    trainer.config = config
-    rates = []
-    for trainer.step in range(101):
-        rates.append(trainer.rate())
+    rates = [learning_rate(config, step) for step in range(101)]
 
     assert [0.1, 0.2] == pytest.approx(rates[:2])
     assert 1.0 == pytest.approx(max(rates))
@@ -189,8 +162,21 @@ def test_the_rate_warms_up_and_falls() -> None:
         "[1]",
         '{"phases": [{"size": 100}]}',
         '{"phases": []}',
+        '{"phases": [{"frames": 5, "capacity": 4}]}',
+        '{"phases": [{"frames": 5, "capacity": 2}]}',
+        '{"phases": [{"segment": 1}]}',
+        '{"phases": [{"gap": 0}]}',
         '{"preset": "large"}',
-        '{"policy": "learned"}',
+        '{"policy": "unknown"}',
+        '{"optimiser": "sgd"}',
+        '{"schedule": "plateau"}',
+        '{"bad_data": "ignore"}',
+        '{"temperature": 0}',
+        '{"data": {"size": 64}}',
+        '{"data": {"sizes": 64}}',
+        '{"data": {"blur": 2}}',
+        '{"sources": [{"path": "x"}]}',
+        '{"sources": [{"root": "x", "weight": 0}]}',
         '{"learning_rate": 0}',
         '{"ema": 1.0}',
     ],
@@ -201,6 +187,14 @@ def test_a_bad_config_is_named(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(OptionError, match="expected"):
         TrainingConfig.load(path)
+
+
+@pytest.mark.parametrize("name", ["lite_pretrain", "lite_finetune", "lite_policy", "paper_pretrain", "paper_finetune"])
+def test_the_configurations_in_the_repository_load(name: str) -> None:
+    """Each is a configuration of one of the stages, and the second stages run in segments."""
+    config = TrainingConfig.load(Path(__file__).parents[1] / "examples" / "training" / f"{name}.json")
+
+    assert all(phase.segment > 0 for phase in config.phases) == (not name.endswith("pretrain"))
 
 
 def test_bad_arguments_of_the_command_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,6 +17,7 @@ from stmemory.memory.policy import (
     Oldest,
     UpdatePolicy,
 )
+from stmemory.memory.policy_file import load_policy, save_policy
 from stmemory.memory.read import ReadCache, SpaceTimeRead, space_time_read
 from stmemory.memory.registry import policy_names, update_policy
 from stmemory.memory.similarity import similarities, similarity
@@ -43,8 +44,10 @@ __all__ = [
     "UpdatePolicy",
     "feature_alignment",
     "load_bank",
+    "load_policy",
     "policy_names",
     "save_bank",
+    "save_policy",
     "similarities",
     "similarity",
     "space_time_read",

@@ -58,15 +58,16 @@ class LearnedPolicy(nn.Module):
 
     def decide(self, view: BankView) -> Decision:
         """See `UpdatePolicy.decide`; `remove` and `into` carry gradients in training mode."""
-        features = _slot_features(view)  # [B, K, F]
         movable = view.movable
-        remove = self._draw(self.remove_score(features).squeeze(-1), movable)  # [B, K]
-        to_slot = torch.einsum("bi,bij->bj", remove, view.similarity)
-        from_slot = torch.einsum("bi,bji->bj", remove, view.similarity)
-        pair = torch.cat([features, to_slot[..., None], from_slot[..., None]], -1)
-        others = movable & (remove.detach() < 0.5)
-        into = self._draw(self.into_score(pair).squeeze(-1), others)
-        return Decision(remove, into * others.any(1, keepdim=True))
+        with torch.autocast(view.age.device.type, enabled=False):  # in half precision the noise is infinite now and then
+            features = _slot_features(view)  # [B, K, F]
+            remove = self._draw(self.remove_score(features).squeeze(-1), movable)  # [B, K]
+            to_slot = torch.einsum("bi,bij->bj", remove, view.similarity)
+            from_slot = torch.einsum("bi,bji->bj", remove, view.similarity)
+            pair = torch.cat([features, to_slot[..., None], from_slot[..., None]], -1)
+            others = movable & (remove.detach() < 0.5)
+            into = self._draw(self.into_score(pair).squeeze(-1), others)
+            return Decision(remove, into * others.any(1, keepdim=True))
 
     def _draw(self, score: Tensor, allowed: Tensor) -> Tensor:
         """One-hot `[B, K]` over the allowed slots; rows with none allowed are not meant to be used."""
@@ -76,7 +77,7 @@ class LearnedPolicy(nn.Module):
         uniform = torch.rand(score.shape, generator=self._noise).clamp_(1e-9, 1 - 1e-7).to(score)
         soft = ((score - (-uniform.log()).log()) / self.temperature).softmax(1)
         hard = nn.functional.one_hot(soft.argmax(1), score.shape[1]).to(soft.dtype)
-        return hard + soft - soft.detach()
+        return hard + (soft - soft.detach())  # in this order the value is exactly one-hot
 
 
 def _slot_features(view: BankView) -> Tensor:

@@ -1,22 +1,30 @@
-"""`python -m stmemory.training pack | run | export`: the commands of training. Contains no logic of its own."""
+"""`python -m stmemory.training pack | clips | run | export`: the commands of training. Contains no logic of its own."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from pathlib import Path
+from time import perf_counter
 
 import torch
 
 from stmemory.errors import StmemoryError
+from stmemory.memory.learned import LearnedPolicy
+from stmemory.memory.policy_file import save_policy
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.saving import save_network
+from stmemory.training.clips import Clip
 from stmemory.training.config import TrainingConfig
 from stmemory.training.imagenet import imagenet_state
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material, pack
-from stmemory.saving import save_network
+from stmemory.training.parallel import World
+from stmemory.training.sources import Sources
+from stmemory.training.strips import clip_strips
 
 __all__ = ["main"]
 
@@ -32,13 +40,20 @@ def main(arguments: list[str] | None = None) -> int:
     packing.add_argument("--cutout-side", type=int, default=128, help="of cut-outs, px")
     packing.add_argument("--quality", type=int, default=68, help="of WebP, 1..95")
     packing.add_argument("--drawn", nargs="*", default=[], help="folders that hold drawings or renders, not photos")
+    looking = commands.add_parser("clips", help="draw clips of a configuration, to look at before training")
+    looking.add_argument("config", type=Path, help="JSON, see TrainingConfig")
+    looking.add_argument("material", type=Path, help="a file that pack wrote; - for the sources of the configuration alone")
+    looking.add_argument("out", type=Path, help="the picture to write, a row a clip")
+    looking.add_argument("--number", type=int, default=6, help="of clips, of the last phase")
     running = commands.add_parser("run", help="train, or go on with a run that was interrupted")
     running.add_argument("config", type=Path, help="JSON, see TrainingConfig")
-    running.add_argument("material", type=Path, help="a file that pack wrote")
+    running.add_argument("material", type=Path, help="a file that pack wrote; - for the sources of the configuration alone")
     running.add_argument("out", type=Path, help="folder of the run")
     running.add_argument("--device", default="cpu")
     running.add_argument("--workers", type=int, default=1)
     running.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves torch's own choice")
+    running.add_argument("--strips", type=int, default=0, help="steps between two pictures of a clip and its prediction; 0 none")
+    running.add_argument("--tensorboard", action="store_true", help="write for TensorBoard too (extra train)")
     start = running.add_mutually_exclusive_group()
     start.add_argument("--init", type=Path, help="weights to start from: state.pt of another run; else ImageNet's")
     start.add_argument(
@@ -53,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
     exporting.add_argument("--about", type=Path, help="JSON file of what to tell of them: licence, data, metrics")
     options = parser.parse_args(arguments)
     try:
-        return {"pack": _pack, "run": _run, "export": _export}[options.command](options)
+        return {"pack": _pack, "clips": _clips, "run": _run, "export": _export}[options.command](options)
     except StmemoryError as error:
         sys.stderr.write(f"{error}\n")
         return 2
@@ -72,22 +87,56 @@ def _pack(options: argparse.Namespace) -> int:
     return 1 if report.skipped else 0
 
 
+def _clips(options: argparse.Namespace) -> int:
+    config = TrainingConfig.load(options.config)
+    phase = config.phases[-1]
+    sources = Sources(config, _material(options.material))
+    torch.set_num_threads(1)  # as in a worker
+    made, since = sources.clips(phase), perf_counter()
+    clips = [made.clip(index) for index in range(options.number)]
+    took = 1000 * (perf_counter() - since) / (options.number * phase.frames)
+    small = [Clip(clip.frames[..., ::2, ::2], clip.ids[..., ::2, ::2], clip.name) for clip in clips]
+    clip_strips(small, options.out)
+    skipped = [*sources.skipped, *(line for clip in clips for line in clip.skipped)]
+    sys.stdout.write("".join(f"skipped {line}\n" for line in skipped))
+    sys.stdout.write(f"{len(clips)} clips of {phase.frames} frames at {phase.size} px: {took:.0f} ms a frame on one thread\n")
+    return 1 if skipped else 0
+
+
+def _material(path: Path) -> Material | None:
+    return None if str(path) == "-" else Material.load(path)
+
+
 def _run(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     config = TrainingConfig.load(options.config)
-    trainer = Trainer(
-        config, Material.load(options.material), options.out, device=options.device, workers=options.workers
-    )
+    world = World.from_environment(options.device)
+    trainer = Trainer(config, _material(options.material), options.out, device=options.device, workers=options.workers, world=world)
     if not trainer.resume():
         if options.init:
-            trainer.adopt(torch.load(options.init, map_location="cpu", weights_only=True)["average"])
+            trainer.start_from(options.init)
         elif options.imagenet != "none":
             trainer.adopt({**trainer.network.state_dict(), **imagenet_state(config.preset, options.imagenet)})
-    for record in trainer.run():
-        sys.stdout.write(" ".join(f"{name} {value:.5g}" for name, value in record.items()) + "\n")
-        sys.stdout.flush()
-    return 0
+    before = {number: signal.signal(number, lambda *_: _stop(trainer)) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for record in trainer.run(strip_every=options.strips, tensorboard=options.tensorboard):
+            if world.first:
+                sys.stdout.write(" ".join(f"{name} {value:.5g}" for name, value in record.items()) + "\n")
+                sys.stdout.flush()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    world.close()
+    return 0 if trainer.step == config.steps else 130
+
+
+def _stop(trainer: Trainer) -> None:
+    """Finish the step; a second signal does what it always did."""
+    trainer.stop()
+    sys.stderr.write("stopping after this step; the same command goes on from here\n")
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -98,6 +147,10 @@ def _export(options: argparse.Namespace) -> int:
     about = json.loads(options.about.read_text()) if options.about else {}
     about["training"] = {"steps": int(state["step"]), "config": json.loads(config.to_json())}
     save_network(network, options.out, dtype=torch.float16, about=about)
+    if "policy_average" in state:
+        policy = LearnedPolicy()
+        policy.load_state_dict(state["policy_average"])
+        save_policy(policy, options.out)
     sys.stdout.write(f"step {int(state['step'])} written to {options.out}\n")
     return 0
 

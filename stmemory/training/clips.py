@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,13 +17,15 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
-from stmemory.errors import OptionError
+from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.training.cutting import Cutter
-from stmemory.training.material import Material
+from stmemory.training.material import Pictures
 from stmemory.training.photometric import degrade
+from stmemory.training.render import render_seen
 from stmemory.training.scene import Scene, draw_scene
+from stmemory.training.shot import Shot
 
-__all__ = ["Clip", "ClipConfig", "ClipSource"]
+__all__ = ["Clip", "ClipConfig", "ClipSource", "Clips"]
 
 _ATTEMPTS = 25
 _SEEN = 12 / 224**2  # least share of frame 0 that a tracked object must cover: 12 pixels at 224 x 224
@@ -37,6 +40,7 @@ class ClipConfig:
         frames: T.
         max_objects: most tracked objects in a clip.
         max_pasted: most cut-outs pasted, tracked or not.
+        gap: most frames of motion between two frames of a clip; each clip draws its own from 1 to here.
         photo_base: the base is a photo with instances, some of them tracked, rather than a mere background.
         video: the clip comes from a packed video, if there are any.
         local_motion: a tracked instance of the base moves by itself.
@@ -46,12 +50,14 @@ class ClipConfig:
         blur: the clip is out of focus.
         grey: the clip has no colour.
         reverse: time runs backwards.
+        warp: a clip of a video is seen by a camera that moves on its own: the paper's linear transformations of each frame.
     """
 
     size: int = 256
     frames: int = 6
     max_objects: int = 3
     max_pasted: int = 4
+    gap: int = 1
     photo_base: float = 0.6
     video: float = 0.1
     local_motion: float = 0.5
@@ -61,15 +67,16 @@ class ClipConfig:
     blur: float = 0.3
     grey: float = 0.05
     reverse: float = 0.1
+    warp: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every field."""
-        if self.size < 16 or self.frames < 1 or not 1 <= self.max_objects <= 50 or self.max_pasted < 1:
+        if self.size < 16 or self.frames < 1 or not 1 <= self.max_objects <= 50 or min(self.max_pasted, self.gap) < 1:
             raise OptionError(
-                "ClipConfig: expected size >= 16, frames >= 1, max_objects in 1..50 and max_pasted >= 1, "
-                f"got {self.size}, {self.frames}, {self.max_objects}, {self.max_pasted}"
+                "ClipConfig: expected size >= 16, frames >= 1, max_objects in 1..50, max_pasted and gap >= 1, "
+                f"got {self.size}, {self.frames}, {self.max_objects}, {self.max_pasted}, {self.gap}"
             )
-        for field in fields(self)[4:]:
+        for field in fields(self)[5:]:
             value = getattr(self, field.name)
             if not 0 <= value <= 1:
                 raise OptionError(f"ClipConfig.{field.name}: expected a probability in [0, 1], got {value}")
@@ -83,23 +90,34 @@ class Clip:
         frames: uint8 [T, 3, H, W], RGB.
         ids: uint8 [T, H, W], 0 = background, 1..N = tracked objects where they are seen; all N are seen in frame 0.
         name: what it was made from, for messages.
+        skipped: one line for each file that was drawn for it and could not be used.
     """
 
     frames: Tensor
     ids: Tensor
     name: str
+    skipped: tuple[str, ...] = ()
+
+
+class Clips(Protocol):
+    """An endless list of clips of one size and length."""
+
+    def clip(self, index: int) -> Clip:
+        """The clip of that number, 0 or more; the same whenever it is asked for."""
+        ...
 
 
 class ClipSource:
     """An endless list of clips: the same (seed, index) gives the same clip in every process and order."""
 
-    def __init__(self, material: Material, config: ClipConfig, seed: int) -> None:
+    def __init__(self, material: Pictures, config: ClipConfig, seed: int, *, skip_bad: bool = False) -> None:
         """Remember what to make clips from.
 
         Args:
-            material: the packed pictures.
+            material: the pictures, packed or in folders.
             config: what the clips look like.
             seed: not negative.
+            skip_bad: make the clip of other pictures when one turns out to be of no use, and name it in `Clip.skipped`.
 
         Raises:
             OptionError: the seed is negative, or the material holds no objects.
@@ -108,6 +126,7 @@ class ClipSource:
             raise OptionError(f"seed: expected 0 or more, got {seed}")
         self.config = config
         self.seed = seed
+        self._skip_bad = skip_bad
         self._cutter = Cutter(material)
 
     def clip(self, index: int) -> Clip:
@@ -116,19 +135,30 @@ class ClipSource:
         Raises:
             OptionError: the index is negative, or 25 attempts gave no clip with an object in frame 0, which only
                 happens when the material's objects are next to empty.
+            FrameError, MaskError: a picture of it cannot be used, and bad ones are not skipped.
         """
         if index < 0:
             raise OptionError(f"index: expected 0 or more, got {index}")
+        skipped: list[str] = []
         for attempt in range(_ATTEMPTS):
             rng = np.random.default_rng([self.seed, index, attempt])
-            scene = self._scene(rng)
+            try:
+                scene = self._scene(rng)
+            except (FrameError, MaskError) as error:
+                if not self._skip_bad:
+                    raise
+                skipped.append(str(error))
+                continue
             if rng.random() < self.config.reverse:
                 scene = Scene(scene.frames.flip(0), scene.ids.flip(0), scene.name)
             ids = _renumbered(scene.ids, self.config.max_objects)
             if ids is not None:
                 frames = degrade(rng, scene.frames, blur=self.config.blur, grey=self.config.grey)
-                return Clip(frames=frames, ids=ids, name=scene.name)
-        raise OptionError(f"material: no object was visible in {_ATTEMPTS} attempts at clip {index}; check its masks and alpha")
+                return Clip(frames=frames, ids=ids, name=scene.name, skipped=tuple(skipped))
+        raise OptionError(
+            f"material: no object was visible in {_ATTEMPTS} attempts at clip {index}; check its masks and alpha"
+            + (f". {len(skipped)} files could not be used, the first: {skipped[0]}" if skipped else "")
+        )
 
     def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Clips side by side: frames uint8 [B, T, 3, H, W] and ids uint8 [B, T, H, W]."""
@@ -137,7 +167,7 @@ class ClipSource:
 
     def _scene(self, rng: Generator) -> Scene:
         """A made scene, or a piece of a video."""
-        if self._cutter.videos and rng.random() < self.config.video:
+        if self._cutter.videos and (rng.random() < self.config.video or not self._cutter.has_objects):
             return self._from_video(rng)
         return draw_scene(rng, self._cutter, self.config)
 
@@ -145,7 +175,7 @@ class ClipSource:
         """Consecutive frames of a packed video, cropped to a square around one of its objects."""
         config, material = self.config, self._cutter.material
         video = self._cutter.videos[int(rng.integers(len(self._cutter.videos)))]
-        stride = int(rng.integers(1, 3))
+        stride = int(rng.integers(1, 2 + config.gap))
         there_and_back = [*range(len(video)), *range(len(video) - 2, 0, -1)]  # a clip longer than the video turns around
         first = int(rng.integers(max(1, len(video) - stride * (config.frames - 1))))
         photos = [
@@ -164,7 +194,11 @@ class ClipSource:
         ids = F.interpolate(ids[:, None], size=size, mode="nearest-exact")[:, 0]
         if rng.random() < 0.5:
             frames, ids = frames.flip(-1), ids.flip(-1)
-        return Scene(frames.clamp_(0, 1), ids, material.items[video[0]].name)
+        if config.warp and rng.random() < config.warp:
+            shot = Shot(config.frames, 1, config.size)
+            camera = shot.motion(rng, centre=(0.5, 0.5), speed=float(rng.choice([0.3, 1.0])), elastic=0.0).held(0.2)
+            frames, ids = render_seen(frames, ids, camera)
+        return Scene(frames.clamp(0, 1), ids, material.items[video[0]].name)
 
 
 def _renumbered(ids: Tensor, max_objects: int) -> Tensor | None:

@@ -8,13 +8,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from stmemory.errors import OptionError
 from stmemory.memory.registry import update_policy
 from stmemory.networks.config import NetworkConfig
+from stmemory.training.clips import ClipConfig
 
-__all__ = ["Phase", "TrainingConfig"]
+__all__ = ["Phase", "Source", "TrainingConfig"]
+
+_CHOICES = {
+    "optimiser": ("adamw", "adam"),
+    "schedule": ("cosine", "plateau"),
+    "precision": ("bfloat16", "float32"),
+    "bad_data": ("skip", "refuse"),
+}
+_OF_PHASES = {"size", "frames", "gap", "max_objects"}
 
 
 @dataclass(frozen=True)
@@ -26,9 +33,13 @@ class Phase:
         size: side of the square clips, px, a multiple of 16.
         frames: T.
         batch: clips a step.
-        capacity: K; below `frames - 1`, so that slots are fused in every clip.
+        capacity: K; slots are fused in a clip when there is room for two beside the first, and fewer than its `frames - 1`.
         max_objects: most tracked objects a clip.
         frozen: parts of the `lite` trunk (stem, five stages) that keep their weights, from the first; 0 trains all.
+        segment: frames after which the graph is cut (truncated backpropagation, section 3.4.2); 0 keeps a clip whole. The
+            gradients of a clip's segments are added up, and one optimiser step follows: all of a clip sees the same
+            weights, and a run is only ever interrupted between clips, with no bank to save.
+        gap: most frames of motion between two frames of a clip; each clip draws its own from 1 to here.
     """
 
     steps: int = 1000
@@ -38,12 +49,44 @@ class Phase:
     capacity: int = 4
     max_objects: int = 3
     frozen: int = 3
+    segment: int = 0
+    gap: int = 1
 
     def __post_init__(self) -> None:
         if min(self.steps, self.batch, self.max_objects) < 1 or self.size % 16 or self.frames < 2 or self.capacity < 2:
             raise OptionError(
                 f"Phase: expected steps, batch, max_objects >= 1, size a multiple of 16, frames and capacity >= 2, got {self}"
             )
+        if self.segment < 0 or self.segment == 1 or self.gap < 1:
+            raise OptionError(
+                f"Phase: expected a segment of 0 (all of the clip) or of 2 frames and more, and a gap >= 1, got {self.segment}, {self.gap}"
+            )
+
+    @property
+    def fuses(self) -> bool:
+        """Whether slots are fused in every clip: the first is pinned, a pair needs two more, and they must run out."""
+        return 3 <= self.capacity < self.frames - 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """A folder to make clips from, beside the packed material or instead of it.
+
+    Attributes:
+        root: the folder.
+        layout: how it is laid out, see `stmemory.training.layouts`.
+        weight: how often a clip comes from it, relative to the others; the packed material has a weight of 1.
+        split: of the layouts that have some: "train", "val".
+    """
+
+    root: str = ""
+    layout: str = "stills"
+    weight: float = 1.0
+    split: str = "train"
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise OptionError(f"Source: expected a weight above 0, got {self.weight} for {self.root!r}")
 
 
 @dataclass(frozen=True)
@@ -53,28 +96,48 @@ class TrainingConfig:
     Attributes:
         preset: of the network.
         phases: one after another under a single learning rate schedule.
-        policy: update policy of the unroll.
-        learning_rate: at the top of the schedule (AdamW).
+        policy: update policy of the unroll; "learned" is trained with the network.
+        sources: folders to make clips from, with the packed material if that is given.
+        optimiser: "adamw", or "adam" as in the paper.
+        schedule: "cosine", or "plateau" as in the paper: a tenth whenever the validation error did not fall.
+        validate_every: steps between two validations; 0 never validates.
+        validation_clips: made for it, as in the run but of another seed.
+        learning_rate: at the top of the schedule.
         trunk_factor: what the pre-trained trunk's rate is multiplied with.
-        weight_decay: of AdamW.
-        warmup: steps of linear warm-up; a cosine to `final_factor` follows.
-        final_factor: last over top learning rate.
+        network_factor: what the whole network's rate is multiplied with; 0 trains a learned policy alone.
+        policy_factor: what a learned policy's rate is multiplied with.
+        temperature: of a learned policy's Gumbel-Softmax, at the first step.
+        final_temperature: at the last one.
+        weight_decay: of the optimiser.
+        warmup: steps of linear warm-up; the schedule follows.
+        final_factor: last over top learning rate of the cosine.
         clip_norm: gradients are clipped to that norm.
         bootstrap_steps: over which the share of hardest pixels falls from 1 to 0.25.
         own_masks: probability that the network's own mask is fed back.
         ema: decay of the averaged weights, which are the ones saved.
+        precision: of the network's arithmetic in training, "bfloat16" (autocast) or "float32".
+        bad_data: "skip" draws another picture where one cannot be used, and names it in the log; "refuse" ends the run.
         seed: of weights, clips and draws.
         data: further `ClipConfig` fields.
 
     Raises:
-        OptionError: a value is out of its range, or the policy is a learned one.
+        OptionError: a value is out of its range or unknown, or no slot is ever fused in the last phase.
     """
 
     preset: str = "lite"
     phases: tuple[Phase, ...] = (Phase(),)
     policy: str = "least_similar"
+    sources: tuple[Source, ...] = ()
+    optimiser: str = "adamw"
+    schedule: str = "cosine"
+    validate_every: int = 0
+    validation_clips: int = 8
     learning_rate: float = 6e-4
     trunk_factor: float = 0.25
+    network_factor: float = 1.0
+    policy_factor: float = 1.0
+    temperature: float = 1.0
+    final_temperature: float = 0.2
     weight_decay: float = 0.01
     warmup: int = 100
     final_factor: float = 0.02
@@ -82,22 +145,41 @@ class TrainingConfig:
     bootstrap_steps: int = 1500
     own_masks: float = 0.9
     ema: float = 0.998
+    precision: str = "bfloat16"
+    bad_data: str = "skip"
     seed: int = 0
     data: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         NetworkConfig.of(self.preset)  # raises for unknown names
-        if isinstance(update_policy(self.policy), nn.Module):
-            raise OptionError(f"TrainingConfig: expected a policy without weights, got {self.policy!r}, which this loop does not train")
+        update_policy(self.policy)
+        known = {field.name for field in dataclasses.fields(ClipConfig)}
+        unknown = [f"{key} in data" for key in self.data if key in _OF_PHASES or key not in known]
+        if unknown:
+            raise OptionError(f"TrainingConfig: expected data to hold fields of ClipConfig that phases do not have, got {unknown}")
+        ClipConfig(**self.data)
         checks = (
             ("phases", len(self.phases) >= 1, "one or more"),
             ("learning_rate", self.learning_rate > 0, "above 0"),
             ("trunk_factor", self.trunk_factor >= 0, "0 or more"),
+            ("network_factor", self.network_factor >= 0, "0 or more"),
+            ("policy_factor", self.policy_factor >= 0, "0 or more"),
+            ("temperature", self.temperature > 0, "above 0"),
+            ("final_temperature", self.final_temperature > 0, "above 0"),
+            ("validate_every", self.validate_every > 0 or (self.validate_every == 0 and self.schedule == "cosine"), "above 0 for a plateau"),
+            ("validation_clips", self.validation_clips > 0, "above 0"),
+            *((name, getattr(self, name) in choices, " or ".join(choices)) for name, choices in _CHOICES.items()),
             ("clip_norm", self.clip_norm > 0, "above 0"),
             ("own_masks", 0 <= self.own_masks <= 1, "0 to 1"),
             ("ema", 0 <= self.ema < 1, "0 to below 1"),
             ("seed", self.seed >= 0, "0 or more"),
         )
+        last = self.phases[-1] if self.phases else Phase()
+        if not last.fuses:
+            raise OptionError(
+                "TrainingConfig: expected a last phase that fuses slots in every clip, 3 <= capacity < frames - 1, got "
+                f"capacity {last.capacity} and {last.frames} frames; use longer clips or fewer slots"
+            )
         for name, fine, expected in checks:
             if not fine:
                 raise OptionError(f"TrainingConfig: expected {name} of {expected}, got {getattr(self, name)}")
@@ -120,15 +202,28 @@ class TrainingConfig:
         return json.dumps(dataclasses.asdict(self), indent=2)
 
     @classmethod
+    def from_json(cls, text: str) -> TrainingConfig:
+        """From what `to_json` wrote; what it does not name keeps its default.
+
+        Raises:
+            OptionError: the text is not JSON, or names something that does not exist.
+        """
+        try:
+            values: dict[str, Any] = dict(json.loads(text))
+            phases = tuple(Phase(**phase) for phase in values.pop("phases", [{}]))
+            sources = tuple(Source(**source) for source in values.pop("sources", []))
+            return cls(phases=phases, sources=sources, **values)
+        except (ValueError, TypeError) as error:
+            raise OptionError(f"TrainingConfig: expected JSON of its fields, got: {error}") from error
+
+    @classmethod
     def load(cls, path: str | Path) -> TrainingConfig:
-        """From a JSON file; what it does not name keeps its default.
+        """From a JSON file, see `from_json`.
 
         Raises:
             OptionError: the file is missing, is not JSON, or names something that does not exist.
         """
         try:
-            values: dict[str, Any] = dict(json.loads(Path(path).read_text()))
-            phases = tuple(Phase(**phase) for phase in values.pop("phases", [{}]))
-            return cls(phases=phases, **values)
-        except (OSError, ValueError, TypeError) as error:
-            raise OptionError(f"TrainingConfig: expected a JSON file of its fields at {path}, got: {error}") from error
+            return cls.from_json(Path(path).read_text())
+        except (OSError, ValueError) as error:
+            raise OptionError(f"{path}: {error}") from error

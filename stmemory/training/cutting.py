@@ -16,9 +16,9 @@ from numpy.random import Generator
 from torch import Tensor
 
 from stmemory.errors import OptionError
-from stmemory.training.material import Item, Material
+from stmemory.training.material import Item, Pictures
 
-__all__ = ["Cutout", "Cutter", "Pool", "resized"]
+__all__ = ["Cutout", "Cutter", "Pool", "box_of", "resized"]
 
 _SMALLEST = 500  # pixels of a photo that an instance must have to be cut out of it
 
@@ -67,11 +67,11 @@ class Pool:
 class Cutter:
     """Draws photos, backgrounds, videos and cut-outs from a material."""
 
-    def __init__(self, material: Material) -> None:
+    def __init__(self, material: Pictures) -> None:
         """Sort the material's items into pools.
 
         Raises:
-            OptionError: there is nothing to cut an object from.
+            OptionError: there is neither something to cut an object from nor a video.
         """
         self.material = material
         of_kind = {kind: [i for i in material.items if i.kind == kind] for kind in ("photo", "cutout", "background", "video")}
@@ -79,14 +79,19 @@ class Cutter:
         self.backgrounds = Pool(of_kind["background"])
         self._natural = Pool(of_kind["photo"] + [item for item in of_kind["cutout"] if item.natural])
         self._drawn = Pool([item for item in of_kind["cutout"] if item.drawn])
-        if not self._natural and not self._drawn:
-            raise OptionError("material: expected photos with masks or cut-outs, got neither; pack some into it")
+        if not self.has_objects and not of_kind["video"]:
+            raise OptionError("material: expected photos with masks, cut-outs or videos, got none; pack some into it")
         series: dict[int, list[int]] = defaultdict(list)
         for item in material.items:
             if item.series >= 0:
                 series[item.series].append(item.index)
         self._series = dict(series)
         self.videos = [series[number] for number in dict.fromkeys(item.series for item in of_kind["video"])]
+
+    @property
+    def has_objects(self) -> bool:
+        """Whether there is anything to cut out."""
+        return bool(self._natural) or bool(self._drawn)
 
     def cut(self, rng: Generator, *, natural: float, side: float) -> Cutout:
         """Cut one object out.
@@ -142,6 +147,18 @@ class Cutter:
         soft = F.avg_pool2d(F.pad(mask[box].float(), (1, 1, 1, 1))[None], 3, 1)  # [1, h, w]
         alpha = ((soft - 0.3) / 0.6).clamp(0, 1)  # a little inside the mask, so that no rim of the old background is seen
         return torch.cat([photo.pixels[(slice(None), *box)].float().div_(255) * alpha, alpha])
+
+
+def box_of(mask: Tensor) -> tuple[float, float, float, float]:
+    """Centre x, y and half width, half height of a mask [H, W] that is not empty, pixels.
+
+    Example:
+        >>> box_of(torch.eye(4)[:3] > 0)
+        (1.5, 1.5, 1.5, 1.5)
+    """
+    rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+    top, bottom, left, right = (int(edge) for edge in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))
+    return (left + right) / 2, (top + bottom) / 2, (right - left) / 2, (bottom - top) / 2
 
 
 def resized(picture: Tensor, side: float) -> Tensor:

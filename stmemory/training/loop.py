@@ -2,59 +2,102 @@
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from pickle import UnpicklingError
+from time import perf_counter
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
 
-from stmemory.errors import OptionError
+from stmemory.errors import OptionError, WeightsError
 from stmemory.files import whole_file
-from stmemory.networks.config import NetworkConfig
-from stmemory.networks.layers import use_channels_last
-from stmemory.networks.lite import LiteTrunk
 from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.training.clips import ClipConfig, ClipSource
+from stmemory.training.clips import Clip
 from stmemory.training.config import Phase, TrainingConfig
+from stmemory.training.feed import Batch, Feed, load
+from stmemory.training.journal import Journal
+from stmemory.training.learner import Learner
 from stmemory.training.material import Material
-from stmemory.training.unroll import UnrollOptions, unroll
+from stmemory.training.parallel import World
+from stmemory.training.schedule import hard_share, learning_rate
+from stmemory.training.sources import Sources
+from stmemory.training.unroll import Unroller, UnrollOptions
+from stmemory.training.validation import validation_error
 
 __all__ = ["Trainer"]
 
+_SUMS = ("cross_entropy", "dice", "norm", "lost", "steps")
+
 
 class Trainer:
-    """One run: a network, its average, its optimiser, and where in the schedule they are.
+    """One run: what it learns, and where in the schedule it is.
 
     Args:
         config: what to do.
-        material: what to make clips of.
-        out: folder for `state.pt` (to resume from), `log.jsonl` and `config.json`.
+        material: what to make clips of, with the folders that the configuration names; None for these alone.
+        out: folder for `state.pt` (to resume from), `log.jsonl`, `config.json`, and what `Journal` leaves.
         device: where to train.
         workers: processes that make clips.
+        world: the processes that train together; None is this one alone.
+
+    Raises:
+        OptionError: there is nothing to make clips of, or a folder of the configuration cannot be used.
     """
 
     def __init__(
-        self, config: TrainingConfig, material: Material, out: Path, *, device: str = "cpu", workers: int = 1
+        self,
+        config: TrainingConfig,
+        material: Material | None,
+        out: Path,
+        *,
+        device: str = "cpu",
+        workers: int = 1,
+        world: World | None = None,
     ) -> None:
         torch.manual_seed(config.seed)
-        self.config, self.material, self.out, self.workers = config, material, out, workers
+        self.config, self.out, self.workers, self.world = config, out, workers, world or World()
         self.device = torch.device(device)
-        self.network = self._new_network()
-        self.average = self._new_network().requires_grad_(False)
-        self.adopt(self.network.state_dict())
-        self.optimiser = torch.optim.AdamW(self._groups(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.sources = Sources(config, material)
+        self.learner = Learner(config, self.device)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step = 0
+        self._window = dict.fromkeys(_SUMS, 0.0)  # sums since the last line of the log
+        self._plateau = {"best": float("inf"), "drops": 0.0}
+        self._stopping = False
+
+    @property
+    def network(self) -> SegmentationNetwork:
+        """The one that is trained."""
+        return self.learner.network
+
+    @property
+    def average(self) -> SegmentationNetwork:
+        """The moving average of it: what is exported."""
+        return self.learner.average
 
     def adopt(self, weights: dict[str, Tensor]) -> None:
-        """Start from these weights, strictly."""
-        self.network.load_state_dict(weights)
-        self.average.load_state_dict(weights)
+        """Start from these weights of a network, strictly."""
+        self.learner.adopt(weights)
+
+    def start_from(self, path: Path) -> None:
+        """Begin with the averaged weights of another run, those of its learned policy among them if both have one.
+
+        Raises:
+            WeightsError: there is no such file, or it is no state of a run of this preset.
+        """
+        try:
+            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+            self.adopt(state["average"])
+            self.learner.adopt_policy(state.get("policy_average"))
+        except (OSError, KeyError, RuntimeError, UnpicklingError) as error:
+            raise WeightsError(f"{path}: expected the state.pt of a run with preset {self.config.preset!r}, got: {error}") from error
+
+    def stop(self) -> None:
+        """Let `run` end after the step that it is in, with its state saved."""
+        self._stopping = True
 
     def resume(self) -> bool:
         """Go on from `state.pt` if there is one; whether there was.
@@ -66,141 +109,135 @@ class Trainer:
         if not path.exists():
             return False
         state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        if state.get("config", self.config.to_json()) != self.config.to_json():
+        if "config" in state and TrainingConfig.from_json(state["config"]) != self.config:
             raise OptionError(
                 f"{path}: expected the configuration that this run began with, {self.out / 'config.json'}, got another; "
                 "train into another folder, with --init to start from these weights"
             )
-        self.network.load_state_dict(state["network"])
-        self.average.load_state_dict(state["average"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.learner.load_state_dict(state)
         self.generator.set_state(state["generator"].cpu())
         self.step = int(state["step"])
+        self._window.update(state.get("window", {}))
+        self._plateau.update(state.get("plateau", {}))
         return True
 
     def save(self) -> None:
-        """Write `state.pt`, atomically."""
+        """Write `state.pt`, whole or not at all."""
+        if not self.world.first:
+            return
         state = {
-            "network": self.network.state_dict(),
-            "average": self.average.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            **self.learner.state_dict(),
             "generator": self.generator.get_state(),
             "step": self.step,
+            "window": self._window,
+            "plateau": self._plateau,
             "config": self.config.to_json(),
         }
         with whole_file(self.out / "state.pt") as part:
             torch.save(state, part)
 
-    def run(self, *, save_every: int = 100, log_every: int = 10, until: int | None = None) -> Iterator[dict[str, float]]:
-        """Train to the end of the schedule, or to a step; yields (and appends to the log) means over `log_every` steps."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        (self.out / "config.json").write_text(self.config.to_json())
+    def run(
+        self,
+        *,
+        save_every: int = 100,
+        log_every: int = 10,
+        strip_every: int = 0,
+        tensorboard: bool = False,
+        until: int | None = None,
+    ) -> Iterator[dict[str, float]]:
+        """Train to the end of the schedule, to a step, or until `stop`; yields what it logs.
+
+        Args:
+            save_every: steps between two states.
+            log_every: steps that a line of the log is the mean of.
+            strip_every: steps between two pictures of a clip and its prediction; 0 draws none.
+            tensorboard: write for TensorBoard too.
+            until: step to end at.
+        """
+        journal = Journal(self.out, step=self.step, tensorboard=tensorboard) if self.world.first else None
+        if journal is not None:
+            (self.out / "config.json").write_text(self.config.to_json())
+            journal.skip(self.sources.skipped)
         last = self.config.steps if until is None else min(until, self.config.steps)
-        while self.step < last:
+        self._stopping = False
+        while self.step < last and not self._stopping:
             number, phase = self.config.phase_at(self.step)
             end = min(last, sum(p.steps for p in self.config.phases[: number + 1]))
-            sums, since = {"cross_entropy": 0.0, "dice": 0.0, "norm": 0.0}, time.perf_counter()
-            for frames, ids in self._clips(number, phase, end):
-                for name, value in self.train_step(frames, ids, phase).items():
-                    sums[name] += value / log_every
+            feed = Feed(
+                self.sources.clips(phase), (self.step, end), batch=phase.batch, part=self.world.part(phase.batch)
+            )
+            since = perf_counter()
+            for batch in load(feed, workers=self.workers):
+                draws = strip_every > 0 and (self.step + 1) % strip_every == 0
+                losses, predicted = self.train_step(batch, phase, predict=draws)
+                bad = self.world.gather(batch.skipped)
+                stopping = float(self.world.mean(torch.tensor([float(self._stopping)], device=self.device))) > 0
+                for name, value in (*losses.items(), ("steps", 1.0)):
+                    self._window[name] += value
+                record: dict[str, float] = {}
                 if self.step % log_every == 0:
-                    seconds = (time.perf_counter() - since) / log_every
-                    record = {"step": self.step, "phase": number, "rate": self.rate(), "seconds": seconds, **sums}
-                    with (self.out / "log.jsonl").open("a") as log:
-                        log.write(json.dumps(record) + "\n")
-                    yield record
-                    sums, since = dict.fromkeys(sums, 0.0), time.perf_counter()
-                if self.step % save_every == 0 or self.step == end:
+                    steps, lost = self._window.pop("steps"), self._window.pop("lost")
+                    record = {"step": self.step, "phase": number, "rate": self.rate(), "seconds": (perf_counter() - since) / steps}
+                    record |= {name: value / max(1.0, steps - lost) for name, value in self._window.items()}
+                    record["lost"] = lost
+                    self._window, since = dict.fromkeys(_SUMS, 0.0), perf_counter()
+                if self.config.validate_every and self.step % self.config.validate_every == 0:
+                    record = {"step": self.step, **record, **self._validate(phase)}
+                if journal is not None:
+                    skipped = journal.skip(bad)
+                    if record:
+                        record["skipped"] = skipped
+                        journal.write(record)
+                    if predicted is not None:
+                        journal.strip(self.step, Clip(batch.frames[0], batch.ids[0], ""), Clip(batch.frames[0], predicted, ""))
+                if self.step % save_every == 0 or self.step == end or stopping:
                     self.save()
+                if record:
+                    yield record
+                if stopping:
+                    self._stopping = True  # another process may have been told, and this one not
+                    break
+        if journal is not None:
+            journal.close()
 
-    def train_step(self, frames: Tensor, ids: Tensor, phase: Phase) -> dict[str, float]:
-        """One optimiser step on `frames [V, T, 3, H, W]` uint8 and `ids [V, T, H, W]` uint8; the losses."""
-        config = self.config
-        self._prepare(phase)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.rate() * group["factor"]
-        share = 1 - 0.75 * min(1.0, self.step / max(1, config.bootstrap_steps))
-        options = UnrollOptions(phase.capacity, config.policy, share, config.own_masks)
-        pixels = frames.to(self.device).float() / 255
-        with torch.autocast(self.device.type, dtype=torch.bfloat16):
-            result = unroll(self.network, pixels, ids.to(self.device).long(), options=options, generator=self.generator)
-        loss = result.cross_entropy + result.dice
-        self.optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        norm = nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm)
-        if bool(norm.isfinite()):
-            self.optimiser.step()
+    def train_step(self, batch: Batch, phase: Phase, *, predict: bool = False) -> tuple[dict[str, float], Tensor | None]:
+        """One optimiser step: the losses, and if asked what was predicted of the first clip, uint8 `[T, H, W]`, frame 0 as given.
+
+        A step whose gradients are not finite changes no weight; it answers `lost` in the place of losses.
+        """
+        config, length = self.config, batch.frames.shape[1]
+        self.learner.prepare(phase, self.step, rate=self.rate())
+        options = UnrollOptions(phase.capacity, self.learner.policy, hard_share(config, self.step), config.own_masks)
+        weigh = self.world.object_weights if self.world.size > 1 else None
+        unroller = Unroller(self.learner.network, options=options, generator=self.generator, weigh=weigh)
+        sums, predicted = torch.zeros(2, device=self.device), [batch.ids[0, :1]]
+        for start in range(0, length, phase.segment or length):
+            part = slice(start, start + (phase.segment or length))
+            pixels = batch.frames[:, part].to(self.device).float() / 255
+            with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
+                result = unroller.advance(pixels, batch.ids[:, part].to(self.device).long())
+            weight = result.length / (length - 1)  # so that segments add up to the mean over the clip
+            torch.autograd.backward((result.cross_entropy + result.dice) * weight)
+            sums += torch.stack([result.cross_entropy.detach(), result.dice.detach()]) * weight
+            if predict:
+                predicted.append(result.probabilities[0].argmax(1).to(torch.uint8).cpu())
+        self.world.average_gradients(self.learner.parameters())
+        norm = self.learner.update(self.step)
         self.step += 1
-        decay = min(config.ema, self.step / (self.step + 10))
-        with torch.no_grad():
-            for mean, now in zip(self.average.parameters(), self.network.parameters(), strict=True):
-                mean.lerp_(now, 1 - decay)
-        return {
-            "cross_entropy": float(result.cross_entropy.detach()),
-            "dice": float(result.dice.detach()),
-            "norm": float(norm.detach()),
-        }
+        cross_entropy, dice = self.world.mean(sums).tolist()
+        losses = {"cross_entropy": cross_entropy, "dice": dice, "norm": norm}
+        return losses if math.isfinite(norm) else {"lost": 1.0}, torch.cat(predicted) if predict else None
 
     def rate(self) -> float:
-        """The learning rate of the next step: linear warm-up, then a cosine."""
-        config = self.config
-        if self.step < config.warmup:
-            return config.learning_rate * (self.step + 1) / config.warmup
-        done = (self.step - config.warmup) / max(1, config.steps - config.warmup)
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
-        return config.learning_rate * (config.final_factor + (1 - config.final_factor) * cosine)
+        """The learning rate of the next step."""
+        return learning_rate(self.config, self.step, drops=int(self._plateau["drops"]))
 
-    def _new_network(self) -> SegmentationNetwork:
-        network = SegmentationNetwork(NetworkConfig.of(self.config.preset)).to(self.device)
-        use_channels_last(network)
-        return network
-
-    def _prepare(self, phase: Phase) -> None:
-        """Training mode, but for what a phase keeps fixed."""
-        self.network.train()
-        for module in self.network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()  # the statistics of ImageNet are better than those of a few clips
-        trunk = getattr(self.network.query_encoder, "trunk", None)
-        if isinstance(trunk, LiteTrunk):
-            for number, part in enumerate((trunk.stem, *trunk.stages)):
-                part.requires_grad_(number >= phase.frozen)
-
-    def _groups(self) -> list[dict[str, Any]]:
-        trunk = [p for name, p in self.network.named_parameters() if ".trunk." in name or ".backbone." in name]
-        known = {id(p) for p in trunk}
-        rest = [p for p in self.network.parameters() if id(p) not in known]
-        return [{"params": trunk, "factor": self.config.trunk_factor}, {"params": rest, "factor": 1.0}]
-
-    def _clips(self, number: int, phase: Phase, end: int) -> DataLoader[tuple[Tensor, Tensor]]:
-        """Batches of the steps from here to `end`; which clips a step sees depends on its number alone."""
-        data: dict[str, Any] = {**self.config.data, "size": phase.size, "frames": phase.frames}
-        source = ClipSource(self.material, ClipConfig(**data, max_objects=phase.max_objects), self.config.seed)
-        steps = _Steps(source, self.step, end, phase.batch)
-        return DataLoader(
-            steps,
-            batch_size=None,
-            num_workers=self.workers,
-            prefetch_factor=2 if self.workers else None,
-            worker_init_fn=_one_thread,
-        )
-
-
-class _Steps(Dataset[tuple[Tensor, Tensor]]):
-    """The batches of steps `first..end`."""
-
-    def __init__(self, source: ClipSource, first: int, end: int, batch: int) -> None:
-        self.source, self.first, self.end, self.batch = source, first, end, batch
-
-    def __len__(self) -> int:
-        return self.end - self.first
-
-    def __getitem__(self, item: int) -> tuple[Tensor, Tensor]:
-        if not 0 <= item < len(self):
-            raise IndexError(item)
-        start = (self.first + item) * self.batch
-        return self.source.batch(range(start, start + self.batch))
-
-
-def _one_thread(worker: int) -> None:
-    torch.set_num_threads(1)
+    def _validate(self, phase: Phase) -> dict[str, float]:
+        """The error of the averaged weights now; one that does not fall lowers the rate of the schedule "plateau"."""
+        own = validation_error(self.learner, self.sources.clips(phase, validation=True), phase) if self.world.first else 0.0
+        error = float(self.world.mean(torch.tensor([own], device=self.device))) * self.world.size  # that of the first, for all
+        if error < self._plateau["best"]:
+            self._plateau["best"] = error
+        else:
+            self._plateau["drops"] += 1
+        return {"validation": error}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from stmemory.errors import OptionError
 from stmemory.training.packing import KINDS, PackReport, pack
 
-__all__ = ["Item", "Material", "PackReport", "Photo", "pack"]
+__all__ = ["Item", "Material", "PackReport", "Photo", "Pictures", "pack"]
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,27 @@ class Photo:
 
     pixels: Tensor
     ids: Tensor
+
+
+class Pictures(Protocol):
+    """What clips are made of: pictures of known kinds, decoded on demand. `Material` is packed, `FolderPictures` are files."""
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """All pictures, not decoded."""
+        ...
+
+    def photo(self, index: int) -> Photo:
+        """Decode a photo or a video frame with its mask."""
+        ...
+
+    def pixels(self, index: int) -> Tensor:
+        """Decode a photo, video frame or background without its mask: uint8 [3, H, W]."""
+        ...
+
+    def cutout(self, index: int) -> Tensor:
+        """Decode a cut-out: uint8 [4, H, W], RGB and straight alpha."""
+        ...
 
 
 class Material:

@@ -18,6 +18,8 @@ __all__ = ["Motion", "dense_field", "out_and_back", "pass_over", "random_motion"
 
 _GRID = 4  # cells of the elastic field along one side
 _MARGIN = 0.3  # how far outside of the frame a centre may wander, in frame sides
+_LONG = 12  # moments from which on a walk is pulled back, so that nothing turns, grows or goes away without end
+_PULL = 0.06  # of the way home, each moment
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +51,18 @@ class Motion:
         """The same motion with its centre moved by float32 [T, 2] or [2]."""
         return replace(self, centre=self.centre + shift)
 
+    def every(self, gap: int) -> Motion:
+        """Every `gap`-th moment: what a camera sees that takes fewer frames."""
+        return Motion(self.centre[::gap], self.angle[::gap], self.log_scale[::gap], self.shear[::gap], self.elastic[::gap])
+
+    def held(self, most: float) -> Motion:
+        """The same motion, but never further from the middle of the frame than `most`, in frame sides."""
+        return replace(self, centre=0.5 + most * torch.tanh((self.centre - 0.5) / most))
+
+    def kept_near(self) -> Motion:
+        """The same motion with its path mirrored at a margin around the frame, so that the layer never leaves for good."""
+        return replace(self, centre=_folded(self.centre))
+
     def within_exposure(self, *, steps: int, shutter: float) -> Motion:
         """T x steps moments: `steps` around each frame, spread over `shutter` frame intervals (motion blur)."""
         frames = self.angle.shape[0]
@@ -67,7 +81,8 @@ class Motion:
 def walk(rng: Generator, frames: int, channels: int) -> Tensor:
     """Positions of a random walk with momentum: float32 [T, channels], 0 at frame 0, steps of about unit size.
 
-    The momentum itself is drawn, so that some walks are nearly straight and others jittery.
+    The momentum itself is drawn, so that some walks are nearly straight and others jittery. A walk of more than 12 frames
+    is pulled back to where it began.
 
     Example:
         >>> walk(np.random.default_rng(0), 5, 2).shape
@@ -79,7 +94,12 @@ def walk(rng: Generator, frames: int, channels: int) -> Tensor:
     steps[0] = kicks[0]
     for time in range(1, frames):
         steps[time] = momentum * steps[time - 1] + math.sqrt(1 - momentum**2) * kicks[time]
-    return torch.from_numpy((steps.cumsum(0) - steps[0]).astype(np.float32))
+    if frames <= _LONG:
+        return torch.from_numpy((steps.cumsum(0) - steps[0]).astype(np.float32))
+    steps[0] = 0
+    for time in range(1, frames):
+        steps[time] += (1 - _PULL) * steps[time - 1]
+    return torch.from_numpy(steps.astype(np.float32))
 
 
 def random_motion(rng: Generator, frames: int, *, centre: tuple[float, float], speed: float, elastic: float) -> Motion:
@@ -110,13 +130,14 @@ def random_motion(rng: Generator, frames: int, *, centre: tuple[float, float], s
     )
 
 
-def out_and_back(frames: int, *, start: tuple[float, float], reach: float) -> Tensor:
+def out_and_back(frames: int, *, start: tuple[float, float], reach: float, window: tuple[int, int] | None = None) -> Tensor:
     """A shift float32 [T, 2] that leads over the nearest side of the frame and back again.
 
     Args:
         frames: T.
-        start: x and y of the layer at frame 0, in frame sides.
+        start: x and y of the layer when it sets out, in frame sides.
         reach: half the layer's largest extent, in frame sides: how far beyond the side it must go to be unseen.
+        window: when it sets out and when it is back, frames; None is the whole clip.
 
     Example:
         >>> shift = out_and_back(5, start=(0.9, 0.5), reach=0.2)
@@ -127,18 +148,18 @@ def out_and_back(frames: int, *, start: tuple[float, float], reach: float) -> Te
     to_side = {(-1, 0): x, (1, 0): 1 - x, (0, -1): y, (0, 1): 1 - y}
     direction = min(to_side, key=lambda side: to_side[side])
     distance = max(0.0, to_side[direction]) + 1.5 * reach
-    times = torch.linspace(0, 1, frames) if frames > 1 else torch.zeros(1)
-    there = (1 - (2 * times - 1).abs()).clamp(0, 1) * distance
+    there = (1 - _in_window(frames, window).abs()).clamp(0, 1) * distance
     return there[:, None] * torch.tensor(direction, dtype=torch.float32)
 
 
-def pass_over(rng: Generator, target: Tensor, *, reach: float) -> Tensor:
+def pass_over(rng: Generator, target: Tensor, *, reach: float, window: tuple[int, int] | None = None) -> Tensor:
     """Centres float32 [T, 2] of an occluder that comes from aside, covers the target and leaves again.
 
     Args:
         rng: the only source of chance.
         target: float32 [T, 2], centres of what is to be covered, in frame sides.
         reach: distance of the two centres from which they no longer overlap, in frame sides.
+        window: first and last frame in which they overlap; None is the whole clip.
 
     Example:
         >>> centres = pass_over(np.random.default_rng(0), torch.zeros(3, 2), reach=0.5)
@@ -147,8 +168,15 @@ def pass_over(rng: Generator, target: Tensor, *, reach: float) -> Tensor:
     """
     angle = rng.uniform(0, 2 * math.pi)
     direction = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float32)
-    times = torch.linspace(-1, 1, target.shape[0])
-    return target + (times * times.abs() * reach)[:, None] * direction  # slow near the middle, so that it covers for a while
+    times = _in_window(target.shape[0], window)
+    # slow near the middle, so that it covers for a while; fast outside of the window, so that it soon is out of the frame
+    return target + (times * times.abs() * reach).clamp(-3, 3)[:, None] * direction
+
+
+def _in_window(frames: int, window: tuple[int, int] | None) -> Tensor:
+    """Times float32 [T]: -1 in the first frame of the window, 1 in its last."""
+    first, last = (0, frames - 1) if window is None else window
+    return 2 * (torch.arange(frames) - first) / max(1, last - first) - 1
 
 
 def _folded(centre: Tensor) -> Tensor:

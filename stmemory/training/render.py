@@ -15,7 +15,7 @@ from torch import Tensor
 
 from stmemory.training.motion import Motion, dense_field
 
-__all__ = ["Bump", "View", "Window", "paste", "render_base", "render_layer"]
+__all__ = ["Bump", "View", "Window", "paste", "render_base", "render_layer", "render_seen"]
 
 _NODES = 41
 
@@ -99,6 +99,30 @@ def render_base(texture: Tensor, motion: Motion, view: View, *, bumps: Sequence[
         inside = (grid.abs() <= 1).all(-1)[:, None]
         sampled[:, 3:] *= inside
     return sampled
+
+
+def render_seen(frames: Tensor, ids: Tensor, motion: Motion) -> tuple[Tensor, Tensor]:
+    """A video under a camera that moves on its own: one affine map a frame; the elastic part is not used.
+
+    Args:
+        frames: float32 [T, 3, S, S] in [0, 1].
+        ids: uint8 [T, S, S].
+        motion: the camera; see `render_base`.
+
+    Returns:
+        Frames and ids of the same shapes. Outside of a frame the pixels are mirrored and the ids are 0.
+
+    Example:
+        >>> still = Motion(torch.full((2, 2), 0.5), torch.zeros(2), torch.zeros(2), torch.zeros(2), torch.zeros(2, 2, 4, 4))
+        >>> render_seen(torch.zeros(2, 3, 8, 8), torch.ones(2, 8, 8, dtype=torch.uint8), still)[1].sum().item()
+        128
+    """
+    back = torch.linalg.inv(motion.matrix())  # [T, 2, 2]
+    theta = torch.cat([back, back @ (1 - 2 * motion.centre)[:, :, None]], 2)  # in [-1, 1] of the frame, as F.affine_grid wants
+    grid = F.affine_grid(theta, list(frames.shape), align_corners=False)
+    seen = F.grid_sample(frames, grid, padding_mode="reflection", align_corners=False)
+    labels = F.grid_sample(ids[:, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return seen, labels[:, 0].round().to(torch.uint8)
 
 
 def render_layer(texture: Tensor, motion: Motion, half: tuple[float, float], *, size: int, steps: int = 1) -> Window:

@@ -1,18 +1,20 @@
-"""One clip through the network and its memory, frame by frame, with the network's own masks fed back."""
+"""Clips through the network and its memory, frame by frame, with the network's own masks fed back. Takes no optimiser step."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from stmemory.memory.policy import UpdatePolicy
 from stmemory.memory.read import ReadCache
+from stmemory.networks.features import FrameFeatures
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.losses import aggregate_logits, segmentation_loss
 
-__all__ = ["UnrollOptions", "Unrolled", "unroll"]
+__all__ = ["UnrollOptions", "Unrolled", "Unroller", "unroll"]
 
 
 @dataclass(frozen=True)
@@ -34,53 +36,129 @@ class UnrollOptions:
 
 @dataclass(frozen=True, eq=False)
 class Unrolled:
-    """What came of it: losses to minimise, and probabilities `[V, T - 1, 1 + N, H, W]` to look at (detached)."""
+    """What came of a segment: losses to minimise, means over its L frames with a prediction, and something to look at.
+
+    Attributes:
+        cross_entropy: scalar.
+        dice: scalar.
+        probabilities: `[V, L, 1 + N, H, W]`, detached; L is one less than the frames in the segment with the given masks.
+    """
 
     cross_entropy: Tensor
     dice: Tensor
     probabilities: Tensor
 
+    @property
+    def length(self) -> int:
+        """L."""
+        return self.probabilities.shape[1]
+
+
+class Unroller:
+    """V clips on their way: the bank, and the frame that is yet to be written. Truncated backpropagation, section 3.4.2.
+
+    Each call of `advance` takes the next frames of the clips. Gradients stay inside one call: what the bank holds when
+    it returns is carried on without its graph, so a clip costs the memory of its longest segment, whatever its length.
+    The last frame of a segment is written by the next call, so that its template is learned too.
+
+    Args:
+        network: in training mode or not.
+        options: see `UnrollOptions`.
+        generator: draws when the truth is fed back.
+        weigh: turns the numbers of visible objects in S frames `[S]` into factors on their Dice losses `[S]`; see
+            `World.object_weights`. None is 1.
+    """
+
+    def __init__(
+        self,
+        network: SegmentationNetwork,
+        *,
+        options: UnrollOptions,
+        generator: torch.Generator,
+        weigh: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self.network, self.options, self.generator, self.weigh = network, options, generator, weigh
+        self.bank = network.new_bank(options.capacity, policy=options.policy)
+        self.time = 0  # frames seen
+        self._rows = torch.zeros(0, dtype=torch.int64)  # [B], clip * objects + object
+        self._objects = 0  # N
+        self._pending: tuple[FrameFeatures, Tensor] | None = None  # the last frame [V, ...] and the masks [B, H, W] fed back
+
+    def advance(self, frames: Tensor, ids: Tensor) -> Unrolled:
+        """Track the objects of the clips' first frames through their next S frames, writing every frame to memory.
+
+        Args:
+            frames: `[V, S, 3, H, W]`, RGB in [0, 1]; H and W multiples of 16; S at least 2 in the first call.
+            ids: `[V, S, H, W]` int64, 0 is background, 1..N are objects; objects not in a clip's first frame are not tracked.
+        """
+        clips, length = frames.shape[:2]
+        if self.time == 0:
+            self._begin(ids[:, 0])
+        rows, objects = self._rows, self._objects
+        video, number = rows // objects, rows % objects + 1
+        clip = torch.arange(clips, device=ids.device)
+        tracked = torch.zeros(clips, 256, dtype=torch.int64, device=ids.device).index_put((video, number), number)
+        target = tracked[clip[:, None, None, None], ids]  # [V, S, H, W]
+        encoded = self.network.encode_query(frames.flatten(0, 1).contiguous(memory_format=torch.channels_last))
+        visible = (ids[video] == number[:, None, None, None]).flatten(2).any(2).sum(0)  # [S]
+        weights = torch.ones_like(visible, dtype=torch.float32) if self.weigh is None else self.weigh(visible)
+        cache = ReadCache()  # a new one: values that were cached in the segment before have no graph to their weights
+        cross_entropy, dice, seen = [], [], []
+        for t in range(length):
+            features = encoded.of_rows(clip * length + t)
+            masks = (ids[video, t] == number[:, None, None]).to(frames.dtype)  # [B, H, W]
+            if self.time > 0:
+                self._write()
+                recalled = self.network.recall(features, self.bank, video, cache)
+                logits = self.network.decode(recalled, features, video)
+                scores = aggregate_logits(logits, rows, clips=clips, objects=objects)  # [V, 1 + N, H, W]
+                losses = segmentation_loss(scores, target[:, t], share=self.options.share)
+                cross_entropy.append(losses[0])
+                dice.append(losses[1] * weights[t])
+                probabilities = scores.softmax(1)
+                seen.append(probabilities.detach())
+                if float(torch.rand((), generator=self.generator)) < self.options.own_masks:
+                    masks = probabilities[:, 1:].flatten(0, 1)[rows]
+            self._pending = features, masks
+            self.time += 1
+        self._cut()
+        return Unrolled(torch.stack(cross_entropy).mean(), torch.stack(dice).mean(), torch.stack(seen, 1))
+
+    def _begin(self, first: Tensor) -> None:
+        """Learn from the first masks `[V, H, W]` which objects there are."""
+        self._objects = int(first.max())
+        wanted = torch.arange(1, self._objects + 1, device=first.device)[None, :, None, None]
+        self._rows = (first[:, None] == wanted).flatten(2).any(2).flatten().nonzero().squeeze(1)
+
+    def _write(self) -> None:
+        """Put the frame before this one into the bank."""
+        if self._pending is None:
+            return
+        features, masks = self._pending
+        video = self._rows // self._objects
+        total = masks.new_zeros(len(features.key), *masks.shape[1:]).index_add(0, video, masks)
+        template = self.network.encode_memory(features, masks, (total[video] - masks).clamp(0, 1), video)
+        self.bank.write(template.float(), frame=self.time - 1, pinned=self.time == 1)
+
+    def _cut(self) -> None:
+        """Keep what is remembered, without its graph."""
+        self.bank.detach()
+        if self._pending is not None:
+            features, masks = self._pending
+            kept = FrameFeatures(**{field.name: getattr(features, field.name).detach() for field in fields(features)})
+            self._pending = kept, masks.detach()
+
 
 def unroll(
     network: SegmentationNetwork, frames: Tensor, ids: Tensor, *, options: UnrollOptions, generator: torch.Generator
 ) -> Unrolled:
-    """Track the objects of the first frames of V clips to their ends, writing every frame to memory.
+    """Track the objects of the first frames of V clips to their ends with gradients through all of it; see `Unroller`.
 
     Args:
         network: in training mode or not.
         frames: `[V, T, 3, H, W]`, RGB in [0, 1]; H and W multiples of 16.
-        ids: `[V, T, H, W]` int64, 0 is background, 1..N are objects; objects not in a clip's first frame are not tracked.
+        ids: `[V, T, H, W]` int64, see `Unroller.advance`.
         options: see `UnrollOptions`.
         generator: draws when the truth is fed back.
     """
-    clips, time = frames.shape[:2]
-    objects = int(ids.max())
-    wanted = torch.arange(1, objects + 1, device=ids.device)[None, :, None, None]
-    truth = ids[:, :, None] == wanted[:, None]  # [V, T, N, H, W]
-    rows = truth[:, 0].flatten(2).any(2).flatten().nonzero().squeeze(1)  # [B], clip * objects + object
-    video = rows // objects
-    target = torch.where((truth & truth[:, :1].flatten(3).any(3)[..., None, None]).any(2), ids, 0)  # [V, T, H, W]
-    encoded = network.encode_query(frames.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-    bank, cache = network.new_bank(options.capacity, policy=options.policy), ReadCache()
-    clip = torch.arange(clips, device=ids.device)
-    cross_entropy, dice, seen = [], [], []
-    for t in range(time):
-        features = encoded.of_rows(clip * time + t)
-        true_masks = truth[:, t].flatten(0, 1)[rows].to(frames.dtype)  # [B, H, W]
-        masks = true_masks
-        if t > 0:
-            recalled = network.recall(features, bank, video, cache)
-            logits = network.decode(recalled, features, video)
-            scores = aggregate_logits(logits, rows, clips=clips, objects=objects)  # [V, 1 + N, H, W]
-            losses = segmentation_loss(scores, target[:, t], share=options.share)
-            cross_entropy.append(losses[0])
-            dice.append(losses[1])
-            probabilities = scores.softmax(1)
-            seen.append(probabilities.detach())
-            if float(torch.rand((), generator=generator)) < options.own_masks:
-                masks = probabilities[:, 1:].flatten(0, 1)[rows]
-        if t < time - 1:
-            total = torch.zeros(clips, *masks.shape[1:], dtype=masks.dtype, device=masks.device).index_add(0, video, masks)
-            template = network.encode_memory(features, masks, (total[video] - masks).clamp(0, 1), video)
-            bank.write(template.float(), frame=t, pinned=t == 0)
-    return Unrolled(torch.stack(cross_entropy).mean(), torch.stack(dice).mean(), torch.stack(seen, 1))
+    return Unroller(network, options=options, generator=generator).advance(frames, ids)

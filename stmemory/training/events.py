@@ -1,0 +1,77 @@
+"""Events: what a tracker must hold on through. Objects are passed over by others, or leave the frame and come back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from numpy.random import Generator
+from torch import Tensor
+
+from stmemory.training.cutting import Cutter, box_of
+from stmemory.training.motion import out_and_back, pass_over
+from stmemory.training.shot import Layer, Shot
+
+__all__ = ["cover_path", "with_events"]
+
+
+def with_events(rng: Generator, cutter: Cutter, layers: list[Layer], *, natural: float, shot: Shot) -> list[Layer]:
+    """The layers, from bottom to top, with events that befall tracked ones, and with what passes over these.
+
+    Args:
+        rng: the only source of chance.
+        cutter: where what passes over comes from.
+        layers: some of them tracked.
+        natural: probability that it is photographed.
+        shot: how the frames are taken.
+    """
+    numbers = [number for number, layer in enumerate(layers) if layer.object_id]
+    layers = list(layers)
+    for window in shot.windows(rng):
+        number = int(rng.choice(numbers))
+        target = layers[number]
+        if rng.random() < 0.5:
+            x, y = target.motion.centre[window[0] if window else 0].tolist()
+            shift = out_and_back(shot.frames, start=(x, y), reach=1.2 * max(target.half), window=window)
+            layers[number] = replace(target, motion=target.motion.moved(shift))
+        else:
+            path = target.motion.centre
+            layers.append(_occluder(rng, cutter, shot, path=path, half=target.half, options=(natural, window)))
+    return layers
+
+
+def cover_path(rng: Generator, cutter: Cutter, ids: Tensor, *, natural: float, shot: Shot) -> list[Layer]:
+    """What passes over object 1 of `ids` uint8 [T, S, S], which is in frame 0; see `with_events`."""
+    path, half = _path_of(ids == 1)
+    return [
+        _occluder(rng, cutter, shot, path=path, half=half, options=(natural, window)) for window in shot.windows(rng)
+    ]
+
+
+def _occluder(
+    rng: Generator,
+    cutter: Cutter,
+    shot: Shot,
+    *,
+    path: Tensor,
+    half: tuple[float, float],
+    options: tuple[float, tuple[int, int] | None],
+) -> Layer:
+    """An untracked cut-out that passes over what moves along `path` [T, 2] with half sizes `half`, in frame sides."""
+    natural, window = options
+    factor = rng.uniform(1.4, 2.2)
+    half_sizes = (half[0] * factor, half[1] * factor)
+    cutout = cutter.cut(rng, natural=natural, side=2 * max(half_sizes) * shot.size)
+    motion = shot.motion(rng, centre=(0.5, 0.5), speed=0.5, elastic=0.05)
+    centres = pass_over(rng, path, reach=1.3 * (max(half) + max(half_sizes)), window=window)
+    return Layer(cutout, motion.moved(centres - motion.centre), half_sizes, 0)
+
+
+def _path_of(masks: Tensor) -> tuple[Tensor, tuple[float, float]]:
+    """Centres float32 [T, 2] and half sizes in frame 0 of a mask [T, S, S] that is not empty in frame 0, in frame sides."""
+    size = masks.shape[-1]
+    x, y, half_width, half_height = box_of(masks[0])
+    centres = [torch.tensor([x, y])]
+    for mask in masks[1:]:
+        centres.append(torch.tensor(box_of(mask)[:2]) if bool(mask.any()) else centres[-1])
+    return torch.stack(centres) / size, (min(0.4, half_width / size), min(0.4, half_height / size))

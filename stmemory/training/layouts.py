@@ -1,0 +1,168 @@
+"""Layouts: where the public data sets, and your own folders, keep pictures and masks. Opens no picture.
+
+    stills       images/NAME.*  masks/NAME.png                      ids (palette or grey)
+    videos       images/VIDEO/NAME.*  masks/VIDEO/NAME.png          ids
+    clips        VIDEO/images/NAME.*  VIDEO/masks/NAME.png          ids; or JPEGImages and Annotations
+    davis        JPEGImages/480p/VIDEO/NAME.jpg  Annotations/480p/VIDEO/NAME.png  ImageSets/2017/SPLIT.txt
+    youtube_vos  SPLIT/JPEGImages/VIDEO/NAME.jpg  SPLIT/Annotations/VIDEO/NAME.png (every fifth frame)
+    coco         SPLIT2017/NAME.jpg  annotations/instances_SPLIT2017.json         polygons; crowds are left out
+    ecssd        images/NAME.jpg  ground_truth_mask/NAME.png        bright on dark
+    hku_is       imgs/NAME.png  gt/NAME.png                         bright on dark
+    msra10k      Imgs/NAME.jpg  Imgs/NAME.png                       bright on dark
+    sbd          img/NAME.jpg  inst/NAME.mat  SPLIT.txt             ids in MATLAB files
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from stmemory.errors import FrameError, OptionError
+from stmemory.images import image_files
+from stmemory.training.folders import FolderPictures, Still
+from stmemory.training.mask_readers import BinaryMask, IdMask, MaskReader, PolygonMask, SbdMask
+
+__all__ = ["LAYOUTS", "open_folder"]
+
+_Found = Iterator[Still | str]  # a picture, or a line about a file that is of no use
+
+
+def open_folder(root: str | Path, *, layout: str, split: str = "train") -> FolderPictures:
+    """List the pictures of a folder.
+
+    Args:
+        root: the folder.
+        layout: one of those above.
+        split: "train" or "val", where the layout has splits.
+
+    Raises:
+        OptionError: the layout is unknown, or there is no picture with a mask where it says.
+
+    >>> sorted(LAYOUTS)
+    ['clips', 'coco', 'davis', 'ecssd', 'hku_is', 'msra10k', 'sbd', 'stills', 'videos', 'youtube_vos']
+    """
+    root = Path(root)
+    if layout not in LAYOUTS:
+        raise OptionError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
+    if not root.is_dir():
+        raise OptionError(f"{root}: expected the folder of a data set of layout {layout!r}, got no folder; check the path")
+    try:
+        found = list(LAYOUTS[layout](root, split))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, OptionError):
+            raise
+        raise OptionError(f"{root}: expected a data set of layout {layout!r}, got: {error!r}") from error
+    stills = [still for still in found if isinstance(still, Still)]
+    return FolderPictures(root, stills, skipped=[f"{root}/{line}" for line in found if isinstance(line, str)])
+
+
+def _pairs(
+    root: Path, pictures: str, masks: str, read: Callable[[Path], MaskReader], *, video: str = "", sparse: bool = False
+) -> _Found:
+    """Pictures and masks of the same name in two folders; `sparse` when it is right that many have no mask."""
+    try:
+        files = image_files(root / pictures)
+    except (FrameError, OSError):
+        yield f"{pictures}: no pictures in it"
+        return
+    for file in files:
+        mask = root / masks / f"{file.stem}.png"
+        if mask.is_file():
+            yield Still(file, read(mask), video)
+        elif not sparse:
+            yield f"{pictures}/{file.name}: no mask {masks}/{mask.name}"
+    if video and (root / masks).is_dir():
+        stems = {file.stem for file in files}
+        for mask in sorted((root / masks).glob("*.png")):
+            if mask.stem not in stems:
+                yield f"{masks}/{mask.name}: no picture in {pictures}"
+
+
+def _videos(root: Path, pictures: str, masks: str, names: Iterable[str], *, sparse: bool = False) -> _Found:
+    for name in names:
+        found = list(_pairs(root, f"{pictures}/{name}", f"{masks}/{name}", IdMask, video=name, sparse=sparse))
+        yield from found
+        if not found:
+            yield f"{pictures}/{name}: no frame has a mask in {masks}/{name}"
+
+
+def _folders(path: Path) -> list[str]:
+    return sorted(each.name for each in path.iterdir() if each.is_dir())
+
+
+def _stills(root: Path, split: str) -> _Found:
+    return _pairs(root, "images", "masks", IdMask)
+
+
+def _own_videos(root: Path, split: str) -> _Found:
+    return _videos(root, "images", "masks", _folders(root / "images"))
+
+
+def _clips(root: Path, split: str) -> _Found:
+    for name in _folders(root):
+        old = (root / name / "JPEGImages").is_dir()
+        pictures, masks = (f"{name}/JPEGImages", f"{name}/Annotations") if old else (f"{name}/images", f"{name}/masks")
+        yield from _pairs(root, pictures, masks, IdMask, video=name)
+
+
+def _davis(root: Path, split: str) -> _Found:
+    listed = root / "ImageSets" / "2017" / f"{split}.txt"
+    names = listed.read_text().split() if listed.is_file() else _folders(root / "JPEGImages" / "480p")
+    return _videos(root, "JPEGImages/480p", "Annotations/480p", names)
+
+
+def _youtube_vos(root: Path, split: str) -> _Found:
+    return _videos(root, f"{split}/JPEGImages", f"{split}/Annotations", _folders(root / split / "JPEGImages"), sparse=True)
+
+
+def _coco(root: Path, split: str) -> _Found:
+    about: dict[str, Any] = json.loads((root / "annotations" / f"instances_{split}2017.json").read_text())
+    objects: dict[int, list[tuple[float, tuple[tuple[float, ...], ...]]]] = defaultdict(list)
+    for each in about["annotations"]:
+        if not each.get("iscrowd") and isinstance(each["segmentation"], list):
+            objects[each["image_id"]].append((float(each["area"]), tuple(map(tuple, each["segmentation"]))))
+    for image in about["images"]:
+        file, drawn = root / f"{split}2017" / image["file_name"], objects.get(image["id"], [])
+        if not file.is_file():
+            yield f"{split}2017/{image['file_name']}: no such picture"
+        elif drawn:  # pictures without objects are no fault
+            by_size = sorted(drawn, key=lambda one: -one[0])  # small objects lie on large ones more often than under them
+            yield Still(file, PolygonMask(tuple(polygons for _, polygons in by_size), image["width"], image["height"]))
+
+
+def _ecssd(root: Path, split: str) -> _Found:
+    return _pairs(root, "images", "ground_truth_mask", BinaryMask)
+
+
+def _hku_is(root: Path, split: str) -> _Found:
+    return _pairs(root, "imgs", "gt", BinaryMask)
+
+
+def _msra10k(root: Path, split: str) -> _Found:
+    for file in sorted((root / "Imgs").glob("*.jpg")):
+        mask = file.with_suffix(".png")
+        yield Still(file, BinaryMask(mask)) if mask.is_file() else f"Imgs/{file.name}: no mask Imgs/{mask.name}"
+
+
+def _sbd(root: Path, split: str) -> _Found:
+    for name in (root / f"{split}.txt").read_text().split():
+        file, mask = root / "img" / f"{name}.jpg", root / "inst" / f"{name}.mat"
+        missing = [path for path in (file, mask) if not path.is_file()]
+        yield f"{missing[0].relative_to(root).as_posix()}: no such file" if missing else Still(file, SbdMask(mask))
+
+
+LAYOUTS: dict[str, Callable[[Path, str], _Found]] = {
+    "stills": _stills,
+    "videos": _own_videos,
+    "clips": _clips,
+    "davis": _davis,
+    "youtube_vos": _youtube_vos,
+    "coco": _coco,
+    "ecssd": _ecssd,
+    "hku_is": _hku_is,
+    "msra10k": _msra10k,
+    "sbd": _sbd,
+}

@@ -1,0 +1,105 @@
+"""Mask readers: how each data set writes down which pixel belongs to which object. Knows no folders."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from stmemory.errors import MaskError
+from stmemory.images import UNREADABLE
+
+__all__ = ["BinaryMask", "IdMask", "MaskReader", "PolygonMask", "SbdMask"]
+
+_VOID = 255
+
+
+class MaskReader(Protocol):
+    """A mask that has not been read yet."""
+
+    def read(self, width: int, height: int) -> NDArray[np.uint8]:
+        """Ids `[H, W]`, 0 = background; the size is that of its picture.
+
+        Raises:
+            MaskError: it cannot be read.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class IdMask:
+    """A palette or grey PNG whose values are ids; 255 is void and counts as background (DAVIS, YouTube-VOS)."""
+
+    path: Path
+
+    def read(self, width: int, height: int) -> NDArray[np.uint8]:
+        """See `MaskReader.read`."""
+        image = _opened(self.path)
+        if image.mode not in ("P", "L", "1"):
+            raise MaskError(f"{self.path}: expected a palette or grey PNG of ids, got mode {image.mode}")
+        values = np.array(image.convert("L") if image.mode == "1" else image, dtype=np.uint8)
+        if image.mode == "1":
+            values = (values > 0).astype(np.uint8)
+        return np.where(values == _VOID, 0, values).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class BinaryMask:
+    """A grey picture of one object, bright on dark (ECSSD, MSRA10K, HKU-IS)."""
+
+    path: Path
+
+    def read(self, width: int, height: int) -> NDArray[np.uint8]:
+        """See `MaskReader.read`."""
+        return (np.asarray(_opened(self.path).convert("L")) >= 128).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class PolygonMask:
+    """Objects as polygons, each a list of x, y, x, y in pixels (COCO); later objects lie on top."""
+
+    objects: tuple[tuple[tuple[float, ...], ...], ...]
+    width: int
+    height: int
+
+    def read(self, width: int, height: int) -> NDArray[np.uint8]:
+        """See `MaskReader.read`."""
+        canvas = Image.new("L", (self.width, self.height))
+        draw = ImageDraw.Draw(canvas)
+        for number, polygons in enumerate(self.objects[: _VOID - 1], 1):
+            for polygon in polygons:
+                if len(polygon) >= 6:
+                    draw.polygon(list(zip(polygon[::2], polygon[1::2], strict=False)), fill=number)
+        return np.array(canvas)
+
+
+@dataclass(frozen=True)
+class SbdMask:
+    """A MATLAB file whose `GTinst.Segmentation` holds ids (SBD); read with SciPy."""
+
+    path: Path
+
+    def read(self, width: int, height: int) -> NDArray[np.uint8]:
+        """See `MaskReader.read`."""
+        try:
+            from scipy.io import loadmat
+        except ImportError as error:
+            raise MaskError(f"{self.path}: expected SciPy to read a .mat file, and it is not installed; pip install scipy") from error
+        try:
+            values = np.asarray(loadmat(str(self.path))["GTinst"]["Segmentation"][0, 0])
+        except (OSError, KeyError, ValueError, IndexError, TypeError, NotImplementedError) as error:
+            raise MaskError(f"{self.path}: expected GTinst.Segmentation of the SBD, got: {error!r}") from error
+        return np.where(values == _VOID, 0, values).astype(np.uint8)
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as image:
+            image.load()
+            return image
+    except UNREADABLE as error:
+        raise MaskError(f"{path}: expected a mask picture, got one that cannot be read: {error}") from error

@@ -1,0 +1,300 @@
+"""Facts about folders of pictures and masks: the layouts of public data sets, and what is bad in them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pictures import save_still
+from PIL import Image
+
+from stmemory.errors import FrameError, MaskError, OptionError
+from stmemory.training.clips import ClipConfig, ClipSource
+from stmemory.training.config import Phase, Source, TrainingConfig
+from stmemory.training.folders import FolderPictures
+from stmemory.training.layouts import LAYOUTS, open_folder
+from stmemory.training.mask_readers import SbdMask
+from stmemory.training.sources import Mixture, Sources
+
+BOX = np.zeros((64, 80), np.uint8)
+BOX[15:45, 20:60] = 1
+
+
+def _picture(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full((64, 80, 3), 40, np.uint8)
+    pixels[BOX > 0] = (250, 30, 20)
+    Image.fromarray(pixels).save(path)
+
+
+def _grey(path: Path, ids: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(ids).save(path)
+
+
+def _stills(root: Path) -> None:
+    save_still(root, "a")
+
+
+def _videos(root: Path) -> None:
+    for time in range(6):
+        _picture(root / "images" / "cat" / f"{time}.jpg")
+        _grey(root / "masks" / "cat" / f"{time}.png", BOX)
+
+
+def _clips(root: Path) -> None:
+    for time in range(3):
+        _picture(root / "cat" / "JPEGImages" / f"{time}.jpg")
+        _grey(root / "cat" / "Annotations" / f"{time}.png", BOX)
+        _picture(root / "dog" / "images" / f"{time}.jpg")
+        _grey(root / "dog" / "masks" / f"{time}.png", BOX)
+
+
+def _davis(root: Path) -> None:
+    for name in ("bear", "not-listed"):
+        for time in range(6):
+            _picture(root / "JPEGImages" / "480p" / name / f"{time:05}.jpg")
+            _grey(root / "Annotations" / "480p" / name / f"{time:05}.png", np.where(BOX > 0, BOX, 255).astype(np.uint8))
+    (root / "ImageSets" / "2017").mkdir(parents=True)
+    (root / "ImageSets" / "2017" / "train.txt").write_text("bear\n")
+
+
+def _youtube_vos(root: Path) -> None:
+    for time in range(0, 30, 5):
+        _picture(root / "train" / "JPEGImages" / "0a2f" / f"{time:05}.jpg")
+        _grey(root / "train" / "Annotations" / "0a2f" / f"{time:05}.png", BOX)
+    for time in (1, 2):  # of the larger set, with frames that nobody labelled
+        _picture(root / "train" / "JPEGImages" / "0a2f" / f"{time:05}.jpg")
+
+
+def _coco(root: Path) -> None:
+    _picture(root / "train2017" / "000000000001.jpg")
+    _picture(root / "train2017" / "000000000002.jpg")
+    (root / "annotations").mkdir()
+    box = [20, 15, 59, 15, 59, 44, 20, 44]
+    about = {
+        "images": [{"id": n, "file_name": f"00000000000{n}.jpg", "width": 80, "height": 64} for n in (1, 2)],
+        "annotations": [
+            {"image_id": 1, "iscrowd": 0, "area": 1200, "segmentation": [box]},
+            {"image_id": 1, "iscrowd": 1, "area": 5120, "segmentation": {"size": [64, 80], "counts": [0, 5120]}},
+        ],
+    }
+    (root / "annotations" / "instances_train2017.json").write_text(json.dumps(about))
+
+
+def _bright(pictures: str, masks: str, suffix: str) -> Callable[[Path], None]:
+    def make(root: Path) -> None:
+        _picture(root / pictures / f"0001{suffix}")
+        _grey(root / masks / "0001.png", BOX * 240)
+
+    return make
+
+
+def _sbd(root: Path) -> None:
+    scipy_io = pytest.importorskip("scipy.io")
+    _picture(root / "img" / "2008_000001.jpg")
+    (root / "inst").mkdir()
+    ids = np.where(BOX > 0, BOX, 255).astype(np.uint8)
+    scipy_io.savemat(root / "inst" / "2008_000001.mat", {"GTinst": {"Segmentation": ids, "Categories": [[7]]}})
+    (root / "train.txt").write_text("2008_000001\n")
+
+
+MAKERS = {
+    "stills": _stills,
+    "videos": _videos,
+    "clips": _clips,
+    "davis": _davis,
+    "youtube_vos": _youtube_vos,
+    "coco": _coco,
+    "ecssd": _bright("images", "ground_truth_mask", ".jpg"),
+    "hku_is": _bright("imgs", "gt", ".png"),
+    "msra10k": _bright("Imgs", "Imgs", ".jpg"),
+    "sbd": _sbd,
+}
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_a_layout_is_read(layout: str, tmp_path: Path) -> None:
+    """Each layout gives its pictures with their masks, exactly, and clips can be made of them."""
+    MAKERS[layout](tmp_path)
+    folder = open_folder(tmp_path, layout=layout)
+    video = layout in ("clips", "videos", "davis", "youtube_vos")
+
+    assert [("video" if video else "photo")] * (6 if video else 1) == [item.kind for item in folder.items]
+    assert () == folder.skipped
+    photo = folder.photo(0)
+    assert (3, 64, 80) == tuple(photo.pixels.shape)
+    assert BOX.tolist() == photo.ids.tolist()
+    clip = ClipSource(folder, ClipConfig(size=32, frames=5, gap=3, warp=0.5), 0).clip(0)
+    assert (5, 3, 32, 32) == tuple(clip.frames.shape)
+    assert int(clip.ids[0].max()) >= 1
+
+
+@pytest.mark.parametrize("layout", sorted(LAYOUTS))
+def test_an_empty_folder_is_told(layout: str, tmp_path: Path) -> None:
+    """A folder without anything in it is named, whatever its layout."""
+    with pytest.raises(OptionError, match=tmp_path.name):
+        open_folder(tmp_path, layout=layout)
+
+
+def test_an_unknown_layout_and_a_missing_folder_are_told(tmp_path: Path) -> None:
+    """Both are named."""
+    with pytest.raises(OptionError, match="'cityscapes'"):
+        open_folder(tmp_path, layout="cityscapes")
+    with pytest.raises(OptionError, match="no folder"):
+        open_folder(tmp_path / "none", layout="davis")
+
+
+def test_what_is_missing_is_named(tmp_path: Path) -> None:
+    """A frame without its mask, a mask without its frame, and a video without frames are skipped by name."""
+    _videos(tmp_path)
+    (tmp_path / "images" / "cat" / "3.jpg").unlink()
+    (tmp_path / "masks" / "cat" / "4.png").unlink()
+    _picture(tmp_path / "images" / "dog" / "0.jpg")
+    (tmp_path / "masks" / "dog").mkdir()
+    (tmp_path / "images" / "empty").mkdir()
+    folder = open_folder(tmp_path, layout="videos")
+
+    assert ["0.jpg", "1.jpg", "2.jpg", "5.jpg"] == [Path(item.name).name for item in folder.items]
+    bad = ["images/cat/4.jpg", "masks/cat/3.png", "images/dog/0.jpg", "images/empty"]
+    assert bad == [line[len(str(tmp_path)) + 1 :].split(":")[0] for line in folder.skipped]
+
+
+def _empty(root: Path) -> None:
+    _grey(root / "masks" / "a.png", np.zeros((64, 80), np.uint8))
+
+
+def _pixel(root: Path) -> None:
+    ids = np.zeros((64, 80), np.uint8)
+    ids[3, 4] = 1
+    _grey(root / "masks" / "a.png", ids)
+
+
+def _other_size(root: Path) -> None:
+    _grey(root / "masks" / "a.png", np.ones((6, 8), np.uint8))
+
+
+def _colours(root: Path) -> None:
+    Image.new("RGB", (80, 64), "red").save(root / "masks" / "a.png")
+
+
+def _broken_mask(root: Path) -> None:
+    (root / "masks" / "a.png").write_bytes(b"no")
+
+
+def _broken_picture(root: Path) -> None:
+    (root / "images" / "a.jpg").write_bytes(b"no")
+
+
+BAD = {
+    "empty": (_empty, MaskError, "largest has 0"),
+    "one pixel": (_pixel, MaskError, "largest has 1"),
+    "other size": (_other_size, MaskError, "80x64, got 8x6"),
+    "colours": (_colours, MaskError, "palette or grey"),
+    "broken mask": (_broken_mask, MaskError, "cannot be read"),
+    "broken picture": (_broken_picture, FrameError, "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_pictures_are_skipped_or_refused_by_name(kind: str, tmp_path: Path) -> None:
+    """What only shows when a picture is read ends the clip, or is skipped and named in it."""
+    spoil, error, words = BAD[kind]
+    save_still(tmp_path, "a")
+    save_still(tmp_path, "b")
+    spoil(tmp_path)
+    folder = open_folder(tmp_path, layout="stills")
+    config = ClipConfig(size=32, frames=2)
+    with pytest.raises(error, match=words) as raised:
+        folder.photo(0)
+    assert "a." in str(raised.value)
+    with pytest.raises(error):
+        for index in range(30):
+            ClipSource(folder, config, 0).clip(index)
+
+    skipped = [line for index in range(30) for line in ClipSource(folder, config, 0, skip_bad=True).clip(index).skipped]
+    assert {str(raised.value)} == set(skipped)
+
+
+def test_a_folder_of_bad_pictures_only_is_told(tmp_path: Path) -> None:
+    """When nothing is left, the error names one of them."""
+    save_still(tmp_path, "a")
+    _empty(tmp_path)
+    with pytest.raises(OptionError, match=r"a\.jpg"):
+        ClipSource(open_folder(tmp_path, layout="stills"), ClipConfig(size=32, frames=2), 0, skip_bad=True).clip(0)
+
+
+def test_large_pictures_are_shrunk_with_their_masks(tmp_path: Path) -> None:
+    """A picture has at most the longer side asked for, and its mask the same size."""
+    save_still(tmp_path, "a")
+    stills = open_folder(tmp_path, layout="stills")
+    small = FolderPictures(tmp_path, stills._stills, max_side=40).photo(0)
+
+    assert (3, 32, 40) == tuple(small.pixels.shape)
+    assert BOX[1::2, 1::2].sum() == pytest.approx(int(small.ids.sum()), rel=0.1)
+
+
+def test_sbd_without_scipy_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A .mat file is the only reason for SciPy, which is named when it is missing."""
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(MaskError, match="pip install scipy"):
+        SbdMask(tmp_path / "x.mat").read(80, 64)
+
+
+def test_gaps_widen_what_a_clip_sees_of_a_video(tmp_path: Path) -> None:
+    """Clips of a video take frames up to gap + 1 apart, in order; the frames of a clip are evenly spaced."""
+    for time in range(40):
+        Image.new("RGB", (32, 32), (6 * time, 6 * time, 6 * time)).save(_made(tmp_path / "images" / "v") / f"{time}.png")
+        Image.new("L", (32, 32), 1).save(_made(tmp_path / "masks" / "v") / f"{time}.png")
+    folder = open_folder(tmp_path, layout="videos")
+
+    def steps(gap: int) -> set[int]:
+        source = ClipSource(folder, ClipConfig(size=16, frames=3, gap=gap, reverse=0.0, blur=0.0, grey=0.0), 0)
+        found = set()
+        for index in range(40):
+            scene = source._from_video(np.random.default_rng(index))
+            times = (scene.frames.mean((1, 2, 3)) * 255 / 6).round().int().tolist()
+            assert times[1] - times[0] == times[2] - times[1]
+            found.add(times[1] - times[0])
+        return found
+
+    assert {1, 2} == steps(1)
+    assert {1, 2, 3, 4, 5} == steps(4)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def test_sources_are_mixed_by_weight(tmp_path: Path) -> None:
+    """Of many clips, each source has about its share, and which one a clip is of depends on its number alone."""
+    for name in ("one", "three"):
+        save_still(tmp_path / name, name)
+    config = TrainingConfig(
+        phases=(Phase(size=32, frames=5, capacity=3),),
+        sources=(Source(str(tmp_path / "one")), Source(str(tmp_path / "three"), weight=3.0)),
+        data={"photo_base": 1.0},
+    )
+    clips = Sources(config, None).clips(config.phases[0])
+    assert isinstance(clips, Mixture)
+    names = [clips.clip(index).name for index in range(40)]
+
+    assert 20 <= sum("three" in name for name in names) <= 38
+    assert names[7] == Sources(config, None).clips(config.phases[0]).clip(7).name
+    twice = [clips.clip(5).frames for _ in range(2)]
+    assert torch.equal(*twice)
+
+
+def test_validation_sees_other_clips(tmp_path: Path) -> None:
+    """No clip of the training is among those of the validation."""
+    save_still(tmp_path, "a")
+    config = TrainingConfig(phases=(Phase(size=32, frames=5, capacity=3),), sources=(Source(str(tmp_path)),))
+    sources, phase = Sources(config, None), config.phases[0]
+
+    assert not torch.equal(sources.clips(phase).clip(0).frames, sources.clips(phase, validation=True).clip(0).frames)
