@@ -279,6 +279,19 @@ def test_what_is_kept_is_bounded() -> None:
     assert {256, 399} <= set(inspector.report().moments) and len(inspector.report().moments) <= 5
 
 
+def test_a_refused_step_leaves_the_report_as_it_was() -> None:
+    """Whatever a step's error, what is told afterwards is what was told before, and the next step goes on."""
+    inspector = run(new_inspector(tiny_predictor(memory_size=3)), 5, 3)
+    before = json.dumps(inspector.report().as_dict(), sort_keys=True)
+    frame = clip(6)[5]
+    for refused in (lambda: inspector.step(frame, boxes(7), write=False), lambda: inspector.step(frame, np.zeros((2, 2), np.uint8))):
+        with pytest.raises((MaskError, ShapeError)):
+            refused()
+        assert before == json.dumps(inspector.report().as_dict(), sort_keys=True)
+    inspector.step(frame)
+    assert 6 == inspector.report().histories[3].outcomes.sum()
+
+
 def test_corrections_and_objects_that_come_and_go_are_seen() -> None:
     """What is done to the stream between two steps stands in the histories: pins, new objects, removed ones."""
     inspector = run(new_inspector(tiny_predictor(memory_size=4)), 5, 3)

@@ -7,11 +7,12 @@ import math
 
 import pytest
 import torch
+from allocations import allocations
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stmemory.errors import OptionError
-from stmemory.networks.layers import ConvNorm, ResidualBlock, fold_batch_norm
+from stmemory.networks.layers import ConvNorm, ResidualBlock, fold_batch_norm, keep_large_buffers
 
 
 def _randomise(network: nn.Module) -> None:
@@ -122,6 +123,12 @@ def test_residual_block_equals_its_definition_and_keeps_its_input() -> None:
     outer = F.conv2d(inner.clamp(min=0), block.second.weight, block.second.bias, padding=1)
     torch.testing.assert_close(features + outer, block(features))
     assert torch.equal(kept, features)
+
+
+def test_large_buffers_are_kept_on_the_cpu() -> None:
+    """Under a default device that is not the CPU, the buffer that teaches the allocator comes from it all the same."""
+    with torch.device("meta"):
+        assert 32 * 2**20 - 2**16 in allocations(keep_large_buffers)
 
 
 @pytest.mark.parametrize("activation", ["relu", "relu6", "none"])

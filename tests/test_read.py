@@ -17,6 +17,8 @@ from stmemory.memory import MemoryBank, ReadCache, SpaceTimeRead, space_time_rea
 
 ROWS, SLOTS, KEYS, VALUES, CELLS, QUERIES = 3, 4, 5, 6, 7, 8
 DIFFERENTLY_FULL = torch.tensor([[True, True, True, True], [False, True, False, False], [True, False, False, True]])
+# Without grad the CPU reads in blocks, with grad by the fused kernel.
+GRAD = pytest.mark.parametrize("grad", [False, True], ids=["without grad", "with grad"])
 
 
 class Spy(nn.Module):
@@ -66,11 +68,13 @@ def slowly(
 @pytest.mark.parametrize("top_k", [None, 1, 3, 7, 10, SLOTS * CELLS, 1000])
 @pytest.mark.parametrize("scale", [None, 1.0], ids=["scaled", "eq13"])
 @pytest.mark.parametrize("affinity", ["dot", "l2"])
-def test_read_equals_the_loops(affinity: str, scale: float | None, top_k: int | None) -> None:
+@GRAD
+def test_read_equals_the_loops(grad: bool, affinity: str, scale: float | None, top_k: int | None) -> None:
     """Over rows that are differently full, the read is eq. 13; L2 is the direct distance; top_k keeps the best cells."""
     query, keys, values = drawn()
     expected = slowly(query, keys, values, DIFFERENTLY_FULL, affinity_of(affinity, scale or 1 / math.sqrt(KEYS)), top_k)
-    actual = space_time_read(query, keys, values, DIFFERENTLY_FULL, affinity=affinity, scale=scale, top_k=top_k)
+    with torch.set_grad_enabled(grad):
+        actual = space_time_read(query, keys, values, DIFFERENTLY_FULL, affinity=affinity, scale=scale, top_k=top_k)
     torch.testing.assert_close(expected, actual)
 
 
@@ -84,53 +88,61 @@ def test_one_query_serves_all_rows(affinity: str) -> None:
 
 @pytest.mark.parametrize("top_k", [None, 4])
 @pytest.mark.parametrize("affinity", ["dot", "l2"])
-def test_slots_that_hold_nothing_are_not_read(affinity: str, top_k: int | None) -> None:
+@GRAD
+def test_slots_that_hold_nothing_are_not_read(grad: bool, affinity: str, top_k: int | None) -> None:
     """Whatever lies in an empty slot, what is recalled stays the same to the bit."""
     query, keys, values = drawn()
-    expected = space_time_read(query, keys, values, DIFFERENTLY_FULL, affinity=affinity, top_k=top_k)
-    keys[~DIFFERENTLY_FULL], values[~DIFFERENTLY_FULL] = 1e6, 1e6
-    actual = space_time_read(query, keys, values, DIFFERENTLY_FULL, affinity=affinity, top_k=top_k)
+    with torch.set_grad_enabled(grad):
+        expected = space_time_read(query, keys, values, DIFFERENTLY_FULL, affinity=affinity, top_k=top_k)
+        keys[~DIFFERENTLY_FULL], values[~DIFFERENTLY_FULL] = 1e6, 1e6
+        actual = space_time_read(query, keys, values, DIFFERENTLY_FULL, affinity=affinity, top_k=top_k)
     assert torch.equal(expected, actual)
 
 
 @pytest.mark.parametrize("top_k", [None, 3])
 @pytest.mark.parametrize("affinity", ["dot", "l2"])
 @pytest.mark.parametrize("factor", [1.0, 10.0, 1e2, 1e3, 1e4])
-def test_extreme_scores_give_no_nan(factor: float, affinity: str, top_k: int | None) -> None:
+@GRAD
+def test_extreme_scores_give_no_nan(grad: bool, factor: float, affinity: str, top_k: int | None) -> None:
     """Keys of any length, so scores from 1 to beyond 1e8 of either sign, recall a mean of values, with finite gradients."""
     query, keys, values = drawn(torch.float32)
-    query, keys = (query * factor).requires_grad_(), keys * factor
-    recalled = space_time_read(query, keys, values, DIFFERENTLY_FULL, affinity=affinity, top_k=top_k)
-    recalled.sum().backward()
+    query, keys = (query * factor).requires_grad_(grad), keys * factor
+    with torch.set_grad_enabled(grad):
+        recalled = space_time_read(query, keys, values, DIFFERENTLY_FULL, affinity=affinity, top_k=top_k)
+    if grad:
+        recalled.sum().backward()
+        assert query.grad is not None and bool(query.grad.isfinite().all())
     recalled = recalled.detach()
     assert bool(recalled.isfinite().all()) and float(recalled.abs().max()) <= float(values.abs().max()) * 1.001
-    assert query.grad is not None and bool(query.grad.isfinite().all())
 
 
 @pytest.mark.parametrize("top_k", [None, 3])
 @pytest.mark.parametrize("score", [-1e4, -1.0, 1.0, 1e4])
-def test_equal_scores_of_any_size_give_the_mean(score: float, top_k: int | None) -> None:
+@GRAD
+def test_equal_scores_of_any_size_give_the_mean(grad: bool, score: float, top_k: int | None) -> None:
     """Where all scores are alike, even very negative, all values weigh alike."""
     query, keys, values = drawn(torch.float32)
     query, keys = torch.full_like(query, score), torch.full_like(keys, 1 / KEYS)
     values = torch.ones_like(values) * 3
-    recalled = space_time_read(query, keys, values, DIFFERENTLY_FULL, scale=1.0, top_k=top_k)
+    with torch.set_grad_enabled(grad):
+        recalled = space_time_read(query, keys, values, DIFFERENTLY_FULL, scale=1.0, top_k=top_k)
     torch.testing.assert_close(torch.full_like(recalled, 3.0), recalled)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("affinity", ["dot", "l2"])
-def test_half_precision_is_read_in_float32(affinity: str, dtype: torch.dtype) -> None:
+@GRAD
+def test_half_precision_is_read_in_float32(grad: bool, affinity: str, dtype: torch.dtype) -> None:
     """Half precision in, the float32 result rounded to half precision out, inside autocast too."""
     query, keys, values = (t.to(dtype) for t in drawn(torch.float32))
     expected = space_time_read(query.float(), keys.float(), values.float(), DIFFERENTLY_FULL, affinity=affinity)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.set_grad_enabled(grad), torch.autocast("cpu", dtype=torch.bfloat16):
         actual = space_time_read(query, keys, values, DIFFERENTLY_FULL, affinity=affinity)
     assert dtype == actual.dtype
     torch.testing.assert_close(expected.to(dtype), actual, atol=0, rtol=torch.finfo(dtype).eps)
 
 
-@pytest.mark.parametrize("grad", [False, True], ids=["without grad", "with grad"])
+@GRAD
 @pytest.mark.parametrize("affinity", ["dot", "l2"])
 def test_no_matrix_of_all_pairs_is_held(affinity: str, grad: bool) -> None:
     """With grad and without, nothing is allocated that is as large as the K n by m scores of one row."""
@@ -165,6 +177,16 @@ def test_rows_that_hold_nothing_are_read_alike(rows: int) -> None:
     expected = space_time_read(query[:1], keys[:rows], values[:rows], valid)
     with torch.no_grad():
         torch.testing.assert_close(expected, space_time_read(query[:1], keys[:rows], values[:rows], valid))
+
+
+@pytest.mark.parametrize("top_k", [None, 3])
+@GRAD
+def test_no_query_cells_recall_nothing(grad: bool, top_k: int | None) -> None:
+    """Without a query cell what is recalled has none either."""
+    query, keys, values = drawn(torch.float32)
+    with torch.set_grad_enabled(grad):
+        recalled = space_time_read(query[..., :0], keys, values, DIFFERENTLY_FULL, top_k=top_k)
+    assert (ROWS, VALUES, 0) == recalled.shape
 
 
 @pytest.mark.parametrize("affinity", ["dot", "l2"])

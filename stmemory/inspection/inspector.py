@@ -118,7 +118,7 @@ class Inspector:
         rows = {i: row for row, i in enumerate(self.stream.object_ids) if row < bank.rows and i in self._watched}
         keys = memory_keys(network.read, bank).flatten(3)[list(rows.values())] if rows else None  # [R, K, Ck, n], a copy
         valid = bank.valid[list(rows.values())] if rows else None
-        before, self._seen = self._seen, {}
+        before = self._seen
         result = self.stream.step(frame, mask, write=write)
         size = WorkingSize.of(height, width, self.stream.options.short_side, network.stride)
         weight = next(network.parameters())

@@ -211,7 +211,7 @@ def _read_blocked(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> 
     memory = keys.transpose(0, 1).flatten(1)  # [Ck+1, K n]
     contents = values.transpose(0, 1).flatten(1).t()  # [K n, Cv]
     queries = (query * scale).t()  # [m, Ck+1]
-    step = min(len(queries), max(1, _SCORES // memory.shape[1]))
+    step = max(1, min(len(queries), _SCORES // memory.shape[1]))  # no query cells: a range wants a step all the same
     recalled, held = queries.new_empty(len(queries), contents.shape[1]), queries.new_empty(step, memory.shape[1])
     for start in range(0, len(queries), step):
         part = queries[start : start + step]
@@ -227,7 +227,7 @@ def _read_top_k(query: Tensor, memory: Tensor, contents: Tensor, scale: float, t
     rows, cells = memory.shape[:2]
     step = max(1, _TOP_K_ELEMENTS // (rows * cells))
     recalled = []
-    for start in range(0, query.shape[1], step):
+    for start in range(0, max(1, query.shape[1]), step):  # once without query cells: cat wants a part
         scores = query[:, start : start + step] @ memory.transpose(1, 2) * scale  # [B, step, K n]
         best, where = scores.topk(top_k, dim=2)
         weights = torch.zeros_like(scores).scatter(2, where, best.softmax(2))

@@ -130,7 +130,7 @@ def keep_large_buffers() -> None:
     glibc gives a large buffer back to the system at once, to be cleared and mapped anew at the next frame, until it has seen
     one of that size freed; above 32 MiB it never learns. The one here is not touched, so it takes no memory.
     """
-    torch.empty(_LARGEST_KEPT, dtype=torch.uint8)
+    torch.empty(_LARGEST_KEPT, dtype=torch.uint8, device="cpu")  # whatever the default device is
 
 
 def _norm(name: str, channels: int) -> nn.Module:
