@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +15,9 @@ import torch
 from tiny import CONFIG, boxes, clip, new_predictor
 
 from stmemory.cli import main
+from stmemory.commands.benchmark import _every
 from stmemory.errors import OptionError
+from stmemory.evaluation import growth
 from stmemory.evaluation.growing import GrowingPredictor
 from stmemory.evaluation.growth import GrowthReport, Slope, block_slope, measure_growth, slope_per_thousand
 from stmemory.evaluation.report import current_circumstances
@@ -124,6 +128,14 @@ def test_a_soak_of_a_growing_memory_ends_at_its_limit(limit: GrowthLimit, expect
     assert not report.bank_is_constant
 
 
+def test_a_run_ends_where_progress_says_so() -> None:
+    """What tells the progress may stop the run, and the steps taken until then are reported."""
+    report = soak(new_predictor(), frames=60, size=(32, 48), on_step=lambda done: done == 4)
+    assert (4, True) == (report.frames, report.bank_is_constant)
+    growing = GrowingPredictor(new_predictor(), every=1)
+    assert 3 == soak_growing(growing, GrowthLimit(10**9, 60.0), frames=60, size=(32, 48), on_step=lambda done: done == 3).frames
+
+
 def test_a_soak_needs_frames() -> None:
     """Both kinds say how many they want."""
     for run in (lambda: soak(new_predictor(), frames=1), lambda: soak_growing(GrowingPredictor(new_predictor()), GrowthLimit(1, 1.0), frames=1)):
@@ -152,13 +164,70 @@ def test_the_command_writes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert 0 == main([*SMALL, "-o", str(tmp_path), "--growing", "1"])
     said = capsys.readouterr().out
     assert "= 247,342 bytes; equal at every frame" in said
-    assert "5 slots (ours): 8 frames" in said and "every 1. frame kept (STM): 8 frames" in said
+    assert "5 slots (ours): 8 frames" in said and "every frame kept (STM): 8 frames" in said
     assert "slopes from so few frames mean little" in said
     report = json.loads((tmp_path / "growth.json").read_text())
     ours, growing = report["growth"].values()
     assert (True, False) == (ours["bank_is_constant"], growing["bank_is_constant"])
     assert torch.__version__ == report["circumstances"]["torch"]
     assert (tmp_path / "growth.csv").is_file()
+
+
+def test_too_few_frames_for_a_slope_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A line through two points has no error, so neither a slope nor none is claimed."""
+    assert 0 == main([*SMALL, "-o", str(tmp_path), "--growing", "0", "--frames", "3"])
+    said = capsys.readouterr().out
+    assert 2 == said.count("too few frames to tell")
+    assert "standard errors" not in said
+
+
+@pytest.mark.parametrize("at", [2, 10], ids=["ours", "growing"])
+def test_an_interrupted_run_is_written(
+    at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C ends the measuring after the step at hand; what was measured is written, and the command exits with 1."""
+    steps: list[int] = []
+
+    def interrupting() -> int:
+        steps.append(1)
+        if len(steps) == at:
+            signal.raise_signal(signal.SIGINT)
+        return 1
+
+    monkeypatch.setattr(growth, "resident_bytes", interrupting)
+    assert 1 == main([*SMALL, "-o", str(tmp_path), "--growing", "1"])
+    report = json.loads((tmp_path / "growth.json").read_text())
+    assert True is report["interrupted"]
+    assert [2] * (at == 2) + [8, 2] * (at == 10) == [run["frames"] for run in report["growth"].values()]
+    assert "stopped after 2 frames" in capsys.readouterr().err
+
+
+def test_our_run_is_written_before_the_growing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the machine runs out of memory in the other run, ours is not lost."""
+
+    def full(*arguments: object, **options: object) -> GrowthReport:
+        raise MemoryError
+
+    monkeypatch.setattr("stmemory.evaluation.soak.soak_growing", full)
+    with pytest.raises(MemoryError):
+        main([*SMALL, "-o", str(tmp_path)])
+    assert ["5 slots (ours)"] == list(json.loads((tmp_path / "growth.json").read_text())["growth"])
+
+
+@pytest.mark.parametrize("flag", ["--growing=-1", "--growing=x", "--limit-mb=0", "--limit-mb=nan", "--limit-slower=-2", "--limit-slower=x"])
+def test_limits_out_of_range_are_refused(flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is measured, with what was expected."""
+    with pytest.raises(SystemExit) as caught:
+        main([*SMALL, "-o", str(tmp_path / "new"), flag])
+    assert 2 == caught.value.code
+    assert f"got {flag.partition('=')[2]!r}" in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(("number", "expected"), [(1, "every frame"), (2, "every 2nd frame"), (5, "every 5th frame"), (12, "every 12th frame"), (23, "every 23rd frame")])
+def test_frames_are_counted_in_words(number: int, expected: str) -> None:
+    """As one says it."""
+    assert expected == _every(number)
 
 
 def test_without_matplotlib_the_figure_is_missed(
@@ -179,3 +248,15 @@ def test_the_figure_is_a_picture(tmp_path: Path) -> None:
     runs = {"a": GrowthReport(np.ones(9), np.ones(9), np.ones(9)), "b": GrowthReport(np.arange(5), np.ones(5), np.ones(5))}
     draw_growth(tmp_path / "new" / "growth.png", runs, title="a title")
     assert b"\x89PNG" == (tmp_path / "new" / "growth.png").read_bytes()[:4]
+
+
+def test_a_flat_curve_on_top_is_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Above the highest value there is room, also where all values are alike."""
+    figures = pytest.importorskip("matplotlib.figure", reason="the extra `plot` is not installed")
+    from stmemory.evaluation.growth_plot import draw_growth
+
+    drawn: list[Any] = []
+    savefig = figures.Figure.savefig
+    monkeypatch.setattr(figures.Figure, "savefig", lambda self, *a, **more: (drawn.append(self), savefig(self, *a, **more)))
+    draw_growth(tmp_path / "growth.png", {"a": GrowthReport(np.full(9, 4e6), np.full(9, 3e6), np.zeros(9))})
+    assert [(0, 1), (0, pytest.approx(4.2)), (0, pytest.approx(3.15))] == [axis.get_ylim() for axis in drawn[0].axes]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import mmap
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +226,17 @@ def test_two_runs_are_compared_stage_by_stage() -> None:
     assert "no case in common" in "\n".join(compare_speed(ours, theirs | {"cases": {}}))
 
 
+def test_a_comparison_names_all_that_differs() -> None:
+    """The dtype, the weights, the resolution and the options; not what cases bring themselves."""
+    options = {"memory_size": 5, "policy": "drop", "top_k": None, "memory_every": 1, "short_side": 480, "write_gate": 0.5}
+    ours = speed_document(drawn_report(), current_circumstances(resolution=480), extra={"weights": "lite", "options": options})
+    other = options | {"memory_size": 9, "top_k": 4, "short_side": 360, "write_gate": 0.1}
+    theirs = speed_document(drawn_report(), current_circumstances(resolution=360), extra={"weights": "mine", "options": other})
+    told = [line for line in compare_speed(ours, theirs | {"dtype": "bfloat16"}) if line.startswith("another")]
+    expected = ["resolution: 480 beside 360", "dtype: float32 beside bfloat16", "weights: lite beside mine", "top_k: None beside 4"]
+    assert [f"another {what}" for what in expected] == told
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"cases": {}}'], ids=["no JSON", "a list", "another report"])
 def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
     """What is no report of this benchmark is named."""
@@ -243,8 +255,40 @@ def test_the_command_writes_and_compares(tmp_path: Path, capsys: pytest.CaptureF
     assert "96 x 64, objects 1, K 3, drop" in said and "matrix product" in said and "step " in said
 
 
-def test_sizes_are_width_by_height(capsys: pytest.CaptureFixture[str]) -> None:
-    """Another form is refused with an example."""
+def test_a_case_given_twice_is_measured_once(tmp_path: Path) -> None:
+    """Cases that are alike are merged."""
+    arguments = ["--sizes", "96x64", "96x64", "--objects", "1", "1", "--rounds", "1", "-o", str(tmp_path / "speed.json")]
+    told: list[list[SpeedCase]] = []
+
+    def spy(predictor: object, cases: list[SpeedCase], **options: object) -> SpeedReport:
+        told.append(cases)
+        raise OptionError("enough")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("stmemory.evaluation.speed.measure_speed", spy)
+        assert 2 == main(["benchmark", "speed", *arguments])
+    assert [[SpeedCase(1, 5, "least_similar", 64, 96)]] == told
+
+
+def test_an_interrupted_measurement_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Ctrl-C ends the measuring after the round at hand, of which all cases have a part; the command exits with 1."""
+
+    def rate(clock: Clock, dtype: torch.dtype) -> float:
+        signal.raise_signal(signal.SIGINT)
+        return 1e9
+
+    monkeypatch.setattr("stmemory.evaluation.speed.matrix_rate", rate)
+    report = tmp_path / "speed.json"
+    assert 1 == main(["benchmark", "speed", "--sizes", "96x64", "--objects", "1", "--slots", "2", "--rounds", "9", "-o", str(report)])
+    assert (1, True) == (read_speed(report)["rounds"], read_speed(report)["interrupted"])
+    assert "stopped after 1 of 9 rounds" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", ["480p", "0x0", "854x0", "x480"])
+def test_sizes_are_width_by_height(size: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Another form, and a frame without pixels, is refused with an example."""
     with pytest.raises(SystemExit):
-        main(["benchmark", "speed", "--sizes", "480p"])
-    assert "expected a size such as 854x480, got '480p'" in capsys.readouterr().err
+        main(["benchmark", "speed", "--sizes", size])
+    assert f"expected a size such as 854x480, got {size!r}" in capsys.readouterr().err

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stmemory.commands.options import Commands, add_scene_options, chosen_predictor, tracking_options
+from stmemory.commands.options import Commands, add_scene_options, chosen_predictor, out_folder, tracking_options
 from stmemory.commands.words import DONE, FAILED, complain, end_line, teller
 
 if TYPE_CHECKING:
-    from stmemory.evaluation.growth import GrowthReport
+    from stmemory.evaluation.growth import GrowthReport, Slope
+    from stmemory.job import Stop
     from stmemory.predictor import VOSPredictor
 
 __all__ = ["add_to"]
@@ -27,10 +31,10 @@ def add_to(commands: Commands) -> None:
     growth = benchmarks.add_parser("growth", parents=shared, help="whether memory or time per frame grow in a long video")
     growth.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="folder: growth.json, growth.csv, growth.png")
     growth.add_argument(
-        "--growing", type=int, default=5, metavar="N", help="beside it a memory that keeps every N-th frame; 0 for none (default: 5)"
+        "--growing", type=_none_or_more, default=5, metavar="N", help="beside it a memory that keeps every N-th frame; 0 for none (default: 5)"
     )
-    growth.add_argument("--limit-mb", type=float, default=500, help="where that one ends, MB of its bank (default: %(default)s)")
-    growth.add_argument("--limit-slower", type=float, default=5, help="or times our time per frame (default: %(default)s)")
+    growth.add_argument("--limit-mb", type=_above_zero, default=500, help="where that one ends, MB of its bank (default: %(default)s)")
+    growth.add_argument("--limit-slower", type=_above_zero, default=5, help="or times our time per frame (default: %(default)s)")
     add_scene_options(growth, frames=1000, height=240, width=432)
     growth.set_defaults(run=_growth)
     speed = benchmarks.add_parser("speed", parents=shared, help="where the time of a step goes")
@@ -51,38 +55,46 @@ def _growth(arguments: argparse.Namespace) -> int:
     from stmemory.evaluation.growing import GrowingPredictor
     from stmemory.evaluation.report import current_circumstances
     from stmemory.evaluation.soak import BankBytes, GrowthLimit, soak, soak_growing, write_growth
+    from stmemory.job import stop_on_signals
 
+    out = out_folder(arguments.out)
     predictor = chosen_predictor(arguments)
     options, size = predictor.options, (arguments.height, arguments.width)
-    tell = teller(arguments.frames, "ours")
-    ours = soak(predictor, frames=arguments.frames, size=size, seed=arguments.seed, on_step=tell)
-    end_line()
-    runs = {f"{options.memory_size} slots (ours)": ours}
-    if arguments.growing:
-        limit = GrowthLimit(int(1e6 * arguments.limit_mb), arguments.limit_slower * float(np.median(ours.seconds)))
-        growing = GrowingPredictor(predictor, every=arguments.growing)
-        tell = teller(arguments.frames, "growing")
-        found = soak_growing(growing, limit, frames=arguments.frames, size=size, seed=arguments.seed, on_step=tell)
-        end_line()
-        runs[f"every {arguments.growing}. frame kept (STM)"] = found
     formula = BankBytes.of(predictor.network.config, rows=OBJECTS, slots=options.memory_size, cells=_cells(predictor, size))
+    circumstances = current_circumstances(device=predictor.device, resolution=options.short_side, seed=arguments.seed)
+    extra = {"weights": str(arguments.weights or "lite"), "options": options.as_dict(), "frame_size": list(size)}
+    extra |= {"bank_formula": str(formula)}
+    with stop_on_signals(_say_stopping) as stop:
+        tell = _stopper(arguments.frames, "ours", stop)
+        ours = soak(predictor, frames=arguments.frames, size=size, seed=arguments.seed, on_step=tell)
+        end_line()
+        runs = {f"{options.memory_size} slots (ours)": ours}
+        # Before the other run, in which a machine may run out of memory.
+        write_growth(out, runs, circumstances, extra=extra | {"interrupted": stop.wanted})
+        if arguments.growing and not stop.wanted:
+            limit = GrowthLimit(int(1e6 * arguments.limit_mb), arguments.limit_slower * float(np.median(ours.seconds)))
+            growing = GrowingPredictor(predictor, every=arguments.growing)
+            tell = _stopper(arguments.frames, "growing", stop)
+            found = soak_growing(growing, limit, frames=arguments.frames, size=size, seed=arguments.seed, on_step=tell)
+            end_line()
+            runs[f"{_every(arguments.growing)} kept (STM)"] = found
+            write_growth(out, runs, circumstances, extra=extra | {"interrupted": stop.wanted})
     print(f"{ours.frames} frames of {size[1]} x {size[0]}, {OBJECTS} objects")
     as_said = ours.bank_is_constant and formula.total == ours.last_bank_bytes
     print(f"our bank by formula: {formula} bytes; {'' if as_said else 'NOT '}equal at every frame")
     for name, report in runs.items():
         for line in _said(name, report):
             print(line)
-    circumstances = current_circumstances(device=predictor.device, resolution=options.short_side, seed=arguments.seed)
-    extra = {"weights": str(arguments.weights or "lite"), "options": options.as_dict(), "frame_size": list(size)}
-    write_growth(arguments.out, runs, circumstances, extra=extra | {"bank_formula": str(formula)})
     title = (
         f"{size[1]} x {size[0]}, {OBJECTS} objects, {circumstances.device}, {circumstances.threads} threads, torch {circumstances.torch}"
     )
-    drawn = _drawn(arguments.out / "growth.png", runs, title)
-    print(f"report: {arguments.out / 'growth.json'}, growth.csv{', growth.png' * drawn}")
+    drawn = _drawn(out / "growth.png", runs, title)
+    print(f"report: {out / 'growth.json'}, growth.csv{', growth.png' * drawn}")
     if ours.frames < FEW:
         print(f"slopes from so few frames mean little: take {FEW} or more")
-    return DONE if as_said else FAILED
+    if stop.wanted:
+        complain(f"stopped after {list(runs.values())[-1].frames} frames of {list(runs)[-1]}; what was measured is written")
+    return DONE if as_said and not stop.wanted else FAILED
 
 
 def _said(name: str, report: GrowthReport) -> Iterator[str]:
@@ -91,13 +103,21 @@ def _said(name: str, report: GrowthReport) -> Iterator[str]:
     yield f"{name}: {report.frames} frames, {1000 * sorted(half)[len(half) // 2]:.1f} ms a frame (median of the second half)"
     yield f"  memory bank: {report.first_bank_bytes:,} bytes after the first, {report.last_bank_bytes:,} after the last"
     kibibytes = memory.per_thousand / 1024, memory.standard_error / 1024
-    yield f"  process: {kibibytes[0]:+.1f} +- {kibibytes[1]:.1f} KiB per 1,000 frames: {_verdict(memory.is_zero)}"
+    yield f"  process: {kibibytes[0]:+.1f} +- {kibibytes[1]:.1f} KiB per 1,000 frames: {_verdict(memory)}"
     milliseconds = 1000 * seconds.per_thousand, 1000 * seconds.standard_error
-    yield f"  time: {milliseconds[0]:+.3f} +- {milliseconds[1]:.3f} ms per frame per 1,000 frames: {_verdict(seconds.is_zero)}"
+    yield f"  time: {milliseconds[0]:+.3f} +- {milliseconds[1]:.3f} ms per frame per 1,000 frames: {_verdict(seconds)}"
 
 
-def _verdict(is_zero: bool) -> str:
-    return "no slope, within two standard errors" if is_zero else "a slope, by more than two standard errors"
+def _verdict(slope: Slope) -> str:
+    if math.isnan(slope.standard_error):
+        return "too few frames to tell"
+    return "no slope, within two standard errors" if slope.is_zero else "a slope, by more than two standard errors"
+
+
+def _every(number: int) -> str:
+    """Every frame, every 2nd frame, every 11th frame."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return "every frame" if number == 1 else f"every {number}{ending} frame"
 
 
 def _drawn(path: Path, runs: Mapping[str, GrowthReport], title: str) -> bool:
@@ -128,40 +148,94 @@ def _speed(arguments: argparse.Namespace) -> int:
     from stmemory.evaluation.report import current_circumstances
     from stmemory.evaluation.speed import SpeedCase, measure_speed
     from stmemory.evaluation.speed_report import compare_speed, describe_speed, read_speed, speed_document, write_speed
+    from stmemory.job import stop_on_signals
 
+    out = None if arguments.out is None else _out_file(arguments.out)
     other = None if arguments.compare is None else read_speed(arguments.compare)  # before the time that measuring takes
     predictor = chosen_predictor(arguments)
     options = predictor.options
-    cases = [
+    asked = [
         SpeedCase(objects=objects, memory_size=slots, policy=rule, height=height, width=width)
         for width, height in arguments.sizes
         for slots in arguments.slots or [options.memory_size]
         for rule in arguments.rules or [str(options.as_dict()["policy"])]
         for objects in arguments.objects
     ]
+    cases = list(dict.fromkeys(asked))  # one that was given twice would be measured twice and told once
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[arguments.dtype]
-    tell = teller(arguments.rounds * len(cases), "measure")
-    report = measure_speed(
-        predictor, cases, rounds=arguments.rounds, dtype=dtype, on_round=lambda done: tell(done * len(cases))
-    )
+    with stop_on_signals(_say_stopping) as stop:
+        tell = _stopper(arguments.rounds * len(cases), "measure", stop)
+        report = measure_speed(
+            predictor, cases, rounds=arguments.rounds, dtype=dtype, on_round=lambda done: tell(done * len(cases))
+        )
     end_line()
+    rounds = len(report.rates)
     circumstances = current_circumstances(device=predictor.device, resolution=options.short_side, seed=0)
-    extra = {"weights": str(arguments.weights or "lite"), "options": options.as_dict(), "rounds": arguments.rounds}
+    extra = {"weights": str(arguments.weights or "lite"), "options": options.as_dict(), "rounds": rounds, "interrupted": stop.wanted}
     document = speed_document(report, circumstances, extra=extra)
     for line in describe_speed(document):
         print(line)
     if other is not None:
         for line in compare_speed(document, other):
             print(line)
-    if arguments.out is not None:
-        write_speed(arguments.out, document)
-        print(f"report: {arguments.out}")
-    return DONE if all(speed.memorised == speed.case.objects for speed in report.cases) else FAILED
+    if out is not None:
+        write_speed(out, document)
+        print(f"report: {out}")
+    if stop.wanted:
+        complain(f"stopped after {rounds} of {arguments.rounds} rounds; these are their figures")
+    memorised = all(speed.memorised == speed.case.objects for speed in report.cases)
+    return DONE if memorised and not stop.wanted else FAILED
+
+
+def _stopper(total: int, part: str, stop: Stop) -> Callable[[int], bool]:
+    """Tell progress, and answer whether to stop."""
+    tell = teller(total, part)
+
+    def told(done: int) -> bool:
+        tell(done)
+        return stop.wanted
+
+    return told
+
+
+def _say_stopping() -> None:
+    """Answer the first ctrl-C at once, past Python's buffers."""
+    line = "stopping soon and writing what was measured; press ctrl-C again to quit at once"
+    os.write(2, f"{os.linesep * sys.stderr.isatty()}{line}{os.linesep}".encode())
+
+
+def _out_file(path: Path) -> Path:
+    """A file that can be written, checked before the time that measuring takes."""
+    from stmemory.errors import OptionError
+
+    if path.is_dir():
+        raise OptionError(f"-o: expected a file for the report, got the folder {str(path)!r}; write {path / 'speed.json'}")
+    if files := [place for place in path.parents if place.exists() and not place.is_dir()]:
+        raise OptionError(f"-o: expected a file in a folder, got {str(path)!r}, and {str(files[0])!r} is a file; choose another place")
+    return path
+
+
+def _none_or_more(text: str) -> int:
+    """A whole number from 0 on."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, got {text!r}")
+    return int(text)
+
+
+def _above_zero(text: str) -> float:
+    """A number above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r}")
+    return number
 
 
 def _size(text: str) -> tuple[int, int]:
     """Width and height."""
     width, _, height = text.partition("x")
-    if not (width.isdecimal() and height.isdecimal()):
+    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
         raise argparse.ArgumentTypeError(f"expected a size such as 854x480, got {text!r}")
     return int(width), int(height)

@@ -113,7 +113,7 @@ def measure_growth(
     *,
     steps: int,
     bank_bytes: Callable[[], int],
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int], bool | None] | None = None,
     enough: Callable[[float, int], bool] | None = None,
 ) -> GrowthReport:
     """Step through a long video and write down what each step took.
@@ -126,7 +126,7 @@ def measure_growth(
         frames: at least `steps` frames; make them lazily, or loop over a few.
         steps: steps to take.
         bank_bytes: bytes of the stream's memory bank now.
-        on_step: called with the number of steps done, for progress.
+        on_step: called with the number of steps done, for progress; where it answers True, the run ends there.
         enough: called with the seconds of a step and the bank's bytes after it; where it says so, the run ends with that step.
 
     Raises:
@@ -148,9 +148,8 @@ def measure_growth(
         report.bank_bytes[done] = bank_bytes()
         report.process_bytes[done] = resident_bytes()
         done += 1
-        if on_step is not None:
-            on_step(done)
-        if enough is not None and enough(float(report.seconds[done - 1]), int(report.bank_bytes[done - 1])):
+        stopped = on_step is not None and on_step(done)
+        if stopped or (enough is not None and enough(float(report.seconds[done - 1]), int(report.bank_bytes[done - 1]))):
             return GrowthReport(report.bank_bytes[:done], report.process_bytes[:done], report.seconds[:done])
         if done == steps:
             return report

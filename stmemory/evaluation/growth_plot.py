@@ -46,7 +46,8 @@ def draw_growth(path: Path, runs: Mapping[str, GrowthReport], *, title: str = ""
                 axis.plot(frames[-1:], medians[-1:], "x", color=colour)  # where it passed the limit
     for axis, label in zip(axes, ("time per frame, ms", "memory bank, MB", "process, MB"), strict=True):
         axis.set(xlabel="frame", title=label)
-        axis.set_ylim(bottom=0)
+        highest = max(float(line.get_ydata().max()) for line in axis.get_lines())
+        axis.set_ylim(0, 1.05 * highest or 1)  # with bottom alone, what is flat and on top lies on the edge, and is cut
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=8)

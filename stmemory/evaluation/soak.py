@@ -96,7 +96,7 @@ def soak(
     frames: int,
     size: tuple[int, int] = (240, 432),
     seed: int = 0,
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int], bool | None] | None = None,
 ) -> GrowthReport:
     """Step a stream through a long clip: a rendered one, shown forth and back so that nothing ever jumps.
 
@@ -105,7 +105,7 @@ def soak(
         frames: steps, at least 2.
         size: H and W of the frames.
         seed: of the scenery.
-        on_step: called with the number of steps done, for progress.
+        on_step: called with the number of steps done, for progress; where it answers True, the run ends there.
 
     Raises:
         OptionError: a number is out of its range.
@@ -126,7 +126,7 @@ def soak_growing(
     frames: int,
     size: tuple[int, int] = (240, 432),
     seed: int = 0,
-    on_step: Callable[[int], None] | None = None,
+    on_step: Callable[[int], bool | None] | None = None,
 ) -> GrowthReport:
     """The same clip for a memory that never forgets, until it passes a limit.
 
@@ -136,7 +136,7 @@ def soak_growing(
         frames: steps, at least 2.
         size: H and W of the frames.
         seed: of the scenery.
-        on_step: called with the number of steps done, for progress.
+        on_step: called with the number of steps done, for progress; where it answers True, the run ends there.
 
     Raises:
         OptionError: a number is out of its range.

@@ -103,7 +103,7 @@ def measure_speed(
     *,
     rounds: int = 11,
     dtype: torch.dtype | None = None,
-    on_round: Callable[[int], None] | None = None,
+    on_round: Callable[[int], bool | None] | None = None,
 ) -> SpeedReport:
     """Step a stream of every case once a round, so that a machine that slows down for a while slows all of them.
 
@@ -114,7 +114,7 @@ def measure_speed(
         cases: at least one.
         rounds: steps of each case.
         dtype: see `VOSPredictor`.
-        on_round: called with the number of rounds done.
+        on_round: called with the number of rounds done, for progress; where it answers True, that was the last.
 
     Raises:
         OptionError: there are no cases or no rounds, or more objects than a frame has room for.
@@ -137,8 +137,8 @@ def measure_speed(
         for runner, seconds in zip(runners, spent, strict=True):
             for stage, passed in runner.watch().seconds().items():
                 seconds[stage].append(passed)
-        if on_round is not None:
-            on_round(done + 1)
+        if on_round is not None and on_round(done + 1):
+            break
     found = [runner.conclude(seconds) for runner, seconds in zip(runners, spent, strict=True)]
     return SpeedReport(tuple(found), np.array(rates), str(weight.dtype).removeprefix("torch."))
 

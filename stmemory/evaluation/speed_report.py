@@ -119,10 +119,10 @@ def compare_speed(document: Mapping[str, Any], other: Mapping[str, Any]) -> Iter
     rates = [run["matrix_product_per_second"]["median"] for run in (document, other)]
     commits = [run["circumstances"]["commit"] for run in (document, other)]
     yield f"{commits[0]} beside {commits[1]}; above 1 the first is faster; matrix product {rates[0] / rates[1]:.2f}"
-    for key in ("device", "threads", "torch"):
-        values = [run["circumstances"][key] for run in (document, other)]
-        if values[0] != values[1]:
-            yield f"another {key}: {values[0]} beside {values[1]}"
+    told = [_circumstances(run) for run in (document, other)]
+    for key in dict.fromkeys([*told[0], *told[1]]):
+        if told[0].get(key) != told[1].get(key):
+            yield f"another {key}: {told[0].get(key)} beside {told[1].get(key)}"
     shared = [name for name in document["cases"] if name in other["cases"]]
     for name in shared:
         ours, theirs = (run["cases"][name]["stages"] for run in (document, other))
@@ -130,6 +130,14 @@ def compare_speed(document: Mapping[str, Any], other: Mapping[str, Any]) -> Iter
         yield f"  {name}: {ratios}"
     if not shared:
         yield "no case in common: give both runs the same objects, sizes, K and policies"
+
+
+def _circumstances(run: Mapping[str, Any]) -> dict[str, object]:
+    """What has to be alike where times are compared."""
+    brought = ("memory_size", "policy", "write_gate", "short_side")  # by the cases; always open; told as the resolution
+    options = {key: value for key, value in run.get("options", {}).items() if key not in brought}
+    settings = {key: run.get(key) for key in ("dtype", "weights")}
+    return {key: run["circumstances"].get(key) for key in ("device", "threads", "torch", "resolution")} | settings | options
 
 
 def _ratio(above: Mapping[str, float], below: Mapping[str, float]) -> str:
