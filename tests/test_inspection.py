@@ -516,14 +516,19 @@ def test_an_interrupted_inspection_is_drawn(
         (["--frames", "0"], "--frames"),
         (["--frames", "2", "--at", "3"], "0 to 1"),
         (["--mask", "none.png"], "none.png"),
+        (["--height", "64", "--seed", "0"], "--height, --seed: expected with the rendered clip alone"),
+        (["-o", "{folder}/first.png"], "got the file"),
+        (["-o", "{folder}/first.png/out"], "lies in the file"),
+        (["-o", "{folder}/new.json"], "name of a folder"),
     ],
-    ids=["frame", "point", "object", "no-frames", "frame-after-the-end", "no-mask"],
+    ids=["frame", "point", "object", "no-frames", "frame-after-the-end", "no-mask", "scene", "file", "in-a-file", "json"],
 )
 def test_bad_arguments(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: list[str], told: str) -> None:
     """What cannot be drawn exits with 2, is told, and leaves nothing behind."""
-    arguments = ["inspect", str(folder / "clip"), "--mask", str(folder / "first.png"), "-o", str(tmp_path / "out"), *changes]
-    assert 2 == main(arguments)
+    arguments = ["inspect", str(folder / "clip"), "--mask", str(folder / "first.png"), "-o", str(tmp_path / "out")]
+    assert 2 == main([*arguments, *(text.format(folder=folder) for text in changes)])
     assert told in capsys.readouterr().err
+    assert {"clip", "first.png"} == {path.name for path in folder.iterdir()}
     assert not (tmp_path / "out").exists()
 
 

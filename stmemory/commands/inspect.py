@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stmemory.commands.options import Commands, add_scene_options, chosen_predictor, tracking_options
+from stmemory.commands.options import Commands, chosen_predictor, out_folder, tracking_options
 from stmemory.commands.words import DONE, FAILED, complain, end_line, teller
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["add_to"]
 
 DEMO = 48  # frames of the rendered clip
+SCENE = {"height": 360, "width": 640, "seed": 0}  # of the rendered clip
 
 
 def add_to(commands: Commands) -> None:
@@ -30,8 +31,10 @@ def add_to(commands: Commands) -> None:
     inspect.add_argument("--at", type=_frames, metavar="FRAME[,FRAME]", help="frames whose reads are drawn (default: a few)")
     inspect.add_argument("--point", type=_point, action="append", metavar="X,Y", help="pixel (default: centre and edge)")
     inspect.add_argument("--object", type=int, action="append", metavar="ID", help="repeatable (default: the first 16)")
-    add_scene_options(inspect, frames=DEMO, height=360, width=640)
-    inspect.set_defaults(run=_inspect, frames=None)
+    inspect.add_argument("--frames", type=int, help=f"stop after so many (default: all; {DEMO} of the rendered clip)")
+    for name, default in SCENE.items():
+        inspect.add_argument(f"--{name}", type=int, help=f"of the rendered clip (default: {default})")
+    inspect.set_defaults(run=_inspect)
 
 
 def _inspect(arguments: argparse.Namespace) -> int:
@@ -44,8 +47,11 @@ def _inspect(arguments: argparse.Namespace) -> int:
         raise OptionError("inspect: expected a video and --mask FIRST.png, or neither (the rendered clip), got one; add the other")
     if arguments.frames is not None and arguments.frames < 1:
         raise OptionError(f"--frames: expected 1 or more, got {arguments.frames}")
-    if arguments.out.exists() and not arguments.out.is_dir():
-        raise OptionError(f"{arguments.out}: expected a folder, got a file; choose another --out")
+    given = {name: value for name in SCENE if (value := getattr(arguments, name)) is not None}
+    if arguments.source is not None and given:
+        flags = ", ".join(f"--{name}" for name in given)
+        raise OptionError(f"{flags}: expected with the rendered clip alone, got them with a video; leave them out")
+    out_folder(arguments.out)
     clip, mask, total = _clip(arguments)
     if late := [frame for frame in arguments.at or () if total is not None and frame >= total]:
         raise OptionError(f"--at: expected frames of the clip, 0 to {total - 1 if total else 0}, got {late}; choose earlier ones")
@@ -83,7 +89,8 @@ def _clip(arguments: argparse.Namespace) -> tuple[Iterator[object], object, int 
 
     if arguments.source is None:
         total = arguments.frames or DEMO
-        size = {"height": arguments.height, "width": arguments.width, "seed": arguments.seed}
+        given = {name: getattr(arguments, name) for name in SCENE}
+        size = {name: default if given[name] is None else given[name] for name, default in SCENE.items()}
         mask = IDS[next(render_scene(1, **size))[1]]
         return (frame for frame, _ in render_scene(total, **size)), mask, total
     job = TrackJob(arguments.source, arguments.mask, arguments.out, frames=arguments.frames)

@@ -47,7 +47,7 @@ def draw_growth(path: Path, runs: Mapping[str, GrowthReport], *, title: str = ""
     for axis, label in zip(axes, ("time per frame, ms", "memory bank, MB", "process, MB"), strict=True):
         axis.set(xlabel="frame", title=label)
         highest = max(float(line.get_ydata().max()) for line in axis.get_lines())
-        axis.set_ylim(0, 1.05 * highest or 1)  # with bottom alone, what is flat and on top lies on the edge, and is cut
+        axis.set_ylim(0, 1.05 * highest or 1)  # matplotlib's margin is a share of the range, next to none for what is flat
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=8)
