@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 
 from stmemory.cli import main
+from stmemory.commands.options import out_folder
 from stmemory.errors import OptionError, ShapeError, StmemoryError
 from stmemory.evaluation import region_similarity, render_scene
 from stmemory.frames import WorkingSize
@@ -62,6 +63,26 @@ def track(root: Path, tmp_path: Path) -> Callable[..., list[str]]:
 def masks(folder: Path) -> dict[str, bytes]:
     """The masks' files, by name."""
     return {path.name: path.read_bytes() for path in sorted((folder / "masks").glob("*.png"))}
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("notes", "got the file"), ("notes/deep/out", "lies in the file"), ("report.json", "pass -o"), ("new/table.CSV", "pass -o")],
+    ids=["file", "below-a-file", "json", "csv"],
+)
+def test_an_output_that_cannot_be_a_folder_is_refused(tmp_path: Path, name: str, told: str) -> None:
+    """A file, a place below one, and a new folder with the name of a report or a table."""
+    (tmp_path / "notes").write_text("mine")
+    with pytest.raises(OptionError, match=told):
+        out_folder(tmp_path / name)
+    assert ["notes"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_an_output_may_be_new_or_there_already(tmp_path: Path) -> None:
+    """A folder that is there keeps its name, whatever it is."""
+    (tmp_path / "old.json").mkdir()
+    for place in (tmp_path / "old.json", tmp_path / "new" / "out", tmp_path / "v1.2"):
+        assert place == out_folder(str(place))
 
 
 def test_track_writes_a_palette_png_a_frame(track: Callable[..., list[str]], root: Path, tmp_path: Path) -> None:
