@@ -304,8 +304,14 @@ def test_bad_arguments(arguments: list[str], told: str, capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize(
     ("more", "clips", "told"),
-    [(("--jobs", "0"), (), "--jobs"), (("--threads", "0"), (), "--threads"), (("--device", "cuda:99"), (), "cuda:99"), ((), ("walk", "walk"), "name each once")],
-    ids=["jobs", "threads", "device", "twice"],
+    [
+        (("--jobs", "0"), (), "--jobs"),
+        (("--threads", "0"), (), "--threads"),
+        (("--device", "cuda:99"), (), "cuda:99"),
+        (("--revision", "v9"), (), "not on the Hub"),
+        ((), ("walk", "walk"), "name each once"),
+    ],
+    ids=["jobs", "threads", "device", "revision", "twice"],
 )
 def test_bad_options_leave_nothing_behind(
     command: Callable[..., list[str]],

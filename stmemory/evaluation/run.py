@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
@@ -21,8 +22,10 @@ from stmemory.evaluation.spread import evaluate_here, evaluate_in_processes
 from stmemory.evaluation.tables import write_tables
 from stmemory.evaluation.worker import News, Setup
 from stmemory.files import whole_file
+from stmemory.hub import is_repository
 from stmemory.inventory import usable_device
-from stmemory.weights import fingerprint, load_network
+from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.weights import find_checkpoint, fingerprint, load_part
 
 __all__ = ["Evaluation", "Outcome", "run_evaluation"]
 
@@ -104,7 +107,8 @@ def run_evaluation(
     folder.check({}, resume=False, force=True)  # what costs nothing first
     for device in evaluation.devices if evaluation.ray is None else ():
         usable_device(device)
-    record = _record(evaluation)
+    evaluation, weights = _pinned(evaluation)
+    record = _record(evaluation, weights)
     folder.check(record, resume=resume, force=force)
     found = {clip.name: folder.result_of(clip) if resume else None for clip in evaluation.clips}
     folder.begin(record, resume=resume, force=force)
@@ -151,13 +155,25 @@ def _jobs(evaluation: Evaluation) -> int:
     return evaluation.jobs or len(evaluation.devices)
 
 
-def _record(evaluation: Evaluation) -> dict[str, object]:
+def _pinned(evaluation: Evaluation) -> tuple[Evaluation, str]:
+    """The evaluation with weights of the Hub held to one commit, for whichever process asks for them; and their fingerprint."""
+    setup = evaluation.setup
+    checkpoint = find_checkpoint(setup.weights, {} if setup.revision is None else {"revision": setup.revision})
+    network = load_part(SegmentationNetwork, checkpoint)
+    name = setup.weights or ""
+    if is_repository(name) and checkpoint.folder != Path(name):  # not of a folder that is named like one
+        setup = replace(setup, revision=checkpoint.folder.name)
+    return replace(evaluation, setup=setup), fingerprint(network)
+
+
+def _record(evaluation: Evaluation, weights: str) -> dict[str, object]:
     """What makes a run the same run."""
     here = current_circumstances()
     kinds = sorted({torch.device(device).type for device in evaluation.devices})
     return {
         **evaluation.about,
-        "weights": fingerprint(load_network(evaluation.setup.weights)),
+        "weights": weights,
+        "revision": evaluation.setup.revision,
         "options": evaluation.setup.options.as_dict(),
         "device": ", ".join(kinds),
         "versions": {"commit": here.commit, "stmemory": here.stmemory, "torch": here.torch},
@@ -172,7 +188,7 @@ def _write(evaluation: Evaluation, record: Mapping[str, object], folder: RunFold
     device = "cpu" if evaluation.ray is not None else evaluation.devices[0]
     extra = {
         **evaluation.about,
-        "weights": {"name": evaluation.setup.weights or "lite", "fingerprint": record["weights"]},
+        "weights": {"name": evaluation.setup.weights or "lite", "revision": record["revision"], "fingerprint": record["weights"]},
         "options": options.as_dict(),
         "spread": {
             "devices": list(evaluation.devices),
