@@ -28,6 +28,7 @@ from stmemory.evaluation.tables import TABLES
 from stmemory.evaluation.worker import News, Setup
 from stmemory.options import TrackingOptions
 from stmemory.saving import save_network
+from stmemory.weights import fingerprint, load_network
 
 DAVIS = CASES[2]
 CLIPS = ("fall", "jump", "run", "swim", "walk")
@@ -201,6 +202,20 @@ def test_clips_that_cannot_be_measured_are_named_and_the_others_go_on(
     assert tables(whole) == tables(tmp_path / "out")
 
 
+def test_a_bundled_name_stays_one_beside_a_folder_of_that_name(
+    command: Callable[..., list[str]], weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--weights lite` are the bundled ones, as everywhere, and `./lite` those of the folder."""
+    shutil.copytree(weights, tmp_path / "lite")
+    monkeypatch.chdir(tmp_path)
+    named = []
+    for name in ("lite", "./lite"):
+        assert 0 == main(command("--force", "--weights", name, clips=("walk",)))
+        named.append(json.loads((tmp_path / "out" / "report.json").read_text())["weights"])
+    assert ["lite", str(tmp_path / "lite")] == [weights["name"] for weights in named]
+    assert [fingerprint(load_network("lite")), fingerprint(tiny_network())] == [weights["fingerprint"] for weights in named]
+
+
 def test_another_run_is_refused(command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Results are neither replaced without --force nor mixed: other options or weights are told with what they were."""
 
@@ -211,7 +226,7 @@ def test_another_run_is_refused(command: Callable[..., list[str]], tmp_path: Pat
     assert "nothing to resume" in said("--resume")
     assert 0 == main(command(clips=("walk",)))
     before = masks(tmp_path / "out")
-    assert "pass --resume to go on, --force to begin anew" in said()
+    assert "with 1 finished clip; pass --resume to go on, --force to begin anew" in said()
     assert "memory size was 5, is 3" in said("--resume", "--memory-size", "3")
     assert "weights was" in said("--resume", "--weights", "lite")
     assert before == masks(tmp_path / "out")
@@ -232,6 +247,36 @@ def test_clips_that_changed_since_are_refused(
     annotation_of(DAVIS, tmp_path / "davis", 11).unlink()
     assert 2 == main(command("--resume", **again))
     assert "got other files" in capsys.readouterr().err
+
+
+def test_true_masks_that_changed_in_a_pixel_are_refused(
+    command: Callable[..., list[str]], davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other bytes under the same name and of the same number are another truth."""
+    shutil.copytree(davis, tmp_path / "davis")
+    again = {"clips": ("walk",), "root": tmp_path / "davis"}
+    assert 0 == main(command(**again))
+    file = annotation_of(DAVIS, tmp_path / "davis", 7)
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    assert 2 == main(command("--resume", **again))
+    assert "got other files" in capsys.readouterr().err
+
+
+def test_a_finished_clip_that_lacks_a_mask_is_done_again(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Taken as finished are clips with all their masks; the other stays as it was."""
+    assert 0 == main(command(clips=("run", "walk")))
+    before, kept = masks(tmp_path / "out"), (tmp_path / "out" / "clips" / "run.json").stat().st_mtime_ns
+    (tmp_path / "out" / "Annotations" / "walk" / "00004.png").unlink()
+    assert 0 == main(command("--resume", clips=("run", "walk")))
+    assert (before, kept) == (masks(tmp_path / "out"), (tmp_path / "out" / "clips" / "run.json").stat().st_mtime_ns)
+
+
+def test_a_damaged_record_is_told(command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cut `run.json` is named as one that cannot be read."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text("{")
+    assert 2 == main(command("--resume"))
+    assert "got a run.json that cannot be read" in capsys.readouterr().err
 
 
 def test_files_of_others_are_not_touched(command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -44,11 +44,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from stmemory.evaluation.run import Evaluation, run_evaluation
     from stmemory.evaluation.run_folder import RunFolder
     from stmemory.evaluation.worker import Setup
+    from stmemory.weights import bundled_names
 
     if arguments.out is None and (arguments.resume or arguments.force or arguments.ray):
         raise OptionError("--resume, --force, --ray: expected -o OUT with them, got none")
-    # names and places as other processes and machines find them
-    weights = str(Path(arguments.weights).resolve()) if arguments.weights and Path(arguments.weights).is_dir() else arguments.weights
+    weights = arguments.weights
+    if weights and weights not in bundled_names() and Path(weights).is_dir():
+        weights = str(Path(weights).resolve())  # the place as other processes and machines find it
     devices = tuple(name.strip() for name in (arguments.device or "cpu").split(","))
     evaluation = Evaluation(
         tuple(chosen_clips(arguments)),
