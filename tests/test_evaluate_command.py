@@ -333,13 +333,14 @@ def test_a_folder_needs_no_output(davis: Path, weights: Path, tmp_path: Path, ca
     ("arguments", "told"),
     [
         (["davis2017"], "./davis2017"),
-        (["no/such"], "CLIP/JPEGImages"),
+        (["no/such"], "with --root one of davis2016"),
+        (["mose", "--root", ".", "--resolution", "480p"], "expected davis2016 or davis2017"),
         (["davis2018", "--root", "."], "expected one of davis2016"),
         (["davis2017", "--root", ".", "--split", "test"], "val, train, test-dev"),
         (["mose", "--root", "no/such"], "valid/JPEGImages"),
         ([".", "--resume"], "expected -o OUT"),
     ],
-    ids=["no-root", "no-folder", "no-data-set", "no-split", "no-files", "resume-nothing"],
+    ids=["no-root", "no-folder", "no-resolution", "no-data-set", "no-split", "no-files", "resume-nothing"],
 )
 def test_bad_arguments(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What cannot be meant exits with 2 and a line that says what was expected."""

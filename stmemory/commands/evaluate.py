@@ -153,7 +153,7 @@ def _about(arguments: argparse.Namespace) -> dict[str, object]:
         "source": str(arguments.root),
         "data set": arguments.what,
         "split": arguments.split or DATA_SETS[arguments.what].splits[0],
-        "resolution": arguments.resolution,
+        "resolution": arguments.resolution or ("480p" if arguments.what.startswith("davis") else None),
         "all frames": arguments.all_frames,
     }
 
