@@ -119,6 +119,18 @@ def test_processes_give_the_same(command: Callable[..., list[str]], whole: Path,
     assert (tables(whole), masks(whole)) == (tables(tmp_path / "out"), masks(tmp_path / "out"))
 
 
+def test_the_report_has_the_threads_of_the_processes(
+    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not those of the process that waits for them; resumed with others, the run is refused."""
+    assert 0 == main(command("--jobs", "2", "--threads", "2", clips=("run", "walk")))
+    assert 1 == torch.get_num_threads()
+    assert 2 == json.loads((tmp_path / "out" / "report.json").read_text())["circumstances"]["threads"]
+    assert not PAGE or "2 threads" in (tmp_path / "out" / "page" / "index.md").read_text()
+    assert 2 == main(command("--resume", clips=("run", "walk")))
+    assert "threads was 2, is 1" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray, the extra `cluster`")
 def test_a_cluster_gives_the_same(command: Callable[..., list[str]], whole: Path, tmp_path: Path) -> None:
@@ -320,6 +332,20 @@ def test_a_process_that_dies_takes_one_clip_with_it(davis: Path, tmp_path: Path)
     assert {name: "its process ended with exit code 1" for name in CLIPS[:3]} == {news.clip: news.error for news in heard}
 
 
+@pytest.mark.parametrize("name", ["notes/out", "report.json"], ids=["below-a-file", "name-of-a-report"])
+@pytest.mark.parametrize("what", ["evaluate", "score"])
+def test_an_output_that_is_no_folder_is_refused_first(
+    davis: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, name: str
+) -> None:
+    """Before a clip is measured, and before anything is made."""
+    (tmp_path / "notes").write_text("mine")
+    what_on = [str(davis)] if what == "score" else ["--weights", str(weights)]
+    assert 2 == main([what, str(davis), *what_on, "-o", str(tmp_path / name)])
+    said = capsys.readouterr()
+    assert ("", True) == (said.out, "-o: expected" in said.err)
+    assert ["notes"] == [path.name for path in tmp_path.iterdir()]
+
+
 def test_a_folder_needs_no_output(davis: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without -o the scores are printed and nothing is written; clips can be named."""
     before = sorted(davis.rglob("*"))
@@ -356,8 +382,10 @@ def test_bad_arguments(arguments: list[str], told: str, capsys: pytest.CaptureFi
         (("--device", "cuda:99"), (), "cuda:99"),
         (("--revision", "v9"), (), "not on the Hub"),
         ((), ("walk", "walk"), "name each once"),
+        (("--ray", "local"), (), "expected Ray to be installed"),
+        (("--ray", "local", "--device", "cuda:0,cuda:1"), (), "cuda, without a number"),
     ],
-    ids=["jobs", "threads", "device", "revision", "twice"],
+    ids=["jobs", "threads", "device", "revision", "twice", "no-ray", "ray-device"],
 )
 def test_bad_options_leave_nothing_behind(
     command: Callable[..., list[str]],
@@ -366,8 +394,10 @@ def test_bad_options_leave_nothing_behind(
     more: tuple[str, ...],
     clips: tuple[str, ...],
     told: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Options that cannot be used exit with 2 before a folder is made."""
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     assert 2 == main(command(*more, clips=clips))
     assert told in capsys.readouterr().err
     assert [] == list(tmp_path.iterdir())

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from stmemory.commands.options import Commands, add_data_set_options, chosen_clips, chosen_options, tracking_options
+from stmemory.commands.options import Commands, add_data_set_options, chosen_clips, chosen_options, out_folder, tracking_options
 from stmemory.commands.words import DONE, FAILED, complain, end_line, score_heads, score_line, teller
 
 if TYPE_CHECKING:
@@ -48,6 +48,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
 
     if arguments.out is None and (arguments.resume or arguments.force or arguments.ray):
         raise OptionError("--resume, --force, --ray: expected -o OUT with them, got none")
+    if arguments.out is not None:
+        out_folder(arguments.out)
     weights = arguments.weights
     if weights and weights not in bundled_names() and Path(weights).is_dir():
         weights = str(Path(weights).resolve())  # the place as other processes and machines find it
@@ -126,15 +128,12 @@ def _write_more(evaluation: Evaluation, folder: RunFolder, outcome: Outcome) -> 
     """The page of plots, and the file for a server."""
     from stmemory.evaluation.layouts import DATA_SETS
     from stmemory.evaluation.plots import write_page
-    from stmemory.evaluation.report import current_circumstances
 
     print(f"masks, tables and report: {folder.path}")
     clips = [clip for clip in evaluation.clips if clip.name not in outcome.skipped]
     scored = any(result.objects for result in outcome.results)
     if scored and importlib.util.find_spec("matplotlib"):
-        options, device = evaluation.setup.options, "cpu" if evaluation.ray else evaluation.devices[0]
-        circumstances = current_circumstances(device=device, resolution=options.short_side)
-        print(f"page: {write_page(folder, clips, outcome.results, circumstances)}")
+        print(f"page: {write_page(folder, clips, outcome.results, outcome.circumstances)}")
     elif scored:
         print('no page of plots: it needs matplotlib: pip install "stmemory[plot]"')
     name = str(evaluation.about.get("data set", ""))
