@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
@@ -299,6 +300,14 @@ class TestBadClips:
         """A prediction that does not fit its frame is an error, not a low score."""
         with pytest.raises(ShapeError, match="prediction"):
             evaluate(Spy(lambda index: truth_at(index)[:-1]), find_clips(root))
+
+
+def test_what_is_not_known_is_not_told() -> None:
+    """A table's last line leaves out a seed and a commit that there are none of, and one thread is one."""
+    bare = dataclasses.replace(current_circumstances(), threads=1, seed=None, commit=None)
+    told = markdown_table([], bare).splitlines()[-1]
+    assert ", 1 thread, torch" in told and "None" not in told
+    assert markdown_table([], dataclasses.replace(bare, threads=2, seed=5, commit="abc")).endswith(", seed 5, commit abc.\n")
 
 
 class TestGrowth:
