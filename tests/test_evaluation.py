@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import math
 import mmap
+import re
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,10 +253,61 @@ class TestBadClips:
         with pytest.raises(ShapeError, match="frame 1: expected an annotation"):
             evaluate(Spy(), find_clips(root))
 
+    @pytest.mark.parametrize(
+        ("written", "passed", "told"),
+        [
+            ("walk", "wlak", "got no such folder; check the spelling"),
+            ("walk", "notes", "got a file; pass a folder"),
+            ("walk", "walk", "got a clip itself; pass the folder that it lies in, and its name: {root} walk"),
+            ("walk", "walk/JPEGImages", "got frames alone; pass the folder above"),
+            ("mine/walk", "", "got a folder above one; pass {root}/mine"),
+            ("DAVIS", "", "got a folder above one; pass {root}/DAVIS"),
+            ("DAVIS", "DAVIS/JPEGImages/480p", "got frames alone; pass the folder above"),
+            ("1080p", "DAVIS", "with another resolution; pass it: 1080p"),
+            ("walk", "empty", "got none of these; put the frames"),
+            ("bare", "bare", "expected true masks in Annotations beside JPEGImages, got none"),
+        ],
+        ids=["typo", "file", "clip", "frames", "too-high", "above-davis", "inside-davis", "resolution", "empty", "no-annotations"],
+    )
+    def test_a_folder_without_clips(self, tmp_path: Path, written: str, passed: str, told: str) -> None:
+        """What the folder is in place of one with clips is told, and what to pass."""
+        (tmp_path / "notes").write_text("mine")
+        (tmp_path / "empty").mkdir()
+        clip = {"DAVIS": "DAVIS/{}/480p/walk", "1080p": "DAVIS/{}/1080p/walk", "bare": "bare/walk/{}"}.get(written, f"{written}/{{}}")
+        write_clip(tmp_path / clip.format("JPEGImages"), tmp_path / clip.format("Annotations"), length=2)
+        if written == "bare":
+            shutil.rmtree(tmp_path / "bare" / "walk" / "Annotations")
+        with pytest.raises(OptionError, match=re.escape(told.format(root=tmp_path))):
+            find_clips(tmp_path / passed)
+
+    @pytest.mark.parametrize("layout", ["{0}/{1}", "{1}/{0}", "{1}/480p/{0}"], ids=["clip-first", "flat", "davis"])
+    def test_a_clip_without_annotations_is_among_the_others(self, tmp_path: Path, layout: str) -> None:
+        """It is found, and its measurement is an error that says what is missing, before a frame is read."""
+        for name in ("run", "walk"):
+            write_clip(tmp_path / layout.format(name, "JPEGImages"), tmp_path / layout.format(name, "Annotations"), length=2)
+        shutil.rmtree(tmp_path / layout.format("run", "Annotations"))
+        run, walk = find_clips(tmp_path)
+        assert ("run", "walk") == (run.name, walk.name)
+        with pytest.raises(MaskError, match="clip run: expected a true mask in Annotations"):
+            evaluate(Spy(), [run])
+
+    def test_a_resolution_that_is_not_there(self, root: Path) -> None:
+        """A layout without resolutions refuses one, in place of taking no notice."""
+        with pytest.raises(OptionError, match="resolution: expected the name of a folder in"):
+            find_clips(root, resolution="480p")
+
     def test_a_prediction_of_another_size(self, root: Path) -> None:
         """A prediction that does not fit its frame is an error, not a low score."""
         with pytest.raises(ShapeError, match="prediction"):
             evaluate(Spy(lambda index: truth_at(index)[:-1]), find_clips(root))
+
+
+def test_what_is_not_known_is_not_told() -> None:
+    """A table's last line leaves out a seed and a commit that there are none of, and one thread is one."""
+    bare = dataclasses.replace(current_circumstances(), threads=1, seed=None, commit=None)
+    told = markdown_table([], bare).splitlines()[-1]
+    assert ", 1 thread, torch" in told and "None" not in told
+    assert markdown_table([], dataclasses.replace(bare, threads=2, seed=5, commit="abc")).endswith(", seed 5, commit abc.\n")
 
 
 class TestGrowth:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 import torch
+from data_sets import CASES, write_data_set
 from hub_server import Hub, Repository, serve_hub
 from huggingface_hub import constants
 from tiny import boxes, clip, tiny_network
@@ -89,6 +91,24 @@ def test_a_revision_pins_the_weights(hub: Hub, tmp_path: Path) -> None:
     hub.repositories[NAME].commit({file.name: file.read_bytes() for file in (tmp_path / "newer").iterdir()})
     assert fingerprint(tiny_network()) == fingerprint(SegmentationNetwork.from_pretrained(NAME, revision=old))
     assert fingerprint(other) == fingerprint(SegmentationNetwork.from_pretrained(NAME, revision="main"))
+
+
+def test_an_evaluation_is_of_its_revision(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Record and report name the commit and its weights; resumed without the revision, other weights are refused."""
+    old = hub.repositories[NAME].branches["main"]
+    tiny_network(1).save_pretrained(tmp_path / "newer")
+    hub.repositories[NAME].commit({file.name: file.read_bytes() for file in (tmp_path / "newer").iterdir()})
+    new = hub.repositories[NAME].branches["main"]
+    root = write_data_set(CASES[0], tmp_path / "clips")
+    run = ["evaluate", str(root), "--weights", NAME, "-o", str(tmp_path / "out")]
+
+    assert 0 == main([*run, "--revision", old])
+    weights = {"name": NAME, "revision": old, "fingerprint": fingerprint(tiny_network())}
+    assert weights == json.loads((tmp_path / "out" / "report.json").read_text())["weights"]
+    assert [] == [path for path in hub.asked("GET") if f"/{new}/" in path], "the newer weights are not fetched"
+    assert 2 == main([*run, "--resume"])
+    assert f"revision was {old}, is {new}; weights was {weights['fingerprint']}" in capsys.readouterr().err
+    assert 0 == main([*run, "--resume", "--revision", old])
 
 
 def test_a_push_in_between_mixes_nothing(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

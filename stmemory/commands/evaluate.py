@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from stmemory.commands.options import Commands, add_data_set_options, chosen_clips, chosen_options, tracking_options
+from stmemory.commands.options import Commands, add_data_set_options, chosen_clips, chosen_options, out_folder, tracking_options
 from stmemory.commands.words import DONE, FAILED, complain, end_line, score_heads, score_line, teller
 
 if TYPE_CHECKING:
@@ -44,11 +44,15 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     from stmemory.evaluation.run import Evaluation, run_evaluation
     from stmemory.evaluation.run_folder import RunFolder
     from stmemory.evaluation.worker import Setup
+    from stmemory.weights import bundled_names
 
     if arguments.out is None and (arguments.resume or arguments.force or arguments.ray):
         raise OptionError("--resume, --force, --ray: expected -o OUT with them, got none")
-    # names and places as other processes and machines find them
-    weights = str(Path(arguments.weights).resolve()) if arguments.weights and Path(arguments.weights).is_dir() else arguments.weights
+    if arguments.out is not None:
+        out_folder(arguments.out)
+    weights = arguments.weights
+    if weights and weights not in bundled_names() and Path(weights).is_dir():
+        weights = str(Path(weights).resolve())  # the place as other processes and machines find it
     devices = tuple(name.strip() for name in (arguments.device or "cpu").split(","))
     evaluation = Evaluation(
         tuple(chosen_clips(arguments)),
@@ -124,15 +128,12 @@ def _write_more(evaluation: Evaluation, folder: RunFolder, outcome: Outcome) -> 
     """The page of plots, and the file for a server."""
     from stmemory.evaluation.layouts import DATA_SETS
     from stmemory.evaluation.plots import write_page
-    from stmemory.evaluation.report import current_circumstances
 
     print(f"masks, tables and report: {folder.path}")
     clips = [clip for clip in evaluation.clips if clip.name not in outcome.skipped]
     scored = any(result.objects for result in outcome.results)
     if scored and importlib.util.find_spec("matplotlib"):
-        options, device = evaluation.setup.options, "cpu" if evaluation.ray else evaluation.devices[0]
-        circumstances = current_circumstances(device=device, resolution=options.short_side)
-        print(f"page: {write_page(folder, clips, outcome.results, circumstances)}")
+        print(f"page: {write_page(folder, clips, outcome.results, outcome.circumstances)}")
     elif scored:
         print('no page of plots: it needs matplotlib: pip install "stmemory[plot]"')
     name = str(evaluation.about.get("data set", ""))
@@ -151,7 +152,7 @@ def _about(arguments: argparse.Namespace) -> dict[str, object]:
         "source": str(arguments.root),
         "data set": arguments.what,
         "split": arguments.split or DATA_SETS[arguments.what].splits[0],
-        "resolution": arguments.resolution,
+        "resolution": arguments.resolution or ("480p" if arguments.what.startswith("davis") else None),
         "all frames": arguments.all_frames,
     }
 

@@ -45,7 +45,7 @@ def tracking_options() -> argparse.ArgumentParser:
     for flag, kind, meaning in (
         ("--memory-size", int, "slots of each object (default: 5)"),
         ("--policy", str, "update policy, by name or the paper's letter (default: least_similar)"),
-        ("--memory-every", int, "commit every n-th frame to memory (default: 1)"),
+        ("--memory-every", int, "commit every n-th frame to memory (default: 3; the paper has 1)"),
         ("--short-side", whole_or_none, "px that larger frames are shrunk to; none never resizes (default: 480)"),
         ("--top-k", whole_or_none, "read from so many memory cells only (default: none, all)"),
         ("--write-gate", float, "least score of what is memorised, 0 to 1 (default: 0.5)"),
@@ -80,7 +80,7 @@ def add_data_set_options(parser: argparse.ArgumentParser, name: str) -> None:
     group = parser.add_argument_group("data sets")
     group.add_argument("--root", type=Path, help="folder into which the data set was unpacked")
     group.add_argument("--split", help="such as val (the default), train, test-dev")
-    group.add_argument("--resolution", default="480p", help="subfolder of the DAVIS layout (default: %(default)s)")
+    group.add_argument("--resolution", help="subfolder of the DAVIS layout (default: 480p)")
     group.add_argument("--all-frames", action="store_true", help="YouTube-VOS at full frame rate, not every 5th frame")
 
 
@@ -96,6 +96,8 @@ def chosen_clips(arguments: argparse.Namespace) -> list[Clip]:
             raise OptionError(f"{what}: expected --root with the folder of the data set, got none; for a folder of that name write ./{what}")
         if arguments.split is not None or arguments.all_frames:
             raise OptionError(f"--split, --all-frames: expected a data set ({', '.join(DATA_SETS)}) with --root, got the folder {what!r}")
+        if not Path(what).exists():
+            raise OptionError(f"{what}: expected a folder of clips, or with --root one of {', '.join(DATA_SETS)}, got neither; check the spelling")
         return find_clips(what, names=names, resolution=arguments.resolution)
     return find_data_set(
         what, arguments.root, split=arguments.split, names=names, resolution=arguments.resolution, all_frames=arguments.all_frames

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stmemory.commands.options import Commands, add_data_set_options, chosen_clips
+from stmemory.commands.options import Commands, add_data_set_options, chosen_clips, out_folder
 from stmemory.commands.words import DONE, FAILED, complain, score_heads, score_line
 
 if TYPE_CHECKING:
@@ -32,6 +32,8 @@ def _score(arguments: argparse.Namespace) -> int:
 
     if not arguments.predictions.is_dir():
         raise OptionError(f"PREDICTIONS: expected a folder with a folder of masks for each clip, got {str(arguments.predictions)!r}")
+    if arguments.out is not None:
+        out_folder(arguments.out)
     results, skipped = list["ClipResult"](), 0
     print(score_heads())
     for clip in chosen_clips(arguments):

@@ -141,29 +141,32 @@ class Clip:
 
 
 def find_clips(
-    root: str | Path, *, names: Sequence[str] | None = None, resolution: str = "480p", merge_objects: bool = False
+    root: str | Path, *, names: Sequence[str] | None = None, resolution: str | None = None, merge_objects: bool = False
 ) -> list[Clip]:
     """Clips under a folder of your own, by name: `CLIP/JPEGImages`, `JPEGImages/480p/CLIP` or `JPEGImages/CLIP`.
 
-    Beside `JPEGImages` lies `Annotations` in the same way, and `Void` if there are pixels to ignore. Only clips with
-    annotations are found.
+    Beside `JPEGImages` lies `Annotations` in the same way, and `Void` if there are pixels to ignore. A clip without annotations
+    is among them, and cannot be measured.
 
     Args:
         root: the folder that holds the clips.
         names: the clips wanted, in the order wanted; all by default.
-        resolution: subfolder of the layout of DAVIS.
+        resolution: subfolder of the layout of DAVIS; by default 480p where there is one.
         merge_objects: count all objects of a clip as one (DAVIS 2016).
 
     Raises:
-        OptionError: the folder holds no clips, or lacks one that was named.
+        OptionError: the folder holds no clips, none with annotations, or lacks one that was named, or that resolution.
 
     >>> find_clips("no/such/folder")
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such/folder: expected CLIP/JPEGImages or JPEGImages/480p/CLIP, found neither
+    stmemory.errors.OptionError: no/such/folder: expected a folder with CLIP/JPEGImages, JPEGImages/CLIP or JPEGImages/480p/CLIP, got no such folder; check the spelling
     """
     root = Path(root)
-    if (root / "JPEGImages").is_dir():
-        below = Path(resolution) if (root / "JPEGImages" / resolution).is_dir() else Path()
+    flat = (root / "JPEGImages").is_dir()
+    if resolution is not None and not (flat and (root / "JPEGImages" / resolution).is_dir()):
+        raise OptionError(f"resolution: expected the name of a folder in {root / 'JPEGImages'}, got {resolution!r}; leave it out for other layouts")
+    if flat:
+        below = Path(resolution or "480p") if (root / "JPEGImages" / (resolution or "480p")).is_dir() else Path()
         folders = {
             clip.name: (clip, root / "Annotations" / below / clip.name, root / "Void" / below / clip.name)
             for clip in (root / "JPEGImages" / below).iterdir()
@@ -173,9 +176,12 @@ def find_clips(
             frames.parent.name: (frames, frames.parent / "Annotations", frames.parent / "Void")
             for frames in root.glob("*/JPEGImages")
         }
-    found = {name: parts for name, parts in sorted(folders.items()) if parts[0].is_dir() and parts[1].is_dir()}
-    if not found:
-        raise OptionError(f"{root}: expected CLIP/JPEGImages or JPEGImages/{resolution}/CLIP, found neither")
+    found = {name: parts for name, parts in sorted(folders.items()) if parts[0].is_dir()}
+    if not found or all(_holds_folders(parts[0]) and not _holds_images(parts[0]) for parts in found.values()):
+        raise OptionError(f"{root}: expected a folder with CLIP/JPEGImages, JPEGImages/CLIP or JPEGImages/480p/CLIP, got {_instead(root)}")
+    if not any(parts[1].is_dir() for parts in found.values()):
+        first = next(iter(found.values()))[1]
+        raise OptionError(f"{root}: expected true masks in Annotations beside JPEGImages, got none; put them there, as {first}/00000.png")
     missing = [name for name in names or () if name not in found]
     if missing:
         raise OptionError(f"names: expected clips of {root} ({', '.join(found)}), got {', '.join(missing)}")
@@ -206,6 +212,34 @@ def open_clip(name: str, *, frames: Path, annotations: Path, void: Path | None =
     stray = tuple(masks[stem] for stem in sorted(set(masks) - set(stems)))
     annotated, voids = tuple(masks.get(stem) for stem in stems), tuple(ignored.get(stem) for stem in stems)
     return Clip(name, frame_paths, annotated, voids, stray, merge_objects)
+
+
+def _instead(root: Path) -> str:
+    """What a folder is that holds no clips, and what to do."""
+    if not root.exists():
+        return "no such folder; check the spelling"
+    if not root.is_dir():
+        return "a file; pass a folder"
+    frames, place = root / "JPEGImages", root.resolve()
+    if _holds_images(frames):
+        return f"a clip itself; pass the folder that it lies in, and its name: {place.parent} {place.name}"
+    if "JPEGImages" in place.parts[-2:]:
+        return "frames alone; pass the folder above JPEGImages and Annotations, or for one clip the folder above that"
+    if sizes := [path.name for path in sorted(frames.glob("*")) if _holds_folders(path)]:
+        return f"the layout of DAVIS with another resolution; pass it: {', '.join(sizes)}"
+    if deeper := [path.parent for path in sorted(root.glob("*/JPEGImages")) if _holds_folders(path)]:  # DAVIS/JPEGImages/480p
+        return f"a folder above one; pass {deeper[0]}"
+    if deeper := [path.parent.parent for path in sorted(root.glob("*/*/JPEGImages"))]:  # mine/CLIP/JPEGImages
+        return f"a folder above one; pass {deeper[0]}"
+    return "none of these; put the frames of each clip there"
+
+
+def _holds_images(folder: Path) -> bool:
+    return folder.is_dir() and any(path.suffix.lower() in _IMAGE_ENDINGS for path in folder.iterdir())
+
+
+def _holds_folders(folder: Path) -> bool:
+    return folder.is_dir() and any(path.is_dir() for path in folder.iterdir())
 
 
 def object_ids_in(ids: Ids) -> list[int]:

@@ -16,7 +16,7 @@ from stmemory.evaluation.clips import Clip
 from stmemory.evaluation.run_folder import RunFolder
 from stmemory.evaluation.worker import News, Setup, evaluate_and_tell
 
-__all__ = ["evaluate_on_cluster"]
+__all__ = ["evaluate_on_cluster", "load_ray"]
 
 
 def evaluate_on_cluster(
@@ -35,7 +35,7 @@ def evaluate_on_cluster(
     Raises:
         OptionError: Ray is not installed, or there is no such cluster.
     """
-    ray = _ray()
+    ray = load_ray()
     try:
         options = {"num_cpus": jobs} if address == "local" and jobs else {}
         ray.init(address=address, include_dashboard=False if address == "local" else None, log_to_driver=False, **options)
@@ -94,7 +94,19 @@ def _drive(ray: ModuleType, new_actor: Callable[[], Any], waiting: list[Clip], j
         tell(news)
 
 
-def _ray() -> ModuleType:
+def load_ray() -> ModuleType:
+    """Import Ray.
+
+    Raises:
+        OptionError: it is not installed.
+
+    >>> import sys
+    >>> sys.modules["ray"] = None  # as if it were not
+    >>> load_ray()
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: --ray: expected Ray to be installed, got import of ray halted; None in sys.modules; run: pip install "stmemory[cluster]"
+    >>> del sys.modules["ray"]
+    """
     try:
         return importlib.import_module("ray")
     except ImportError as error:

@@ -52,7 +52,7 @@ def find_data_set(
     *,
     split: str | None = None,
     names: Sequence[str] | None = None,
-    resolution: str = "480p",
+    resolution: str | None = None,
     all_frames: bool = False,
 ) -> list[Clip]:
     """Clips of a data set's split, by name.
@@ -64,7 +64,7 @@ def find_data_set(
         root: folder into which it was unpacked.
         split: the usual one by default.
         names: the clips wanted, in the order wanted; all by default.
-        resolution: subfolder of the DAVIS layout.
+        resolution: subfolder of the DAVIS layout, 480p by default.
         all_frames: YouTube-VOS at its full frame rate, in place of every 5th frame.
 
     Raises:
@@ -83,7 +83,9 @@ def find_data_set(
         raise OptionError(f"split: expected one of {', '.join(data_set.splits)} of {data_set.title}, got {chosen!r}")
     if all_frames and not name.startswith("youtube"):
         raise OptionError(f"all_frames: expected youtube2018 or youtube2019, which have more frames than annotations, got {name}")
-    found = data_set.find(Path(root), chosen, resolution, all_frames)
+    if resolution is not None and not name.startswith("davis"):
+        raise OptionError(f"resolution: expected davis2016 or davis2017, whose frames lie in one folder for each, got {name}; leave it out")
+    found = data_set.find(Path(root), chosen, resolution or "480p", all_frames)
     clips = {clip.name: dataclasses.replace(clip, held_out=chosen in data_set.server) for clip in found}
     missing = [clip for clip in names or () if clip not in clips]
     if missing:

@@ -209,7 +209,7 @@ def check_clip(clip: Clip) -> None:
 
     Raises:
         FrameError: it has no frames.
-        MaskError: an annotation is of no frame.
+        MaskError: it has no annotations, or one is of no frame.
 
     >>> from pathlib import Path
     >>> check_clip(Clip("walk", (Path("0.jpg"),), (None,), (None,), stray_paths=(Path("7.png"),)))
@@ -218,6 +218,11 @@ def check_clip(clip: Clip) -> None:
     """
     if len(clip) == 0:
         raise FrameError(f"clip {clip.name}: expected at least one frame, got none")
+    if clip.last_annotated < 0 and not clip.stray_paths:
+        raise MaskError(
+            f"clip {clip.name}: expected a true mask in Annotations for one frame or more, got none; put it there, or name the clips "
+            "that are wanted"
+        )
     if clip.stray_paths:
         first, many = clip.stray_paths[0], len(clip.stray_paths)
         raise MaskError(

@@ -138,8 +138,10 @@ def markdown_table(results: Sequence[ClipResult], circumstances: Circumstances |
         size = "own size" if circumstances.resolution is None else f"short side {circumstances.resolution}"
         lines += [
             "",
-            f"{circumstances.device}, {circumstances.threads} threads, torch {circumstances.torch}, {size}, "
-            f"seed {circumstances.seed}, commit {circumstances.commit}.",
+            f"{circumstances.device}, {circumstances.threads} thread{'s' * (circumstances.threads != 1)}, torch {circumstances.torch}, {size}"
+            + (f", seed {circumstances.seed}" if circumstances.seed is not None else "")
+            + (f", commit {circumstances.commit}" if circumstances.commit is not None else "")
+            + ".",
         ]
     return "\n".join(lines) + "\n"
 

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
 from stmemory.errors import OptionError
 from stmemory.evaluation.clips import Clip
-from stmemory.evaluation.cluster import evaluate_on_cluster
+from stmemory.evaluation.cluster import evaluate_on_cluster, load_ray
 from stmemory.evaluation.protocol import ClipResult
-from stmemory.evaluation.report import as_json, current_circumstances
+from stmemory.evaluation.report import Circumstances, as_json, current_circumstances
 from stmemory.evaluation.run_folder import RunFolder
 from stmemory.evaluation.spread import evaluate_here, evaluate_in_processes
 from stmemory.evaluation.tables import write_tables
 from stmemory.evaluation.worker import News, Setup
 from stmemory.files import whole_file
+from stmemory.hub import is_repository
 from stmemory.inventory import usable_device
-from stmemory.weights import fingerprint, load_network
+from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.weights import find_checkpoint, fingerprint, load_part
 
 __all__ = ["Evaluation", "Outcome", "run_evaluation"]
 
@@ -57,6 +60,8 @@ class Evaluation:
         for name, value in (("--jobs", self.jobs), ("--threads", self.setup.threads)):
             if value is not None and value < 1:
                 raise OptionError(f"{name}: expected 1 or more, got {value}")
+        if self.ray is not None and self.devices not in (("cpu",), ("cuda",)):
+            raise OptionError(f"--device: expected cpu or, with --ray, cuda, without a number, since Ray gives each worker a GPU, got {','.join(self.devices)}")
 
 
 @dataclass(frozen=True)
@@ -66,10 +71,12 @@ class Outcome:
     Attributes:
         results: of the clips that are finished, in the order that was asked for.
         skipped: why others are not, by name.
+        circumstances: what they were measured with, as the processes that measured had it.
     """
 
     results: tuple[ClipResult, ...]
     skipped: Mapping[str, str]
+    circumstances: Circumstances
 
 
 def run_evaluation(
@@ -104,7 +111,11 @@ def run_evaluation(
     folder.check({}, resume=False, force=True)  # what costs nothing first
     for device in evaluation.devices if evaluation.ray is None else ():
         usable_device(device)
-    record = _record(evaluation)
+    if evaluation.ray is not None:
+        load_ray()
+    evaluation, weights = _pinned(evaluation)
+    evaluation = replace(evaluation, setup=replace(evaluation.setup, threads=_threads(evaluation)))
+    record = _record(evaluation, weights)
     folder.check(record, resume=resume, force=force)
     found = {clip.name: folder.result_of(clip) if resume else None for clip in evaluation.clips}
     folder.begin(record, resume=resume, force=force)
@@ -125,6 +136,7 @@ def run_evaluation(
     outcome = Outcome(
         tuple(result for result in results.values() if result is not None),
         {clip.name: skipped[clip.name] for clip in evaluation.clips if clip.name in skipped},
+        _circumstances(evaluation),
     )
     _write(evaluation, record, folder, outcome)
     return outcome
@@ -141,8 +153,7 @@ def _spread(evaluation: Evaluation, clips: list[Clip], folder: RunFolder, tell: 
     if jobs == 1:
         evaluate_here(replace(setup, device=devices[0]), clips, folder, tell)
         return
-    threads = setup.threads or max(1, torch.get_num_threads() // jobs)  # so that the processes do not fight for the cores
-    setups = [replace(setup, device=devices[place % len(devices)], threads=threads) for place in range(jobs)]
+    setups = [replace(setup, device=devices[place % len(devices)]) for place in range(jobs)]
     evaluate_in_processes(setups, clips, folder, tell)
 
 
@@ -151,15 +162,45 @@ def _jobs(evaluation: Evaluation) -> int:
     return evaluation.jobs or len(evaluation.devices)
 
 
-def _record(evaluation: Evaluation) -> dict[str, object]:
+def _threads(evaluation: Evaluation) -> int:
+    """Threads of torch in each process, so that they do not fight for the cores; a worker of a cluster has one core."""
+    if evaluation.ray is not None:
+        return evaluation.setup.threads or 1
+    return evaluation.setup.threads or max(1, torch.get_num_threads() // _jobs(evaluation))
+
+
+def _circumstances(evaluation: Evaluation) -> Circumstances:
+    """What the workers measured with."""
+    here = current_circumstances(resolution=evaluation.setup.options.short_side)
+    if evaluation.ray is not None:
+        names = [f"{device} of a Ray cluster" for device in evaluation.devices]
+    else:
+        names = [current_circumstances(device=device).device for device in evaluation.devices]
+    return replace(here, device=", ".join(dict.fromkeys(names)), threads=_threads(evaluation))
+
+
+def _pinned(evaluation: Evaluation) -> tuple[Evaluation, str]:
+    """The evaluation with weights of the Hub held to one commit, for whichever process asks for them; and their fingerprint."""
+    setup = evaluation.setup
+    checkpoint = find_checkpoint(setup.weights, {} if setup.revision is None else {"revision": setup.revision})
+    network = load_part(SegmentationNetwork, checkpoint)
+    name = setup.weights or ""
+    if is_repository(name) and checkpoint.folder != Path(name):  # not of a folder that is named like one
+        setup = replace(setup, revision=checkpoint.folder.name)
+    return replace(evaluation, setup=setup), fingerprint(network)
+
+
+def _record(evaluation: Evaluation, weights: str) -> dict[str, object]:
     """What makes a run the same run."""
     here = current_circumstances()
     kinds = sorted({torch.device(device).type for device in evaluation.devices})
     return {
         **evaluation.about,
-        "weights": fingerprint(load_network(evaluation.setup.weights)),
+        "weights": weights,
+        "revision": evaluation.setup.revision,
         "options": evaluation.setup.options.as_dict(),
         "device": ", ".join(kinds),
+        "threads": evaluation.setup.threads if "cpu" in kinds else None,
         "versions": {"commit": here.commit, "stmemory": here.stmemory, "torch": here.torch},
         "clips": [clip.name for clip in evaluation.clips],
     }
@@ -169,10 +210,9 @@ def _write(evaluation: Evaluation, record: Mapping[str, object], folder: RunFold
     """The tables and the report."""
     write_tables(folder.path, outcome.results)
     options = evaluation.setup.options
-    device = "cpu" if evaluation.ray is not None else evaluation.devices[0]
     extra = {
         **evaluation.about,
-        "weights": {"name": evaluation.setup.weights or "lite", "fingerprint": record["weights"]},
+        "weights": {"name": evaluation.setup.weights or "lite", "revision": record["revision"], "fingerprint": record["weights"]},
         "options": options.as_dict(),
         "spread": {
             "devices": list(evaluation.devices),
@@ -182,6 +222,6 @@ def _write(evaluation: Evaluation, record: Mapping[str, object], folder: RunFold
         },
         "skipped": dict(outcome.skipped),
     }
-    text = as_json(outcome.results, current_circumstances(device=device, resolution=options.short_side), extra=extra)
+    text = as_json(outcome.results, outcome.circumstances, extra=extra)
     with whole_file(folder.path / "report.json") as part:
         part.write_text(text, encoding="utf-8")

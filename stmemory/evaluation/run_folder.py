@@ -92,9 +92,10 @@ class RunFolder:
         if old is None:
             there = [name for name in ("run.json", "Annotations", "clips", "page", "report.json", *TABLES) if (self.path / name).exists()]
             if there:
+                found = "a run.json that cannot be read" if there[0] == "run.json" else f"{there[0]} without a run.json"
                 raise OptionError(
-                    f"{self.path}: expected an empty folder or one of an evaluation, got {there[0]} without a run.json that can be "
-                    "read: no run is known to have written it, so even --force does not delete it; move it away, or pass another -o"
+                    f"{self.path}: expected an empty folder or one of an evaluation, got {found}: no run is known to have written "
+                    "what is there, so even --force does not delete it; move it away, or pass another -o"
                 )
             if resume:
                 raise OptionError(f"{self.path}: nothing to resume: no evaluation was begun there; leave out --resume")
@@ -109,7 +110,7 @@ class RunFolder:
         elif not force:
             done = len(list((self.path / "clips").glob("*.json")))
             raise OptionError(
-                f"{self.path}: expected no evaluation yet, got one with {done} finished clips; pass --resume to go on, --force to "
+                f"{self.path}: expected no evaluation yet, got one with {done} finished clip{'s' * (done != 1)}; pass --resume to go on, --force to "
                 "begin anew, or another -o"
             )
 
@@ -150,7 +151,7 @@ class RunFolder:
             part.write_text(json.dumps(document, allow_nan=False) + "\n", encoding="utf-8")
 
     def result_of(self, clip: Clip) -> ClipResult | None:
-        """A finished clip's scores, just as they were; None for others.
+        """A finished clip's scores, just as they were; None for others, and where a mask of it is missing.
 
         Raises:
             OptionError: the clip's files are not those that were measured.
@@ -165,7 +166,8 @@ class RunFolder:
                 f"{clip.name}: expected the frames and annotations that the finished run measured, got other files; begin anew "
                 "with --force"
             )
-        return found
+        wanted = range(len(clip)) if clip.asked is None else clip.asked
+        return found if all(self.mask_of(clip, index).is_file() for index in wanted) else None
 
     def write_submission(self, clips: Sequence[Clip], inside: str) -> Path:
         """Pack the masks for a server.
@@ -212,10 +214,12 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 
 def _files_digest(clip: Clip) -> str:
-    """A short name of a clip's files: their names and sizes."""
+    """A short name of a clip's files: names and sizes of frames, names and bytes of true masks, which are small."""
     digest = hashlib.sha256()
     for path in (*clip.frame_paths, *clip.annotation_paths, *clip.void_paths):
         digest.update(b"-" if path is None else f"{path.name} {path.stat().st_size}\n".encode())
+    for path in (*clip.annotation_paths, *clip.void_paths):
+        digest.update(b"" if path is None else path.read_bytes())
     return digest.hexdigest()[:16]
 
 

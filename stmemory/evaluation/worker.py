@@ -36,7 +36,7 @@ class Setup:
         options: how to track.
         device: where to compute.
         threads: of torch on the CPU; None leaves them as they are.
-        revision: of a repository.
+        revision: of a repository; `run_evaluation` makes it a commit, so that all load the same.
     """
 
     weights: str | None
