@@ -53,7 +53,7 @@ def _network(seed: int) -> SegmentationNetwork:
 
 def new_predictor(*, seed: int = 0, dtype: torch.dtype | None = None, **options: object) -> VOSPredictor:
     """A predictor of that network; regions far away count, and every frame in which an object is seen is memorised."""
-    chosen = TrackingOptions(**{"reach": None, "write_gate": 0.0, **options})
+    chosen = TrackingOptions(**{"reach": None, "write_gate": 0.0, "memory_every": 1, **options})
     return VOSPredictor(_network(seed), options=chosen, dtype=dtype)
 
 

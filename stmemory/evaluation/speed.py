@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from stmemory.errors import OptionError
 from stmemory.evaluation.machine import matrix_rate, peak_bytes, replay_seconds
-from stmemory.evaluation.stages import STAGES, Clock, Products, Timeline, watched
+from stmemory.evaluation.stages import STAGES, Clock, Products, watched
 from stmemory.predictor import VOSPredictor
 
 __all__ = ["CaseSpeed", "SpeedCase", "SpeedReport", "coloured_boxes", "measure_speed"]
@@ -107,12 +107,13 @@ def measure_speed(
 ) -> SpeedReport:
     """Step a stream of every case once a round, so that a machine that slows down for a while slows all of them.
 
-    Memory is full before the first round, and the write gate is open: every object is memorised at every step.
+    Memory is full before the first round, and the write gate is open: every object is memorised at every step. A round is as many
+    steps as come to one commit (`memory_every`), and tells their mean: policy and fusion have the share in it that they have in a video.
 
     Args:
         predictor: whose network and options are used; each case brings its own memory size and policy.
         cases: at least one.
-        rounds: steps of each case.
+        rounds: of each case.
         dtype: see `VOSPredictor`.
         on_round: called with the number of rounds done, for progress; where it answers True, that was the last.
 
@@ -130,12 +131,12 @@ def measure_speed(
     weight = next(runners[0].predictor.network.parameters())
     for runner in runners:
         for _ in range(runner.case.memory_size + 2):
-            runner.step()
+            runner.steps()
     rates, spent = [], [dict[str, list[float]]((stage, []) for stage in STAGES) for _ in cases]
     for done in range(rounds):
         rates.append(matrix_rate(clock, weight.dtype))
         for runner, seconds in zip(runners, spent, strict=True):
-            for stage, passed in runner.watch().seconds().items():
+            for stage, passed in runner.watch().items():
                 seconds[stage].append(passed)
         if on_round is not None and on_round(done + 1):
             break
@@ -184,7 +185,7 @@ class _Runner:
         options = dataclasses.replace(
             predictor.options, memory_size=case.memory_size, policy=case.policy, write_gate=0.0
         )
-        self.case = case
+        self.case, self.every = case, options.memory_every
         self.predictor = VOSPredictor(predictor.network, options=options, dtype=dtype)
         self.clock = Clock(self.predictor.device)
         frames, mask = coloured_boxes(case.objects, case.height, case.width)
@@ -194,28 +195,43 @@ class _Runner:
     def step(self) -> None:
         self.stream.step(self._frames[self.stream.frame_index % len(self._frames)])
 
-    def watch(self) -> Timeline:
-        with watched(self.predictor.network, self.clock) as timeline:
+    def steps(self) -> None:
+        """As many as come to one commit."""
+        for _ in range(self.every):
             self.step()
-        return timeline
+
+    def watch(self) -> dict[str, float]:
+        """Seconds of each stage in a step, the mean of these."""
+        mean = dict.fromkeys(STAGES, 0.0)
+        for _ in range(self.every):
+            with watched(self.predictor.network, self.clock) as timeline:
+                self.step()
+            for stage, passed in timeline.seconds().items():
+                mean[stage] += passed / self.every
+        return mean
 
     def conclude(self, seconds: dict[str, list[float]]) -> CaseSpeed:
-        """Count what the rounds did not."""
-        every, convolutions = [], []
+        """Count what the rounds did not, in a mean step too."""
+        spent: list[NDArray[np.float64]] = []
         for _ in range(COUNTED):
-            with watched(self.predictor.network, self.clock) as timeline, Products(timeline) as products:
-                self.step()
-            spent = products.seconds()
-            every.append(spent[0])
-            convolutions.append(spent[1])
+            mean, operations, convolutions = np.zeros(2), dict.fromkeys(STAGES, 0), 0
+            for _ in range(self.every):
+                with watched(self.predictor.network, self.clock) as timeline, Products(timeline) as products:
+                    self.step()
+                mean += np.array(products.seconds()) / self.every
+                convolutions += products.convolutions
+                for stage, counted in products.operations.items():
+                    operations[stage] += counted
+            spent.append(mean)
+        product_seconds, convolution_seconds = np.median(spent, axis=0).tolist()
         return CaseSpeed(
             case=self.case,
             stages={stage: np.array(passed) for stage, passed in seconds.items()},
-            operations=products.operations,
-            product_seconds=float(np.median(every)),
-            convolution_operations=products.convolutions,
-            convolution_seconds=float(np.median(convolutions)),
+            operations={stage: counted // self.every for stage, counted in operations.items()},
+            product_seconds=product_seconds,
+            convolution_operations=convolutions // self.every,
+            convolution_seconds=convolution_seconds,
             memorised=timeline.rows,
-            peak_bytes=peak_bytes(self.step, self.predictor.device),
+            peak_bytes=peak_bytes(self.steps, self.predictor.device),
             replayed=replay_seconds(timeline),
         )
