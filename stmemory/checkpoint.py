@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,18 @@ from torch import Tensor
 from stmemory.errors import OptionError, WeightsError
 from stmemory.files import whole_file
 
-__all__ = ["CONFIG", "Checkpoint", "FORMAT_VERSION", "KINDS", "TENSORS", "read_config", "read_tensors", "write_checkpoint"]
+__all__ = [
+    "CONFIG",
+    "Checkpoint",
+    "FORMAT_VERSION",
+    "KINDS",
+    "TENSORS",
+    "differences",
+    "listed",
+    "read_config",
+    "read_tensors",
+    "write_checkpoint",
+]
 
 FORMAT_VERSION = 1
 KINDS = ("network", "fusion_cell")
@@ -115,29 +126,47 @@ def read_tensors(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> dict
         raise WeightsError(f"{path}: expected the weights beside {CONFIG}, got no such file{_hint(checkpoint.folder)}") from error
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: expected a whole safetensors file, got: {error}{_nature(path)}; copy or download it again") from error
-    both = set(tensors) & set(expected)
-    problems = {
-        "missing": sorted(set(expected) - both),
-        "unexpected": sorted(set(tensors) - both),
-        "misshapen": [
-            f"{name} {tuple(tensors[name].shape)} for {tuple(expected[name].shape)}"
-            for name in sorted(both)
-            if tensors[name].shape != expected[name].shape
-        ],
-        "not of floats": sorted(n for n in both if expected[n].is_floating_point() > tensors[n].is_floating_point()),
-    }
-    if any(problems.values()):
-        told = "; ".join(f"{kind}: {', '.join(names[:5])}{' ...' * (len(names) > 5)}" for kind, names in problems.items() if names)
+    if told := differences(tensors, expected):
         raise WeightsError(f"{path}: expected the weights of {CONFIG} beside it, got {told}; the two files belong to different networks")
     _check_finite(str(path), tensors)
     digest = hashlib.sha256(content).hexdigest()
-    # somebody may have written both files anew since config.json was read
-    if digest not in (checkpoint.sha256, read_config(checkpoint.folder, checkpoint.name).sha256):
+    # the second look is for somebody who wrote both files anew since config.json was read
+    if digest != checkpoint.sha256 and digest != read_config(checkpoint.folder, checkpoint.name).sha256:
         raise WeightsError(
             f"{path}: expected the file that {CONFIG} beside it was written for, sha256 {checkpoint.sha256}, got {digest}: another or a "
             "damaged one; copy or download both again"
         )
     return {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
+
+
+def differences(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str:
+    """How named tensors differ from others in names, shapes and kind, in words; empty where they do not.
+
+    >>> differences({"a": torch.ones(2)}, {"a": torch.ones(3), "b": torch.ones(1)})
+    'missing: b; misshapen: a (2,) where (3,) belongs'
+    """
+    both = set(found) & set(expected)
+    problems = {
+        "missing": set(expected) - both,
+        "unexpected": set(found) - both,
+        "misshapen": {
+            f"{name} {tuple(found[name].shape)} where {tuple(expected[name].shape)} belongs"
+            for name in both
+            if found[name].shape != expected[name].shape
+        },
+        "not of floats": {name for name in both if expected[name].is_floating_point() > found[name].is_floating_point()},
+    }
+    return "; ".join(f"{kind}: {listed(names)}" for kind, names in problems.items() if names)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first five names in order, and how many more there are.
+
+    >>> listed("gfedcba")
+    'a, b, c, d, e and 2 more'
+    """
+    ordered = sorted(names)
+    return ", ".join(ordered[:5]) + f" and {len(ordered) - 5} more" * (len(ordered) > 5)
 
 
 def write_checkpoint(

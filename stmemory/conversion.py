@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from stmemory.card import CARD
+from stmemory.checkpoint import differences, listed
 from stmemory.errors import WeightsError
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.resnet import ImageNetNormalisation
@@ -174,7 +175,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         ) from error
     others = [name for name, value in found.items() if not isinstance(value, Tensor)] if isinstance(found, dict) else None
     if others is None or others or not found:
-        told = f"a {type(found).__name__}" if others is None else f"others: {_listed(map(str, others))}" if others else "an empty one"
+        told = f"a {type(found).__name__}" if others is None else f"others: {listed(map(str, others))}" if others else "an empty one"
         raise WeightsError(f"{path}: expected a dict of names and tensors, got {told}; write torch.save(network.state_dict(), path)")
     return {str(name): tensor for name, tensor in found.items()}
 
@@ -216,28 +217,11 @@ def renamed(
     """
     known = set(names.values())
     if not known & set(published):
-        raise WeightsError(f"{what}: expected names such as {_listed(known)}, got {_listed(published)}; the file is of another network")
-    problems = {
-        "missing": [name for name in known - set(published) if not name.endswith(_COUNTER)],
-        "unexpected": set(published) - known,
-        "misshapen": [
-            f"{name} {tuple(published[name].shape)} where {tuple(expected[name].shape)} belongs"
-            for name in known & set(published)
-            if published[name].shape != expected[name].shape
-        ],
-        "not of floats": [
-            name for name in known & set(published) if expected[name].is_floating_point() > published[name].is_floating_point()
-        ],
-    }
-    if any(problems.values()):
-        told = "; ".join(f"{kind}: {_listed(found)}" for kind, found in problems.items() if found)
+        raise WeightsError(f"{what}: expected names such as {listed(known)}, got {listed(published)}; the file is of another network")
+    wanted = {name: tensor for name, tensor in expected.items() if name in published or not name.endswith(_COUNTER)}
+    if told := differences(published, wanted):
         raise WeightsError(f"{what}: expected exactly its published names and shapes, got {told}; the file is of another network or version")
     return {ours: published.get(theirs, torch.zeros((), dtype=torch.int64)) for ours, theirs in names.items()}
-
-
-def _listed(names: Iterable[str]) -> str:
-    ordered = sorted(names)
-    return ", ".join(ordered[:5]) + f" and {len(ordered) - 5} more" * (len(ordered) > 5)
 
 
 def _about(file: str, digest: str) -> dict[str, object]:

@@ -225,10 +225,8 @@ def aggregated(objects: Tensor) -> Tensor:
     return torch.log(p / (1 - p)).softmax(0)
 
 
-def random_reference(seed: int = 2) -> ReferenceSTM:
-    """A reference in float64 whose norms do something and whose masks neither vanish nor fill the frame."""
-    torch.manual_seed(seed)
-    network = ReferenceSTM()
+def draw_norms(network: nn.Module) -> None:
+    """Statistics and weights of BatchNorm that do something, drawn at random."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.running_mean is not None and module.running_var is not None
@@ -236,6 +234,15 @@ def random_reference(seed: int = 2) -> ReferenceSTM:
             nn.init.uniform_(module.running_var, 0.5, 1.5)
             nn.init.uniform_(module.weight, 0.5, 1.5)
             nn.init.normal_(module.bias, std=0.1)
+
+
+def random_reference(seed: int = 2) -> ReferenceSTM:
+    """A reference in float64 whose norms do something and whose masks neither vanish nor fill the frame."""
+    torch.manual_seed(seed)
+    network = ReferenceSTM()
+    draw_norms(network)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
             assert module.num_batches_tracked is not None
             module.num_batches_tracked.fill_(7)
     network = network.double().eval()

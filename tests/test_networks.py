@@ -9,6 +9,7 @@ import math
 
 import pytest
 import torch
+from stm_reference import draw_norms
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,13 +38,7 @@ def small(preset: str) -> SegmentationNetwork:
     """A preset with few channels, seeded, in eval mode and float64."""
     torch.manual_seed(0)
     network = SegmentationNetwork(dataclasses.replace(NetworkConfig.of(preset), **SMALL)).eval().double()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            assert module.running_mean is not None and module.running_var is not None
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 1.5)
-            nn.init.uniform_(module.weight, 0.5, 1.5)
-            nn.init.normal_(module.bias, std=0.1)
+    draw_norms(network)
     return network
 
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stmemory.commands.options import Commands, add_scene_options, chosen_predictor, out_folder, tracking_options
-from stmemory.commands.words import DONE, FAILED, complain, end_line, teller
+from stmemory.commands.words import DONE, FAILED, complain, end_line, say_at_once, teller
 
 if TYPE_CHECKING:
     from stmemory.evaluation.growth import GrowthReport, Slope
@@ -199,9 +197,8 @@ def _stopper(total: int, part: str, stop: Stop) -> Callable[[int], bool]:
 
 
 def _say_stopping() -> None:
-    """Answer the first ctrl-C at once, past Python's buffers."""
-    line = "stopping soon and writing what was measured; press ctrl-C again to quit at once"
-    os.write(2, f"{os.linesep * sys.stderr.isatty()}{line}{os.linesep}".encode())
+    """Answer the first ctrl-C."""
+    say_at_once("stopping soon and writing what was measured; press ctrl-C again to quit at once")
 
 
 def _out_file(path: Path) -> Path:

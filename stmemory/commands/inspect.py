@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stmemory.commands.options import Commands, chosen_predictor, out_folder, tracking_options
-from stmemory.commands.words import DONE, FAILED, complain, end_line, teller
+from stmemory.commands.words import DONE, FAILED, complain, end_line, say_at_once, teller
 
 if TYPE_CHECKING:
     from stmemory.inspection import Inspector
@@ -106,9 +104,8 @@ def _follow(inspector: Inspector, clip: Iterator[object], stop: Stop) -> Iterato
 
 
 def _say_stopping() -> None:
-    """Answer the first ctrl-C at once, past Python's buffers."""
-    line = "stopping after this frame and drawing what was seen; press ctrl-C again to quit at once"
-    os.write(2, f"{os.linesep * sys.stderr.isatty()}{line}{os.linesep}".encode())
+    """Answer the first ctrl-C."""
+    say_at_once("stopping after this frame and drawing what was seen; press ctrl-C again to quit at once")
 
 
 def _frames(text: str) -> list[int]:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from stmemory.commands.options import Commands, chosen_predictor, tracking_options
-from stmemory.commands.words import DONE, FAILED, complain, end_line, teller
+from stmemory.commands.words import DONE, FAILED, complain, end_line, say_at_once, teller
 
 __all__ = ["add_to"]
 
@@ -65,6 +63,7 @@ def _track(arguments: argparse.Namespace) -> int:
 
 
 def _say_stopping() -> None:
-    """Answer the first ctrl-C at once. Past Python's buffers: a signal may come in the midst of writing to them."""
-    line = "stopping after this frame and saving; press ctrl-C again to quit without saving (frames since the last saved state "
-    os.write(2, f"{os.linesep * sys.stderr.isatty()}{line}are then lost){os.linesep}".encode())
+    """Answer the first ctrl-C."""
+    say_at_once(
+        "stopping after this frame and saving; press ctrl-C again to quit without saving (frames since the last saved state are then lost)"
+    )

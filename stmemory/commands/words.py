@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
-__all__ = ["BAD_ARGUMENTS", "DONE", "FAILED", "complain", "end_line", "score_heads", "score_line", "teller"]
+__all__ = ["BAD_ARGUMENTS", "DONE", "FAILED", "complain", "end_line", "say_at_once", "score_heads", "score_line", "teller"]
 
 DONE = 0
 FAILED = 1
@@ -45,3 +46,8 @@ def score_line(name: str, objects: int, region: float, boundary: float, speed: f
     values = [100 * value for value in (region, boundary, (region + boundary) / 2)]
     cells = [f"{'-':>8}" if value != value else f"{value:>8.1f}" for value in values]
     return f"{name:<24}{objects:>8}{''.join(cells)}" + ("" if speed is None or speed != speed else f"{speed:>10.1f}")
+
+
+def say_at_once(line: str) -> None:
+    """Write a line to stderr in the midst of whatever runs: past Python's buffers, since a signal may come while they are written to."""
+    os.write(2, f"{os.linesep * sys.stderr.isatty()}{line}{os.linesep}".encode())

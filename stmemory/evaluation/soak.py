@@ -113,9 +113,8 @@ def soak(
     >>> soak(VOSPredictor.from_pretrained(), frames=4, size=(64, 96)).bank_is_constant
     True
     """
-    loop = _loop(frames, size, seed)
-    stream = predictor.start(*loop[0])
-    pictures = (loop[index][0] for index in _to_and_fro(len(loop)))
+    first, pictures = _clip(frames, size, seed)
+    stream = predictor.start(*first)
     return measure_growth(stream.step, pictures, steps=frames, bank_bytes=lambda: stream.bank.nbytes, on_step=on_step)
 
 
@@ -145,9 +144,8 @@ def soak_growing(
     >>> soak_growing(growing, GrowthLimit(50_000, 60.0), frames=9, size=(32, 48)).frames < 9
     True
     """
-    loop = _loop(frames, size, seed)
-    memory = predictor.start(*loop[0])
-    pictures = (loop[index][0] for index in _to_and_fro(len(loop)))
+    first, pictures = _clip(frames, size, seed)
+    memory = predictor.start(*first)
     recent: list[float] = []
 
     def enough(seconds: float, bank_bytes: int) -> bool:
@@ -205,10 +203,14 @@ def _curves(report: GrowthReport) -> dict[str, list[float]]:
     }
 
 
-def _loop(frames: int, size: tuple[int, int], seed: int) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+def _clip(
+    frames: int, size: tuple[int, int], seed: int
+) -> tuple[tuple[NDArray[np.uint8], NDArray[np.uint8]], Iterator[NDArray[np.uint8]]]:
+    """The first frame with its mask, and the frames after it, shown forth and back without end."""
     if frames < 2:
         raise OptionError(f"frames: expected 2 or more, got {frames}")
-    return list(render_scene(min(frames + 1, LOOP), height=size[0], width=size[1], seed=seed))
+    loop = list(render_scene(min(frames + 1, LOOP), height=size[0], width=size[1], seed=seed))
+    return loop[0], (loop[index][0] for index in _to_and_fro(len(loop)))
 
 
 def _to_and_fro(count: int) -> Iterator[int]:
