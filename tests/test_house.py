@@ -26,6 +26,7 @@ ORDER = (
     "memory.similarity memory.slots memory.policy memory.learned memory.registry memory.fusion memory.bank memory.read "
     "memory.state memory.policy_file memory "
     "networks.config networks.features networks.layers networks.resnet networks.stm networks.lite networks.segmentation "
+    "networks.prediction_config networks.prediction_layers networks.prediction "
     "networks "
     "checkpoint card weights saving conversion "
     "images video frames palette mask_files masks regions result "

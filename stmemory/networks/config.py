@@ -10,7 +10,7 @@ from typing import Any
 
 from stmemory.errors import OptionError
 
-__all__ = ["NetworkConfig", "PRESETS"]
+__all__ = ["NetworkConfig", "PRESETS", "own_values"]
 
 BACKBONES = ("resnet50", "efficientnet_lite0")
 
@@ -98,20 +98,33 @@ class NetworkConfig:
         Raises:
             OptionError: a key is unknown or missing, or a value has another type.
         """
-        fields = {f.name: f for f in dataclasses.fields(cls)}
-        unknown, missing = sorted(set(values) - set(fields)), sorted(set(fields) - set(values))
-        if unknown or missing:
-            raise OptionError(
-                f"NetworkConfig: expected its own keys, got unknown keys {unknown}, missing keys {missing}; the file is of another "
-                "version of stmemory"
-            )
-        default: dict[str, Any] = dataclasses.asdict(cls())
-        for name, value in values.items():
-            kind = type(default[name])
-            if type(value) is not kind and not (kind is float and type(value) is int):
-                raise OptionError(f"NetworkConfig: expected {name} of type {kind.__name__}, got {value!r}")
-            default[name] = value
-        return cls(**default)
+        return cls(**own_values(cls(), values))
+
+
+def own_values(default: Any, values: Mapping[str, object]) -> dict[str, Any]:
+    """The values of a config's fields, after making sure that they are exactly its own, of the types of a default one.
+
+    Lists, which JSON knows, stand for tuples of whole numbers.
+
+    Raises:
+        OptionError: a key is unknown or missing, or a value has another type.
+    """
+    name_of, known = type(default).__name__, {f.name: getattr(default, f.name) for f in dataclasses.fields(default)}
+    unknown, missing = sorted(set(values) - set(known)), sorted(set(known) - set(values))
+    if unknown or missing:
+        raise OptionError(
+            f"{name_of}: expected its own keys, got unknown keys {unknown}, missing keys {missing}; the file is of another "
+            "version of stmemory"
+        )
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        kind = type(known[name])
+        if kind is tuple and isinstance(value, list | tuple) and all(type(item) is int for item in value):
+            value = tuple(value)
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise OptionError(f"{name_of}: expected {name} of type {kind.__name__}, got {value!r}")
+        found[name] = value
+    return found
 
 
 _PAPER = NetworkConfig(
