@@ -12,7 +12,7 @@ from typing import Unpack
 import torch
 from torch import Tensor, nn
 
-from stmemory.errors import FrameError, MaskError, OptionError, StmemoryError
+from stmemory.errors import FrameError, MaskError, OptionError, ShapeError, StmemoryError
 from stmemory.frames import iterate_frames
 from stmemory.hub import Where
 from stmemory.memory.registry import update_policy
@@ -144,6 +144,9 @@ class VOSPredictor:
         >>> [(index, result.frame_index) for index, result in results]
         [(0, 0), (1, 0), (1, 1)]
         """
+        for name, given in (("videos", videos), ("first_masks", first_masks)):
+            if isinstance(given, (str, Path)) or not isinstance(given, Iterable):
+                raise ShapeError(f"{name}: expected several, as a list, got {given!r}; one video goes to track(), or is a list of one")
         clips, masks = list(videos), list(first_masks)
         if len(clips) != len(masks):
             raise MaskError(f"track_many: expected a first mask for each of {len(clips)} videos, got {len(masks)}; give one for each")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -217,10 +217,12 @@ def test_no_videos_have_no_results() -> None:
         ([clip(2), clip(2)], [boxes(3), boxes(3) * 0], "MaskError: video 1: mask: expected at least one object"),
         ([clip(2), iter(())], [boxes(3), boxes(3)], "FrameError: video 1: frames: expected at least one frame"),
         ([5, clip(2)], [boxes(3), boxes(3)], "ShapeError: video 0: frames: expected a path"),
+        ("clip.mp4", [boxes(3)], "ShapeError: videos: expected several, as a list, got 'clip.mp4'"),
+        ([clip(2)], "first.png", "ShapeError: first_masks: expected several, as a list"),
     ],
-    ids=["too few masks", "empty mask", "empty video", "no video"],
+    ids=["too few masks", "empty mask", "empty video", "no video", "one path", "one mask"],
 )
-def test_track_many_checks_all_videos_when_it_is_called(videos: list[object], masks: list[object], told: str) -> None:
+def test_track_many_checks_all_videos_when_it_is_called(videos: Iterable[object], masks: Iterable[object], told: str) -> None:
     """A video or a mask that cannot be used is an error before anything is tracked, and the error names it."""
     with pytest.raises(StmemoryError) as caught:
         tiny_predictor().track_many(videos, masks)
