@@ -61,7 +61,7 @@ class ClipReader:
         self._rewind()
 
     def read(self, index: int) -> Tensor | None:
-        """A frame: float32 `[3, H, W]` in [0, 1]; None where the clip has ended before.
+        """A frame: float32 `[3, H, W]` in [0, 1]; None where the clip has no such frame.
 
         Args:
             index: from 0.
@@ -70,9 +70,14 @@ class ClipReader:
             FrameError: the file is damaged, or the frame cannot be used.
             ShapeError: the frame is of another kind or shape.
         """
-        if self._pictures is not None:
-            return to_frame(self._pictures[index]) if index < len(self._pictures) else None
+        if index < 0:
+            return None
         if self._last is not None and self._last[0] == index:
+            return self._last[1]
+        if self._pictures is not None:
+            if index >= len(self._pictures):
+                return None
+            self._last = (index, to_frame(self._pictures[index]))
             return self._last[1]
         if index in self._held:
             return self._held[index].float() / 255

@@ -56,6 +56,20 @@ def test_sittings_give_the_masks_of_one_go(tmp_path: Path, capsys: pytest.Captur
     assert "going on after frame 2" in capsys.readouterr().out
 
 
+def test_a_folder_is_tracked_from_its_first_mask_on_with_late_objects(tmp_path: Path) -> None:
+    """Masks stand under the names of their frames; the second object enters with its own, and comes back as it was given."""
+    clip, _ = frames_in(tmp_path, 6)
+    truth = [ids for _, ids in render_scene(6, height=64, width=96)]
+    write_palette_png(tmp_path / "marked" / "00001.png", np.where(truth[1] == 1, 1, 0))
+    write_palette_png(tmp_path / "marked" / "00003.png", np.where(truth[3] == 2, 2, 0))
+    tracked_ids = _load("track_folder").main(clip, str(tmp_path / "marked"), str(tmp_path / "out"))
+    assert {"00001": (1,), "00002": (1,), "00003": (1, 2), "00004": (1, 2), "00005": (1, 2)} == tracked_ids
+    assert (truth[3] == 2).tolist() == (read_palette_png(tmp_path / "out" / "00003.png").numpy() == 2).tolist()
+    write_palette_png(tmp_path / "marked" / "9.png", truth[0])
+    with pytest.raises(SystemExit, match="expected names of frames, got 9"):
+        _load("track_folder").main(clip, str(tmp_path / "marked"), str(tmp_path / "out"))
+
+
 def test_sam2_drop_in_leaves_the_masks_of_track(tmp_path: Path) -> None:
     """The script of a SAM 2 user gives what `track` gives."""
     clip, mask = frames_in(tmp_path, 5)
