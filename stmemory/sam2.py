@@ -163,7 +163,7 @@ class VideoPredictor:
         number = state.numbers.get(obj_id) or 1 + max(state.numbers.values(), default=0)
         state.session.give(frame_idx, number, mask)
         state.numbers[obj_id] = number
-        return frame_idx, state.obj_ids, _logits(state, state.session.known(frame_idx))
+        return int(frame_idx), state.obj_ids, _logits(state, state.session.known(frame_idx))
 
     def add_new_points_or_box(self, *arguments: object, **named: object) -> NoReturn:
         """Points and boxes are not there.
@@ -199,12 +199,15 @@ class VideoPredictor:
 
         Raises:
             MaskError: no mask was given.
-            FrameError: the clip has no such frame, or it cannot be read. Arguments are checked when this is called.
+            FrameError: the clip has no such frame, or it cannot be read.
+            OptionError: `max_frame_num_to_track` is below 0. Arguments are checked when this is called.
         """
         session = inference_state.session
         if not session.given_frames:
             raise MaskError("propagate_in_video: expected a mask of some object, got none; call add_new_mask first")
         start = session.given_frames[0] if start_frame_idx is None else start_frame_idx
+        if max_frame_num_to_track is not None and max_frame_num_to_track < 0:
+            raise OptionError(f"max_frame_num_to_track: expected 0 or more, or None, got {max_frame_num_to_track}; reverse=True goes back")
         if not session.has(start):
             count = session.count or "an unknown number"
             raise FrameError(f"start_frame_idx: expected a frame of the clip, got {start} of {count}; count from 0")
@@ -214,7 +217,7 @@ class VideoPredictor:
             order = range(start, end - 1, -1) if start else ()
         else:
             order = itertools.count(start) if max_frame_num_to_track is None else range(start, start + max_frame_num_to_track + 1)
-        return _propagate(inference_state, order, reverse)
+        return _propagate(inference_state, map(int, order), reverse)
 
     def remove_object(
         self, inference_state: InferenceState, obj_id: Hashable, strict: bool = False, need_output: bool = True

@@ -83,8 +83,12 @@ class ClipSession:
         return sorted(self._given)
 
     def has(self, frame_index: int) -> bool:
-        """Whether the clip has such a frame; reads it to know."""
-        return frame_index >= 0 and self._reader.read(frame_index) is not None
+        """Whether the clip has such a frame; reads it to know.
+
+        Raises:
+            FrameError: the index is no whole number, or the frame cannot be read.
+        """
+        return self._reader.read(_whole(frame_index)) is not None
 
     def give(self, frame_index: int, object_id: int, mask: object) -> None:
         """Say where an object is in a frame: its first mask, or a correction; it replaces an earlier one of that frame.
@@ -104,10 +108,7 @@ class ClipSession:
         if not self.has(frame_index):
             count = self.count or "an unknown number of"
             raise FrameError(f"frame {frame_index}: expected a frame of the clip, which has {count} frames, got none; count from 0")
-        values = mask.detach().cpu() if isinstance(mask, Tensor) else torch.from_numpy(np.array(mask))
-        flags = values >= 0.5 if values.is_floating_point() else values != 0
-        if flags.ndim != 2:
-            raise MaskError(f"mask: expected one object as [H, W], got shape {tuple(flags.shape)}; give each object's mask by itself")
+        frame_index, flags = _whole(frame_index), _one_object(mask)
         to_object_masks(flags, height=self.height, width=self.width)  # checks it
         if self._run is not None and self._run.position == frame_index:
             self._run.stream.correct(flags.int() * object_id)
@@ -159,6 +160,7 @@ class ClipSession:
         """
         if not self._given:
             raise MaskError("expected a mask of some object, got none; give one first")
+        frame_index = _whole(frame_index)
         way, begin = (-1, max(self._given)) if backwards else (1, min(self._given))
         if (begin - frame_index) * way > 0:
             return None
@@ -196,3 +198,19 @@ class ClipSession:
         for object_id, flags in self._given[frame_index].items():
             ids.masked_fill_(flags, object_id)
         return ids
+
+
+def _whole(frame_index: object) -> int:
+    """A frame's index as Python's own int; numpy's are taken."""
+    if isinstance(frame_index, bool) or not isinstance(frame_index, (int, np.integer)):
+        raise FrameError(f"frame index: expected a whole number from 0 on, got {frame_index!r}; convert it with int()")
+    return int(frame_index)
+
+
+def _one_object(mask: object) -> Tensor:
+    """A mask as bool `[H, W]` on the CPU."""
+    values = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    if values.dtype.kind not in "biuf" or values.ndim != 2:
+        kind = f"{values.dtype} {values.shape}" if values.dtype.kind in "biuf" else type(mask).__name__
+        raise MaskError(f"mask: expected one object as numbers [H, W], got {kind}; give each object's mask by itself")
+    return torch.from_numpy(values >= 0.5 if values.dtype.kind == "f" else values != 0)

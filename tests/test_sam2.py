@@ -289,6 +289,10 @@ ERRORS = {
     "empty mask": (lambda p, s: p.add_new_mask(s, 0, 1, LEFT * False), MaskError, "expected at least one object"),
     "size": (lambda p, s: p.add_new_mask(s, 0, 1, LEFT[1:]), MaskError, "expected the frame's size"),
     "stack": (lambda p, s: p.add_new_mask(s, 0, 1, LEFT[None]), MaskError, "each object's mask by itself"),
+    "colours": (lambda p, s: p.add_new_mask(s, 0, 1, np.zeros((HEIGHT, WIDTH, 3))), MaskError, "as numbers .H, W., got float64"),
+    "no mask": (lambda p, s: p.add_new_mask(s, 0, 1, None), MaskError, "got NoneType"),
+    "path": (lambda p, s: p.add_new_mask(s, 0, 1, "mask.png"), MaskError, "got str"),
+    "no number": (lambda p, s: p.add_new_mask(s, 0.5, 1, LEFT), FrameError, "expected a whole number from 0 on, got 0.5"),
     "unknown object": (lambda p, s: p.clear_all_prompts_in_frame(s, 0, 4), MaskError, "expected one of"),
     "generator": (lambda p, s: p.init_state(iter(FRAMES)), ShapeError, "VOSPredictor.start"),
     "missing": (lambda p, s: p.init_state("nowhere.mp4"), FrameError, "no such file"),
@@ -310,6 +314,20 @@ def test_a_start_beyond_the_clip_is_refused_when_called() -> None:
     """Not at the first `next`."""
     with pytest.raises(FrameError, match="start_frame_idx: expected a frame of the clip, got 10 of 10"):
         predictor().propagate_in_video(state_with((0, 1, LEFT)), 10)
+
+
+def test_a_negative_number_of_frames_is_refused() -> None:
+    """It would give nothing in silence."""
+    with pytest.raises(OptionError, match="reverse=True goes back"):
+        predictor().propagate_in_video(state_with((0, 1, LEFT)), 3, -2)
+
+
+def test_indices_may_be_numpys() -> None:
+    """And come back as Python's."""
+    state = predictor().init_state(FRAMES)
+    output = predictor().add_new_mask(state, np.int64(7), np.int64(3), LEFT)
+    found = [output, *predictor().propagate_in_video(state), *predictor().propagate_in_video(state, np.int64(8))]
+    assert [(7, int), (7, int), (8, int), (9, int), (8, int), (9, int)] == [(frame_idx, type(frame_idx)) for frame_idx, _, _ in found]
 
 
 def test_a_session_answers_frames_in_any_order() -> None:
