@@ -325,7 +325,7 @@ def test_import_has_no_effect(imported_alone: dict[str, list[str]], what: str) -
     assert [] == imported_alone[what]
 
 
-@pytest.mark.parametrize("module", ["stmemory.training", "stmemory.evaluation", "stmemory.inspection", "stmemory.sam2", "huggingface_hub", "av", "matplotlib"])
+@pytest.mark.parametrize("module", ["stmemory.training", "stmemory.evaluation", "stmemory.inspection", "huggingface_hub", "av", "matplotlib"])
 def test_import_is_light(imported_alone: dict[str, list[str]], module: str) -> None:
     """Importing loads neither the optional rooms nor the optional packages."""
     assert module not in imported_alone["modules"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Hashable, Iterable
 from pathlib import Path
 
@@ -314,6 +316,12 @@ def test_a_start_beyond_the_clip_is_refused_when_called() -> None:
     """Not at the first `next`."""
     with pytest.raises(FrameError, match="start_frame_idx: expected a frame of the clip, got 10 of 10"):
         predictor().propagate_in_video(state_with((0, 1, LEFT)), 10)
+
+
+def test_import_stmemory_leaves_it_alone() -> None:
+    """Whoever does not use SAM 2's names does not load them."""
+    code = "import sys, stmemory; sys.exit(any(name in sys.modules for name in ('stmemory.sam2', 'stmemory.session')))"
+    assert 0 == subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1]).returncode
 
 
 def test_a_negative_number_of_frames_is_refused() -> None:
