@@ -94,12 +94,12 @@ class Trip:
 TRIPS = {"odd": Trip((7, 254, 3)), "one": Trip((1,)), "large": Trip((300, 7, 2_000_000_000)), "void": Trip((255, 7)), "pixel": Trip((7,), (1, 1)), "row": Trip((7, 9), (1, 5))}
 
 
-@pytest.mark.parametrize("trip", TRIPS.values(), ids=TRIPS)
-@pytest.mark.parametrize("format", HOLD_IDS)
+HELD = [(name, trip) for name in HOLD_IDS for trip in TRIPS if name not in PALETTE or max(TRIPS[trip].ids) < 255]
+
+
+@pytest.mark.parametrize(("format", "trip"), [(name, TRIPS[trip]) for name, trip in HELD], ids=[f"{name}-{trip}" for name, trip in HELD])
 def test_round_trip(format: str, trip: Trip, tmp_path: Path) -> None:
     """Ids, names and sizes come back as they went, those of objects that enter late, leave or return too."""
-    if format in PALETTE and max(trip.ids) > 254:
-        return  # refused, see below
     masks, names = story(*trip.ids, size=trip.size), [f"shot {t + 8}" for t in range(5)]
     found = list(read_masks(write(format, tmp_path, masks, names)))
 
@@ -229,7 +229,7 @@ def test_memory_does_not_grow(format: str, tmp_path: Path) -> None:
     peak(3, tmp_path / "warm-up")
     few, many = peak(40, tmp_path / "few"), peak(160, tmp_path / "many")
 
-    assert many < few + 150_000  # the codes of 120 frames take 600 000 bytes, their ids 2.4 million
+    assert many < few + 150_000  # the codes of 120 frames take 550 000 bytes, their ids 2.4 million
 
 
 def test_results_are_written_as_they_come(tmp_path: Path) -> None:
