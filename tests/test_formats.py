@@ -199,6 +199,16 @@ def test_files_are_whole_or_as_before(format: str, tmp_path: Path) -> None:
     assert b"old" != path.read_bytes()
 
 
+def test_interrupted_folders_keep_what_is_whole(tmp_path: Path) -> None:
+    """The masks that were done stay; the list of a video that was not finished, and temporary files, do not appear."""
+    with pytest.raises(KeyboardInterrupt):
+        with YouTubeVosWriter(tmp_path, video="walk") as out:
+            out.add(story(7)[0])
+            raise KeyboardInterrupt
+
+    assert ["Annotations/walk/00000.png"] == files_in(tmp_path)
+
+
 @pytest.mark.parametrize("format", FORMATS)
 def test_no_frame_makes_no_file(format: str, tmp_path: Path) -> None:
     """Closing a writer that was given nothing is an error, and leaves no file."""
@@ -338,6 +348,10 @@ def test_youtube_vis_of_others_is_read(tmp_path: Path) -> None:
     assert [("0", [[0, 0, 0]])] == [(name, ids.tolist()) for name, ids in read_youtube_vis(path, video="clip1")]
     with pytest.raises(OptionError, match="clip1, clip2"):
         read_youtube_vis(path)
+    for video in document["videos"]:
+        video["file_names"] = ["0.jpg"]
+    path.write_text(json.dumps(document))
+    assert [[5, 6, 6]] == next(read_youtube_vis(path, video="2"))[1].tolist()
 
 
 def test_coco_reads_annotations_without_tracks(tmp_path: Path) -> None:

@@ -86,7 +86,8 @@ class GifWriter(MaskWriter):
             self._step *= 2  # this frame's index, `most` steps, is still a multiple
         picture = Image.fromarray(_drawn(frame, self._opacity))
         picture.thumbnail((self._longest, self._longest), Image.Resampling.LANCZOS)
-        self._kept.append(picture.quantize(256, dither=Image.Dither.NONE))
+        # the method that keeps the colours of small objects: cutting at the median loses them among those of the background
+        self._kept.append(picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
 
     def _finish(self) -> None:
         # hundredths of a second are what a GIF counts in; browsers slow down what is shown for less than two

@@ -7,6 +7,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -81,7 +82,7 @@ def read_youtube_vis(path: str | os.PathLike[str], *, video: str | None = None) 
 
     Args:
         path: the JSON of a split (not a list of results, which has no sizes). It is read when this is called.
-        video: the folder in the video's file names; None takes the only video.
+        video: the folder in the video's file names, or its id where they have none; None takes the only video.
 
     Returns:
         Names of the frames without folder and ending; ids int32 `[H, W]`, those of the annotations.
@@ -91,7 +92,7 @@ def read_youtube_vis(path: str | os.PathLike[str], *, video: str | None = None) 
         OptionError: there is no such video, or more than one and none named.
     """
     document = load_document(path, "videos")
-    videos = {Path(str(row["file_names"][0])).parent.as_posix() if row.get("file_names") else str(row.get("id")): row for row in rows_in(document, "videos", path)}
+    videos = {_name_of(row): row for row in rows_in(document, "videos", path)}
     if video is None and len(videos) == 1:
         video = next(iter(videos))
     if video not in videos:
@@ -109,6 +110,13 @@ def read_youtube_vis(path: str | os.PathLike[str], *, video: str | None = None) 
     if short:
         raise MaskError(f"{os.fspath(path)}: expected ids above 0 and {len(names)} segmentations of each, one a frame, got other of {short[0]}; the file is damaged")
     return _each(names, size, masks)
+
+
+def _name_of(video: Mapping[str, Any]) -> str:
+    """The folder in a video's file names; its id where they have none."""
+    names = video.get("file_names")
+    folder = Path(str(names[0])).parent.as_posix() if isinstance(names, list) and names else "."
+    return str(video.get("id")) if folder == "." else folder
 
 
 def _each(names: list[str], size: tuple[int, int], masks: dict[int, list[object]]) -> Iterator[tuple[str, Ids]]:
