@@ -186,6 +186,8 @@ def test_files_are_whole_or_as_before(format: str, tmp_path: Path) -> None:
     """An interruption leaves the old file and nothing else; the end replaces it."""
     path = target(format, tmp_path)
     path.parent.mkdir()
+    with pytest.raises(OptionError, match="got a folder; name a file in it"):
+        new_writer(format, path.parent)
     path.write_text("old")
     with pytest.raises(KeyboardInterrupt):
         with new_writer(format, path) as out:

@@ -122,6 +122,8 @@ class MaskWriter(ABC):
     @final
     def _whole(self) -> Path:
         """Where to write the file, so that it appears whole or not at all."""
+        if self.path.is_dir():  # found now, not when all the work is done
+            raise OptionError(f"{self.path}: expected the name of a file, got a folder; name a file in it")
         return self._stack.enter_context(whole_file(self.path))
 
     @final
