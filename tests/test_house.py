@@ -30,6 +30,8 @@ ORDER = (
     "networks "
     "checkpoint card weights saving conversion "
     "images video frames palette mask_files masks regions result "
+    "formats.writer formats.rle formats.spool formats.davis formats.objects formats.youtube_vos formats.coco formats.youtube_vis "
+    "formats.volume formats.overlay formats.cutouts formats.detections formats.pairing formats.registry formats.export formats "
     "options given pins stream_file stream predictor stmemory "
     "clip_reader session sam2 "
     "inventory job_folder job_record job_summary job progress sheet "
@@ -48,7 +50,7 @@ ORDER = (
     "training.schedule training.learner training.parallel training.validation training.sources training.feed training.journal "
     "training.imagenet training.loop training training.__main__ "
     "demo "
-    "commands commands.words commands.options commands.track commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.score commands.benchmark "
+    "commands commands.words commands.options commands.track commands.export commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.score commands.benchmark "
     "cli __main__"
 ).split()
 
@@ -61,6 +63,8 @@ FOREIGN = {
     "memory.policy_file": {"safetensors"},
     "networks": {"torch"},
     "checkpoint": {"torch", "safetensors"},
+    "formats.detections": {"numpy", "supervision"},
+    "result": {"torch", "numpy", "supervision"},
     "hub": {"huggingface_hub"},
     "card": {"huggingface_hub"},
     "sequences": {"torch", "numpy", "PIL"},
@@ -71,7 +75,8 @@ FOREIGN = {
 }
 
 # What reaches to its right all the same, inside of functions: `from_pretrained` stands where a class is, the work comes after.
-REACHES = {"pretrained": {"weights", "saving", "card", "checkpoint", "networks.segmentation", "memory.policy"}}
+# `Segmentation.to_coco` and `to_supervision` likewise.
+REACHES = {"result": {"formats.coco", "formats.detections"}, "pretrained": {"weights", "saving", "card", "checkpoint", "networks.segmentation", "memory.policy"}}
 
 # The only files that write to the terminal.
 SPEAKERS = {"training/__main__.py", *(f"commands/{file.name}" for file in PACKAGE.glob("commands/*.py"))}
@@ -331,7 +336,10 @@ def test_import_has_no_effect(imported_alone: dict[str, list[str]], what: str) -
     assert [] == imported_alone[what]
 
 
-@pytest.mark.parametrize("module", ["stmemory.training", "stmemory.evaluation", "stmemory.inspection", "stmemory.sequences", "huggingface_hub", "av", "matplotlib"])
+@pytest.mark.parametrize(
+    "module",
+    "stmemory.training stmemory.evaluation stmemory.inspection stmemory.sequences stmemory.formats huggingface_hub av matplotlib supervision".split(),
+)
 def test_import_is_light(imported_alone: dict[str, list[str]], module: str) -> None:
     """Importing loads neither the optional rooms nor the optional packages."""
     assert module not in imported_alone["modules"]
