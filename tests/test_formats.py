@@ -91,7 +91,14 @@ class Trip:
     size: tuple[int, int] = (9, 12)
 
 
-TRIPS = {"odd": Trip((7, 254, 3)), "one": Trip((1,)), "large": Trip((300, 7, 2_000_000_000)), "void": Trip((255, 7)), "pixel": Trip((7,), (1, 1)), "row": Trip((7, 9), (1, 5))}
+TRIPS = {
+    "odd": Trip((7, 254, 3)),
+    "one": Trip((1,)),
+    "large": Trip((300, 7, 2_000_000_000)),
+    "void": Trip((255, 7)),
+    "pixel": Trip((7,), (1, 1)),
+    "row": Trip((7, 9), (1, 5)),
+}
 
 
 HELD = [(name, trip) for name in HOLD_IDS for trip in TRIPS if name not in PALETTE or max(TRIPS[trip].ids) < 255]

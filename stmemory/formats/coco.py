@@ -150,7 +150,10 @@ def load_document(path: str | os.PathLike[str], key: str) -> dict[str, Any]:
     except ValueError as error:
         raise MaskError(f'{os.fspath(path)}: expected a JSON file with "{key}", got: {error}') from error
     if not isinstance(document, dict) or key not in document:
-        raise MaskError(f'{os.fspath(path)}: expected a JSON object with "{key}" and "annotations", got another; lists of results have no frames: pass the file of the split')
+        raise MaskError(
+            f'{os.fspath(path)}: expected a JSON object with "{key}" and "annotations", got another; lists of results have no '
+            "frames: pass the file of the split"
+        )
     return document
 
 
@@ -202,7 +205,9 @@ def _each(images: list[dict[str, Any]], masks: Mapping[object, list[dict[str, An
             name, size = Path(str(image["file_name"])).stem, (int(image["height"]), int(image["width"]))
             rows = sorted((int(row.get("track_id", row["id"])), row["segmentation"]) for row in masks.get(image["id"], ()))
         except (KeyError, TypeError, ValueError) as error:
-            raise MaskError(f"images: expected file_name, height, width, and the segmentation of each annotation, got {error!r}; is it COCO?") from error
+            raise MaskError(
+                f"images: expected file_name, height, width, and the segmentation of each annotation, got {error!r}; is it COCO?"
+            ) from error
         ids = np.zeros(size, np.int32)
         for object_id, segmentation in rows:
             mask = decode_rle(dict_in(segmentation))

@@ -29,7 +29,8 @@ def to_supervision(result: Segmentation, *, names: Mapping[int, str] | None = No
 
     Returns:
         `sv.Detections`: `mask` bool `[n, H, W]`, `xyxy` (as `sv.mask_to_xyxy`, last pixel included), `tracker_id` (the object's
-        id), `confidence` (its score), `class_id` (from 0: its name among all `names`, in the alphabet's order, "object" the last) and `data["class_name"]`.
+        id), `confidence` (its score), `class_id` (from 0: its name among all `names`, in the
+        alphabet's order, "object" the last) and `data["class_name"]`.
 
     Raises:
         OptionError: supervision is not installed.

@@ -134,7 +134,10 @@ def _each(folders: dict[int, Path], names: list[str], files: dict[str, Path]) ->
                 continue
             mask = _mask_in(file)
             if shape not in (None, mask.shape):
-                raise FrameError(f"{file}: expected the size of the masks before it, {shape} (H, W), got {mask.shape}; resize it with nearest neighbours")
+                raise FrameError(
+                    f"{file}: expected the size of the masks before it, {shape} (H, W), got {mask.shape}; resize it with nearest "
+                    "neighbours"
+                )
             shape = mask.shape
             masks[object_id] = mask
         yield name, masks

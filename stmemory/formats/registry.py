@@ -89,9 +89,9 @@ def new_writer(format: str, path: str | os.PathLike[str], *, options: FormatOpti
     Raises:
         OptionError: there is no such format, or the writer cannot be made.
 
-    >>> new_writer("avi", "a.avi")
+    >>> new_writer("avi", "a.avi")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    stmemory.errors.OptionError: format: expected one of davis, objects, youtube_vos, youtube_vis, coco, volume, mp4, gif, cutouts, object_cutouts, mov, got 'avi'
+    stmemory.errors.OptionError: format: expected one of davis, objects, youtube_vos, ..., got 'avi'
     """
     return _known(format).write(Path(path), options or FormatOptions())
 
@@ -118,7 +118,8 @@ def read_masks(path: str | os.PathLike[str], *, format: str | None = None, optio
     path = Path(path)
     read = _known(format or guess_format(path)).read
     if read is None:
-        raise OptionError(f"format: expected one that holds ids ({', '.join(name for name in FORMATS if FORMATS[name].read)}), got {format!r}, which is for looking at")
+        readable = ", ".join(name for name in FORMATS if FORMATS[name].read)
+        raise OptionError(f"format: expected one that holds ids ({readable}), got {format!r}, which is for looking at")
     return read(path / "masks" if _is_track_folder(path) else path, options or FormatOptions())
 
 

@@ -85,7 +85,10 @@ def to_label_volume(results: Iterable[object]) -> NDArray[np.int32]:
     for index, result in enumerate(results):
         slices.append(ids_of(result))
         if slices[-1].shape != slices[0].shape:
-            raise FrameError(f"frame {index}: expected the size of those before it, {slices[0].shape} (H, W), got {slices[-1].shape}; make another volume")
+            raise FrameError(
+                f"frame {index}: expected the size of those before it, {slices[0].shape} (H, W), got {slices[-1].shape}; make "
+                "another volume"
+            )
     if not slices:
         raise FrameError("results: expected at least one, got none; a generator can be used once only")
     return np.stack(slices)

@@ -132,7 +132,10 @@ class MaskWriter(ABC):
             raise FrameError(f"{name}: {type(self).__name__} draws the frame, and got none; pass add(result, frame=frame)")
         picture = to_frame(frame).cpu()
         if picture.shape[1:] != ids.shape:
-            raise FrameError(f"{name}: expected a frame of the masks' size, {ids.shape} (H, W), got {tuple(picture.shape[1:])}; pass the frame that was segmented")
+            raise FrameError(
+                f"{name}: expected a frame of the masks' size, {ids.shape} (H, W), got {tuple(picture.shape[1:])}; pass the frame "
+                "that was segmented"
+            )
         return picture
 
     def __enter__(self) -> Self:
@@ -166,7 +169,10 @@ def ids_of(masks: object) -> Ids:
         return found
     values, void = read_mask(masks)
     if values.ndim != 2 or values.numel() == 0 or values.is_floating_point():
-        raise MaskError(f"masks: expected a Segmentation, or integer ids [H, W], got {values.dtype} {tuple(values.shape)}; soft maps become ids by argmax")
+        raise MaskError(
+            f"masks: expected a Segmentation, or integer ids [H, W], got {values.dtype} {tuple(values.shape)}; soft maps become ids "
+            "by argmax"
+        )
     if void is not None:
         values = values.masked_fill(values == void, 0)
     if values.dtype != torch.bool and (int(values.min()) < 0 or int(values.max()) >= 2**31):

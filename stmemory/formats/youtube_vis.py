@@ -105,10 +105,16 @@ def read_youtube_vis(path: str | os.PathLike[str], *, video: str | None = None) 
         size = (int(chosen["height"]), int(chosen["width"]))
         masks = {int(row["id"]): list(row["segmentations"]) for row in tracks}
     except (KeyError, TypeError, ValueError) as error:
-        raise MaskError(f"{os.fspath(path)}: expected file_names, height, width, and segmentations of each annotation, got {error!r}; is it YouTube-VIS?") from error
+        raise MaskError(
+            f"{os.fspath(path)}: expected file_names, height, width, and segmentations of each annotation, got {error!r}; is it "
+            "YouTube-VIS?"
+        ) from error
     short = [object_id for object_id, rows in masks.items() if len(rows) != len(names) or object_id < 1]
     if short:
-        raise MaskError(f"{os.fspath(path)}: expected ids above 0 and {len(names)} segmentations of each, one a frame, got other of {short[0]}; the file is damaged")
+        raise MaskError(
+            f"{os.fspath(path)}: expected ids above 0 and {len(names)} segmentations of each, one a frame, got other of "
+            f"{short[0]}; the file is damaged"
+        )
     return _each(names, size, masks)
 
 
