@@ -23,6 +23,7 @@ from sessions import Sessions
 
 from stmemory import StmemoryError, TrackingOptions, VOSPredictor
 from stmemory.evaluation.scenes import render_scene
+from stmemory.palette import read_palette_png, write_palette_png
 from stmemory.video import OverlayWriter
 
 DEMO = {"frames": 48, "height": 360, "width": 640}
@@ -90,10 +91,14 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         with demo_lock:
             if not path.exists():
                 with OverlayWriter(root / "beach.part.mp4", rate=12) as writer:
-                    for picture, _ in render_scene(**DEMO):
+                    for frame, (picture, ids) in enumerate(render_scene(**DEMO)):
                         writer.write(picture)
+                        if frame == 0:
+                            write_palette_png(root / "beach.png", ids)
                 os.replace(root / "beach.part.mp4", path)
         return path
+
+    threading.Thread(target=demo_clip, daemon=True).start()  # rendered while the first person still looks at the page
 
     def opened(session: Session, shown: Shown) -> list[Any]:
         slider = gr.Slider(0, max(1, session.clip.frames - 1), value=shown.frame, interactive=session.clip.frames > 1)
@@ -116,7 +121,7 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
     def paint_demo(request: gr.Request) -> list[Any]:
         session, path = mine(request), demo_clip()
         session.open(path)
-        session.give(0, next(iter(render_scene(**DEMO)))[1], [1, 2])
+        session.give(0, read_palette_png(root / "beach.png").numpy().astype("uint8"), [1, 2])
         return [str(path), *opened(session, session.show(0))]
 
     def keep(session: Session, painted: dict[str, Any] | None) -> None:
@@ -182,14 +187,18 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         sessions.close(str(request.session_hash))
 
     with gr.Blocks(title="stmemory", delete_cache=(600, 7200)) as demo:
-        gr.HTML(page.HEADER, elem_id="header")
-        with gr.Row():
+        gr.HTML(page.HEADER, elem_id="header", padding=False)
+        with gr.Row(equal_height=True):
             with gr.Column(elem_classes="stage", min_width=320):
                 gr.Markdown("## 1. Open a clip")
-                video = gr.Video(sources=["upload", "webcam"], label="A clip: a file, or recorded now", height=210, elem_id="video")
+                video = gr.Video(sources=["upload", "webcam"], label="A file, or recorded now", height=270, elem_id="video", buttons=[])
+            with gr.Column(elem_classes="stage side", min_width=320):
+                gr.Markdown(page.HOW, elem_classes="hint")
                 with gr.Row():
-                    demo_button = gr.Button("Open the demo clip", variant="primary", elem_id="open-demo", min_width=140)
-                    painted_button = gr.Button("... already painted", elem_id="open-painted", min_width=140)
+                    demo_button = gr.Button("Open the demo clip", elem_id="open-demo", min_width=140)
+                    painted_button = gr.Button("Open it, already painted", elem_id="open-painted", min_width=140)
+        with gr.Row():
+            with gr.Column(elem_classes="stage", min_width=320):
                 gr.Markdown("## 2. Paint the objects")
                 gr.Markdown("Choose an object, then paint all of it, on any frame.", elem_classes="hint")
                 objects = gr.Radio(NAMES, value="1", type="index", label="Object", elem_id="objects")
@@ -202,15 +211,10 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
             with gr.Column(elem_classes="stage", min_width=320):
                 gr.Markdown("## 3. Track")
                 with gr.Row():
-                    track_button = gr.Button("Track", variant="primary", elem_id="track", min_width=120)
+                    track_button = gr.Button("Track", variant="primary", interactive=False, elem_id="track", min_width=120)
                     stop_button = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop", min_width=120)
-                live = gr.HTML(page.idle(), elem_id="live")
-                told = gr.HTML("", elem_id="told")
-                gr.Markdown(
-                    "**Something is wrong?** Stop, paint on the frame where it goes wrong, and track again: it goes on from there. "
-                    "An object erased completely is not tracked any further.",
-                    elem_classes="hint",
-                )
+                live = gr.HTML(page.idle(), elem_id="live", padding=False)
+                told = gr.HTML("", elem_id="told", padding=False)
                 gr.Markdown("## 4. Take it home")
                 make = gr.Button("Make the files", elem_id="make", interactive=False)
                 with gr.Row():
@@ -220,7 +224,7 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         with gr.Column(elem_classes="stage"):
             gr.Markdown("## What the memory held")
             gr.Markdown("A fixed number of slots for each object, however long the clip is.", elem_classes="hint")
-            line = gr.HTML(message_for_timeline(), elem_id="timeline")
+            line = gr.HTML(page.message("It is drawn while something is tracked."), elem_id="timeline", padding=False)
 
         made = [masks, film, watch]
         begin = [slider, canvas, live, told, line, track_button, *made]
@@ -239,11 +243,6 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         make.click(prepare, None, [make, *made], concurrency_limit=None, show_progress="hidden")
         demo.unload(leave)
     return demo
-
-
-def message_for_timeline() -> str:
-    """What stands where the timeline will be."""
-    return '<div class="told">It is drawn as soon as something is tracked.</div>'
 
 
 def main() -> None:

@@ -14,11 +14,18 @@ from painting import COLOURS
 from PIL import Image
 from session import Step
 
-__all__ = ["CSS", "HEADER", "idle", "message", "picture", "progress", "timeline"]
+__all__ = ["CSS", "HEADER", "HOW", "idle", "message", "picture", "progress", "timeline"]
 
 HEADER = """<h1>stmemory</h1>
-<p>Track anything through a video of any length, in memory that does not grow. Paint an object on one frame, and it is found in those that
-follow. Where that goes wrong, paint again and go on from there.</p>"""
+<p>Track anything through a video of any length, in memory that does not grow.</p>"""
+
+HOW = """Open a video file, or record one with your camera. Paint each object in a colour of its own, on any frame: it is found in
+the frames that follow.
+
+**Where it goes wrong** stop, paint on that frame what is missing or erase what is too much, and track again: it goes on from there.
+An object that is erased altogether is not tracked any further.
+
+Nothing at hand? There is a rendered clip:"""
 
 _CHIPS = "\n".join(
     f"#objects label:nth-of-type({number})::before {{ background: rgb{colour}; }}" for number, colour in enumerate(COLOURS, start=1)
@@ -30,11 +37,16 @@ CSS = f"""
 #header p {{ margin: 0; max-width: 60rem; color: var(--body-text-color-subdued); }}
 .stage {{ gap: 10px !important; }}
 .stage h2 {{ font-size: 1.05rem; font-weight: 620; margin: 0; }}
-.stage .hint p {{ color: var(--body-text-color-subdued); font-size: .86rem; margin: 0; }}
+.stage .hint p {{ color: var(--body-text-color-subdued); font-size: .9rem; margin: 0 0 .5rem; max-width: 38rem; }}
+.stage .hint strong {{ color: var(--body-text-color); }}
 #objects label::before {{ content: ""; width: .8rem; height: .8rem; border-radius: 3px; box-shadow: 0 0 0 1px rgba(0,0,0,.25); }}
 {_CHIPS}
 #objects .wrap {{ gap: 6px; }}
-#objects label {{ padding: 6px 10px; }}
+#objects label {{ padding: 6px 12px; }}
+#objects label input {{ position: absolute; opacity: 0; }}
+#objects label:has(input:checked) {{ border-color: var(--body-text-color); box-shadow: inset 0 0 0 1px var(--body-text-color); }}
+#objects label:has(input:focus-visible) {{ outline: 2px solid var(--color-accent); }}
+.side {{ justify-content: flex-end; }}
 .shot {{ display: block; width: 100%; border-radius: 8px; }}
 .empty {{ display: grid; place-items: center; aspect-ratio: 16 / 9; border-radius: 8px; text-align: center; padding: 1rem;
   border: 1px dashed var(--border-color-primary); color: var(--body-text-color-subdued); }}
