@@ -232,9 +232,12 @@ def test_tests_show_digits_that_training_does_not() -> None:
     assert not torch.equal(train, test)
 
 
-def test_all_that_can_be_known_is_predicted() -> None:
-    """In a cycle of N pictures the first N + 1 frames are given."""
-    assert [3, 3] == ClipSource(replace(REPEATING, frames=7)).draw(range(2)).observed.tolist()
+@pytest.mark.parametrize(("kind", "test", "expected"), [("repeating", False, 3), ("vanishing", False, 3), ("vanishing", True, 6)])
+def test_all_that_can_be_known_is_predicted(kind: str, test: bool, expected: int) -> None:
+    """In a cycle of N pictures N + 1 frames are given; behind a curtain tests begin when it opens."""
+    clips = ClipSource(replace(REPEATING, kind=kind, frames=12), test=test).draw(range(2))
+
+    assert [expected] * 2 == clips.observed.tolist()
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("predict_*.json")), ids=lambda path: path.stem)

@@ -117,7 +117,9 @@ def report(
         trained = [other for one in trained for other in (one, *_with(one, others or Others()))]
         mean = ClipSource(config.train, seed=config.seed).draw(range(_MEAN_OF)).frames.mean((0, 1))
         for number, test in enumerate(config.tests):
-            results += list(_test(config, test, trained, mean.to(device), (out / f"strips_{run.name}_{number}.png", clips, device)))
+            strips = out / f"strips_{run.name}_{number}.png"
+            for result in _test(config, test, trained, mean.to(device), (strips, clips, device)):
+                results.append(result if len(runs) == 1 else replace(result, test=f"{result.test} ({run.name})"))
     circumstances = current_circumstances(device=device, seed=configs[runs[0].name]["seed"] if runs else None)
     told = f"device {circumstances.device}, {circumstances.threads} threads, torch {circumstances.torch}, seed {circumstances.seed}"
     text = f"{prediction_tables(results)}\n{told}\n"
