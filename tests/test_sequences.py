@@ -56,7 +56,7 @@ class TestDigits:
         assert 80 == len(np.unique(more.reshape(80, -1), axis=0))
 
     def test_glyphs_stand_in_the_middle_and_have_the_ink_of_handwriting(self) -> None:
-        """The longer side is 18 to 22 pixels, the middle of the box is that of the frame; MNIST's mean digit has ink for 103 pixels."""
+        """The longer side is 18 to 22 pixels, in the middle of the frame; MNIST's mean digit has ink for 103 pixels."""
         for glyph in POOL:
             rows, columns = np.flatnonzero(glyph.any(1)), np.flatnonzero(glyph.any(0))
             assert 17 <= max(np.ptp(rows), np.ptp(columns)) + 1 <= 22
@@ -243,7 +243,7 @@ class TestMovingDigits:
 class TestRepeatingPictures:
     @pytest.mark.parametrize("period", [1, 3, 16])
     def test_frames_are_determined_after_one_cycle_and_one_frame(self, period: int) -> None:
-        """The first N frames all differ; from frame N on each is the one N before; clips of one beginning go on differently at N."""
+        """The first N frames all differ; from frame N on each is the one N before."""
         clips = RepeatingPictures(SMALL, period, frames=3 * period)
         frames = clips.clip(1)
 

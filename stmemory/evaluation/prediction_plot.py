@@ -41,7 +41,7 @@ def draw_recall(path: Path, results: Sequence[PredictionResult], *, title: str =
         raise OptionError(f"{path.name}: expected matplotlib, which is not installed; pip install 'stmemory[plot]'") from error
     recalled = [result for result in results if result.period is not None]
     tests = list(dict.fromkeys(result.test for result in recalled))
-    figure = Figure(figsize=(6.4 * max(1, len(tests)), 4.2), dpi=120, layout="constrained")
+    figure = Figure(figsize=(7.6 * max(1, len(tests)), 4.2), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     for axis, test in zip(figure.subplots(1, max(1, len(tests)), squeeze=False)[0], tests, strict=False):
         rows = [result for result in recalled if result.test == test]
@@ -52,7 +52,7 @@ def draw_recall(path: Path, results: Sequence[PredictionResult], *, title: str =
         axis.set(xlabel="N", ylabel="MSE a frame", title=test)
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False, fontsize=8)
+        axis.legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.suptitle(title, fontsize=8)
     with whole_file(path) as part:
         figure.savefig(part, format="png")

@@ -185,7 +185,8 @@ def _test(
             for place in range(min(_DRAWN, number)):
                 drawn[f"truth {place}"] = frames[place]
                 wanted = frames.shape[1] - observed
-                drawn |= {f"{one.name} {place}": forecasts[one.name](frames[place : place + 1, :observed], wanted)[0] for one in trained}
+                for name in (contender.name for contender in config.contenders if contender.name in known):
+                    drawn[f"{name} {place}"] = forecasts[name](frames[place : place + 1, :observed], wanted)[0]
     draw_prediction_strips(strips, drawn)
 
 
