@@ -321,3 +321,25 @@ def test_reporting_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
         from stmemory.training.prediction.report import load_trained
 
         load_trained(tmp_path, "ours")
+
+
+def test_an_untrained_read_finds_what_followed() -> None:
+    """In a cycle of 4 pictures a fresh network already attends to what followed the present picture, at the same place."""
+    network = PredictionNetwork(PredictionConfig.of("mini")).eval()
+    frames = ClipSource(ClipSet(kind="repeating", glyphs=30, frames=8, observed=0, least=4, most=4)).draw(range(2)).frames
+    state = network.new_state(16, policy="drop")
+    with torch.no_grad():
+        for time in range(8):
+            network.step(frames[:, time], state)
+        query, keys = network.query(state.context).flatten(2), state.bank.keys[:, :8].flatten(3)  # [B, Ck, m], [B, 8, Ck, n]
+    far = (query[:, None, :, :, None] - keys[:, :, :, None, :]).square().sum(2)  # [B, 8, m, n]
+    attention = (-far / 32**0.5).transpose(1, 2).flatten(2).softmax(2).view(2, -1, 8, 64)
+    where = torch.arange(64)
+
+    assert bool((attention[:, where, 4, where] + attention[:, where, 0, where] > 0.9).all())
+
+
+def test_keys_without_room_for_the_place_are_refused() -> None:
+    """Twelve channels of a key tell the place, and both other parts want one."""
+    with pytest.raises(OptionError, match="14 or more"):
+        replace(PredictionConfig.of("mini"), key_channels=13)

@@ -84,8 +84,8 @@ class ConvGRU(nn.Module):
         super().__init__()
         self.gates = nn.Conv2d(2 * channels, 2 * channels, 3, padding=1)
         self.candidate = nn.Conv2d(2 * channels, channels, 3, padding=1)
-        with torch.no_grad():
-            self.gates.bias[:channels] = _UPDATE
+        if isinstance(self.gates.bias, Tensor):
+            nn.init.constant_(self.gates.bias[:channels], _UPDATE)
 
     def forward(self, features: Tensor, state: Tensor) -> Tensor:
         """See the class."""
