@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +72,8 @@ class PredictionNetwork(ToPretrained, nn.Module):
     >>> network.step(torch.rand(2, 1, 32, 32), state).shape  # the next frame
     torch.Size([2, 1, 32, 32])
     """
+
+    default_weights: ClassVar[str] = "mini"
 
     def __init__(self, config: PredictionConfig) -> None:
         super().__init__()
