@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from stmemory.errors import FrameError, MaskError, OptionError
+from stmemory.errors import FrameError, MaskError
 from stmemory.frames import iterate_frames
 from stmemory.hub import Where
-from stmemory.memory.registry import update_policy
 from stmemory.networks.layers import fold_batch_norm, use_channels_last
 from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.options import TrackingOptions
+from stmemory.options import TrackingOptions, ready_options
 from stmemory.result import Segmentation
 from stmemory.stream import VOSStream
 from stmemory.stream_file import load_state
@@ -61,7 +59,7 @@ class VOSPredictor:
         fold_batch_norm(self.network)
         use_channels_last(self.network)
         place(self.network, device=device, dtype=dtype)
-        self.options = _ready(options or TrackingOptions(), self.device)
+        self.options = ready_options(options, TrackingOptions(), self.device)
         self.network.read.top_k = self.options.top_k
 
     def __repr__(self) -> str:
@@ -154,12 +152,3 @@ def _follow(stream: VOSStream, rest: Iterator[Tensor]) -> Iterator[Segmentation]
     for frame in rest:
         yield stream.step(frame)
 
-
-def _ready(options: TrackingOptions, device: torch.device) -> TrackingOptions:
-    """The options with a learned policy copied, on the network's device, and in eval mode: in training mode it draws noise."""
-    if not isinstance(options, TrackingOptions):
-        raise OptionError(f"options: expected TrackingOptions, got {type(options).__name__}; write options=TrackingOptions(...)")
-    policy = update_policy(options.policy)
-    if not isinstance(policy, nn.Module):
-        return options
-    return dataclasses.replace(options, policy=copy.deepcopy(policy).to(device).eval().requires_grad_(False))

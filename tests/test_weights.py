@@ -11,6 +11,7 @@ from tiny import CONFIG, boxes, clip, tiny_network, tiny_prediction_network
 
 from stmemory.card import card_text, metrics_of
 from stmemory.errors import OptionError, WeightsError
+from stmemory.frame_predictor import FramePredictor
 from stmemory.memory import FusionCell, MemoryBank, SpaceTimeRead
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.prediction import PredictionNetwork
@@ -64,8 +65,9 @@ def test_weights_for_another_task_are_told_for_what_they_are(tmp_path: Path) -> 
     for load in (VOSPredictor.from_pretrained, SegmentationNetwork.from_pretrained, MemoryBank.from_pretrained, network_info):
         with pytest.raises(WeightsError, match="got a prediction_network .it predicts frames; for FramePredictor"):
             load(tmp_path / "prediction")
-    with pytest.raises(WeightsError, match="got a network .it segments; for VOSPredictor"):
-        PredictionNetwork.from_pretrained(tmp_path / "segmentation")
+    for load in (PredictionNetwork.from_pretrained, FramePredictor.from_pretrained):
+        with pytest.raises(WeightsError, match="got a network .it segments; for VOSPredictor"):
+            load(tmp_path / "segmentation")
 
 
 @pytest.mark.parametrize(

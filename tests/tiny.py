@@ -30,7 +30,7 @@ CONFIG = NetworkConfig(
     fusion_bottleneck=4,
 )
 PREDICTION_CONFIG = PredictionConfig(
-    preset="tiny", image_side=16, widths=(8, 8, 8, 8, 8, 8), key_channels=4, value_channels=6, clock_channels=4, fusion_bottleneck=4
+    preset="tiny", image_side=16, widths=(8, 8, 8, 8, 8, 8), key_channels=16, value_channels=6, clock_channels=4, fusion_bottleneck=4
 )
 
 
