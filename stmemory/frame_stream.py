@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from stmemory.errors import FrameError, OptionError, WeightsError
-from stmemory.frames import WorkingSize, fit, restore, to_frame
+from stmemory.frames import WorkingSize, restore, to_frame
 from stmemory.grey import as_colour, of_channels
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.slots import SlotInfo
@@ -36,27 +36,27 @@ class FrameStreamState:
     Attributes:
         memory: the network's: bank, context and time.
         size: of the frames; None before the first.
-        last: the prediction of the next frame; None before the first.
+        ahead: `[1, C, H', W']` in [0, 1], the prediction of the next frame at its padded working size; None before the first.
     """
 
     memory: PredictionState
     size: WorkingSize | None = None
-    last: PredictedFrame | None = None
+    ahead: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
-        return self.memory.nbytes + (0 if self.last is None else self.last.pixels.numel() * self.last.pixels.element_size())
+        return self.memory.nbytes + (0 if self.ahead is None else self.ahead.numel() * self.ahead.element_size())
 
-    def seen(self) -> tuple[PredictedFrame, WorkingSize]:
+    def seen(self) -> tuple[Tensor, WorkingSize]:
         """The last prediction, and the size of the frames.
 
         Raises:
             FrameError: no frame was seen yet.
         """
-        if self.last is None or self.size is None:
+        if self.ahead is None or self.size is None:
             raise FrameError("expected a stream that has seen a frame, got a new one; call step(frame) first")
-        return self.last, self.size
+        return self.ahead, self.size
 
 
 class FrameStream:
@@ -96,7 +96,8 @@ class FrameStream:
         Raises:
             FrameError: no frame was seen yet.
         """
-        return self._state.seen()[0]
+        ahead, size = self._state.seen()
+        return _frame(ahead, size, self._state.memory.time)
 
     @property
     def nbytes(self) -> int:
@@ -113,8 +114,8 @@ class FrameStream:
         Raises:
             FrameError: the stream has not seen a frame yet.
         """
-        memory, (last, size) = self._state.memory, self._state.seen()
-        tensors = memory_tensors(memory.bank, memory.cache) | {"last": last.pixels}
+        memory, (ahead, size) = self._state.memory, self._state.seen()
+        tensors = memory_tensors(memory.bank, memory.cache) | {"ahead": ahead}
         if memory.context is not None:
             tensors["context"] = memory.context
         about = {"time": memory.time, "size": dataclasses.asdict(size)}
@@ -136,11 +137,12 @@ class FrameStream:
             WeightsError: the network gave NaN; the stream is then of no more use.
         """
         image = of_channels(to_frame(as_colour(frame)), self.network.config.image_channels)
-        like, stride = next(self.network.parameters()), self.network.stride
-        pixels, size = next_frame(image, self._state.size, index=self.frame_index + 1, short_side=None, stride=stride, like=like)
-        last = _ahead(self.network, self._state.memory, pixels, size)
-        self._state = dataclasses.replace(self._state, size=size, last=last)
-        return last
+        like, index = next(self.network.parameters()), self.frame_index + 1
+        short_side, stride = self.options.short_side, self.network.stride
+        pixels, size = next_frame(image, self._state.size, index=index, short_side=short_side, stride=stride, like=like)
+        ahead = _ahead(self.network, self._state.memory, pixels, size)
+        self._state = dataclasses.replace(self._state, size=size, ahead=ahead)
+        return self.last
 
     def foresee(self, steps: int = 10) -> Iterator[PredictedFrame]:
         """Look ahead: each prediction is taken for the frame that came, on a copy of the memory. The stream stays as it is.
@@ -157,15 +159,15 @@ class FrameStream:
             OptionError: `steps` is no whole number above 0.
             WeightsError: the network gave NaN (when it is reached).
         """
-        steps, (last, size) = checked_steps(steps), self._state.seen()
-        return self._roll_out(last, self._state.memory.fork(), size, steps)
+        steps, (ahead, size) = checked_steps(steps), self._state.seen()
+        return self._roll_out(ahead, self._state.memory.fork(), size, steps)
 
-    def _roll_out(self, last: PredictedFrame, memory: PredictionState, size: WorkingSize, steps: int) -> Iterator[PredictedFrame]:
-        yield last
+    def _roll_out(self, ahead: Tensor, memory: PredictionState, size: WorkingSize, steps: int) -> Iterator[PredictedFrame]:
+        yield _frame(ahead, size, memory.time)
         dtype = next(self.network.parameters()).dtype
         for _ in range(steps - 1):
-            last = _ahead(self.network, memory, fit(last.pixels, size)[None].to(dtype), size, write=self.options.write_predictions)
-            yield last
+            ahead = _ahead(self.network, memory, ahead.to(dtype), size, write=self.options.write_predictions)
+            yield _frame(ahead, size, memory.time)
 
 
 def checked_steps(steps: int) -> int:
@@ -198,7 +200,7 @@ def load_frame_state(path: str | Path, *, network: PredictionNetwork, options: P
         memory = _new_memory(network, options)
         fill_memory(memory.bank, memory.cache, tensors)
         memory.context, memory.time = tensors["context"], about["time"]
-        return FrameStreamState(memory, WorkingSize(**about["size"]), PredictedFrame(about["time"], tensors["last"]))
+        return FrameStreamState(memory, WorkingSize(**about["size"]), tensors["ahead"])
 
     return read_state(path, _KIND, build, network=network, options=options)
 
@@ -208,9 +210,17 @@ def _new_memory(network: PredictionNetwork, options: PredictionOptions) -> Predi
 
 
 @torch.inference_mode()
-def _ahead(network: PredictionNetwork, memory: PredictionState, pixels: Tensor, size: WorkingSize, *, write: bool = True) -> PredictedFrame:
-    """One step of the network: pixels `[1, C, H', W']` go into the memory, the next frame comes out."""
-    predicted = network.step(pixels, memory, write=write).float()  # [1, C, H', W']
-    if not bool(predicted.sum().isfinite()):
+def _ahead(network: PredictionNetwork, memory: PredictionState, pixels: Tensor, size: WorkingSize, *, write: bool = True) -> Tensor:
+    """One step of the network: pixels `[1, C, H', W']` go into the memory, the next frame comes out, padded as they are."""
+    predicted = network.step(pixels, memory, write=write).float().clamp(0, 1)
+    if not bool(predicted.sum().isfinite()):  # within [0, 1], or NaN
         raise WeightsError("expected finite values from the network, got NaN; use dtype=torch.float32, or other weights")
-    return PredictedFrame(memory.time, restore(predicted, size)[0].clamp(0, 1))
+    predicted[..., size.height :, :] = 0
+    predicted[..., size.width :] = 0
+    return predicted
+
+
+@torch.inference_mode()
+def _frame(ahead: Tensor, size: WorkingSize, time: int) -> PredictedFrame:
+    """A prediction `[1, C, H', W']` as a user gets it, who may change it."""
+    return PredictedFrame(time, restore(ahead, size)[0].clone())

@@ -91,29 +91,41 @@ class PredictionOptions:
         policy: update policy, by name, by the paper's letter, or an object.
         write_predictions: memorise the network's own predictions too while it runs ahead of the video; without it the bank stays as the
             last seen frame left it, and only the recurrent state goes on.
+        short_side: frames whose shorter side is longer, px, are shrunk to it for the network, and predictions enlarged again; None never
+            resizes. Time grows with the square of the pixels.
 
     Raises:
         OptionError: a value is out of its range.
 
     >>> PredictionOptions(policy="A").as_dict()
-    {'memory_size': 8, 'policy': 'oldest', 'write_predictions': True}
+    {'memory_size': 8, 'policy': 'oldest', 'write_predictions': True, 'short_side': None}
     """
 
     memory_size: int = 8
     policy: str | UpdatePolicy = "most_similar"
     write_predictions: bool = True
+    short_side: int | None = None
 
     def __post_init__(self) -> None:
         update_policy(self.policy)  # raises for unknown names
-        if not isinstance(self.memory_size, int) or isinstance(self.memory_size, bool) or self.memory_size < 2:
-            raise OptionError(f"PredictionOptions: expected memory_size of 2 slots or more, got {self.memory_size!r}; choose one in that range")
-        if not isinstance(self.write_predictions, bool):
-            raise OptionError(f"PredictionOptions: expected write_predictions of True or False, got {self.write_predictions!r}; write one of them")
+        checks = (
+            ("memory_size", type(self.memory_size) is int and self.memory_size >= 2, "2 slots or more"),
+            ("write_predictions", type(self.write_predictions) is bool, "True or False"),
+            ("short_side", self.short_side is None or (type(self.short_side) is int and self.short_side >= 8), "8 px or more, or None"),
+        )
+        for name, fine, expected in checks:
+            if not fine:
+                raise OptionError(f"PredictionOptions: expected {name} of {expected}, got {getattr(self, name)!r}; choose one of those")
 
     def as_dict(self) -> dict[str, str | int | float | None]:
         """Plain values, the policy by its name; what saved streams and reports carry."""
         policy = update_policy(self.policy).name
-        return {"memory_size": self.memory_size, "policy": policy, "write_predictions": self.write_predictions}
+        return {
+            "memory_size": self.memory_size,
+            "policy": policy,
+            "write_predictions": self.write_predictions,
+            "short_side": self.short_side,
+        }
 
 
 def ready_options(options: _Options | None, default: _Options, device: torch.device) -> _Options:

@@ -186,7 +186,7 @@ def test_a_saved_stream_holds_what_nbytes_counts(tmp_path: Path) -> None:
     assert stream.nbytes == sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-@pytest.mark.parametrize("options", [{}, {"policy": "learned"}, {"write_predictions": False}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"policy": "learned"}, {"write_predictions": False}, {"short_side": 8}], ids=str)
 @pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
 def test_a_stream_saved_in_the_middle_goes_on_bit_for_bit(changes: dict[str, object], options: dict[str, object], tmp_path: Path) -> None:
     """Resumed by a predictor built anew, after the first frame and later, steps and looks ahead are the same, bit for bit."""
@@ -284,6 +284,24 @@ def test_what_lies_beyond_the_edge_is_black() -> None:
     predictor, frames = predictor_of(), grey_clip(1, 13, 14)
     whole = np.pad(frames, ((0, 0), (0, 3), (0, 2)))
     assert torch.equal(next(predictor.predict(whole)).pixels[:, :13, :14], next(predictor.predict(frames)).pixels)
+
+
+def test_frames_are_shrunk_only_where_it_is_asked_for() -> None:
+    """With `short_side` the memory is that of the shrunk frame, and predictions have the frame's own size."""
+    streams = [after(predictor_of(options={"short_side": side}), grey_clip(3, 32, 40)) for side in (None, 16)]
+    assert [(8, 10), (4, 5)] == [tuple(stream.bank.templates.shape[3:]) for stream in streams]
+    assert [(1, 32, 40)] * 2 == [tuple(stream.last.pixels.shape) for stream in streams]
+    assert 3 == len({prediction.pixels.numpy().tobytes() for prediction in streams[1].foresee(3)})
+
+
+def test_a_prediction_is_the_users_own() -> None:
+    """Whoever draws on it changes nothing of the stream."""
+    stream = after(predictor_of(), grey_clip(3))
+    expected = stream.last.pixels.clone()
+    with torch.inference_mode():
+        stream.last.pixels.zero_()
+        next(stream.foresee()).pixels.zero_()
+    assert torch.equal(expected, stream.last.pixels)
 
 
 def forms(grey: np.ndarray) -> dict[str, object]:
@@ -472,7 +490,7 @@ def test_steps_are_whole_numbers(steps: int) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"memory_size": 1}, {"memory_size": 2.0}, {"memory_size": True}, {"policy": "best"}, {"write_predictions": 1}],
+    [{"memory_size": 1}, {"memory_size": 2.0}, {"memory_size": True}, {"policy": "best"}, {"write_predictions": 1}, {"short_side": 4}],
     ids=str,
 )
 def test_options_out_of_range_are_errors(values: dict[str, object]) -> None:

@@ -47,8 +47,8 @@ ORDER = (
     "training.shot training.events training.scene training.clips training.strips training.losses training.unroll training.config "
     "training.schedule training.learner training.parallel training.validation training.sources training.feed training.journal "
     "training.imagenet training.loop training training.__main__ "
-    "demo "
-    "commands commands.words commands.options commands.track commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.score commands.benchmark "
+    "forecast_pictures forecast demo "
+    "commands commands.words commands.options commands.track commands.predict commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.score commands.benchmark "
     "cli __main__"
 ).split()
 
