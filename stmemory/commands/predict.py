@@ -42,7 +42,7 @@ def add_to(commands: Commands) -> None:
 def _predict(arguments: argparse.Namespace) -> int:
     from stmemory.forecast import ForecastJob, demo_clip, run_forecast
 
-    steps = arguments.steps if arguments.steps is not None else arguments.hide or 10
+    steps = arguments.steps if arguments.steps is not None else max(arguments.hide or 0, 0) or 10
     hide = arguments.hide if arguments.hide is not None else steps if arguments.demo else 0
     job = ForecastJob(out_folder(arguments.out), steps=steps, hide=hide, rate=arguments.rate, force=arguments.force)
     predictor = _chosen_predictor(arguments)
