@@ -7,6 +7,7 @@ of its first frame, are made in a temporary folder, which is the working directo
 from __future__ import annotations
 
 import re
+import runpy
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -141,3 +142,11 @@ CASES = [
 def test_blocks(text: str, expected: list[tuple[str, str, int, bool]]) -> None:
     """Blocks are found with their language and line, and left out only with a reason just before them."""
     assert expected == [(block.language, block.code, block.line, block.run) for block in blocks_of(text)]
+
+
+def test_policies_are_drawn() -> None:
+    """The picture of the update policies is drawn by the policies themselves."""
+    script = runpy.run_path(str(ROOT / "docs" / "draw_pictures.py"))
+    drawn = script["draw_policies"]()
+    with Image.open(ROOT / "docs" / "pages" / "images" / "policies.png") as shown:
+        assert shown.size == drawn.size

@@ -8,6 +8,16 @@ from stmemory.evaluation.growing import GrowingMemory, GrowingPredictor
 from stmemory.evaluation.growth import GrowthReport, Slope, block_slope, measure_growth, resident_bytes, slope_per_thousand
 from stmemory.evaluation.layouts import DATA_SETS, DataSet, find_data_set
 from stmemory.evaluation.metrics import boundary_accuracy, boundary_map, boundary_radius, region_similarity
+from stmemory.evaluation.prediction_metrics import (
+    FRAME_PROTOCOLS,
+    FrameProtocol,
+    FrameScores,
+    frame_mae,
+    frame_mse,
+    psnr,
+    score_frames,
+    ssim,
+)
 from stmemory.evaluation.predictions import score_clip
 from stmemory.evaluation.protocol import (
     ClipResult,
@@ -30,6 +40,9 @@ __all__ = [
     "ClipResult",
     "DATA_SETS",
     "DataSet",
+    "FRAME_PROTOCOLS",
+    "FrameProtocol",
+    "FrameScores",
     "GrowingMemory",
     "GrowingPredictor",
     "GrowthReport",
@@ -51,13 +64,18 @@ __all__ = [
     "evaluate_clip",
     "find_clips",
     "find_data_set",
+    "frame_mae",
+    "frame_mse",
     "markdown_table",
     "measure_growth",
+    "psnr",
     "region_similarity",
     "render_scene",
     "resident_bytes",
     "score_clip",
+    "score_frames",
     "slope_per_thousand",
+    "ssim",
     "statistics",
     "summarise",
     "write_json",

@@ -76,7 +76,8 @@ class DigitPool:
 def glyphs(number: int, seed: int = 0, *, characters: str = "0123456789") -> Digits:
     """Draw characters in the manner of handwritten digits: each has a size, shear, rotation and thickness of its own.
 
-    They need no data and no licence: the font is Pillow's own. A glyph's longer side is 18 to 22 of 28 pixels.
+    They need no data and no licence: the font is Pillow's own. A glyph's longer side is 18 to 22 of 28 pixels. Another version of
+    Pillow may draw its edges a little differently.
 
     Args:
         number: N, how many.

@@ -6,11 +6,11 @@ Owns which images make a clip, and what is cut out of them. Both read the public
 
 | | `Human36mMim` | `Human36mOpenStl` |
 |---|---|---|
-| who | MIM, E3D-LSTM's and PhyDNet's tables, Table 5 of the paper | STRPM, OpenSTL |
+| who | MIM, and Table 5 of the paper | STRPM, OpenSTL |
 | what is seen | the middle half, 128 x 128, RGB | the whole image, 256 x 256, BGR |
 | actions | Walking alone | all |
 | rate | every 10th frame of the video, 5 a second | every 5th, 10 a second |
-| test | subjects 9 and 11 | a list, in which the subjects of training are too |
+| test | subjects 9 and 11, never seen in training | a list, of the same videos as that for training |
 
 The data set is licensed to each person who registers for it; none of it comes with this library.
 """
