@@ -68,10 +68,15 @@ def assert_same(expected: list[Tensor], actual: list[Tensor]) -> None:
 # The network's step, against one that is written from its equations.
 
 
+def in_double(**changes: object) -> PredictionNetwork:
+    """A network in double precision: random weights make large values of small differences."""
+    return copy.deepcopy(tiny_prediction_network(**changes)).double()
+
+
 def slow_read(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
     """Eq. 13 for one video, cell by cell: softmax of negative squared distances over sqrt(Ck), over all cells of all slots in use."""
     channels, height, width = query.shape
-    recalled = torch.zeros(len(values[0]), height, width)
+    recalled = torch.zeros(len(values[0]), height, width, dtype=torch.float64)
     for y in range(height):
         for x in range(width):
             places = [(slot, v, u) for slot in range(len(keys)) for v in range(height) for u in range(width)]
@@ -85,14 +90,14 @@ def slow_read(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor
 def slow_clock(time: int, height: int, width: int) -> Tensor:
     """Sine and cosine of the time, of periods 4 and 8 frames, in every cell."""
     hands = [hand(2 * math.pi * time / period) for period in (4, 8) for hand in (math.sin, math.cos)]
-    return torch.tensor(hands)[:, None, None].expand(-1, height, width)
+    return torch.tensor(hands, dtype=torch.float64)[:, None, None].expand(-1, height, width)
 
 
 @torch.inference_mode()
 def slow_predictions(network: PredictionNetwork, frames: Tensor) -> list[Tensor]:
     """One video `[T, C, H, W]` with a slot for every frame: no bank, no cache, no batch."""
     templates: list[Tensor] = []
-    context = torch.zeros(network.config.widths[-1], *(side // network.stride for side in frames.shape[2:]))
+    context = torch.zeros(network.config.widths[-1], *(side // network.stride for side in frames.shape[2:])).double()
     predicted = []
     for time, frame in enumerate(frames):
         features, finer = network.encoder(frame[None])
@@ -110,27 +115,27 @@ def slow_predictions(network: PredictionNetwork, frames: Tensor) -> list[Tensor]
 @pytest.mark.parametrize("changes", [{}, {"state": "none", "skips": 1}], ids=["with a state", "without a state"])
 def test_a_step_is_what_its_equations_say(changes: dict[str, object]) -> None:
     """Template: features, the context before, the time; query: the context after, one frame later; then eq. 13, mix and decoder."""
-    network = tiny_prediction_network(**changes)
-    frames = torch.rand(4, 1, SIDE, SIDE)
+    network = in_double(**changes)
+    frames = torch.rand(4, 1, SIDE, SIDE).double()
     state = network.new_state(8)
     with torch.inference_mode():
         fast = [network.step(frame[None], state)[0] for frame in frames]
     for expected, actual in zip(slow_predictions(network, frames), fast, strict=True):
-        torch.testing.assert_close(expected, actual, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(expected, actual, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
 @torch.inference_mode()
 def test_videos_in_one_step_are_predicted_as_each_alone(changes: dict[str, object]) -> None:
     """Rows of a batch do not touch each other, though the policy chooses for each on its own."""
-    network = tiny_prediction_network(**changes)
-    videos = torch.rand(3, 8, network.config.image_channels, SIDE, SIDE)
+    network = in_double(**changes)
+    videos = torch.rand(3, 8, network.config.image_channels, SIDE, SIDE).double()
     together = network.new_state(3)
     alone = [network.new_state(3) for _ in videos]
     for time in range(8):
         predicted = network.step(videos[:, time], together)
         for row, state in enumerate(alone):
-            torch.testing.assert_close(network.step(videos[row : row + 1, time], state)[0], predicted[row], rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(network.step(videos[row : row + 1, time], state)[0], predicted[row], rtol=1e-5, atol=1e-5)
 
 
 @torch.inference_mode()

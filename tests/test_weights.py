@@ -89,9 +89,9 @@ def test_weights_of_another_prediction_network_are_refused(tmp_path: Path) -> No
     """What is missing, and what has another shape, is listed."""
     tiny_prediction_network().save_pretrained(tmp_path)
     document = json.loads((tmp_path / "config.json").read_text())
-    document["prediction_network"].update(state="none", key_channels=8)
+    document["prediction_network"].update(state="none")
     (tmp_path / "config.json").write_text(json.dumps(document))
-    with pytest.raises(WeightsError, match=r"unexpected: context.*misshapen: .*query.weight"):
+    with pytest.raises(WeightsError, match=r"unexpected: context.*misshapen: mix.0.weight"):
         PredictionNetwork.from_pretrained(tmp_path)
 
 
