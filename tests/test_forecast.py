@@ -191,3 +191,10 @@ def test_long_forecasts_fit_in_their_pictures() -> None:
     for empty in (Row("seen", [], []),):
         with pytest.raises(OptionError, match="expected a frame"):
             strip(empty, ahead)
+
+
+def test_info_tells_of_weights_that_predict(weights: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Kind, the frames that they are made for, and the bytes of a video."""
+    assert 0 == main(["info", weights])
+    said = capsys.readouterr().out
+    assert all(text in said for text in ("prediction network", "16 x 16, grey", "for one video of such frames, whatever its length"))
