@@ -25,7 +25,13 @@ CARD = "README.md"
 _LICENCES = (
     "apache-2.0 mit bsd-2-clause bsd-3-clause cc0-1.0 cc-by-4.0 cc-by-sa-4.0 cc-by-nc-4.0 cc-by-nc-sa-4.0 gpl-3.0 lgpl-3.0 agpl-3.0"
 ).split()
-_TAGS = ["video-object-segmentation", "memory-network", "pytorch"]
+# Task, its name, and how the Hub lists it: it knows no task that is video prediction.
+_TASKS = {
+    "network": ("mask-generation", "Video Object Segmentation"),
+    "prediction_network": ("video-prediction", "Video Prediction"),
+    "fusion_cell": ("mask-generation", "Video Object Segmentation"),
+}
+_TAGS = ["memory-network", "pytorch"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,7 @@ class Metric:
     Attributes:
         dataset: what it was measured on.
         metric: its name, such as J&F.
-        value: in the unit that the name implies; J and F in per cent.
+        value: in the unit that the name implies; J and F in per cent, MSE and MAE as sums over a frame.
         how: command, options and device.
     """
 
@@ -71,7 +77,7 @@ def card_text(kind: str, about: Mapping[str, Any], *, name: str) -> str:
     """The page.
 
     Args:
-        kind: of the checkpoint, `"network"` or `"fusion_cell"`.
+        kind: of the checkpoint, one of `stmemory.checkpoint.KINDS`.
         about: see this module's text.
         name: by which the example loads the weights.
 
@@ -85,7 +91,7 @@ def card_text(kind: str, about: Mapping[str, Any], *, name: str) -> str:
         raise WeightsError(f'about: expected "licence", got "license" ({about["license"]!r}); the header for the Hub is written from it')
     metrics, title = metrics_of(about), name.rsplit("/", 1)[-1]
     licence = str(about.get("licence", "not stated"))
-    parts = [f"---\n{_header(title, about, metrics)}\n---\n", f"# {title}\n", f"{_WHAT[kind]}\n"]
+    parts = [f"---\n{_header(title, kind, about, metrics)}\n---\n", f"# {title}\n", f"{_WHAT[kind]}\n"]
     parts.append(f"```python\n{_EXAMPLES[kind].format(name=name)}```\n")
     parts.append(f"## Licence\n\n{licence}\n")
     for key, heading in (("base_model", "Starts from"), ("data", "Trained on"), ("limits", "Limits")):
@@ -97,14 +103,15 @@ def card_text(kind: str, about: Mapping[str, Any], *, name: str) -> str:
     return "\n".join(parts)
 
 
-def _header(title: str, about: Mapping[str, Any], metrics: tuple[Metric, ...]) -> str:
+def _header(title: str, kind: str, about: Mapping[str, Any], metrics: tuple[Metric, ...]) -> str:
     """The part that the Hub reads, YAML."""
     from huggingface_hub import EvalResult, ModelCardData
 
+    task, task_name = _TASKS[kind]
     results = [
         EvalResult(
-            task_type="mask-generation",
-            task_name="Video Object Segmentation",
+            task_type=task,
+            task_name=task_name,
             dataset_type=_slug(metric.dataset),
             dataset_name=metric.dataset,
             metric_type=_slug(metric.metric),
@@ -119,8 +126,8 @@ def _header(title: str, about: Mapping[str, Any], metrics: tuple[Metric, ...]) -
         library_name="stmemory",
         license=None if licence is None else str(licence).lower() if known else "other",
         license_name=None if licence is None or known else _slug(str(licence)),
-        pipeline_tag="mask-generation",
-        tags=_TAGS,
+        pipeline_tag=task if task == "mask-generation" else None,
+        tags=[_slug(task_name), *_TAGS],
         model_name=title if results else None,
         eval_results=results or None,
     )
@@ -151,6 +158,10 @@ _WHAT = {
         "Weights for stmemory, which tracks objects through a video of any length in memory "
         "that does not grow, by the method of *Space Time Recurrent Memory Network* (Nguyen and Li, arXiv 2109.06474)."
     ),
+    "prediction_network": (
+        "Weights for stmemory, which predicts the next frames of a video of any length from memory "
+        "that does not grow, by the method of *Space Time Recurrent Memory Network* (Nguyen and Li, arXiv 2109.06474)."
+    ),
     "fusion_cell": (
         "A fusion cell for the memory bank of stmemory: it distils one template into another "
         "(eq. 3-10 of *Space Time Recurrent Memory Network*, Nguyen and Li, arXiv 2109.06474)."
@@ -168,6 +179,15 @@ first_mask = np.zeros((64, 96), np.uint8)
 first_mask[20:40, 30:60] = 1
 for result in predictor.track(frames, first_mask):
     print(result.frame_index, result.ids.shape)
+""",
+    "prediction_network": """\
+import numpy as np
+from stmemory import FramePredictor
+
+predictor = FramePredictor.from_pretrained({name!r})
+frames = np.zeros((10, 64, 64, 3), np.uint8)  # or a video's path
+for prediction in predictor.predict(frames, steps=5):
+    print(prediction.frame_index, prediction.picture().shape)
 """,
     "fusion_cell": """\
 import torch

@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 FORMAT_VERSION = 1
-KINDS = ("network", "fusion_cell")
+KINDS = ("network", "prediction_network", "fusion_cell")
 CONFIG = "config.json"
 TENSORS = "model.safetensors"
 _KEYS = {"format_version", "sha256", "card", "about"}

@@ -17,11 +17,12 @@ from stmemory.frames import WorkingSize
 from stmemory.hub import Where
 from stmemory.memory.slots import Slots
 from stmemory.networks.config import NetworkConfig
+from stmemory.networks.prediction import PredictionNetwork
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.weights import find_checkpoint, load_part
 
-__all__ = ["WeightsFacts", "devices", "object_bytes", "usable_device", "versions", "weights_facts"]
+__all__ = ["WeightsFacts", "devices", "object_bytes", "usable_device", "versions", "video_bytes", "weights_facts"]
 
 STRIDE = SegmentationNetwork.stride
 
@@ -34,19 +35,24 @@ class WeightsFacts:
         name: as it was asked for.
         kind: what they are of, such as `"network"`.
         preset: of the network; None for a part alone.
+        frames: what a network that predicts takes, such as `"32 x 32, grey"`; None for others.
         parameters: numbers that were learned.
         nbytes: of the file.
         object_bytes: that one object takes in memory, at 480 x 854 with default options; the length of the video has no say. None
-            for a part alone.
+            where nothing is tracked.
+        video_bytes: that one video of such `frames` takes in memory, with default options, whatever its length. None where nothing is
+            predicted.
         about: licence, data and measured figures, as the weights' own `config.json` states them; see `stmemory.card`.
     """
 
     name: str
     kind: str
     preset: str | None
+    frames: str | None
     parameters: int
     nbytes: int
     object_bytes: int | None
+    video_bytes: int | None
     about: Mapping[str, Any]
 
 
@@ -116,11 +122,15 @@ def weights_facts(name: str | Path | None = None, *, where: Where | None = None)
     found = find_checkpoint(name, where)
     module = load_part(nn.Module, found)
     parameters = sum(parameter.numel() for parameter in module.parameters())
-    preset = nbytes = None
+    preset = frames = object_takes = video_takes = None
     if isinstance(module, SegmentationNetwork):
         size = WorkingSize.of(480, 854, TrackingOptions().short_side, STRIDE)
-        preset, nbytes = module.config.preset, object_bytes(module.config, size)
-    return WeightsFacts(found.name, found.kind, preset, parameters, found.nbytes, nbytes, found.about)
+        preset, object_takes = module.config.preset, object_bytes(module.config, size)
+    elif isinstance(module, PredictionNetwork):
+        config = module.config
+        preset, video_takes = config.preset, video_bytes(module)
+        frames = f"{config.image_side} x {config.image_side}, {'grey' if config.image_channels == 1 else 'RGB'}"
+    return WeightsFacts(found.name, found.kind, preset, frames, parameters, found.nbytes, object_takes, video_takes, found.about)
 
 
 def object_bytes(config: NetworkConfig, size: WorkingSize, *, memory_size: int = 5) -> int:
@@ -146,3 +156,17 @@ def object_bytes(config: NetworkConfig, size: WorkingSize, *, memory_size: int =
     slots.allocate(template, key)
     versions_seen = memory_size * torch.int64.itemsize
     return slots.nbytes + memory_size * values.numel() * values.element_size() + versions_seen
+
+
+def video_bytes(network: PredictionNetwork) -> int:
+    """Bytes that one video of the network's own size takes from its first frame on, which is tried.
+
+    >>> from stmemory.networks.prediction_config import PredictionConfig
+    >>> video_bytes(PredictionNetwork(PredictionConfig.of("mini"))) < 2**20
+    True
+    """
+    weight, config = next(network.parameters()), network.config
+    state = network.new_state()
+    with torch.inference_mode():
+        network.step(weight.new_zeros(1, config.image_channels, config.image_side, config.image_side), state)
+    return state.nbytes

@@ -1,14 +1,22 @@
-"""`TrackingOptions`: everything a user can choose about tracking, in one frozen record. Knows no network."""
+"""`TrackingOptions` and `PredictionOptions`: all that a user can choose about a task, each in one frozen record. Knows no network."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import nn
 
 from stmemory.errors import OptionError
 from stmemory.memory.policy import UpdatePolicy
 from stmemory.memory.registry import update_policy
 
-__all__ = ["TrackingOptions"]
+__all__ = ["PredictionOptions", "TrackingOptions", "ready_options"]
+
+_Options = TypeVar("_Options", "TrackingOptions", "PredictionOptions")
 
 
 @dataclass(frozen=True)
@@ -72,3 +80,74 @@ class TrackingOptions:
             "write_gate": self.write_gate,
             "reach": self.reach,
         }
+
+
+@dataclass(frozen=True)
+class PredictionOptions:
+    """How frames are predicted.
+
+    Attributes:
+        memory_size: K, slots of the video.
+        policy: update policy, by name, by the paper's letter, or an object.
+        write_predictions: memorise the network's own predictions too while it runs ahead of the video; without it the bank stays as the
+            last seen frame left it, and only the recurrent state goes on.
+        short_side: frames whose shorter side is longer, px, are shrunk to it for the network, and predictions enlarged again; None never
+            resizes. Time grows with the square of the pixels.
+
+    Raises:
+        OptionError: a value is out of its range.
+
+    >>> PredictionOptions(policy="A").as_dict()
+    {'memory_size': 8, 'policy': 'oldest', 'write_predictions': True, 'short_side': None}
+    """
+
+    memory_size: int = 8
+    policy: str | UpdatePolicy = "most_similar"
+    write_predictions: bool = True
+    short_side: int | None = None
+
+    def __post_init__(self) -> None:
+        update_policy(self.policy)  # raises for unknown names
+        checks = (
+            ("memory_size", type(self.memory_size) is int and self.memory_size >= 2, "2 slots or more"),
+            ("write_predictions", type(self.write_predictions) is bool, "True or False"),
+            ("short_side", self.short_side is None or (type(self.short_side) is int and self.short_side >= 8), "8 px or more, or None"),
+        )
+        for name, fine, expected in checks:
+            if not fine:
+                raise OptionError(f"PredictionOptions: expected {name} of {expected}, got {getattr(self, name)!r}; choose one of those")
+
+    def as_dict(self) -> dict[str, str | int | float | None]:
+        """Plain values, the policy by its name; what saved streams and reports carry."""
+        policy = update_policy(self.policy).name
+        return {
+            "memory_size": self.memory_size,
+            "policy": policy,
+            "write_predictions": self.write_predictions,
+            "short_side": self.short_side,
+        }
+
+
+def ready_options(options: _Options | None, default: _Options, device: torch.device) -> _Options:
+    """The options with a learned policy copied, on the network's device, and in eval mode: in training mode it draws noise.
+
+    Args:
+        options: what a user chose; None is the default.
+        default: of the kind that is wanted.
+        device: of the network.
+
+    Raises:
+        OptionError: they are of another kind.
+
+    >>> ready_options(None, TrackingOptions(), torch.device("cpu")).memory_size
+    5
+    """
+    if options is None:
+        return default
+    if not isinstance(options, type(default)):
+        name = type(default).__name__
+        raise OptionError(f"options: expected {name}, got {type(options).__name__}; write options={name}(...)")
+    policy = update_policy(options.policy)
+    if not isinstance(policy, nn.Module):
+        return options
+    return dataclasses.replace(options, policy=copy.deepcopy(policy).to(device).eval().requires_grad_(False))

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Unpack
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from stmemory.errors import FrameError, MaskError, OptionError, ShapeError, StmemoryError
+from stmemory.errors import FrameError, MaskError, ShapeError, StmemoryError
 from stmemory.frames import iterate_frames
 from stmemory.hub import Where
-from stmemory.memory.registry import update_policy
 from stmemory.networks.layers import fold_batch_norm, use_channels_last
 from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.options import TrackingOptions
+from stmemory.options import TrackingOptions, ready_options
 from stmemory.result import Segmentation
 from stmemory.stream import VOSStream
 from stmemory.stream_file import load_state
@@ -62,7 +60,7 @@ class VOSPredictor:
         fold_batch_norm(self.network)
         use_channels_last(self.network)
         place(self.network, device=device, dtype=dtype)
-        self.options = _ready(options or TrackingOptions(), self.device)
+        self.options = ready_options(options, TrackingOptions(), self.device)
         self.network.read.top_k = self.options.top_k
 
     def __repr__(self) -> str:
@@ -218,13 +216,3 @@ def _naming(index: int) -> Iterator[None]:
         yield
     except StmemoryError as error:
         raise type(error)(f"video {index}: {error}") from error
-
-
-def _ready(options: TrackingOptions, device: torch.device) -> TrackingOptions:
-    """The options with a learned policy copied, on the network's device, and in eval mode: in training mode it draws noise."""
-    if not isinstance(options, TrackingOptions):
-        raise OptionError(f"options: expected TrackingOptions, got {type(options).__name__}; write options=TrackingOptions(...)")
-    policy = update_policy(options.policy)
-    if not isinstance(policy, nn.Module):
-        return options
-    return dataclasses.replace(options, policy=copy.deepcopy(policy).to(device).eval().requires_grad_(False))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Self, Unpack
 
 import torch
 
@@ -20,7 +20,13 @@ __all__ = ["BankFromPretrained", "FromPretrained", "ToPretrained"]
 
 
 class FromPretrained:
-    """Adds `from_pretrained` to an `nn.Module` that a checkpoint holds, whole or as a part."""
+    """Adds `from_pretrained` to an `nn.Module` that a checkpoint holds, whole or as a part.
+
+    Attributes:
+        default_weights: the bundled name that is taken where none is given.
+    """
+
+    default_weights: ClassVar[str] = "lite"
 
     @classmethod
     def from_pretrained(
@@ -35,7 +41,7 @@ class FromPretrained:
 
         Args:
             name: a bundled name, a folder that `save_pretrained` wrote, or a repository `owner/name` on the Hugging Face Hub; None
-                is the bundled `"lite"`, which needs no connection.
+                is the bundled `default_weights`, which need no connection.
             device: where to put them, the CPU by default.
             dtype: what to turn them into, float32 by default.
             where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see `stmemory.hub.Where`.

@@ -15,6 +15,7 @@ from stmemory.checkpoint import read_config, write_checkpoint
 from stmemory.errors import WeightsError
 from stmemory.files import whole_file
 from stmemory.memory.fusion import FusionCell
+from stmemory.networks.prediction import PredictionNetwork
 from stmemory.networks.segmentation import SegmentationNetwork
 
 __all__ = ["save_network", "save_part"]
@@ -38,7 +39,7 @@ def save_part(
     """Write a module and its card to a folder that `from_pretrained` reads.
 
     Args:
-        module: a `SegmentationNetwork` that is not folded (see `fold_batch_norm`), or a `FusionCell`.
+        module: a `SegmentationNetwork` that is not folded (see `fold_batch_norm`), a `PredictionNetwork`, or a `FusionCell`.
         folder: made if it is not there; files in it are replaced, but for a card that somebody has written to.
         dtype: of the floats in the file.
         about: what to tell of the weights, see `stmemory.card`.
@@ -49,13 +50,15 @@ def save_part(
             what is told of it is not of the form that `stmemory.card` gives; or nothing can be written there.
         OptionError: the dtype is no float.
     """
-    if isinstance(module, SegmentationNetwork):
-        kind, config = "network", dataclasses.asdict(module.config)
+    if isinstance(module, SegmentationNetwork | PredictionNetwork):
+        kind = "network" if isinstance(module, SegmentationNetwork) else "prediction_network"
+        config = dataclasses.asdict(module.config)
         _check_unchanged(module)
     elif isinstance(module, FusionCell):
         kind, config = "fusion_cell", module.config()
     else:
-        raise WeightsError(f"save: expected a SegmentationNetwork or a FusionCell, got {type(module).__name__}; save its state_dict() yourself")
+        came = f"got {type(module).__name__}; save its state_dict() yourself"
+        raise WeightsError(f"save: expected a SegmentationNetwork, a PredictionNetwork or a FusionCell, {came}")
     folder, told = Path(folder), about or {}
     if not isinstance(told, Mapping):
         raise WeightsError(f"about: expected a dict, got {type(told).__name__}; see stmemory.card")
@@ -69,13 +72,14 @@ def save_part(
             part.write_bytes(text.encode())
 
 
-def _check_unchanged(network: SegmentationNetwork) -> None:
+def _check_unchanged(network: SegmentationNetwork | PredictionNetwork) -> None:
     """Refuse a network that its config would not make again."""
     with torch.device("meta"):
-        fresh = SegmentationNetwork(network.config)
+        fresh = SegmentationNetwork(network.config) if isinstance(network, SegmentationNetwork) else PredictionNetwork(network.config)
     expected, found = ({n: tuple(t.shape) for n, t in one.state_dict().items()} for one in (fresh, network))
     changed = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
-    if changed or fresh.fusion.config() != network.fusion.config():
+    cells = [[cell.config() for cell in one.modules() if isinstance(cell, FusionCell)] for one in (fresh, network)]
+    if changed or cells[0] != cells[1]:
         raise WeightsError(
             f"save: expected a network as its config makes it, got another ({changed[0] if changed else 'fusion'} ...); save it before "
             "BatchNorm is folded, and its parts by themselves"

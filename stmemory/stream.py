@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stmemory.errors import FrameError, MaskError, WeightsError
-from stmemory.frames import WorkingSize, fit, restore, to_frame
+from stmemory.frames import WorkingSize, restore, to_frame
 from stmemory.given import GivenMasks, impose, keep_near, last_places, object_scores, segmentation_of
 from stmemory.masks import MAX_OBJECTS, soft_aggregate, to_object_masks, winners
 from stmemory.memory.bank import MemoryBank
@@ -18,6 +18,7 @@ from stmemory.memory.slots import SlotInfo
 from stmemory.networks.features import FrameFeatures
 from stmemory.networks.layers import keep_large_buffers
 from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.next_frame import next_frame
 from stmemory.options import TrackingOptions
 from stmemory.pins import room_for_pin
 from stmemory.result import Segmentation
@@ -203,16 +204,9 @@ class VOSStream:
 
     def _fit(self, frame: object) -> tuple[Tensor, WorkingSize]:
         """The frame at its working size, `[1, 3, H', W']`."""
-        image = to_frame(frame)
-        height, width = image.shape[1:]
-        size = self._state.size or WorkingSize.of(height, width, self.options.short_side, self.network.stride)
-        if (height, width) != (size.frame_height, size.frame_width):
-            raise FrameError(
-                f"frame {self.frame_index + 1}: expected the size of the frames before, {size.frame_height} x {size.frame_width} "
-                f"(H x W), got {height} x {width}; resize it, or start another stream"
-            )
-        weight = next(self.network.parameters())
-        return fit(image.to(weight.device), size)[None].to(weight.dtype), size
+        like, index = next(self.network.parameters()), self.frame_index + 1
+        short_side, stride = self.options.short_side, self.network.stride
+        return next_frame(to_frame(frame), self._state.size, index=index, short_side=short_side, stride=stride, like=like)
 
     def _given(self, mask: object, size: WorkingSize) -> GivenMasks:
         """What the user says about a frame; checks that the objects fit in."""

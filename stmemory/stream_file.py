@@ -3,28 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from stmemory.errors import BankError, FrameError, WeightsError
-from stmemory.files import whole_file
+from stmemory.errors import FrameError
 from stmemory.frames import WorkingSize
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.read import ReadCache
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.result import Segmentation
-from stmemory.weights import fingerprint, tensors_digest
+from stmemory.state_file import fill_memory, memory_tensors, read_state, write_state
 
 __all__ = ["FORMAT_VERSION", "StreamState", "load_state", "save_state"]
 
 FORMAT_VERSION = 1
+_KIND = ("stmemory.stream", FORMAT_VERSION)
 
 
 @dataclass(eq=False)
@@ -79,20 +76,14 @@ def save_state(state: StreamState, path: str | Path, *, network: SegmentationNet
         FrameError: no frame was seen yet.
     """
     pixels, size, probabilities = state.last_frame()
-    tensors: dict[str, Tensor] = {f"bank.{name}": t for name, t in state.bank.state_dict().items()}
-    tensors |= {f"cache.{name}": t for name, t in state.cache.state_dict(state.bank).items()}
-    tensors |= {"pixels": pixels, "probabilities": probabilities}
+    tensors = memory_tensors(state.bank, state.cache) | {"pixels": pixels, "probabilities": probabilities}
     if state.places is not None:
         tensors["places"] = state.places
-    about: dict[str, object] = {"format": "stmemory.stream", "version": FORMAT_VERSION, "weights": _weights(network, options)}
-    about |= {"options": options.as_dict(), "frame_index": state.frame_index, "object_ids": state.object_ids}
-    about |= {"size": dataclasses.asdict(size)}
+    about: dict[str, object] = {"frame_index": state.frame_index, "object_ids": state.object_ids, "size": dataclasses.asdict(size)}
     if state.last is not None:
         tensors |= {"last.ids": state.last.ids, "last.probabilities": state.last.probabilities}
         about |= {"scores": list(state.last.scores.values()), "present": list(state.last.present.values())}
-    about |= {"digest": tensors_digest(tensors)}
-    with whole_file(path) as part:
-        save_file({name: t.clone().contiguous() for name, t in tensors.items()}, part, metadata={"about": json.dumps(about)})
+    write_state(path, _KIND, tensors, about, network=network, options=options)
 
 
 def load_state(path: str | Path, *, bank: MemoryBank, network: SegmentationNetwork, options: TrackingOptions) -> StreamState:
@@ -107,42 +98,16 @@ def load_state(path: str | Path, *, bank: MemoryBank, network: SegmentationNetwo
     Raises:
         WeightsError: the file is missing, damaged or of another kind, or belongs to other weights or options.
     """
-    weight = next(network.parameters())
-    try:
-        with safe_open(str(path), framework="pt", device=str(weight.device)) as file:
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError, ValueError) as error:
-        raise WeightsError(f"{path}: expected a stream that stream.save() wrote, got: {error}; start the video anew") from error
-    kind, version = (about.get("format"), about.get("version")) if isinstance(about, dict) else (None, None)
-    if kind != "stmemory.stream" or not isinstance(version, int) or version > FORMAT_VERSION:
-        raise WeightsError(
-            f"{path}: expected a stmemory.stream of version {FORMAT_VERSION} or older, got {kind or 'another file'} of version "
-            f"{version or 'unknown'}; pass what stream.save() wrote, or update stmemory"
-        )
-    try:
-        if about["digest"] != tensors_digest(tensors):
-            raise WeightsError(f"{path}: expected the tensors that were saved, got others; the file is damaged, start the video anew")
-        _check_belongs(path, about, _weights(network, options), options.as_dict())
+
+    def build(about: dict[str, Any], tensors: dict[str, Tensor]) -> StreamState:
         return _state(about, tensors, bank)
-    except (KeyError, TypeError, ValueError, BankError) as error:
-        raise WeightsError(f"{path}: expected all that a stream remembers, got: {error!r}; start the video anew") from error
 
-
-def _check_belongs(path: str | Path, about: dict[str, Any], weights: str, ours: dict[str, str | int | float | None]) -> None:
-    if about["weights"] != weights:
-        raise WeightsError(f"{path}: expected the weights it was saved with ({about['weights']}), got {weights}; load those")
-    theirs = about["options"]
-    changed = {name: (theirs.get(name), ours.get(name)) for name in sorted({*ours, *theirs}) if theirs.get(name) != ours.get(name)}
-    if changed:
-        told = ", ".join(f"{name} {then!r} (now {now!r})" for name, (then, now) in changed.items())
-        raise WeightsError(f"{path}: expected the options it was saved with: {told}; build the predictor with those")
+    return read_state(path, _KIND, build, network=network, options=options)
 
 
 def _state(about: dict[str, Any], tensors: dict[str, Tensor], bank: MemoryBank) -> StreamState:
     state = StreamState(bank)
-    state.bank.load_state_dict(_part(tensors, "bank."))
-    state.cache.load_state_dict(_part(tensors, "cache."), bank)
+    fill_memory(state.bank, state.cache, tensors)
     state.object_ids = tuple(about["object_ids"])
     state.frame_index, state.size = about["frame_index"], WorkingSize(**about["size"])
     state.pixels, state.probabilities, state.places = tensors["pixels"], tensors["probabilities"], tensors.get("places")
@@ -152,13 +117,3 @@ def _state(about: dict[str, Any], tensors: dict[str, Tensor], bank: MemoryBank) 
         ids, probabilities = tensors["last.ids"], tensors["last.probabilities"]
         state.last = Segmentation(state.frame_index, ids, probabilities, state.object_ids, scores, present)
     return state
-
-
-def _weights(network: SegmentationNetwork, options: TrackingOptions) -> str:
-    """Short names of all weights that a stream's masks depend on."""
-    policy = options.policy
-    return fingerprint(network) + ("-" + fingerprint(policy) if isinstance(policy, nn.Module) else "")
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}

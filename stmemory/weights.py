@@ -19,6 +19,8 @@ from stmemory.errors import OptionError, WeightsError
 from stmemory.hub import Where, checked, download, is_repository
 from stmemory.memory.fusion import FusionCell
 from stmemory.networks.config import NetworkConfig
+from stmemory.networks.prediction import PredictionNetwork
+from stmemory.networks.prediction_config import PredictionConfig
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.pretrained import ToPretrained
 
@@ -36,6 +38,12 @@ __all__ = [
 
 _BUNDLED = Path(__file__).parent / "bundled"
 _Part = TypeVar("_Part")
+# What the weights of a kind are for, so that those of another kind can be told for what they are.
+_USES = {
+    "network": "it segments; for VOSPredictor or SegmentationNetwork",
+    "prediction_network": "it predicts frames; for FramePredictor or PredictionNetwork",
+    "fusion_cell": "for FusionCell alone",
+}
 
 
 @dataclass(frozen=True)
@@ -124,7 +132,7 @@ def load_part(
 
     Args:
         kind: such as `SegmentationNetwork` or `FusionCell`.
-        name: see `find_checkpoint`; or what that gave.
+        name: see `find_checkpoint`; or what that gave. None is the `default_weights` of the kind, where it has some.
         device: where to put it; None is the CPU.
         dtype: what to turn it into; None is float32.
         where: for repositories.
@@ -136,13 +144,15 @@ def load_part(
     >>> load_part(FusionCell).channels
     192
     """
+    if name is None:
+        name = getattr(kind, "default_weights", None)
     checkpoint = name if isinstance(name, Checkpoint) else find_checkpoint(name, where)
     with torch.device("meta"):  # shapes are compared before anything is allocated
         blank = _built(checkpoint)
     if not any(isinstance(module, kind) for module in blank.modules()):
         raise WeightsError(
-            f"weights {checkpoint.name!r}: expected some that hold a {kind.__name__}, got a {checkpoint.kind} without one; take weights of "
-            "a whole network"
+            f"weights {checkpoint.name!r}: expected some that hold a {kind.__name__}, got a {checkpoint.kind} "
+            f"({_USES[checkpoint.kind]}); take others, or load these as what they are"
         )
     tensors = read_tensors(checkpoint, blank.state_dict())
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
@@ -225,12 +235,13 @@ def _is_there(path: Path) -> bool:
 def _built(checkpoint: Checkpoint) -> nn.Module:
     """The module that a checkpoint describes, with random weights."""
     path = checkpoint.folder / CONFIG
-    if checkpoint.kind == "network":
-        config = _network_config(checkpoint)
+    if checkpoint.kind != "fusion_cell":
         try:
-            return SegmentationNetwork(config)
-        except (RuntimeError, OptionError) as error:  # a size that nobody can allocate
-            raise WeightsError(f"{path}: expected the config of a network that can be built, got: {error}") from error
+            if checkpoint.kind == "network":
+                return SegmentationNetwork(_network_config(checkpoint))
+            return PredictionNetwork(PredictionConfig.from_dict(checkpoint.config))
+        except (RuntimeError, OptionError) as error:  # a key of another version, or a size that nobody can allocate
+            raise WeightsError(f"{path}: expected the config of a {checkpoint.kind} that can be built, got: {error}") from error
     known, given = FusionCell(1).config(), checkpoint.config
     kinds: dict[str, tuple[type, ...]] = {"bottleneck": (int, type(None)), "scale": (float, int)}
     if set(known) != set(given) or any(type(given[name]) not in kinds.get(name, (int,)) for name in known):
@@ -243,7 +254,7 @@ def _built(checkpoint: Checkpoint) -> nn.Module:
 
 def _network_config(checkpoint: Checkpoint) -> NetworkConfig:
     if checkpoint.kind != "network":
-        raise WeightsError(f"weights {checkpoint.name!r}: expected a network, got a {checkpoint.kind}; load it with its own from_pretrained")
+        raise WeightsError(f"weights {checkpoint.name!r}: expected a network, got a {checkpoint.kind} ({_USES[checkpoint.kind]})")
     try:
         return NetworkConfig.from_dict(checkpoint.config)
     except OptionError as error:

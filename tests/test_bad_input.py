@@ -567,7 +567,7 @@ def test_a_save_that_fails_leaves_the_state_before_it(tmp_path: Path, monkeypatc
         path.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr("stmemory.stream_file.save_file", full)
+    monkeypatch.setattr("stmemory.state_file.save_file", full)
     with pytest.raises(OSError, match="No space left"):
         stream.save(tmp_path / "state")
     assert before == (tmp_path / "state").read_bytes()

@@ -32,7 +32,8 @@ ORDER = (
     "images video frames palette mask_files masks regions result "
     "formats.writer formats.rle formats.spool formats.davis formats.objects formats.youtube_vos formats.coco formats.youtube_vis "
     "formats.volume formats.overlay formats.cutouts formats.detections formats.pairing formats.registry formats.export formats "
-    "options given pins stream_file stream predictor stmemory "
+    "options given pins next_frame state_file stream_file stream predictor "
+    "grey predicted frame_stream frame_predictor stmemory "
     "clip_reader session sam2 "
     "inventory job_folder job_record job_summary job progress sheet "
     "sequences.protocol sequences.digits sequences.pictures sequences.moving sequences.recall sequences.curtain "
@@ -51,8 +52,8 @@ ORDER = (
     "training.imagenet training.loop "
     "training.prediction.config training.prediction.baselines training.prediction.clips training.prediction.roll training.prediction.loop "
     "training.prediction.report training.prediction.command training.prediction training training.__main__ "
-    "demo "
-    "commands commands.words commands.options commands.track commands.export commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.score commands.benchmark "
+    "forecast_pictures forecast demo "
+    "commands commands.words commands.options commands.track commands.export commands.predict commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.score commands.benchmark "
     "cli __main__"
 ).split()
 

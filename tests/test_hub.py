@@ -16,12 +16,13 @@ import torch
 from data_sets import CASES, write_data_set
 from hub_server import Hub, Repository, serve_hub
 from huggingface_hub import constants
-from tiny import boxes, clip, tiny_network
+from tiny import boxes, clip, tiny_network, tiny_prediction_network
 
 from stmemory.cli import main
 from stmemory.errors import OptionError, WeightsError
 from stmemory.hub import Where, download
 from stmemory.memory import FusionCell, MemoryBank, SpaceTimeRead
+from stmemory.networks.prediction import PredictionNetwork
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.predictor import VOSPredictor
 from stmemory.weights import find_checkpoint, fingerprint, network_info
@@ -253,6 +254,16 @@ def test_pushed_weights_are_read_back(hub: Hub) -> None:
     assert hub.repositories["someone/cell"].private
     assert fingerprint(network.fusion) == fingerprint(FusionCell.from_pretrained("someone/cell", token="hf_read"))
     assert {"hf_write", "hf_read", None} == {token for _, _, token in hub.requests}
+
+
+def test_a_prediction_network_is_pushed_and_read_back(hub: Hub) -> None:
+    """With a card of its own task, whose example runs."""
+    network = tiny_prediction_network()
+    network.push_to_hub("someone/next", token="hf_write", about={"licence": "MIT", "metrics": METRICS})
+    assert fingerprint(network) == fingerprint(PredictionNetwork.from_pretrained("someone/next"))
+    card = huggingface_hub.ModelCard(_files(hub, "someone/next")["README.md"].decode())
+    assert (None, ["Video Prediction"]) == (card.data.pipeline_tag, [r.task_name for r in card.data.eval_results or []])
+    exec(re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)[0], {})
 
 
 def test_a_pushed_card_says_what_is_known(hub: Hub) -> None:

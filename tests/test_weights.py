@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import CONFIG, boxes, clip, tiny_network
+from tiny import CONFIG, boxes, clip, tiny_network, tiny_prediction_network
 
 from stmemory.card import card_text, metrics_of
 from stmemory.errors import OptionError, WeightsError
+from stmemory.frame_predictor import FramePredictor
 from stmemory.memory import FusionCell, MemoryBank, SpaceTimeRead
 from stmemory.networks.config import NetworkConfig
+from stmemory.networks.prediction import PredictionNetwork
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.predictor import VOSPredictor
 from stmemory.saving import save_network
@@ -27,6 +29,70 @@ def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
     assert CONFIG == loaded.config and not loaded.training
     assert fingerprint(network) == fingerprint(loaded)
     assert {"licence": "none"} == network_info(tmp_path / "deep" / "tiny").about
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"image_channels": 3, "skips": 1, "state": "none"}, {"memory": "none"}],
+    ids=["grey", "colour", "no memory"],
+)
+def test_a_prediction_network_is_saved_and_loaded(changes: dict[str, object], tmp_path: Path) -> None:
+    """It comes back with its config and every weight, bit for bit, in eval mode."""
+    network = tiny_prediction_network(**changes)
+    network.save_pretrained(tmp_path, about={"licence": "MIT"})
+    loaded = PredictionNetwork.from_pretrained(tmp_path)
+    assert network.config == loaded.config and not loaded.training
+    assert fingerprint(network) == fingerprint(loaded)
+    assert ("prediction_network", {"licence": "MIT"}) == (find_checkpoint(tmp_path).kind, find_checkpoint(tmp_path).about)
+    assert {"licence": "MIT", "base_model": str(tmp_path)} == loaded.inherited
+
+
+def test_parts_of_a_prediction_network_are_loaded(tmp_path: Path) -> None:
+    """Its fusion cell and its read; without a memory it has neither."""
+    network = tiny_prediction_network()
+    network.save_pretrained(tmp_path / "bank")
+    assert fingerprint(network.fusion) == fingerprint(FusionCell.from_pretrained(tmp_path / "bank"))
+    assert fingerprint(network.read) == fingerprint(SpaceTimeRead.from_pretrained(tmp_path / "bank"))
+    tiny_prediction_network(memory="none").save_pretrained(tmp_path / "none")
+    with pytest.raises(WeightsError, match="hold a FusionCell, got a prediction_network"):
+        FusionCell.from_pretrained(tmp_path / "none")
+
+
+def test_weights_for_another_task_are_told_for_what_they_are(tmp_path: Path) -> None:
+    """Whatever asks for weights says what came, and what loads it."""
+    tiny_prediction_network().save_pretrained(tmp_path / "prediction")
+    tiny_network().save_pretrained(tmp_path / "segmentation")
+    for load in (VOSPredictor.from_pretrained, SegmentationNetwork.from_pretrained, MemoryBank.from_pretrained, network_info):
+        with pytest.raises(WeightsError, match="got a prediction_network .it predicts frames; for FramePredictor"):
+            load(tmp_path / "prediction")
+    for load in (PredictionNetwork.from_pretrained, FramePredictor.from_pretrained):
+        with pytest.raises(WeightsError, match="got a network .it segments; for VOSPredictor"):
+            load(tmp_path / "segmentation")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"widths": [8, 8]}, {"widths": "8"}, {"strides": [2, 1, 2, 1, 1, 1.0]}, {"state": "lstm"}, {"depth": 2}, {"image_channels": True}],
+    ids=str,
+)
+def test_a_prediction_networks_config_is_strict(change: dict[str, object], tmp_path: Path) -> None:
+    """Another type, another size and another key are errors that name the file."""
+    tiny_prediction_network().save_pretrained(tmp_path)
+    document = json.loads((tmp_path / "config.json").read_text())
+    document["prediction_network"].update(change)
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    with pytest.raises(WeightsError, match=f"{tmp_path}.*{next(iter(change))}"):
+        PredictionNetwork.from_pretrained(tmp_path)
+
+
+def test_weights_of_another_prediction_network_are_refused(tmp_path: Path) -> None:
+    """What is missing, and what has another shape, is listed."""
+    tiny_prediction_network().save_pretrained(tmp_path)
+    document = json.loads((tmp_path / "config.json").read_text())
+    document["prediction_network"].update(state="none")
+    (tmp_path / "config.json").write_text(json.dumps(document))
+    with pytest.raises(WeightsError, match=r"unexpected: context.*misshapen: mix.0.weight"):
+        PredictionNetwork.from_pretrained(tmp_path)
 
 
 def test_half_precision_files_are_loaded_as_float32(tmp_path: Path) -> None:

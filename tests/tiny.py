@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from stmemory.networks.config import NetworkConfig
+from stmemory.networks.prediction import PredictionNetwork
+from stmemory.networks.prediction_config import PredictionConfig
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
@@ -25,6 +28,9 @@ CONFIG = NetworkConfig(
     query_channels=4,
     decoder_channels=12,
     fusion_bottleneck=4,
+)
+PREDICTION_CONFIG = PredictionConfig(
+    preset="tiny", image_side=16, widths=(8, 8, 8, 8, 8, 8), key_channels=16, value_channels=6, clock_channels=4, fusion_bottleneck=4
 )
 
 
@@ -48,6 +54,19 @@ def _network(seed: int) -> SegmentationNetwork:
             end = network.decoder.end
             end.weight.mul_(3)
             end.bias.fill_(0.3)
+    return network
+
+
+@functools.cache
+def tiny_prediction_network(seed: int = 0, **changes: object) -> PredictionNetwork:
+    """A narrow network that predicts frames, whose random weights make others of other memories; leave it as it is."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = PredictionNetwork(dataclasses.replace(PREDICTION_CONFIG, **changes)).eval().requires_grad_(False)
+        for parameter in network.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=1.2 / parameter[0].numel() ** 0.5)
+        network.decoder.layers[-1].bias.fill_(0.5)
     return network
 
 

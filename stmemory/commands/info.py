@@ -44,10 +44,14 @@ def _card(name: str, revision: str | None) -> None:
     _line("kind", facts.kind.replace("_", " "))
     if facts.preset is not None:
         _line("preset", facts.preset)
+    if facts.frames is not None:
+        _line("frames", facts.frames)
     _line("parameters", f"{facts.parameters:,}")
     _line("size", f"{facts.nbytes / 1e6:.1f} MB")
     if facts.object_bytes is not None:
         _line("memory", f"{facts.object_bytes / 1e6:.1f} MB for one object at 480p, whatever the length of the video")
+    if facts.video_bytes is not None:
+        _line("memory", f"{facts.video_bytes / 1e6:.1f} MB for one video of such frames, whatever its length")
     for key, label in (("licence", "licence"), ("base_model", "starts from"), ("data", "trained on"), ("limits", "limits")):
         told = facts.about.get(key, "not stated" if key == "licence" else ())
         for line in [told] if isinstance(told, str) else told:

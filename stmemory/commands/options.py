@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     from stmemory.predictor import VOSPredictor
 
 __all__ = [
+    "Arguments",
     "Commands",
     "add_data_set_options",
     "add_scene_options",
+    "add_weights_options",
     "chosen_clips",
     "chosen_options",
     "chosen_predictor",
@@ -24,6 +26,13 @@ __all__ = [
     "tracking_options",
     "whole_or_none",
 ]
+
+
+class Arguments(Protocol):
+    """Where arguments are added: a parser, or a group of one, which has no public name."""
+
+    def add_argument(self, name: str, *, metavar: str | None = None, help: str | None = None) -> object:
+        """Add an argument."""
 
 
 class Commands(Protocol):
@@ -39,9 +48,7 @@ def tracking_options() -> argparse.ArgumentParser:
     """How to track, as a parent of a command's own parser; see `chosen_predictor`."""
     common = argparse.ArgumentParser(add_help=False)
     group = common.add_argument_group("how to track")
-    group.add_argument("--weights", metavar="NAME", help="bundled name, folder, or owner/name on the Hugging Face Hub (default: lite)")
-    group.add_argument("--revision", help="branch, tag or commit, for weights on the Hub")
-    group.add_argument("--device", help="such as cuda (default: cpu)")
+    add_weights_options(group, default="lite")
     for flag, kind, meaning in (
         ("--memory-size", int, "slots of each object (default: 5)"),
         ("--policy", str, "update policy, by name or the paper's letter (default: least_similar)"),
@@ -53,6 +60,13 @@ def tracking_options() -> argparse.ArgumentParser:
     ):
         group.add_argument(flag, type=kind, default=argparse.SUPPRESS, help=meaning)
     return common
+
+
+def add_weights_options(group: Arguments, *, default: str) -> None:
+    """Which weights, and where to compute."""
+    group.add_argument("--weights", metavar="NAME", help=f"bundled name, folder, or owner/name on the Hugging Face Hub (default: {default})")
+    group.add_argument("--revision", help="branch, tag or commit, for weights on the Hub")
+    group.add_argument("--device", help="such as cuda (default: cpu)")
 
 
 def chosen_predictor(arguments: argparse.Namespace) -> VOSPredictor:

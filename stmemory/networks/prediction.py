@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -55,9 +56,10 @@ class PredictionState:
         self.context = None if self.context is None else self.context.detach()
 
     def fork(self) -> PredictionState:
-        """A copy that goes its own way from here on."""
-        context = None if self.context is None else self.context.clone()
-        return replace(self, bank=self.bank.fork(), context=context, cache=ReadCache())
+        """A copy that goes its own way from here on, bit for bit as this one would."""
+        twin = replace(self, bank=self.bank.fork(), context=None if self.context is None else self.context.clone(), cache=ReadCache())
+        twin.cache.load_state_dict(self.cache.state_dict(self.bank), twin.bank)  # one filled anew may differ in the last bit
+        return twin
 
 
 class PredictionNetwork(ToPretrained, nn.Module):
@@ -71,6 +73,8 @@ class PredictionNetwork(ToPretrained, nn.Module):
     >>> network.step(torch.rand(2, 1, 32, 32), state).shape  # the next frame
     torch.Size([2, 1, 32, 32])
     """
+
+    default_weights: ClassVar[str] = "mini"
 
     def __init__(self, config: PredictionConfig) -> None:
         super().__init__()
@@ -106,12 +110,14 @@ class PredictionNetwork(ToPretrained, nn.Module):
             return PredictionState(MemoryBank(capacity, policy=policy))
         return PredictionState(MemoryBank(capacity, policy=policy, fusion=self.fusion, key=self.read.key))
 
-    def step(self, frame: Tensor, state: PredictionState) -> Tensor:
+    def step(self, frame: Tensor, state: PredictionState, *, write: bool = True) -> Tensor:
         """Take the videos one frame further: write it, remember it, recall, and say what comes next.
 
         Args:
             frame: `[B, C, H, W]` in [0, 1]; H and W multiples of `stride`. One that was predicted will do.
             state: of these B videos; changed.
+            write: put the frame's template into the bank; the first frame's is written whatever this says. The context and the time
+                go on without it.
 
         Returns:
             The next frame, `[B, C, H, W]`; not limited to [0, 1].
@@ -125,8 +131,10 @@ class PredictionNetwork(ToPretrained, nn.Module):
         context: Tensor = features if self.context is None else self.context(features, before)
         known = [features] if self.context is None else [features, context]
         if self.config.memory == "bank":
-            template = torch.cat([features, before, self._clock(state.time, features)], 1)
-            state.bank.write(template.float(), frame=state.time)
+            if write or not state.bank.rows:
+                template = torch.cat([features, before, self._clock(state.time, features)], 1)
+                # autocast gives half precision, and the bank is of the weights' own
+                state.bank.write(template.to(next(self.parameters()).dtype), frame=state.time)
             query: Tensor = self.query(torch.cat([context, self._clock(state.time + 1, features)], 1))
             recalled: Tensor = self.read(query, state.bank, state.cache)  # [B, Cv, h, w]
             known.append(recalled.to(features.dtype))

@@ -1,0 +1,134 @@
+"""The file of a saved stream, whatever it streams: tensors and words, bound to weights and options, damaged by no bit unnoticed.
+
+Never unpickles. What the tensors mean is told by who saves them: `stream_file.py`, `frame_stream_file.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Protocol, TypeVar
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from stmemory.errors import BankError, WeightsError
+from stmemory.files import whole_file
+from stmemory.memory.bank import MemoryBank
+from stmemory.memory.policy import UpdatePolicy
+from stmemory.memory.read import ReadCache
+from stmemory.weights import fingerprint, tensors_digest
+
+__all__ = ["StreamOptions", "fill_memory", "memory_tensors", "read_state", "write_state"]
+
+_State = TypeVar("_State")
+
+
+class StreamOptions(Protocol):
+    """What a state belongs to beside the weights; `TrackingOptions` and `PredictionOptions` are such."""
+
+    @property
+    def policy(self) -> str | UpdatePolicy:
+        """The bank's, whose weights count too where it has some."""
+
+    def as_dict(self) -> Mapping[str, str | int | float | None]:
+        """Plain values."""
+
+
+def write_state(
+    path: str | Path, kind: tuple[str, int], tensors: Mapping[str, Tensor], about: Mapping[str, object], *, network: nn.Module, options: StreamOptions
+) -> None:
+    """Write a state. The file appears whole or not at all.
+
+    Args:
+        path: where it goes.
+        kind: name and version of the format.
+        tensors: by name.
+        about: plain JSON values.
+        network: whose weights it belongs to.
+        options: that it belongs to.
+    """
+    told = {"format": kind[0], "version": kind[1], "weights": _weights(network, options), "options": options.as_dict()}
+    told |= {**about, "digest": tensors_digest(tensors)}
+    with whole_file(path) as part:
+        save_file({name: t.clone().contiguous() for name, t in tensors.items()}, part, metadata={"about": json.dumps(told)})
+
+
+def read_state(
+    path: str | Path,
+    kind: tuple[str, int],
+    build: Callable[[dict[str, Any], dict[str, Tensor]], _State],
+    *,
+    network: nn.Module,
+    options: StreamOptions,
+) -> _State:
+    """What `write_state` wrote, put together again.
+
+    Args:
+        path: of the file.
+        kind: name of the format, and the newest version that is understood.
+        build: makes the state of what was told and the tensors; KeyError, TypeError, ValueError and BankError say that something is missing.
+        network: the very network that it was saved with.
+        options: the very options.
+
+    Raises:
+        WeightsError: the file is missing, damaged or of another kind, or belongs to other weights or options.
+    """
+    weight = next(network.parameters())
+    try:
+        with safe_open(str(path), framework="pt", device=str(weight.device)) as file:
+            about = json.loads((file.metadata() or {}).get("about", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (OSError, SafetensorError, ValueError) as error:
+        raise WeightsError(f"{path}: expected a stream that stream.save() wrote, got: {error}; start the video anew") from error
+    found, version = (about.get("format"), about.get("version")) if isinstance(about, dict) else (None, None)
+    if found != kind[0] or not isinstance(version, int) or version > kind[1]:
+        raise WeightsError(
+            f"{path}: expected a {kind[0]} of version {kind[1]} or older, got {found or 'another file'} of version "
+            f"{version or 'unknown'}; pass what stream.save() of such a stream wrote, or update stmemory"
+        )
+    try:
+        if about["digest"] != tensors_digest(tensors):
+            raise WeightsError(f"{path}: expected the tensors that were saved, got others; the file is damaged, start the video anew")
+        _check_belongs(path, about, _weights(network, options), options.as_dict())
+        return build(about, tensors)
+    except (KeyError, TypeError, ValueError, BankError) as error:
+        raise WeightsError(f"{path}: expected all that a stream remembers, got: {error!r}; start the video anew") from error
+
+
+def memory_tensors(bank: MemoryBank, cache: ReadCache) -> dict[str, Tensor]:
+    """All that a bank and its cache hold, by name; copies nothing."""
+    tensors = {f"bank.{name}": t for name, t in bank.state_dict().items()}
+    return tensors | {f"cache.{name}": t for name, t in cache.state_dict(bank).items()}
+
+
+def fill_memory(bank: MemoryBank, cache: ReadCache, tensors: Mapping[str, Tensor]) -> None:
+    """Take over what `memory_tensors` gave, among others.
+
+    Raises:
+        BankError: the bank is of another capacity or kind.
+    """
+    bank.load_state_dict(_part(tensors, "bank."))
+    cache.load_state_dict(_part(tensors, "cache."), bank)
+
+
+def _check_belongs(path: str | Path, about: dict[str, Any], weights: str, ours: Mapping[str, object]) -> None:
+    if about["weights"] != weights:
+        raise WeightsError(f"{path}: expected the weights it was saved with ({about['weights']}), got {weights}; load those")
+    theirs = about["options"]
+    changed = {name: (theirs.get(name), ours.get(name)) for name in sorted({*ours, *theirs}) if theirs.get(name) != ours.get(name)}
+    if changed:
+        told = ", ".join(f"{name} {then!r} (now {now!r})" for name, (then, now) in changed.items())
+        raise WeightsError(f"{path}: expected the options it was saved with: {told}; build the predictor with those")
+
+
+def _weights(network: nn.Module, options: StreamOptions) -> str:
+    """Short names of all weights that what a stream gives depends on."""
+    policy = options.policy
+    return fingerprint(network) + ("-" + fingerprint(policy) if isinstance(policy, nn.Module) else "")
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
