@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Sequence
 from importlib import metadata
 
-from stmemory.commands import benchmark, convert, demo, evaluate, info, inspect, predict, score, track
+from stmemory.commands import benchmark, convert, demo, evaluate, export, info, inspect, predict, score, track
 from stmemory.commands.words import BAD_ARGUMENTS, FAILED, complain
 from stmemory.errors import StmemoryError
 
@@ -51,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="stmemory", description="Track any object through a video of any length.")
     parser.add_argument("--version", action="version", version=f"stmemory {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for command in (track, demo, predict, inspect, evaluate, score, benchmark, info, convert):
+    for command in (track, export, demo, predict, inspect, evaluate, score, benchmark, info, convert):
         command.add_to(commands)
     return parser
 

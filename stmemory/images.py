@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from stmemory.errors import FrameError
 
-__all__ = ["UNREADABLE", "count_images", "image_files", "image_to_rgb", "is_image_path", "iterate_images"]
+__all__ = ["UNREADABLE", "count_images", "image_files", "image_to_rgb", "is_image_path", "iterate_images", "natural_order"]
 
 FOLDER_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 PAGE_SUFFIXES = (*FOLDER_SUFFIXES, ".gif", ".apng")
@@ -144,12 +144,21 @@ def image_files(folder: Path) -> list[Path]:
     if not files:
         raise FrameError(f"{folder}: expected a folder with images ({', '.join(FOLDER_SUFFIXES)}), got one without any")
 
-    def order(file: Path) -> tuple[list[str | int], str]:
-        # split puts the digits at the odd places, so text is only ever compared with text
-        pieces = re.split(r"([0-9]+)", file.name.lower())
-        return [int(piece) if place % 2 else piece for place, piece in enumerate(pieces)], file.name
+    return sorted(files, key=lambda file: natural_order(file.name))
 
-    return sorted(files, key=order)
+
+def natural_order(name: str) -> tuple[list[str | int], str]:
+    """A key to sort names by, with numbers in them as numbers.
+
+    Args:
+        name: of a file.
+
+    >>> sorted(["10.png", "9.png"], key=natural_order)
+    ['9.png', '10.png']
+    """
+    # split puts the digits at the odd places, so text is only ever compared with text
+    pieces = re.split(r"([0-9]+)", name.lower())
+    return [int(piece) if place % 2 else piece for place, piece in enumerate(pieces)], name
 
 
 def _count_pages(path: Path) -> int:

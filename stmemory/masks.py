@@ -20,6 +20,7 @@ __all__ = [
     "ObjectMasks",
     "ids_from",
     "ids_of_winners",
+    "mask_logits",
     "soft_aggregate",
     "to_object_masks",
     "winners",
@@ -28,6 +29,7 @@ __all__ = [
 MAX_OBJECTS = 200
 LARGEST_ID = 2**31 - 1  # ids are int32 in results
 EPSILON = 1e-7
+LEAST_LOGIT = 1e-4  # of a winner that is no better than another
 SLACK = 1e-3  # resizing and half precision leave rounding errors
 
 
@@ -184,6 +186,32 @@ def winners(probabilities: Tensor) -> Tensor:
         winner = winner.masked_fill(better, number)
         best = torch.maximum(best, probabilities[number])
     return winner
+
+
+def mask_logits(probabilities: Tensor) -> Tensor:
+    """The log-odds of each object against the best of its rivals, the background among them.
+
+    Above 0 is exactly where the object wins the pixel, as in `Segmentation.ids`, so masks never overlap. With one object it is the
+    logit of its probability. With several it is not: of 0.4, 0.35 and 0.25 the first wins, though its own logit is negative.
+
+    Args:
+        probabilities: `[1 + N, H, W]`, background first, sums to 1.
+
+    Returns:
+        float32 `[N, H, W]`, between -16.2 and 16.2.
+
+    >>> mask_logits(torch.tensor([0.25, 0.4, 0.35]).view(3, 1, 1)).gt(0).flatten().tolist()
+    [True, False]
+    """
+    logs = probabilities.float().clamp_min(EPSILON).log()
+    winner = winners(probabilities)
+    best, second = logs[0], torch.full_like(logs[0], -torch.inf)
+    for one in logs[1:]:
+        second = torch.maximum(second, torch.minimum(best, one))
+        best = torch.maximum(best, one)
+    wins = winner == torch.arange(1, len(logs), device=winner.device).view(-1, 1, 1)
+    against = logs[1:] - torch.where(wins, second, best)
+    return torch.where(wins, against.clamp_min(LEAST_LOGIT), against)
 
 
 def ids_of_winners(winner: Tensor, object_ids: tuple[int, ...]) -> Tensor:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Unpack
 
 import torch
 from torch import Tensor
 
-from stmemory.errors import FrameError, MaskError
+from stmemory.errors import FrameError, MaskError, ShapeError, StmemoryError
 from stmemory.frames import iterate_frames
 from stmemory.hub import Where
 from stmemory.networks.layers import fold_batch_norm, use_channels_last
@@ -112,11 +113,54 @@ class VOSPredictor:
             ShapeError: the frames are of another kind or shape.
             MaskError: the mask cannot be used. The first frame and the mask are checked when this is called.
         """
+        return _follow(*self._open(frames, first_mask))
+
+    def track_many(self, videos: Iterable[object], first_masks: Iterable[object]) -> Iterator[tuple[int, Segmentation]]:
+        """Track several videos at once, in turns: a frame of each, then the next frame of each, until the last one ends.
+
+        Every result is that of `track` on the video alone, bit for bit. Videos may differ in size, length and number of
+        objects; one that has ended is passed over.
+
+        Args:
+            videos: each in any form that `iterate_frames` takes.
+            first_masks: each video's first mask, in any form that `to_object_masks` takes.
+
+        Returns:
+            `(index, result)`, where `index` counts the videos from 0, as they are computed. Nothing is kept of those that were
+            handed out. What is remembered is the sum of what each video alone needs.
+
+        Raises:
+            MaskError: a mask cannot be used, or there are not as many masks as videos.
+            FrameError: a video is empty or cannot be read; a frame cannot be used (then when it is reached, for all videos:
+                streams of one's own go on without the one that broke).
+            ShapeError: frames are of another kind or shape. All first frames and masks are checked when this is called. An
+                error names the video by its index.
+
+        >>> import numpy as np
+        >>> short, long = np.zeros((1, 48, 64, 3), np.uint8), np.zeros((2, 32, 32, 3), np.uint8)
+        >>> results = VOSPredictor.from_pretrained().track_many([short, long], [np.ones((48, 64), bool), np.ones((32, 32), bool)])
+        >>> [(index, result.frame_index) for index, result in results]
+        [(0, 0), (1, 0), (1, 1)]
+        """
+        for name, given in (("videos", videos), ("first_masks", first_masks)):
+            if isinstance(given, (str, Path)) or not isinstance(given, Iterable):
+                raise ShapeError(f"{name}: expected several, as a list, got {given!r}; one video goes to track(), or is a list of one")
+        clips, masks = list(videos), list(first_masks)
+        if len(clips) != len(masks):
+            raise MaskError(f"track_many: expected a first mask for each of {len(clips)} videos, got {len(masks)}; give one for each")
+        opened = []
+        for index, (frames, mask) in enumerate(zip(clips, masks, strict=True)):
+            with _naming(index):
+                opened.append(_follow(*self._open(frames, mask)))
+        return _in_turns(opened)
+
+    def _open(self, frames: object, first_mask: object) -> tuple[VOSStream, Iterator[Tensor]]:
+        """A stream that has seen the first frame of a video, and the frames after it."""
         source = iterate_frames(frames)
         first = next(source, None)
         if first is None:
             raise FrameError("frames: expected at least one frame, got none; check where they come from")
-        return _follow(self.start(first, first_mask), source)
+        return self.start(first, first_mask), source
 
     def start(self, frame: object, mask: object) -> VOSStream:
         """Begin a video; `stream.last` is the first frame's result, `stream.step(frame)` gives the next.
@@ -151,4 +195,25 @@ def _follow(stream: VOSStream, rest: Iterator[Tensor]) -> Iterator[Segmentation]
     yield stream.last
     for frame in rest:
         yield stream.step(frame)
+
+
+def _in_turns(videos: list[Iterator[Segmentation]]) -> Iterator[tuple[int, Segmentation]]:
+    running = dict(enumerate(videos))
+    while running:
+        for index, results in list(running.items()):
+            with _naming(index):
+                result = next(results, None)
+            if result is None:
+                del running[index]
+            else:
+                yield index, result
+
+
+@contextmanager
+def _naming(index: int) -> Iterator[None]:
+    """Say in errors which of several videos they are about."""
+    try:
+        yield
+    except StmemoryError as error:
+        raise type(error)(f"video {index}: {error}") from error
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +14,9 @@ from torch import Tensor
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.frames import to_frame
 from stmemory.palette import davis_palette, write_palette_png
+
+if TYPE_CHECKING:
+    import supervision
 
 __all__ = ["Segmentation", "contours"]
 
@@ -97,6 +102,18 @@ class Segmentation:
                 "id, or write numpy.save(path, result.ids)"
             )
         write_palette_png(path, self.ids)
+
+    def to_coco(self) -> list[dict[str, object]]:
+        """The objects that are seen, as COCO's annotations with RLE masks; see `stmemory.formats.to_coco`."""
+        from stmemory.formats.coco import to_coco
+
+        return to_coco(self)
+
+    def to_supervision(self, *, names: Mapping[int, str] | None = None) -> supervision.Detections:
+        """The objects that are seen, as `sv.Detections`; see `stmemory.formats.to_supervision`. Needs the extra `formats`."""
+        from stmemory.formats.detections import to_supervision
+
+        return to_supervision(self, names=names)
 
 
 def contours(ids: NDArray[np.integer]) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Video files: reads one frame at a time, and writes an MP4.
+"""Video files: reads one frame at a time, and writes an MP4, or a ProRes `.mov` with transparency.
 
 Owns everything that touches PyAV, which is imported only when a video file is opened or written. Does not know image files
 (`images.py`), tensors and sizes (`frames.py`), nor what is drawn on a frame (`result.py`).
@@ -22,7 +22,7 @@ from stmemory.errors import FrameError, OptionError
 
 __all__ = ["OverlayWriter", "count_video_frames", "frame_rate", "iterate_video", "write_video"]
 
-Picture = NDArray[np.uint8]  # [H, W, 3] RGB
+Picture = NDArray[np.uint8]  # [H, W, 3] RGB, or [H, W, 4] RGBA where a video has alpha
 
 # A stated length is rounded by some muxers, so a video counts as cut off only when more than this is missing.
 SLACK_SECONDS = 0.5
@@ -111,18 +111,20 @@ class OverlayWriter:
     Args:
         path: where the MP4 goes. Missing parent folders are made; a file that is there is replaced.
         rate: pictures per second.
+        alpha: write RGBA pictures to a `.mov` in ProRes 4444, which keeps transparency, instead.
 
     Raises:
         OptionError: `rate` is not above 0.
         FrameError: PyAV is missing, or the file cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, rate: float = 25.0) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, rate: float = 25.0, alpha: bool = False) -> None:
         if not 0 < rate < 1000:
             raise OptionError(f"rate: expected pictures per second above 0 and below 1000, got {rate}; 25 is usual")
         self._av = _import_av(f"writing {os.fspath(path)}")
         self._path = Path(path)
         self._rate = Fraction(rate).limit_denominator(1001)
+        self._channels = 4 if alpha else 3
         self._shape: tuple[int, ...] | None = None
         self._container: Any = None
         self._stream: Any = None
@@ -132,14 +134,14 @@ class OverlayWriter:
         """Append one picture.
 
         Args:
-            picture: uint8 RGB `[H, W, 3]`, of the same size as the first one.
+            picture: uint8 RGB `[H, W, 3]`, with alpha RGBA `[H, W, 4]`, of the same size as the first one.
 
         Raises:
             FrameError: it is no such array, its size changed, or the file cannot be written.
         """
-        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
+        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != self._channels:
             came = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
-            raise FrameError(f"picture {self.count}: expected a uint8 array [H, W, 3], got {came}; overlay() returns one")
+            raise FrameError(f"picture {self.count}: expected a uint8 array [H, W, {self._channels}], got {came}; overlay() returns RGB")
         if self._shape is None:
             self._open(picture)
         if picture.shape != self._shape:
@@ -149,7 +151,7 @@ class OverlayWriter:
             )
         height, width = picture.shape[:2]
         even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        self._encode(self._av.VideoFrame.from_ndarray(even, format="rgb24"))
+        self._encode(self._av.VideoFrame.from_ndarray(even, format="rgba" if self._channels == 4 else "rgb24"))
         self.count += 1
 
     def close(self) -> None:
@@ -161,15 +163,16 @@ class OverlayWriter:
             container.mux(self._stream.encode(None))
 
     def _open(self, picture: Picture) -> None:
-        height, width = picture.shape[:2]
+        height, width, alpha = *picture.shape[:2], self._channels == 4
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = self._av.open(os.fspath(self._path), "w", format="mp4")
+            self._container = self._av.open(os.fspath(self._path), "w", format="mov" if alpha else "mp4")
         except (OSError, self._av.error.FFmpegError) as error:
-            raise FrameError(f"{self._path}: expected a place for an MP4 file, got: {error}; choose another path") from error
-        self._stream = self._container.add_stream("libx264", rate=self._rate, options={"crf": "20"})
+            raise FrameError(f"{self._path}: expected a place for a video file, got: {error}; choose another path") from error
+        codec, settings = ("prores_ks", {"profile": "4444"}) if alpha else ("libx264", {"crf": "20"})
+        self._stream = self._container.add_stream(codec, rate=self._rate, options=settings)
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
-        self._stream.pix_fmt = "yuv420p"
+        self._stream.pix_fmt = "yuva444p10le" if alpha else "yuv420p"
         self._shape = picture.shape
 
     def _encode(self, frame: Any) -> None:

@@ -389,6 +389,19 @@ def test_spatial_dims_are_free(size: tuple[int, ...]) -> None:
     assert (2, 3, 2, *size) == bank.templates.shape
 
 
+@pytest.mark.parametrize(
+    ("cell", "size"),
+    [(FusionCell(2), (2, 6)), (FusionCell(2, spatial_dims=1), (2, 3, 3)), (FusionCell(4), (2, 3, 3))],
+    ids=["tokens to a cell for maps", "maps to a cell for tokens", "channels"],
+)
+def test_a_fusion_cell_that_does_not_fit_is_refused_at_the_first_write(cell: FusionCell, size: tuple[int, ...]) -> None:
+    """Not when the bank is full, K frames later; and the bank is as empty as before."""
+    bank = MemoryBank(5, fusion=cell)
+    with pytest.raises(ShapeError, match="spatial_dims=1 is for tokens, 2 for maps, 3 for volumes"):
+        bank.write(torch.zeros(1, *size))
+    assert 0 == bank.rows
+
+
 # What is known of it.
 
 

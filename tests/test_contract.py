@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from safetensors import safe_open
 from tiny import CONFIG, HEIGHT, WIDTH, bank_of, boxes, clip, new_predictor, same, tiny_predictor
 
+from stmemory.errors import FrameError, StmemoryError
 from stmemory.memory.registry import policy_names
 from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
@@ -178,6 +180,61 @@ def test_streams_interleave_without_touching_each_other(options: dict[str, objec
     turns = list(zip(*(events(predictor, seed=seed) for seed in (0, 1)), strict=True))
     for video in (0, 1):
         assert_same(alone[video], [turn[video] for turn in turns])
+
+
+# Of other sizes, lengths and numbers of objects; the second ends after its first frame, the third has no object of the first's.
+MANY = (
+    (clip(9), boxes(3, 9)),
+    (clip(1, 33, 50, seed=1), boxes(5, height=33, width=50)),
+    (clip(6, seed=2), boxes(700)),
+    (clip(12, 80, 65, seed=3), boxes(1, 2, 3, height=80, width=65)),
+)
+
+
+@pytest.mark.parametrize("options", [OPTIONS[n] for n in ALL_KINDS], ids=ALL_KINDS)
+def test_videos_tracked_together_are_tracked_as_each_alone(options: dict[str, object]) -> None:
+    """`track_many` gives what `track` gives of each video, bit for bit, in turns, and goes on when one ends."""
+    predictor = tiny_predictor(**options)
+    together: list[list[Segmentation]] = [[] for _ in MANY]
+    order = []
+    for video, result in predictor.track_many((frames for frames, _ in MANY), [mask for _, mask in MANY]):
+        together[video].append(result)
+        order.append((result.frame_index, video))
+    for (frames, mask), results in zip(MANY, together, strict=True):
+        assert_same(list(predictor.track(frames, mask)), results)
+    assert sorted(order) == order
+
+
+def test_no_videos_have_no_results() -> None:
+    """`track_many` of nothing is an empty iterator."""
+    assert [] == list(tiny_predictor().track_many([], []))
+
+
+@pytest.mark.parametrize(
+    ("videos", "masks", "told"),
+    [
+        ([clip(2), clip(2)], [boxes(3)], "MaskError: track_many: expected a first mask for each of 2 videos, got 1"),
+        ([clip(2), clip(2)], [boxes(3), boxes(3) * 0], "MaskError: video 1: mask: expected at least one object"),
+        ([clip(2), iter(())], [boxes(3), boxes(3)], "FrameError: video 1: frames: expected at least one frame"),
+        ([5, clip(2)], [boxes(3), boxes(3)], "ShapeError: video 0: frames: expected a path"),
+        ("clip.mp4", [boxes(3)], "ShapeError: videos: expected several, as a list, got 'clip.mp4'"),
+        ([clip(2)], "first.png", "ShapeError: first_masks: expected several, as a list"),
+    ],
+    ids=["too few masks", "empty mask", "empty video", "no video", "one path", "one mask"],
+)
+def test_track_many_checks_all_videos_when_it_is_called(videos: Iterable[object], masks: Iterable[object], told: str) -> None:
+    """A video or a mask that cannot be used is an error before anything is tracked, and the error names it."""
+    with pytest.raises(StmemoryError) as caught:
+        tiny_predictor().track_many(videos, masks)
+    assert f"{type(caught.value).__name__}: {caught.value}".startswith(told)
+
+
+def test_a_video_that_breaks_later_is_named() -> None:
+    """The frames before it are handed out, then the error says which video it was."""
+    results = tiny_predictor().track_many([clip(3), [clip(1)[0], clip(1, 16, 16)[0]]], [boxes(3), boxes(9)])
+    assert [(0, 0), (1, 0), (0, 1)] == [(video, next_one.frame_index) for video, next_one in itertools.islice(results, 3)]
+    with pytest.raises(FrameError, match="^video 1: frame 1: expected the size"):
+        next(results)
 
 
 def test_tracking_leaves_the_global_random_numbers_alone() -> None:

@@ -8,8 +8,10 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
 from stmemory.evaluation.scenes import render_scene
+from stmemory.memory import MemoryBank
 from stmemory.palette import read_palette_png, write_palette_png
 from stmemory.video import write_video
 
@@ -28,7 +30,11 @@ def test_every_example_is_short_and_tested_here() -> None:
     """An example fits on one screen, and none is without a test."""
     lengths = {path.stem: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
 
-    assert {"late_objects", "memory_in_your_model", "track_video"} == set(lengths)
+    loaded = "".join(file.read_text() for file in Path(__file__).parent.glob("test_example*.py"))
+    index = (EXAMPLES / "README.md").read_text()
+
+    assert [] == [name for name in lengths if f'_load("{name}")' not in loaded]
+    assert [] == [name for name in lengths if f"[{name}.py]({name}.py)" not in index]
     assert max(lengths.values()) <= 60
 
 
@@ -60,3 +66,23 @@ def test_memory_in_your_model_holds_the_same_bytes(capsys: pytest.CaptureFixture
 
     assert 1 == len(sizes)
     assert "30 frames" in capsys.readouterr().out
+
+
+def test_your_own_policy_spreads_templates_over_time() -> None:
+    """It keeps the first frame that is pinned and the newest one, and no gap between is more than three times another."""
+    bank = MemoryBank(6, policy=_load("write_your_own_policy").EvenlySpread())
+    for frame in range(200):
+        bank.write(torch.zeros(1, 1, 1), frame=frame, pinned=frame == 0)
+        frames = [slot.frame for slot in bank.describe()]
+        assert 0 == frames[0] and frame == frames[-1]
+        gaps = np.diff(frames[:-1])  # the newest has only just come
+        assert frame < 6 or max(gaps) <= 3 * min(gaps)
+
+
+def test_your_own_policy_tracks(capsys: pytest.CaptureFixture[str]) -> None:
+    """A predictor takes it, and it tracks about as well as the built-in ones."""
+    found = _load("write_your_own_policy").main(8, height=64, width=96)
+
+    assert ["evenly_spread", "least_similar", "drop"] == list(found)
+    assert found["evenly_spread"] > found["least_similar"] - 5
+    assert 3 == len(capsys.readouterr().out.splitlines())

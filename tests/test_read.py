@@ -13,7 +13,7 @@ from allocations import allocations
 from torch import Tensor, nn
 
 from stmemory.errors import BankError, OptionError, ShapeError
-from stmemory.memory import MemoryBank, ReadCache, SpaceTimeRead, space_time_read
+from stmemory.memory import FusionCell, MemoryBank, ReadCache, SpaceTimeRead, space_time_read
 
 ROWS, SLOTS, KEYS, VALUES, CELLS, QUERIES = 3, 4, 5, 6, 7, 8
 DIFFERENTLY_FULL = torch.tensor([[True, True, True, True], [False, True, False, False], [True, False, False, True]])
@@ -230,6 +230,24 @@ def test_module_reads_a_bank_as_eq_13(affinity: str) -> None:
     keys, values = (head.head(bank.templates.flatten(0, 1)).view(2, 3, -1, 6) for head in (key, value))
     expected = slowly(query.flatten(2), keys, values, bank.valid, affinity_of(affinity, 1 / math.sqrt(3)), None)
     torch.testing.assert_close(expected.view(2, 5, 4, 2), recalled)
+
+
+@pytest.mark.parametrize(
+    ("head", "size"), [(nn.Conv1d, (6,)), (nn.Conv2d, (2, 3)), (nn.Conv3d, (2, 1, 3))], ids=["tokens", "maps", "volumes"]
+)
+def test_module_reads_templates_of_any_dims(head: type[nn.Conv1d], size: tuple[int, ...]) -> None:
+    """Tokens, maps and volumes are written, fused and read by eq. 13, with the cache and without."""
+    read = SpaceTimeRead(head(4, 3, 1), head(4, 5, 1))
+    bank, cache = MemoryBank(3, fusion=FusionCell(4, spatial_dims=len(size)), key=read.key), ReadCache()
+    with torch.no_grad():
+        for _ in range(5):
+            bank.write(torch.randn(2, 4, *size))
+            read(torch.randn(1, 3, *size), bank, cache)
+        query = torch.randn(2, 3, *size)
+        recalled = read(query, bank, cache)
+        values = torch.stack([read.value(bank.templates[:, k]) for k in range(3)], 1).flatten(3)
+        expected = slowly(query.flatten(2), bank.keys.flatten(3), values, bank.valid, affinity_of("dot", 1 / math.sqrt(3)), None)
+    torch.testing.assert_close(expected.view(2, 5, *size), recalled)
 
 
 @pytest.mark.parametrize("grad", [True, False], ids=["grad", "inference"])

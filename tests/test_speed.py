@@ -292,3 +292,12 @@ def test_sizes_are_width_by_height(size: str, capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         main(["benchmark", "speed", "--sizes", size])
     assert f"expected a size such as 854x480, got {size!r}" in capsys.readouterr().err
+
+
+def test_passes_are_told_for_each_size_number_and_part(capsys: pytest.CaptureFixture[str]) -> None:
+    """`stmemory benchmark passes` prints a line for each part of the network, both ways."""
+    assert 0 == main(["benchmark", "passes", "--videos", "2", "3", "--sizes", "32x16", "--rounds", "1"])
+    _, heads, *lines = capsys.readouterr().out.splitlines()
+    assert ["encode", "decode", "memorise"] * 2 == [line.split()[3] for line in lines]
+    assert ["2"] * 3 + ["3"] * 3 == [line.split()[4] for line in lines]
+    assert all(float(line.split()[5]) > 0 for line in lines) and heads.endswith("ratio")

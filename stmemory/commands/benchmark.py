@@ -45,6 +45,11 @@ def add_to(commands: Commands) -> None:
     speed.add_argument("--rounds", type=int, default=11, help="steps of each case (default: %(default)s)")
     speed.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(default: %(default)s)")
     speed.set_defaults(run=_speed)
+    passes = benchmarks.add_parser("passes", parents=shared, help="frames of several videos in one pass of the network, or one by one")
+    passes.add_argument("--videos", type=_above_zero_whole, nargs="+", default=[2, 4], metavar="V", help="(default: 2 4)")
+    passes.add_argument("--sizes", type=_size, nargs="+", default=[(854, 480)], metavar="WxH", help="of frames (default: 854x480)")
+    passes.add_argument("--rounds", type=_above_zero_whole, default=7, help="of each (default: %(default)s)")
+    passes.set_defaults(run=_passes)
 
 
 def _growth(arguments: argparse.Namespace) -> int:
@@ -185,6 +190,25 @@ def _speed(arguments: argparse.Namespace) -> int:
     return DONE if memorised and not stop.wanted else FAILED
 
 
+def _passes(arguments: argparse.Namespace) -> int:
+    from stmemory.evaluation.report import current_circumstances
+    from stmemory.evaluation.together import measure_passes
+    from stmemory.frames import WorkingSize
+
+    predictor = chosen_predictor(arguments)
+    side = predictor.options.short_side
+    about = current_circumstances(device=predictor.device, resolution=side, seed=0)
+    print(f"{about.device}, {about.threads} threads, torch {about.torch}; ms, medians of {arguments.rounds}")
+    print(f"{'frame':>12}{'part':>10}{'videos':>8}{'one pass':>10}{'one by one':>12}{'ratio':>8}")
+    for width, height in arguments.sizes:
+        size = WorkingSize.of(height, width, side, predictor.network.stride)
+        pixels = {"height": size.padded_height, "width": size.padded_width}
+        for speed in measure_passes(predictor.network, arguments.videos, rounds=arguments.rounds, **pixels):
+            times = f"{1000 * speed.together:>10.1f}{1000 * speed.apart:>12.1f}{speed.together / speed.apart:>8.2f}"
+            print(f"{f'{width} x {height}':>12}{speed.part:>10}{speed.videos:>8}{times}")
+    return DONE
+
+
 def _stopper(total: int, part: str, stop: Stop) -> Callable[[int], bool]:
     """Tell progress, and answer whether to stop."""
     tell = teller(total, part)
@@ -216,6 +240,13 @@ def _none_or_more(text: str) -> int:
     """A whole number from 0 on."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected a whole number, 0 or more, got {text!r}")
+    return int(text)
+
+
+def _above_zero_whole(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"expected a whole number, 1 or more, got {text!r}")
     return int(text)
 
 

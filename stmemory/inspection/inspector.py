@@ -6,6 +6,7 @@ slots, and a few moments, each with the keys of every slot.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -151,6 +152,28 @@ class Inspector:
         self._keep_pictures(picture)
         self._keep_moment(moment)
         return result
+
+    def follow(self, stream: VOSStream) -> Inspector:
+        """A second inspector with the same record so far; what either sees from here on is its own.
+
+        With `VOSStream.save` a video can be taken back: the stream's file and this record belong together.
+
+        Args:
+            stream: one at the frame that this record ends with: this inspector's own, or one resumed from its file.
+
+        Raises:
+            FrameError: it is at another frame.
+        """
+        frame = self._last.frame if self._last else self._first - 1
+        if stream.frame_index != frame:
+            at = f"a stream at frame {frame}, got one at {stream.frame_index}"
+            raise FrameError(f"follow: expected {at}; save a stream and call follow() at the same frame")
+        other = copy.copy(self)
+        other.stream = stream
+        other._watched = list(self._watched)
+        other._histories = copy.deepcopy(self._histories)
+        other._moments, other._places = dict(self._moments), dict(self._places)
+        return other
 
     def report(self) -> InspectionReport:
         """What was seen so far, ready to be drawn; changes of the bank since the last frame included.

@@ -18,7 +18,7 @@ from stmemory.memory.policy import (
     UpdatePolicy,
 )
 from stmemory.memory.policy_file import load_policy, save_policy
-from stmemory.memory.read import ReadCache, SpaceTimeRead, space_time_read
+from stmemory.memory.read import ReadCache, SpaceTimeRead, memory_tokens, space_time_read
 from stmemory.memory.registry import policy_names, update_policy
 from stmemory.memory.similarity import similarities, similarity
 from stmemory.memory.slots import SlotInfo
@@ -45,6 +45,7 @@ __all__ = [
     "feature_alignment",
     "load_bank",
     "load_policy",
+    "memory_tokens",
     "policy_names",
     "save_bank",
     "save_policy",

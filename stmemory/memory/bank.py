@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from stmemory.errors import BankError, OptionError, ShapeError
-from stmemory.memory.fusion import Fusion, MeanFusion
+from stmemory.memory.fusion import Fusion, FusionCell, MeanFusion
 from stmemory.memory.policy import BankView, UpdatePolicy, with_a_free_slot
 from stmemory.memory.registry import update_policy
 from stmemory.memory.slots import LOG_LENGTH, MOST_FRAMES, NO_FRAME, SlotInfo, Slots
@@ -151,10 +151,7 @@ class MemoryBank(BankFromPretrained):
         index = self._check(template, rows)
         template = template.to(self.templates.dtype)
         if pinned and bool((self.pinned[index].sum(1) + 1 >= self.capacity).any()):
-            raise BankError(
-                f"write: pinning this template would pin all {self.capacity} slots of a row and leave none to write to; "
-                "unpin or drop a slot, or use a larger capacity"
-            )
+            raise BankError(f"write: this template would pin all {self.capacity} slots of a row; unpin or drop one, or use a larger capacity")
         slot, gate = self._make_room(index, template, frame, must_store=pinned)
         kept = slot >= 0
         index, slot, template = index[kept], slot[kept], (template if gate is None else template * gate)[kept]
@@ -228,10 +225,12 @@ class MemoryBank(BankFromPretrained):
     def _check(self, template: Tensor, rows: Sequence[int] | Tensor | None) -> Tensor:
         """The rows `[R]` that a template goes to, after making sure that it fits; allocates at the first write."""
         if template.dim() < 3:
-            raise ShapeError(f"write: expected a template [R, C, *S], got {tuple(template.shape)}")
+            raise ShapeError(f"write: expected a template [R, C, *S], got {tuple(template.shape)}; give vectors as [R, C, 1]")
         if not self._slots.tensors:
             if rows is not None and list(rows) != list(range(len(template))):
                 raise ShapeError(f"write: the first write makes the rows; expected rows=None, got {rows}; add_rows() comes later")
+            if isinstance(self.fusion, FusionCell):
+                self.fusion.check(template, template)  # now, not at the first fusion, which comes K frames later
             self._slots.allocate(template, self.key(template) if self.key else None)
         expected = (*self.templates.shape[:1], *self.templates.shape[2:])
         index = torch.arange(self.rows) if rows is None else torch.as_tensor(rows, dtype=torch.int64)

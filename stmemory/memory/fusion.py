@@ -132,17 +132,25 @@ class FusionCell(ToPretrained, nn.Module):
             if isinstance(parameter, Tensor):
                 nn.init.constant_(parameter, value)
 
+    def check(self, source: Tensor, target: Tensor) -> None:
+        """Refuse templates that do not fit each other or this cell. A bank asks at its first write, long before it fuses.
+
+        Raises:
+            ShapeError: says what the cell takes.
+        """
+        if source.shape != target.shape or source.dim() != 2 + self.spatial_dims or source.shape[1] != self.channels:
+            raise ShapeError(
+                f"FusionCell: expected source and target [P, {self.channels}, *S] with {self.spatial_dims} spatial dimensions, "
+                f"got {tuple(source.shape)} and {tuple(target.shape)}; spatial_dims=1 is for tokens, 2 for maps, 3 for volumes"
+            )
+
     def forward(self, source: Tensor, target: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Merge P pairs; see `Fusion`. `sizes` is not used.
 
         Raises:
             ShapeError: the templates do not fit each other or this cell.
         """
-        if source.shape != target.shape or source.dim() != 2 + self.spatial_dims or source.shape[1] != self.channels:
-            raise ShapeError(
-                f"FusionCell: expected source and target [P, {self.channels}, *S] with {self.spatial_dims} spatial "
-                f"dimensions, got {tuple(source.shape)} and {tuple(target.shape)}"
-            )
+        self.check(source, target)
         aligned = feature_alignment(source, target, scale=self.scale)  # eq. 4
         keep = torch.sigmoid(self.f(torch.cat([source, aligned], 1)))  # eq. 5, r
         filtered = keep * source  # eq. 6

@@ -12,7 +12,7 @@ from stmemory.memory.bank import MemoryBank
 from stmemory.memory.slots import written
 from stmemory.pretrained import FromPretrained
 
-__all__ = ["ReadCache", "SpaceTimeRead", "space_time_read"]
+__all__ = ["ReadCache", "SpaceTimeRead", "memory_tokens", "space_time_read"]
 
 AFFINITIES = ("dot", "l2")
 _TOP_K_ELEMENTS = 1 << 24  # scores held at once when top_k is set: 64 MiB
@@ -125,6 +125,30 @@ class SpaceTimeRead(FromPretrained, nn.Module):
             top_k=self.top_k,
         )
         return recalled.reshape(*recalled.shape[:2], *query_key.shape[2:])
+
+
+def memory_tokens(bank: MemoryBank) -> tuple[Tensor, Tensor]:
+    """All cells of all slots as tokens, for a model that attends by itself: `nn.MultiheadAttention`, a transformer's layers.
+
+    The slots lie where they lie in the bank, whatever their age; `bank.age` tells what a temporal encoding needs.
+
+    Args:
+        bank: with templates `[B, K, C, *S]` of n cells each.
+
+    Returns:
+        Tokens `[B, K n, C]`, and `[B, K n]` bool, true where no template is: what torch calls a `key_padding_mask`.
+
+    Raises:
+        BankError: nothing was written yet; `bank.rows` is 0 then.
+
+    >>> bank = MemoryBank(3)
+    >>> bank.write(torch.rand(2, 8, 5))
+    >>> tokens, empty = memory_tokens(bank)
+    >>> tokens.shape, empty.sum(1).tolist()
+    (torch.Size([2, 15, 8]), [10, 10])
+    """
+    templates = bank.templates.flatten(3)  # [B, K, C, n]
+    return templates.transpose(2, 3).flatten(1, 2), ~bank.valid.repeat_interleave(templates.shape[3], dim=1)
 
 
 def space_time_read(

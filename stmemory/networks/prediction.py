@@ -21,7 +21,7 @@ from stmemory.memory.fusion import FusionCell
 from stmemory.memory.policy import UpdatePolicy
 from stmemory.memory.read import ReadCache, SpaceTimeRead
 from stmemory.networks.prediction_config import PredictionConfig
-from stmemory.networks.prediction_layers import ConvGRU, Decoder, Encoder, Part
+from stmemory.networks.prediction_layers import ConvGRU, Decoder, Encoder, KeyHead, Part
 from stmemory.pretrained import ToPretrained
 
 __all__ = ["PredictionNetwork", "PredictionState"]
@@ -85,8 +85,9 @@ class PredictionNetwork(ToPretrained, nn.Module):
         self.context = ConvGRU(features) if config.state == "convgru" else None
         recalls = config.memory == "bank"
         if recalls:
-            self.query = nn.Conv2d(features + clock, config.key_channels, 3, padding=1)
-            key = Part(slice(features, None), nn.Conv2d(features + clock, config.key_channels, 3, padding=1))
+            scale = 1 / math.sqrt(config.key_channels)
+            self.query = KeyHead(features + clock, config.key_channels, scale=scale)
+            key = Part(slice(features, None), KeyHead(features + clock, config.key_channels, scale=scale))
             key.head.load_state_dict(self.query.state_dict())  # what looks alike is found from the first step on
             value = nn.Conv2d(config.template_channels, config.value_channels, 1)
             self.read = SpaceTimeRead(key, value, affinity="l2")

@@ -25,7 +25,7 @@ class PredictionConfig:
         image_side: pixels; the frames it is made for. It runs on any size.
         widths: channels of the encoder's six convolutions; the decoder mirrors them, and the last is that of features and context.
         strides: of the six convolutions, each 1 or 2.
-        key_channels: Ck.
+        key_channels: Ck; 12 tell the place, of the rest half what it looks like there, half what it looks like on the whole.
         value_channels: Cv, recalled from memory.
         state: what stands for the frames before this one: `"convgru"`, a recurrent state, or `"none"`, the features of the last frame.
         memory: `"bank"`, or `"none"`: the same network with nothing to recall, a baseline.
@@ -61,7 +61,7 @@ class PredictionConfig:
             ("widths", len(self.widths) == LAYERS and all(width >= 8 and width % 8 == 0 for width in self.widths), "six multiples of 8"),
             ("strides", len(self.strides) == LAYERS and set(self.strides) <= {1, 2}, "six of 1 or 2"),
             ("image_side", self.image_side >= 1, "1 or more"),
-            ("key_channels", self.key_channels >= 1, "1 or more"),
+            ("key_channels", self.key_channels >= 14, "14 or more, of which 12 tell the place"),
             ("value_channels", self.value_channels >= 1, "1 or more"),
             ("clock_channels", self.clock_channels >= 0 and self.clock_channels % 2 == 0, "an even number, 0 or more"),
             ("fusion_bottleneck", self.fusion_bottleneck >= 0, "0 or more"),

@@ -1,4 +1,4 @@
-"""`python -m stmemory.training pack | clips | run | export`: the commands of training. Contains no logic of its own."""
+"""`python -m stmemory.training pack | clips | run | export | predict`: the commands of training. Contains no logic of its own."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from stmemory.training.imagenet import imagenet_state
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material, pack
 from stmemory.training.parallel import World
+from stmemory.training.prediction.command import add_to as add_prediction
 from stmemory.training.sources import Sources
 from stmemory.training.strips import clip_strips
 
@@ -66,8 +67,11 @@ def main(arguments: list[str] | None = None) -> int:
     exporting.add_argument("run", type=Path, help="folder of the run")
     exporting.add_argument("out", type=Path, help="folder of the weights")
     exporting.add_argument("--about", type=Path, help="JSON file of what to tell of them: licence, data, metrics")
+    add_prediction(commands)
     options = parser.parse_args(arguments)
     try:
+        if options.command == "predict":
+            return int(options.predict(options))
         return {"pack": _pack, "clips": _clips, "run": _run, "export": _export}[options.command](options)
     except StmemoryError as error:
         sys.stderr.write(f"{error}\n")

@@ -18,7 +18,7 @@ from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.config import Phase, TrainingConfig
 from stmemory.training.schedule import averaging, temperature
 
-__all__ = ["Learner"]
+__all__ = ["Learner", "follow"]
 
 _OPTIMISERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
@@ -82,9 +82,9 @@ class Learner:
         if math.isfinite(norm):
             self.optimiser.step()
         decay = averaging(self.config, step + 1)
-        _follow(self.average, self.network, decay)
+        follow(self.average, self.network, decay)
         if isinstance(self.policy, LearnedPolicy) and isinstance(self.policy_average, LearnedPolicy):
-            _follow(self.policy_average, self.policy, decay)
+            follow(self.policy_average, self.policy, decay)
         return norm
 
     def state_dict(self) -> dict[str, Any]:
@@ -132,7 +132,8 @@ class Learner:
         return groups
 
 
-def _follow(mean: nn.Module, now: nn.Module, decay: float) -> None:
+def follow(mean: nn.Module, now: nn.Module, decay: float) -> None:
+    """Move averaged weights towards the present ones, in place: to `decay` of themselves and the rest of these."""
     with torch.no_grad():
         for slow, fast in zip(mean.parameters(), now.parameters(), strict=True):
             slow.lerp_(fast, 1 - decay)

@@ -4,12 +4,46 @@ from __future__ import annotations
 
 import math
 
+from typing import Protocol
+
 from stmemory.training.config import TrainingConfig
 
-__all__ = ["averaging", "hard_share", "learning_rate", "temperature"]
+__all__ = ["Averaged", "Paced", "averaging", "hard_share", "learning_rate", "temperature"]
 
 
-def learning_rate(config: TrainingConfig, step: int, *, drops: int = 0) -> float:
+class Paced(Protocol):
+    """What the learning rate depends on; a `TrainingConfig` has it."""
+
+    @property
+    def steps(self) -> int:
+        """Of the whole run."""
+
+    @property
+    def warmup(self) -> int:
+        """Steps."""
+
+    @property
+    def learning_rate(self) -> float:
+        """The highest."""
+
+    @property
+    def final_factor(self) -> float:
+        """The last one's share of it."""
+
+    @property
+    def schedule(self) -> str:
+        """Its name: cosine or plateau."""
+
+
+class Averaged(Protocol):
+    """What the averaging of weights depends on."""
+
+    @property
+    def ema(self) -> float:
+        """Decay in the long run."""
+
+
+def learning_rate(config: Paced, step: int, *, drops: int = 0) -> float:
     """Of the step (from 0): linear warm-up, then a cosine, or a level that validation lowers.
 
     Args:
@@ -49,7 +83,7 @@ def temperature(config: TrainingConfig, step: int) -> float:
     return config.temperature * math.pow(config.final_temperature / config.temperature, done)
 
 
-def averaging(config: TrainingConfig, step: int) -> float:
+def averaging(config: Averaged, step: int) -> float:
     """Decay of the averaged weights after so many steps: a short memory at first.
 
     >>> averaging(TrainingConfig(ema=0.998), 10)

@@ -1,0 +1,41 @@
+"""Train the bundled weights on with pictures of your own. Usage: python train_on_your_images.py PICTURES RUN [STEPS]
+
+PICTURES holds images/NAME.jpg and masks/NAME.png (palette or grey: 0 is background, 1 to N are objects), the more the better.
+The same command goes on after ctrl-C, from the last step that 20 divides. A real run takes thousands of steps, and a GPU; see docs/pages/guide/training.md.
+"""
+
+import sys
+from pathlib import Path
+
+from stmemory import VOSPredictor
+from stmemory.saving import save_network
+from stmemory.training.config import Phase, Source, TrainingConfig
+from stmemory.training.loop import Trainer
+from stmemory.weights import load_network
+
+
+def main(pictures: str, run: str, steps: str | int = 300, *, size: int = 224, batch: int = 4) -> Path:
+    # Each picture becomes a clip: its objects move, turn and hide each other. Five frames and three slots, so that slots are fused.
+    config = TrainingConfig(
+        sources=(Source(pictures, layout="stills"),),
+        phases=(Phase(steps=int(steps), size=size, frames=5, batch=batch, capacity=3, max_objects=2),),
+        learning_rate=1e-4,  # lower than from scratch: the weights know a lot already
+        warmup=10,
+        ema=0.99,
+    )
+    trainer = Trainer(config, None, Path(run), workers=1)
+    if not trainer.resume():
+        trainer.adopt(load_network("lite").state_dict())
+    for record in trainer.run(save_every=20, log_every=10):
+        print(f"step {record['step']:.0f}: loss {record['cross_entropy'] + record['dice']:.3f}")
+    weights = Path(run) / "weights"
+    save_network(trainer.average, weights, about={"training": {"steps": trainer.step, "pictures": Path(pictures).name}})
+    VOSPredictor.from_pretrained(weights)  # it loads: use it like this
+    print(f"weights: {weights}; stmemory track CLIP --mask FIRST.png --weights {weights} -o OUT")
+    return weights
+
+
+if __name__ == "__main__":
+    if len(sys.argv) not in (3, 4):
+        raise SystemExit(__doc__)
+    main(*sys.argv[1:])

@@ -1,0 +1,116 @@
+"""What the page shows besides its controls, as HTML and CSS: pictures, progress, the objects' colours. Knows no gradio and no session.
+
+Pictures travel inside the HTML: written to files, one a frame, they would fill the server's disk.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from numpy.typing import NDArray
+from painting import COLOURS
+from PIL import Image
+from session import Step
+
+__all__ = ["CSS", "HEADER", "HOW", "idle", "message", "picture", "progress", "timeline"]
+
+HEADER = """<h1>stmemory</h1>
+<p>Track anything through a video of any length, in memory that does not grow.</p>"""
+
+HOW = """Open a video file, or record one with your camera. Paint each object in a colour of its own, on any frame: it is found in
+the frames that follow.
+
+**Where it goes wrong** stop, paint on that frame what is missing or erase what is too much, and track again: it goes on from there.
+An object that is erased altogether is not tracked any further.
+
+Nothing at hand? There is a rendered clip:"""
+
+_CHIPS = "\n".join(
+    f"#objects label:nth-of-type({number})::before {{ background: rgb{colour}; }}" for number, colour in enumerate(COLOURS, start=1)
+)
+
+CSS = f"""
+.gradio-container {{ max-width: 1320px !important; margin: 0 auto !important; }}
+#header h1 {{ font-size: 1.7rem; font-weight: 650; letter-spacing: -0.02em; margin: 0 0 .15rem; }}
+#header p {{ margin: 0; max-width: 60rem; color: var(--body-text-color-subdued); }}
+.stage {{ gap: 10px !important; }}
+.stage h2 {{ font-size: 1.05rem; font-weight: 620; margin: 0; }}
+.stage .hint p {{ color: var(--body-text-color-subdued); font-size: .9rem; margin: 0 0 .5rem; max-width: 38rem; }}
+.stage .hint strong {{ color: var(--body-text-color); }}
+#objects label::before {{ content: ""; width: .8rem; height: .8rem; border-radius: 3px; box-shadow: 0 0 0 1px rgba(0,0,0,.25); }}
+{_CHIPS}
+#objects .wrap {{ gap: 6px; }}
+#objects label {{ padding: 6px 12px; }}
+#objects label input {{ position: absolute; opacity: 0; }}
+#objects label:has(input:checked) {{ border-color: var(--body-text-color); box-shadow: inset 0 0 0 1px var(--body-text-color); }}
+#objects label:has(input:focus-visible) {{ outline: 2px solid var(--color-accent); }}
+.side {{ justify-content: flex-end; }}
+.shot {{ display: block; width: 100%; border-radius: 8px; }}
+.empty {{ display: grid; place-items: center; aspect-ratio: 16 / 9; border-radius: 8px; text-align: center; padding: 1rem;
+  border: 1px dashed var(--border-color-primary); color: var(--body-text-color-subdued); }}
+.bar {{ height: 6px; border-radius: 3px; background: var(--border-color-primary); overflow: hidden; margin: 10px 0 6px; }}
+.bar div {{ height: 100%; background: var(--color-accent); }}
+.told {{ display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: .86rem; color: var(--body-text-color-subdued);
+  font-variant-numeric: tabular-nums; }}
+.told b {{ color: var(--body-text-color); font-weight: 600; }}
+.chip {{ display: inline-block; width: .75rem; height: .75rem; border-radius: 3px; margin-right: 5px; vertical-align: -1px;
+  box-shadow: 0 0 0 1px rgba(0,0,0,.25); }}
+.scroll {{ overflow-x: auto; }}
+.scroll img {{ display: block; min-width: 860px; width: 100%; border-radius: 8px; }}
+footer {{ display: none !important; }}
+"""
+
+
+def message(words: str) -> str:
+    """Words where a picture will be.
+
+    >>> message("nothing yet")
+    '<div class="empty">nothing yet</div>'
+    """
+    return f'<div class="empty">{words}</div>'
+
+
+def idle() -> str:
+    """What stands where the masks will arrive."""
+    return message("The masks arrive here, frame by frame.")
+
+
+def picture(pixels: NDArray[np.uint8], words: str) -> str:
+    """A picture, uint8 RGB `[H, W, 3]`, with words for those who do not see it."""
+    return f'<img class="shot" alt="{words}" src="{_data(Image.fromarray(pixels), "JPEG", quality=85)}">'
+
+
+def timeline(drawn: Image.Image | None) -> str:
+    """The timeline; on a narrow screen it is scrolled sideways."""
+    if drawn is None:
+        return ""
+    return f'<div class="scroll"><img alt="What the memory held over time" src="{_data(drawn, "PNG")}"></div>'
+
+
+def progress(step: Step, *, speed: float, words: str) -> str:
+    """How far tracking is, how fast, how sure, and what it remembers.
+
+    Args:
+        step: the last one.
+        speed: frames per second.
+        words: what is going on.
+    """
+    share = 100 * (step.frame + 1) / step.frames
+    objects = "".join(
+        f'<span><span class="chip" style="background: rgb{COLOURS[i - 1]}"></span>object {i}: '
+        f"<b>{f'{100 * step.scores[i]:.0f} % sure' if seen else 'not seen'}</b></span>"
+        for i, seen in step.present.items()
+    )
+    return (
+        f'<div class="bar"><div style="width: {share:.1f}%"></div></div><div class="told">'
+        f'<span id="words"><b>{words}</b></span><span>frame <b id="frame">{step.frame}</b> of {step.frames - 1}</span>'
+        f"<span><b>{speed:.1f}</b> frames/s</span><span>memory <b>{step.nbytes / 1e6:.1f} MB</b></span>{objects}</div>"
+    )
+
+
+def _data(image: Image.Image, kind: str, **options: int) -> str:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return f"data:image/{kind.lower()};base64,{base64.b64encode(file.getvalue()).decode()}"

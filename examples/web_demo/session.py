@@ -1,0 +1,360 @@
+"""One person's session: a clip, what was painted on which frame, and tracking from there, with corrections.
+
+    FOLDER/clip.mp4            the clip, under its own ending
+    FOLDER/painted/00012.png   what was painted on a frame, at the size at which it was shown
+    FOLDER/masks/00012.png     what was found in a frame: a palette PNG, at the frame's own size
+    FOLDER/states/00012        the stream after a frame, to go back to; at most six, ever further apart
+    FOLDER/masks.zip, FOLDER/overlay.mp4   what is taken home
+
+Owns the order of events. In memory it holds one stream and the record of its memory, both of a constant size, and nothing
+that gains an item a frame. Draws no page.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from clip import Clip, shrink
+from numpy.typing import NDArray
+from painting import changed_objects, draw, ids_of_layers, only, resize_ids
+from PIL import Image
+from track import Track
+
+from stmemory.errors import FrameError, MaskError, OptionError
+from stmemory.files import whole_file
+from stmemory.palette import read_palette_png, write_palette_png
+from stmemory.predictor import VOSPredictor
+from stmemory.video import OverlayWriter
+
+__all__ = ["Session", "Shown", "Step"]
+
+Ids = NDArray[np.uint8]  # [H, W], 0 = background
+Picture = NDArray[np.uint8]  # [H, W, 3] RGB
+
+PATIENCE = 60.0  # seconds that closing waits for the frame under way
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """A frame as the page shows it, for painting.
+
+    Attributes:
+        frame: its index.
+        picture: uint8 RGB `[H', W', 3]`.
+        ids: `[H', W']`, what was painted there, else what was found.
+    """
+
+    frame: int
+    picture: Picture
+    ids: Ids
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One frame that was tracked.
+
+    Attributes:
+        frame: its index.
+        frames: of the clip.
+        picture: it with what was found drawn over it, as the page shows it.
+        scores: for each object, how sure its mask is, in [0, 1].
+        present: for each object, whether it is seen.
+        nbytes: of all that is remembered of the clip.
+    """
+
+    frame: int
+    frames: int
+    picture: Picture
+    scores: dict[int, float]
+    present: dict[int, bool]
+    nbytes: int
+
+
+class Session:
+    """One clip at a time, for one person.
+
+    Args:
+        predictor: what tracks; sessions share it.
+        folder: of this session alone; everything in it is the session's.
+    """
+
+    def __init__(self, predictor: VOSPredictor, folder: Path) -> None:
+        self._predictor, self.folder = predictor, folder
+        self._clip: Clip | None = None
+        self._track: Track | None = None
+        self._shown: Shown | None = None
+        self._changed: int | None = None  # the first frame whose paint is not tracked yet
+        self._busy, self._stop, self._closed = threading.Lock(), False, False
+
+    @property
+    def clip(self) -> Clip:
+        """The clip that is open.
+
+        Raises:
+            FrameError: none is.
+        """
+        if self._clip is None:
+            raise FrameError("expected a clip, none is open; open or record one, or take the demo clip")
+        return self._clip
+
+    @property
+    def position(self) -> int | None:
+        """The last frame that was tracked."""
+        return self._track.position if self._track else None
+
+    @property
+    def painted(self) -> list[int]:
+        """The frames that were painted on."""
+        return sorted(int(file.stem) for file in (self.folder / "painted").glob("*.png"))
+
+    def open(self, path: str | os.PathLike[str]) -> Shown:
+        """Take a clip, in place of the one before, and show its first frame.
+
+        Raises:
+            FrameError: it cannot be read. The one before is gone all the same.
+        """
+        with self._alone():
+            self._forget()
+            kept = self.folder / f"clip{Path(path).suffix.lower()}"
+            shutil.copyfile(path, kept)
+            self._clip = Clip(kept)
+        return self.show(0)
+
+    def show(self, index: int) -> Shown:
+        """Show a frame with what was painted on it, else with what was found in it.
+
+        Raises:
+            FrameError: there is no such frame, or no clip.
+        """
+        with self._alone():
+            height, width = self.clip.shown_size
+            picture = shrink(self.clip.picture(index), height=height, width=width)
+            self._shown = Shown(index, picture, self._ids_at(index))
+            return self._shown
+
+    def paint(self, layers: Sequence[object], background: object = None) -> tuple[int, ...]:
+        """Take what a person painted on the frame that is shown.
+
+        Only objects that were changed are given to the tracker, as they are now; one of which nothing is left is not tracked from this
+        frame on. Paint that is as it was shown is no paint.
+
+        Args:
+            layers: RGBA arrays; see `ids_of_layers`.
+            background: what they were painted over, RGB or RGBA; paint over another frame than the one shown is left alone: a page may
+                lag behind.
+
+        Returns:
+            The objects that were changed.
+
+        Raises:
+            FrameError: no frame is shown.
+            MaskError: a layer cannot be used.
+        """
+        shown = self._shown
+        if shown is None:
+            raise FrameError("expected a frame to paint on, none is shown; open a clip first")
+        if isinstance(background, np.ndarray) and not np.array_equal(background[..., :3], shown.picture):
+            return ()
+        height, width = shown.ids.shape
+        ids = ids_of_layers(layers, height=height, width=width)
+        changed = changed_objects(ids, shown.ids)
+        if changed:
+            self.give(shown.frame, ids, changed)
+            self._shown = Shown(shown.frame, shown.picture, ids)
+        return changed
+
+    def give(self, frame: int, ids: Ids, objects: Sequence[int]) -> None:
+        """Say where objects are in a frame, as painting does.
+
+        Args:
+            frame: its index.
+            ids: `[H', W']` of all objects that are seen there.
+            objects: those that this is meant to say; one without a pixel is gone.
+        """
+        before = self._painting(frame)
+        given = set(objects) | ({*before[1], *before[2]} if before else set())
+        there = set(np.unique(ids).tolist())
+        gone = "-".join(str(i) for i in sorted(given - there))
+        folder = self.folder / "painted"
+        for old in folder.glob(f"{frame:05d}.*"):
+            old.unlink()
+        write_palette_png(folder / f"{frame:05d}.png", only(ids, sorted(given)))
+        (folder / f"{frame:05d}.gone").write_text(gone, encoding="utf-8")
+        if self._shown is not None and self._shown.frame == frame:
+            self._shown = Shown(frame, self._shown.picture, ids)
+        self._changed = frame if self._changed is None else min(self._changed, frame)
+
+    def track(self) -> Iterator[Step]:
+        """Track from the first paint that is new, else from where it stopped, to the end of the clip or until `stop`.
+
+        Returns:
+            One step a frame, as they are computed.
+
+        Raises:
+            FrameError: no clip is open, or it is damaged (when that is met).
+            MaskError: nothing was painted yet.
+            OptionError: all is tracked, and nothing new was painted; or tracking is under way.
+        """
+        clip, painted = self.clip, self.painted
+        if not any(self._given(frame)[0].any() for frame in painted):
+            raise MaskError("expected paint on a frame, found none; choose an object and paint it, then track")
+        if self._changed is None and self._track and self._track.position >= clip.frames - 1:
+            raise OptionError("every frame is tracked; choose a frame, paint what is wrong there, and track again")
+        return self._steps(clip)
+
+    def stop(self) -> None:
+        """Let tracking or drawing end after the frame that it is at."""
+        self._stop = True
+
+    def timeline(self) -> Image.Image | None:
+        """What the memory held over time; None before anything was tracked."""
+        return self._track.timeline() if self._track else None
+
+    def zip_masks(self) -> Path:
+        """Pack the masks that are done.
+
+        Raises:
+            OptionError: there are none, or tracking is under way.
+        """
+        with self._alone():
+            path = self.folder / "masks.zip"
+            with whole_file(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
+                for frame in self._done():
+                    archive.write(self._mask_path(frame), f"masks/{frame:05d}.png")
+            return path
+
+    def overlay(self) -> Iterator[int]:
+        """Draw the clip with its masks into `overlay_path`; a stop leaves a shorter film.
+
+        Returns:
+            The number of frames drawn, after each.
+
+        Raises:
+            OptionError: nothing is tracked, or tracking is under way.
+            FrameError: PyAV is missing.
+        """
+        with self._alone():
+            done = self._done()
+            with whole_file(self.overlay_path) as part, OverlayWriter(part, rate=self.clip.rate) as writer:
+                for frame, picture in enumerate(self.clip.pictures()):
+                    if frame >= done.stop or self._stop:
+                        break
+                    mask = self._mask_path(frame)
+                    writer.write(draw(picture, self._read(mask)) if mask.exists() else picture)
+                    yield frame + 1
+
+    @property
+    def overlay_path(self) -> Path:
+        """Where `overlay` leaves its film."""
+        return self.folder / "overlay.mp4"
+
+    def close(self) -> None:
+        """Stop, and remove the session's folder once nothing writes to it any more."""
+        self._stop = self._closed = True
+        freed = self._busy.acquire(timeout=PATIENCE)
+        self._clip = self._track = self._shown = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if freed:
+            self._busy.release()
+
+    def _steps(self, clip: Clip) -> Iterator[Step]:
+        with self._alone():
+            track = self._rewound(clip)
+            size = clip.shown_size
+            frame = track.position
+            if self._changed is not None and self._changed == frame:  # the very frame at which it stopped
+                track.correct(*self._given(frame))
+                self._changed = None
+                yield self._step(clip, track, shrink(clip.picture(frame), height=size[0], width=size[1]))
+            for frame, picture in enumerate(clip.pictures_from(track.position + 1), start=track.position + 1):
+                if self._stop:
+                    return
+                track.step(picture, *self._given(frame))
+                if self._changed is not None and self._changed <= frame:
+                    self._changed = next((late for late in self.painted if late > frame), None)
+                yield self._step(clip, track, shrink(picture, height=size[0], width=size[1]))
+            clip.frames = frame + 1
+
+    def _step(self, clip: Clip, track: Track, picture: Picture) -> Step:
+        last = track.last
+        ids = last.ids.cpu().numpy().astype(np.uint8)
+        write_palette_png(self._mask_path(track.position), ids)
+        drawn = draw(picture, resize_ids(ids, height=picture.shape[0], width=picture.shape[1]))
+        return Step(track.position, clip.frames, drawn, dict(last.scores), dict(last.present), track.nbytes)
+
+    def _rewound(self, clip: Clip) -> Track:
+        """The track, where the first new paint asks for it to be; masks that are no longer true are removed."""
+        first = min(frame for frame in self.painted if self._given(frame)[0].any())
+        track, changed = self._track, self._changed
+        going_on = track is not None and track.first == first and track.go_back(changed)
+        if track is None or not going_on:
+            track = self._track = Track(self._predictor, self.folder / "states", first=first)
+        for mask in (self.folder / "masks").glob("*.png"):
+            if not first <= int(mask.stem) <= track.position:
+                mask.unlink()
+        return track
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """One thing at a time: a second one is refused, not kept waiting."""
+        if not self._busy.acquire(blocking=False):
+            raise OptionError("tracking is under way; stop it first")
+        try:
+            if self._closed:
+                raise OptionError("this session has ended; load the page again")
+            self._stop = False
+            yield
+        finally:
+            self._busy.release()
+
+    def _done(self) -> range:
+        if self._track is None or self._track.position < self._track.first:
+            raise OptionError("expected masks, there are none yet; paint an object and track it first")
+        return range(self._track.first, self._track.position + 1)
+
+    def _ids_at(self, frame: int) -> Ids:
+        """What is shown over a frame: what was found, and over it what was painted."""
+        height, width = self.clip.shown_size
+        found = self._read(self._mask_path(frame)) if self._mask_path(frame).exists() else np.zeros((height, width), np.uint8)
+        found = resize_ids(found, height=height, width=width)
+        painting = self._painting(frame)
+        if painting is None:
+            return found
+        painted, there, gone = painting
+        return np.where(painted > 0, painted, np.where(np.isin(found, [*there, *gone]), 0, found)).astype(np.uint8)
+
+    def _painting(self, frame: int) -> tuple[Ids, tuple[int, ...], tuple[int, ...]] | None:
+        """What was painted on a frame, `[H', W']`, the objects in it, and those that were painted away."""
+        path = self.folder / "painted" / f"{frame:05d}.png"
+        if not path.exists():
+            return None
+        ids = self._read(path)
+        gone = path.with_suffix(".gone").read_text(encoding="utf-8")
+        return ids, tuple(set(np.unique(ids).tolist()) - {0}), tuple(int(i) for i in gone.split("-") if i)
+
+    def _given(self, frame: int) -> tuple[Ids, tuple[int, ...]]:
+        """What the tracker is told of a frame, `[H, W]`, and which objects are gone from there on."""
+        painting = self._painting(frame)
+        if painting is None:
+            return np.zeros((self.clip.height, self.clip.width), np.uint8), ()
+        return resize_ids(painting[0], height=self.clip.height, width=self.clip.width), painting[2]
+
+    def _mask_path(self, frame: int) -> Path:
+        return self.folder / "masks" / f"{frame:05d}.png"
+
+    def _read(self, path: Path) -> Ids:
+        return read_palette_png(path).numpy().astype(np.uint8)
+
+    def _forget(self) -> None:
+        self._clip = self._track = self._shown = self._changed = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+

@@ -1,0 +1,127 @@
+"""Tracking that can be taken back: a stream under inspection, and at most six saved states to go back to.
+
+Frames have the clip's own numbers, also when tracking begins in its midst. Knows no paint and no masks on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from stmemory.inspection import Inspector
+from stmemory.predictor import VOSPredictor
+from stmemory.result import Segmentation
+from stmemory.stream import VOSStream
+from stmemory.stream_file import StreamState
+
+__all__ = ["MOST_STATES", "Track"]
+
+MOST_STATES = 6  # on disk
+SPACING = 8  # frames between two of them at first; twice as many whenever there are too many
+
+
+class Track:
+    """From one frame of a clip on.
+
+    Args:
+        predictor: what tracks.
+        folder: of the saved states.
+        first: the frame that tracking begins with.
+
+    Attributes:
+        first: the same.
+    """
+
+    def __init__(self, predictor: VOSPredictor, folder: Path, *, first: int) -> None:
+        self.first = first
+        self._predictor, self._folder, self._spacing = predictor, folder, SPACING
+        bank = predictor.network.new_bank(predictor.options.memory_size, policy=predictor.options.policy)
+        stream = VOSStream(predictor.network, predictor.options, StreamState(bank, frame_index=first - 1))
+        self._inspector = Inspector(stream, at=())
+        self._records: dict[int, Inspector] = {}  # by the frame that a state was saved after
+        for old in folder.glob("*"):
+            old.unlink()
+
+    @property
+    def position(self) -> int:
+        """The last frame that was tracked; the one before `first` when none was."""
+        return self._inspector.stream.frame_index
+
+    @property
+    def last(self) -> Segmentation:
+        """The last frame's result."""
+        return self._inspector.stream.last
+
+    @property
+    def nbytes(self) -> int:
+        """Of all that the stream remembers."""
+        return self._inspector.stream.nbytes
+
+    def step(self, frame: object, given: NDArray[np.uint8], gone: Sequence[int]) -> None:
+        """Take the next frame.
+
+        Args:
+            frame: it, of any kind that `to_frame` takes.
+            given: `[H, W]`, what is known of it, 0 where nothing is.
+            gone: objects that are not tracked from here on.
+
+        Raises:
+            StmemoryError: see `VOSStream.step`.
+        """
+        self._remove(gone)
+        self._inspector.step(frame, given if given.any() else None)
+        if (self.position - self.first) % self._spacing == 0:
+            self._save()
+
+    def correct(self, given: NDArray[np.uint8], gone: Sequence[int]) -> None:
+        """Say of the last frame what `step` would have been told of it."""
+        if given.any():
+            self._inspector.stream.correct(given)
+        self._remove(gone)
+        self._drop([frame for frame in self._records if frame >= self.position])
+
+    def go_back(self, frame: int | None) -> bool:
+        """Go back so that a frame can be told anew: to the last saved state before it. The record of the memory goes back too.
+
+        Args:
+            frame: the frame. The last one that was tracked can be corrected where it is, and a later one is still to come: for these, and
+                for None, nothing changes.
+
+        Returns:
+            Whether that was possible; otherwise tracking has to begin anew.
+        """
+        if frame is None or frame >= self.position:
+            return True
+        earlier = [saved for saved in self._records if saved < frame]
+        if not earlier:
+            return False
+        self._drop([saved for saved in self._records if saved >= frame])
+        latest = max(earlier)
+        self._inspector = self._records[latest].follow(self._predictor.resume(self._path(latest)))
+        return True
+
+    def timeline(self) -> Image.Image | None:
+        """What the memory held over time; None before the first frame."""
+        return self._inspector.report().timeline() if self.position >= self.first else None
+
+    def _remove(self, gone: Sequence[int]) -> None:
+        self._inspector.stream.remove_objects(i for i in gone if i in self._inspector.stream.object_ids)
+
+    def _save(self) -> None:
+        self._inspector.stream.save(self._path(self.position))
+        self._records[self.position] = self._inspector.follow(self._inspector.stream)
+        while len(self._records) > MOST_STATES:
+            self._spacing *= 2
+            self._drop([frame for frame in self._records if (frame - self.first) % self._spacing])
+
+    def _drop(self, frames: Sequence[int]) -> None:
+        for frame in frames:
+            del self._records[frame]
+            self._path(frame).unlink()
+
+    def _path(self, frame: int) -> Path:
+        return self._folder / f"{frame:05d}"

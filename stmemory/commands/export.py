@@ -1,0 +1,44 @@
+"""`stmemory export`: tracked masks, or those of another tool, in another format; runs no model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from stmemory.commands.options import Commands
+from stmemory.commands.words import DONE, end_line, teller
+
+__all__ = ["add_to"]
+
+
+def add_to(commands: Commands) -> None:
+    """Offer the command."""
+    export = commands.add_parser("export", help="write masks in another format; runs no model")
+    export.add_argument("masks", type=Path, metavar="MASKS", help="OUT of a track command, or masks of any format that holds ids")
+    export.add_argument("--to", required=True, metavar="FORMAT", help=f"one of {', '.join(_NAMES)}")
+    export.add_argument("--from", dest="source", metavar="FORMAT", help="of MASKS; recognised by default")
+    export.add_argument("-o", "--out", type=Path, required=True, help="a new folder, or a file, as the format is")
+    export.add_argument("--frames", type=Path, metavar="VIDEO_OR_FOLDER", help="the clip; for mp4, gif, mov and cut-outs")
+    export.add_argument("--rate", type=float, help="frames per second, for mp4, gif and mov (default: that of the clip, else 25)")
+    export.add_argument("--video", metavar="NAME", help="the video's name, for youtube_vos and youtube_vis, read or written")
+    export.set_defaults(run=_export)
+
+
+# Names alone, so that --help is quick; a test compares them with `stmemory.formats.FORMATS`.
+_NAMES = ("davis", "objects", "youtube_vos", "youtube_vis", "coco", "volume", "mp4", "gif", "cutouts", "object_cutouts", "mov")
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from stmemory.formats import FormatOptions, export, read_masks
+    from stmemory.images import is_image_path
+    from stmemory.video import frame_rate
+
+    rate = arguments.rate
+    if rate is None and arguments.frames is not None and not is_image_path(arguments.frames):
+        rate = frame_rate(arguments.frames)
+    options = FormatOptions(video=arguments.video, rate=25.0 if rate is None else rate)
+    masks = read_masks(arguments.masks, format=arguments.source, options=options)
+    count = export(masks, arguments.out, format=arguments.to, frames=arguments.frames, options=options, on_frame=teller(None, "export"))
+    end_line()
+    print(f"{count} frames in {arguments.out}")
+    return DONE

@@ -1,0 +1,54 @@
+"""Masks in the files that other tools take, both ways, one frame at a time.
+
+Each writer is used alike: `with DavisWriter(path) as out: out.add(result)`. Each reader gives `(name, ids)`, and `ids` is a mask that
+`predictor.track` and `predictor.start` take. `read_masks`, `new_writer` and `export` choose by a format's name.
+"""
+
+from stmemory.formats.coco import CocoWriter, read_coco, to_coco
+from stmemory.formats.cutouts import CutoutMovWriter, CutoutWriter
+from stmemory.formats.davis import DavisWriter, read_davis
+from stmemory.formats.detections import to_supervision
+from stmemory.formats.export import export
+from stmemory.formats.objects import ObjectsWriter, read_object_masks, read_objects
+from stmemory.formats.overlay import GifWriter, Mp4Writer
+from stmemory.formats.pairing import with_frames
+from stmemory.formats.registry import FORMATS, FormatOptions, new_writer, read_masks
+from stmemory.formats.rle import Rle, box_of, decode_rle, encode_rle
+from stmemory.formats.volume import VolumeWriter, read_volume, to_label_volume
+from stmemory.formats.writer import MaskWriter
+from stmemory.formats.youtube_vis import YouTubeVisWriter, read_youtube_vis
+from stmemory.formats.youtube_vos import YouTubeVosWriter, read_youtube_vos
+
+__all__ = [
+    "CocoWriter",
+    "CutoutMovWriter",
+    "CutoutWriter",
+    "DavisWriter",
+    "FORMATS",
+    "FormatOptions",
+    "GifWriter",
+    "MaskWriter",
+    "Mp4Writer",
+    "ObjectsWriter",
+    "Rle",
+    "VolumeWriter",
+    "YouTubeVisWriter",
+    "YouTubeVosWriter",
+    "box_of",
+    "decode_rle",
+    "encode_rle",
+    "export",
+    "new_writer",
+    "read_coco",
+    "read_davis",
+    "read_masks",
+    "read_object_masks",
+    "read_objects",
+    "read_volume",
+    "read_youtube_vis",
+    "read_youtube_vos",
+    "to_coco",
+    "to_label_volume",
+    "to_supervision",
+    "with_frames",
+]

@@ -1,0 +1,162 @@
+"""The table of formats by name: what writes one, what reads it, and how a path is recognised."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from stmemory.errors import OptionError
+from stmemory.formats.coco import CocoWriter, load_document, read_coco
+from stmemory.formats.cutouts import CutoutMovWriter, CutoutWriter
+from stmemory.formats.davis import DavisWriter, read_davis
+from stmemory.formats.objects import ObjectsWriter, is_objects_folder, read_objects
+from stmemory.formats.overlay import GifWriter, Mp4Writer
+from stmemory.formats.volume import VolumeWriter, read_volume
+from stmemory.formats.writer import Ids, MaskWriter
+from stmemory.formats.youtube_vis import YouTubeVisWriter, read_youtube_vis
+from stmemory.formats.youtube_vos import YouTubeVosWriter, read_youtube_vos
+
+__all__ = ["FORMATS", "Format", "FormatOptions", "guess_format", "new_writer", "read_masks"]
+
+Masks = Iterator[tuple[str, Ids]]
+
+
+@dataclass(frozen=True)
+class FormatOptions:
+    """What some formats want to know.
+
+    Attributes:
+        video: name of the video, for `youtube_vos` and `youtube_vis`; None: "video" when written, the only one when read.
+        rate: frames per second, for `mp4`, `gif` and `mov`.
+        categories: for an id, what the object is, for `youtube_vos`, `youtube_vis` and `coco`.
+    """
+
+    video: str | None = None
+    rate: float = 25.0
+    categories: Mapping[int, str] | None = None
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        title: as people write it.
+        write: makes its writer.
+        read: reads it; None for pictures, which hold no ids.
+        draws: whether the writer needs the frames.
+    """
+
+    title: str
+    write: Callable[[Path, FormatOptions], MaskWriter]
+    read: Callable[[Path, FormatOptions], Masks] | None = None
+    draws: bool = False
+
+
+FORMATS: Mapping[str, Format] = {
+    "davis": Format("palette PNGs", lambda path, options: DavisWriter(path), lambda path, options: read_davis(path)),
+    "objects": Format("a folder of PNGs for each object", lambda path, options: ObjectsWriter(path), lambda path, options: read_objects(path)),
+    "youtube_vos": Format(
+        "palette PNGs with meta.json",
+        lambda path, options: YouTubeVosWriter(path, video=options.video or "video", categories=options.categories),
+        lambda path, options: read_youtube_vos(path, video=options.video),
+    ),
+    "youtube_vis": Format(
+        "JSON of a video",
+        lambda path, options: YouTubeVisWriter(path, video=options.video or "video", categories=options.categories),
+        lambda path, options: read_youtube_vis(path, video=options.video),
+    ),
+    "coco": Format("JSON of images", lambda path, options: CocoWriter(path, categories=options.categories), lambda path, options: read_coco(path)),
+    "volume": Format("a .npy [T, H, W]", lambda path, options: VolumeWriter(path), lambda path, options: read_volume(path)),
+    "mp4": Format("overlay video", lambda path, options: Mp4Writer(path, rate=options.rate), draws=True),
+    "gif": Format("overlay GIF", lambda path, options: GifWriter(path, rate=options.rate), draws=True),
+    "cutouts": Format("RGBA PNGs", lambda path, options: CutoutWriter(path), draws=True),
+    "object_cutouts": Format("RGBA PNGs for each object", lambda path, options: CutoutWriter(path, per_object=True), draws=True),
+    "mov": Format("ProRes 4444 with alpha", lambda path, options: CutoutMovWriter(path, rate=options.rate), draws=True),
+}
+
+
+def new_writer(format: str, path: str | os.PathLike[str], *, options: FormatOptions | None = None) -> MaskWriter:
+    """Make the writer of a format.
+
+    Args:
+        format: a key of `FORMATS`.
+        path: where it writes.
+        options: what some formats want to know.
+
+    Raises:
+        OptionError: there is no such format, or the writer cannot be made.
+
+    >>> new_writer("avi", "a.avi")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: format: expected one of davis, objects, youtube_vos, ..., got 'avi'
+    """
+    return _known(format).write(Path(path), options or FormatOptions())
+
+
+def read_masks(path: str | os.PathLike[str], *, format: str | None = None, options: FormatOptions | None = None) -> Masks:
+    """Read masks from files of any format that holds ids.
+
+    Args:
+        path: a folder or file, or the output folder of `stmemory track`.
+        format: a key of `FORMATS`; None recognises it, see `guess_format`.
+        options: what some formats want to know.
+
+    Returns:
+        Names of the frames, and ids int32 `[H, W]`, each a mask for `predictor.track` or `predictor.start`.
+
+    Raises:
+        OptionError: there is no such format, it cannot be read back, or the path is not recognised.
+        MaskError: the masks cannot be read. A generator's errors come when they are reached.
+
+    >>> read_masks("no/such/folder")
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: no/such/folder: expected masks, got no such file or folder; check the path
+    """
+    path = Path(path)
+    read = _known(format or guess_format(path)).read
+    if read is None:
+        readable = ", ".join(name for name in FORMATS if FORMATS[name].read)
+        raise OptionError(f"format: expected one that holds ids ({readable}), got {format!r}, which is for looking at")
+    return read(path / "masks" if _is_track_folder(path) else path, options or FormatOptions())
+
+
+def guess_format(path: Path) -> str:
+    """Recognise a format by what lies at a path.
+
+    A `.npy` is a volume; a `.json` with "videos" is YouTube-VIS, one with "images" COCO; a folder with `meta.json` and
+    `Annotations` is YouTube-VOS; one with folders named by numbers is of objects; others, and the output of
+    `stmemory track`, have palette PNGs.
+
+    Args:
+        path: a file or folder.
+
+    Raises:
+        OptionError: nothing is there, or a file of another kind.
+
+    >>> guess_format(Path("."))
+    'davis'
+    """
+    if path.is_dir():
+        if (path / "Annotations").is_dir() and (path / "meta.json").is_file():
+            return "youtube_vos"
+        return "objects" if is_objects_folder(path) else "davis"
+    if not path.exists():
+        raise OptionError(f"{path}: expected masks, got no such file or folder; check the path")
+    if path.suffix.lower() == ".npy":
+        return "volume"
+    if path.suffix.lower() == ".json":
+        return "coco" if "images" in load_document(path, "annotations") else "youtube_vis"
+    raise OptionError(f"{path}: expected a folder of masks, a .json or a .npy, got another file; name its format")
+
+
+def _is_track_folder(path: Path) -> bool:
+    return (path / "job.json").is_file() and (path / "masks").is_dir()
+
+
+def _known(name: str) -> Format:
+    if name not in FORMATS:
+        raise OptionError(f"format: expected one of {', '.join(FORMATS)}, got {name!r}")
+    return FORMATS[name]

@@ -1,0 +1,216 @@
+"""What all writers share: `add`, the frame's name and size, whole files. Knows no format."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stmemory.errors import FrameError, MaskError, OptionError
+from stmemory.files import whole_file
+from stmemory.frames import to_frame
+from stmemory.mask_files import read_mask
+from stmemory.result import Segmentation
+
+__all__ = ["Labelled", "MaskWriter", "ids_of", "new_folder", "object_ids_in"]
+
+Ids = NDArray[np.int32]
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """One frame on its way into a file.
+
+    Attributes:
+        index: of the frame among those added, from 0.
+        name: of its file, without an ending.
+        ids: int32 `[H, W]`, 0 = background.
+        shown: the objects that have a pixel in `ids`, sorted.
+        tracked: the objects that the result knows of, seen or not, sorted; those shown are among them.
+        picture: float32 `[3, H, W]` in [0, 1]; None where the format draws none.
+    """
+
+    index: int
+    name: str
+    ids: Ids
+    shown: tuple[int, ...]
+    tracked: tuple[int, ...]
+    picture: Tensor | None
+
+
+class MaskWriter(ABC):
+    """Takes results one at a time and keeps none; a context manager.
+
+    At the end of the `with` block a file is put in its place, whole. An error or ctrl-C inside the block leaves no part of a
+    file, and what was at the path before; in a folder, the files that were done stay, each whole.
+
+    Args:
+        path: a file, which is replaced if it is there; or a folder, which must be new or empty.
+    """
+
+    draws = False  # whether frames are needed
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.count = 0
+        self._shape: tuple[int, ...] | None = None
+        self._open = True
+        self._stack = ExitStack()  # what is to be finished or thrown away
+
+    @final
+    def add(self, masks: object, *, name: str | None = None, frame: object = None) -> None:
+        """Append one frame's masks.
+
+        Args:
+            masks: a `Segmentation`; or ids, integers `[H, W]`, as an array, a tensor, a PIL image or a path.
+            name: of the frame's file, without an ending; None numbers from `00000` on, a `Segmentation` by its `frame_index`.
+            frame: the frame itself, of any kind that `to_frame` takes; only formats that draw need it.
+
+        Raises:
+            FrameError: the size changed, or the frame is missing, of another size, or cannot be used.
+            MaskError: the ids cannot be used, or the format cannot hold them.
+            OptionError: the name cannot be a file's, was used before, or the writer is closed.
+        """
+        if not self._open:
+            raise OptionError(f"{self.path}: expected an open writer, got one that is closed; make a new one")
+        ids = ids_of(masks)
+        number = masks.frame_index if isinstance(masks, Segmentation) else self.count
+        name = f"{number:05d}" if name is None else name
+        if not name or name != Path(name).name or name.startswith("."):
+            raise OptionError(f"name: expected a file name without folders, such as '00012', got {name!r}")
+        if self._shape not in (None, ids.shape):
+            raise FrameError(f"{name}: expected masks of the size of those before, {self._shape} (H, W), got {ids.shape}; write them to another file")
+        picture = self._picture(frame, name, ids) if self.draws else None
+        known = masks.object_ids if isinstance(masks, Segmentation) else ()
+        shown = object_ids_in(ids)
+        self._write(Labelled(self.count, name, ids, shown, tuple(sorted({*known, *shown})), picture))
+        self._shape = ids.shape
+        self.count += 1
+
+    @final
+    def close(self) -> None:
+        """Put the file in its place. Further calls do nothing.
+
+        Raises:
+            FrameError: nothing was added; no file is made.
+        """
+        if not self._open:
+            return
+        self._open = False
+        with self._stack:
+            if not self.count:
+                raise FrameError(f"{self.path}: expected at least one frame, got none; no file was made")
+            self._finish()
+
+    @abstractmethod
+    def _write(self, frame: Labelled) -> None:
+        """Write one frame, which has been checked."""
+
+    @abstractmethod
+    def _finish(self) -> None:
+        """Write what comes after the last frame; what `_stack` holds is closed after that."""
+
+    @final
+    def _whole(self) -> Path:
+        """Where to write the file, so that it appears whole or not at all."""
+        if self.path.is_dir():  # found now, not when all the work is done
+            raise OptionError(f"{self.path}: expected the name of a file, got a folder; name a file in it")
+        return self._stack.enter_context(whole_file(self.path))
+
+    @final
+    def _picture(self, frame: object, name: str, ids: Ids) -> Tensor:
+        if frame is None:
+            raise FrameError(f"{name}: {type(self).__name__} draws the frame, and got none; pass add(result, frame=frame)")
+        picture = to_frame(frame).cpu()
+        if picture.shape[1:] != ids.shape:
+            raise FrameError(
+                f"{name}: expected a frame of the masks' size, {ids.shape} (H, W), got {tuple(picture.shape[1:])}; pass the frame "
+                "that was segmented"
+            )
+        return picture
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self._open = False
+            self._stack.__exit__(kind, error, trace)
+
+
+def ids_of(masks: object) -> Ids:
+    """Take the ids of one frame out of whatever holds them.
+
+    Args:
+        masks: a `Segmentation`; or ids, integers or booleans `[H, W]`, of any kind that `read_mask` takes.
+
+    Returns:
+        int32 `[H, W]`, 0 = background. Void pixels (255 in a palette image, or beside other ids in bytes) are background.
+
+    Raises:
+        MaskError: there are no ids, or they are negative or above int32.
+
+    >>> ids_of(np.array([[0, 300]])).tolist()
+    [[0, 300]]
+    """
+    if isinstance(masks, Segmentation):
+        found: Ids = masks.ids.detach().cpu().numpy().astype(np.int32)
+        return found
+    values, void = read_mask(masks)
+    if values.ndim != 2 or values.numel() == 0 or values.is_floating_point():
+        raise MaskError(
+            f"masks: expected a Segmentation, or integer ids [H, W], got {values.dtype} {tuple(values.shape)}; soft maps become ids "
+            "by argmax"
+        )
+    if void is not None:
+        values = values.masked_fill(values == void, 0)
+    if values.dtype != torch.bool and (int(values.min()) < 0 or int(values.max()) >= 2**31):
+        raise MaskError(f"masks: expected ids from 0 to {2**31 - 1}, got {int(values.min())} to {int(values.max())}; 0 is background")
+    ids: Ids = values.cpu().numpy().astype(np.int32)
+    return ids
+
+
+def object_ids_in(ids: Ids) -> tuple[int, ...]:
+    """List the ids that a mask shows, without 0, sorted.
+
+    Args:
+        ids: `[H, W]`, 0 or more.
+
+    >>> object_ids_in(np.array([[0, 300, 7]], np.int32))
+    (7, 300)
+    """
+    # counting is ten times as fast as sorting; ids that are far apart would need a long table
+    found = np.flatnonzero(np.bincount(ids.ravel())) if ids.max(initial=0) < 1 << 16 else np.unique(ids)
+    return tuple(int(i) for i in found if i > 0)
+
+
+def new_folder(path: Path) -> Path:
+    """Make a folder, or take one that is there and empty.
+
+    Args:
+        path: of the folder.
+
+    Raises:
+        OptionError: it is a file, or something is in it.
+
+    >>> new_folder(Path("."))
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: .: expected a new folder or an empty one, got one with files in it; delete it, or name another
+    """
+    if path.exists() and not path.is_dir():
+        raise OptionError(f"{path}: expected a folder, got a file; name another")
+    if path.is_dir() and any(path.iterdir()):
+        raise OptionError(f"{path}: expected a new folder or an empty one, got one with files in it; delete it, or name another")
+    path.mkdir(parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,137 @@
+"""YouTube-VIS: one JSON a video, each object's masks as a list of COCO RLEs, null where it is absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stmemory.errors import MaskError, OptionError
+from stmemory.formats.coco import categories_of, dict_in, load_document, rows_in
+from stmemory.formats.rle import box_of, decode_rle, encode_rle
+from stmemory.formats.spool import Spool, column, write_list
+from stmemory.formats.writer import Ids, Labelled, MaskWriter
+
+__all__ = ["YouTubeVisWriter", "read_youtube_vis"]
+
+
+class YouTubeVisWriter(MaskWriter):
+    """Writes a JSON with one video; an annotation's `id` is the object's id. Any id.
+
+    Masks wait in files beside the JSON until the last frame, so memory does not grow.
+
+    Args:
+        path: the JSON.
+        video: the video's name, which file names begin with.
+        categories: for an id, what the object is; others are an "object".
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with YouTubeVisWriter(f"{folder}/a.json") as out:
+    ...         out.add(np.array([[0, 0]]))
+    ...         out.add(np.array([[0, 300]]))
+    ...     json.loads(Path(folder, "a.json").read_text())["annotations"][0]["bboxes"]
+    ...     [(name, ids.tolist()) for name, ids in read_youtube_vis(f"{folder}/a.json")]
+    [None, [1, 0, 1, 1]]
+    [('00000', [[0, 0]]), ('00001', [[0, 300]])]
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, video: str = "video", categories: Mapping[int, str] | None = None) -> None:
+        super().__init__(path)
+        self._video, self._categories = video, dict(categories or {})
+        self._size: tuple[int, ...] = ()
+        self._known: set[int] = set()
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self._part = self._whole()
+        self._spool = Spool(Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent))))
+
+    def _write(self, frame: Labelled) -> None:
+        self._size = frame.ids.shape
+        self._spool.append("names", [f"{self._video}/{frame.name}.jpg"])
+        self._known.update(frame.shown)
+        for object_id in frame.shown:
+            mask = frame.ids == object_id
+            self._spool.append(str(object_id), [frame.index, encode_rle(mask), box_of(mask), int(mask.sum())])
+
+    def _finish(self) -> None:
+        numbers, categories = categories_of(self._known, self._categories)
+        shape = {"height": self._size[0], "width": self._size[1], "length": self.count}
+        with self._part.open("w", encoding="utf-8") as out:
+            out.write(f'{{"info": {{}}, "licenses": [], "categories": {json.dumps(categories)}, "videos": [')
+            out.write(f'{json.dumps({"id": 1, **shape})[:-1]}, "file_names": ')
+            write_list(out, (row[0] for row in self._spool.rows("names")))
+            out.write('}], "annotations": [')
+            for place, object_id in enumerate(sorted(self._known)):
+                head = {"id": object_id, "video_id": 1, "category_id": numbers[object_id], "iscrowd": 0, **shape}
+                out.write(", " * bool(place) + json.dumps(head)[:-1])
+                for number, key in enumerate(("segmentations", "bboxes", "areas"), start=1):
+                    out.write(f', "{key}": ')
+                    write_list(out, column(self._spool.rows(str(object_id)), number, self.count))
+                out.write("}")
+            out.write("]}")
+
+
+def read_youtube_vis(path: str | os.PathLike[str], *, video: str | None = None) -> Iterator[tuple[str, Ids]]:
+    """Read a video of a YouTube-VIS JSON, with compressed or plain run lengths. Where objects overlap, the highest id is on top.
+
+    The file is held in memory while its frames are given out, since JSON cannot be read in parts.
+
+    Args:
+        path: the JSON of a split (not a list of results, which has no sizes). It is read when this is called.
+        video: the folder in the video's file names, or its id where they have none; None takes the only video.
+
+    Returns:
+        Names of the frames without folder and ending; ids int32 `[H, W]`, those of the annotations.
+
+    Raises:
+        MaskError: the file cannot be read, or a mask in it is damaged.
+        OptionError: there is no such video, or more than one and none named.
+    """
+    document = load_document(path, "videos")
+    videos = {_name_of(row): row for row in rows_in(document, "videos", path)}
+    if video is None and len(videos) == 1:
+        video = next(iter(videos))
+    if video not in videos:
+        told = ", ".join(list(videos)[:9]) + (", ..." if len(videos) > 9 else "")
+        raise OptionError(f"video: expected one of {os.fspath(path)} ({told or 'which has none'}), got {video!r}; name it")
+    chosen = videos[video]
+    tracks = [row for row in rows_in(document, "annotations", path) if row.get("video_id") == chosen.get("id")]
+    try:
+        names = [Path(str(name)).stem for name in chosen["file_names"]]
+        size = (int(chosen["height"]), int(chosen["width"]))
+        masks = {int(row["id"]): list(row["segmentations"]) for row in tracks}
+    except (KeyError, TypeError, ValueError) as error:
+        raise MaskError(
+            f"{os.fspath(path)}: expected file_names, height, width, and segmentations of each annotation, got {error!r}; is it "
+            "YouTube-VIS?"
+        ) from error
+    short = [object_id for object_id, rows in masks.items() if len(rows) != len(names) or object_id < 1]
+    if short:
+        raise MaskError(
+            f"{os.fspath(path)}: expected ids above 0 and {len(names)} segmentations of each, one a frame, got other of "
+            f"{short[0]}; the file is damaged"
+        )
+    return _each(names, size, masks)
+
+
+def _name_of(video: Mapping[str, Any]) -> str:
+    """The folder in a video's file names; its id where they have none."""
+    names = video.get("file_names")
+    folder = Path(str(names[0])).parent.as_posix() if isinstance(names, list) and names else "."
+    return str(video.get("id")) if folder == "." else folder
+
+
+def _each(names: list[str], size: tuple[int, int], masks: dict[int, list[object]]) -> Iterator[tuple[str, Ids]]:
+    for index, name in enumerate(names):
+        ids = np.zeros(size, np.int32)
+        for object_id, rows in sorted(masks.items()):
+            if rows[index] is not None:
+                mask = decode_rle(dict_in(rows[index]))
+                if mask.shape != size:
+                    raise MaskError(f"{name}: expected masks of {size} (H, W), got {mask.shape} of object {object_id}; the file is damaged")
+                ids[mask] = object_id
+        yield name, ids

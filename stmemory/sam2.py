@@ -1,0 +1,287 @@
+"""The method names of SAM 2's video predictor over a stream of ours, for scripts that were written for it. Tracks nothing itself.
+
+Masks only: this library has no points and no boxes. Nothing of SAM 2 is needed or used.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Hashable, Iterable, Iterator
+from pathlib import Path
+from typing import NoReturn, Unpack
+
+import torch
+from torch import Tensor
+
+from stmemory.errors import FrameError, MaskError, OptionError
+from stmemory.hub import Where
+from stmemory.masks import mask_logits
+from stmemory.options import TrackingOptions
+from stmemory.predictor import VOSPredictor
+from stmemory.result import Segmentation
+from stmemory.session import ClipSession
+
+__all__ = ["InferenceState", "Output", "VideoPredictor"]
+
+Output = tuple[int, list[Hashable], Tensor]  # frame index, N object ids, mask logits [N, 1, H, W]
+
+NOTHING = -1024.0  # logit of an object of which nothing is known in a frame, as in SAM 2
+
+
+class InferenceState:
+    """One clip, the names of its objects, and the session under it. Made by `VideoPredictor.init_state`.
+
+    `state["obj_ids"]`, `state["num_frames"]`, `state["video_height"]` and `state["video_width"]` are there as in SAM 2.
+
+    Attributes:
+        session: the clip, the masks that were given, and the stream; what it holds does not grow with the clip.
+        numbers: each object's id in the session, in the order in which objects were named.
+    """
+
+    def __init__(self, session: ClipSession) -> None:
+        self.session = session
+        self.numbers: dict[Hashable, int] = {}
+
+    def __getitem__(self, name: str) -> object:
+        if name not in ("num_frames", "obj_ids", "video_height", "video_width"):
+            known = "num_frames, obj_ids, video_height or video_width"
+            raise OptionError(f"inference_state: expected {known}, got {name!r}, which is SAM 2's own; use one of these")
+        return getattr(self, name)
+
+    @property
+    def obj_ids(self) -> list[Hashable]:
+        """The ids of all objects, in the order in which they were named."""
+        return list(self.numbers)
+
+    @property
+    def num_frames(self) -> int | None:
+        """Frames of the clip; of a video what its header states, None where it states nothing."""
+        return self.session.count
+
+    @property
+    def video_height(self) -> int:
+        """H of the frames."""
+        return self.session.height
+
+    @property
+    def video_width(self) -> int:
+        """W of the frames."""
+        return self.session.width
+
+    def number_of(self, obj_id: Hashable) -> int:
+        """An object's id in the session.
+
+        Raises:
+            MaskError: there is no such object.
+        """
+        if obj_id not in self.numbers:
+            raise MaskError(f"obj_id: expected one of {self.obj_ids}, got {obj_id!r}; add_new_mask names new objects")
+        return self.numbers[obj_id]
+
+
+class VideoPredictor:
+    """Takes the calls of a SAM 2 script, with masks as prompts.
+
+    The masks of a frame are those of a stream that began at the earliest mask that was given (with `reverse`: the latest), and
+    got every other one at its frame; see `ClipSession`. No frame and no result is kept, so memory does not grow with the clip;
+    a second pass, or a mask on a frame that was passed, goes through the frames again.
+
+    Args:
+        predictor: what tracks.
+
+    >>> import numpy as np
+    >>> predictor = VideoPredictor.from_pretrained()
+    >>> state = predictor.init_state(np.zeros((3, 48, 64, 3), np.uint8))
+    >>> mask = np.zeros((48, 64), bool)
+    >>> mask[10:30, 20:40] = True
+    >>> frame_idx, obj_ids, logits = predictor.add_new_mask(state, frame_idx=0, obj_id=7, mask=mask)
+    >>> for frame_idx, obj_ids, logits in predictor.propagate_in_video(state):
+    ...     print(frame_idx, obj_ids, tuple(logits.shape))
+    0 [7] (1, 1, 48, 64)
+    1 [7] (1, 1, 48, 64)
+    2 [7] (1, 1, 48, 64)
+    """
+
+    def __init__(self, predictor: VOSPredictor) -> None:
+        self.predictor = predictor
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path | None = None,
+        *,
+        options: TrackingOptions | None = None,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        **where: Unpack[Where],
+    ) -> VideoPredictor:
+        """As `VOSPredictor.from_pretrained`: names are those of this library's weights, not of SAM 2's."""
+        return cls(VOSPredictor.from_pretrained(name, options=options, device=device, dtype=dtype, **where))
+
+    def init_state(
+        self,
+        video_path: object,
+        offload_video_to_cpu: bool = False,
+        offload_state_to_cpu: bool = False,
+        async_loading_frames: bool = False,
+    ) -> InferenceState:
+        """Open a clip. Its frames are read when they are needed.
+
+        Args:
+            video_path: a folder of images, a video file, or anything else that `ClipReader` takes.
+            offload_video_to_cpu: without effect: no frame is kept.
+            offload_state_to_cpu: without effect: the state does not grow.
+            async_loading_frames: without effect.
+
+        Raises:
+            FrameError: there is no such clip, or it cannot be read.
+            ShapeError: it is of another kind.
+        """
+        return InferenceState(ClipSession(self.predictor, video_path))
+
+    def add_new_mask(self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, mask: object) -> Output:
+        """Say where an object is in a frame: its first mask, or a correction.
+
+        The frame last handed out is corrected where it is, as by `VOSStream.correct`, and the next goes on from there. After a mask
+        on an earlier frame the clip is gone through again, up to the frame that is asked for next.
+
+        Args:
+            inference_state: the clip.
+            frame_idx: from 0.
+            obj_id: any name for the object; new ones may come at any time.
+            mask: `[H, W]` of the frame's size: booleans, integers (not 0 is the object) or floats (0.5 and more is). Where masks of a
+                frame overlap, the one given later is on top.
+
+        Returns:
+            The frame, all ids, and what is known of the frame by now, `[N, 1, H, W]`; where that is nothing, -1024.
+
+        Raises:
+            FrameError: the clip has no such frame.
+            MaskError: the mask cannot be used.
+        """
+        state = inference_state
+        number = state.numbers.get(obj_id) or 1 + max(state.numbers.values(), default=0)
+        state.session.give(frame_idx, number, mask)
+        state.numbers[obj_id] = number
+        return int(frame_idx), state.obj_ids, _logits(state, state.session.known(frame_idx))
+
+    def add_new_points_or_box(self, *arguments: object, **named: object) -> NoReturn:
+        """Points and boxes are not there.
+
+        Raises:
+            MaskError: always; it says what to do.
+        """
+        raise MaskError(
+            "add_new_points_or_box: expected a mask, got points or a box, which this network does not know; make the mask with any "
+            "image segmenter (SAM 2's image predictor does) and pass it to add_new_mask(state, frame_idx, obj_id, mask)"
+        )
+
+    add_new_points = add_new_points_or_box
+
+    def propagate_in_video(
+        self,
+        inference_state: InferenceState,
+        start_frame_idx: int | None = None,
+        max_frame_num_to_track: int | None = None,
+        reverse: bool = False,
+    ) -> Iterator[Output]:
+        """Track through the clip, a frame at a time.
+
+        Args:
+            inference_state: the clip, with a mask at least.
+            start_frame_idx: the first frame to hand out; None is the earliest with a mask. What is found does not depend on it.
+            max_frame_num_to_track: how many frames to go on after that one, as in SAM 2; None goes to the end.
+            reverse: go backwards. From frame 0 that gives nothing, as in SAM 2.
+
+        Returns:
+            Frame index, all ids, and logits `[N, 1, H, W]` at the frame's size: above 0 exactly where the object wins the pixel, see
+            `stmemory.masks.mask_logits`; -1024 for objects that have not entered yet.
+
+        Raises:
+            MaskError: no mask was given.
+            FrameError: the clip has no such frame, or it cannot be read.
+            OptionError: `max_frame_num_to_track` is below 0. Arguments are checked when this is called.
+        """
+        session = inference_state.session
+        if not session.given_frames:
+            raise MaskError("propagate_in_video: expected a mask of some object, got none; call add_new_mask first")
+        start = session.given_frames[0] if start_frame_idx is None else start_frame_idx
+        if max_frame_num_to_track is not None and max_frame_num_to_track < 0:
+            raise OptionError(f"max_frame_num_to_track: expected 0 or more, or None, got {max_frame_num_to_track}; reverse=True goes back")
+        if not session.has(start):
+            count = session.count or "an unknown number"
+            raise FrameError(f"start_frame_idx: expected a frame of the clip, got {start} of {count}; count from 0")
+        order: Iterable[int]
+        if reverse:
+            end = 0 if max_frame_num_to_track is None else max(start - max_frame_num_to_track, 0)
+            order = range(start, end - 1, -1) if start else ()
+        else:
+            order = itertools.count(start) if max_frame_num_to_track is None else range(start, start + max_frame_num_to_track + 1)
+        return _propagate(inference_state, map(int, order), reverse)
+
+    def remove_object(
+        self, inference_state: InferenceState, obj_id: Hashable, strict: bool = False, need_output: bool = True
+    ) -> tuple[list[Hashable], list[tuple[int, Tensor]]]:
+        """Stop tracking an object and forget its masks; the stream goes on with the others.
+
+        Args:
+            inference_state: the clip.
+            obj_id: which.
+            strict: whether an unknown id is an error.
+            need_output: whether to give logits.
+
+        Returns:
+            The ids that are left, and for each frame in which the object had a mask, what is known of the others there.
+
+        Raises:
+            MaskError: the id is unknown, and `strict`.
+        """
+        state = inference_state
+        if obj_id not in state.numbers and not strict:
+            return state.obj_ids, []
+        frames = state.session.remove(state.number_of(obj_id))
+        del state.numbers[obj_id]
+        wanted = frames if need_output and state.numbers else []
+        return state.obj_ids, [(frame, _logits(state, state.session.known(frame))) for frame in wanted]
+
+    def clear_all_prompts_in_frame(
+        self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, need_output: bool = True
+    ) -> Output | None:
+        """Take back an object's mask of a frame; the object stays.
+
+        Args:
+            inference_state: the clip.
+            frame_idx: from 0.
+            obj_id: which.
+            need_output: whether to give what is known of the frame then.
+
+        Raises:
+            MaskError: the id is unknown.
+        """
+        state = inference_state
+        state.session.take_back(frame_idx, state.number_of(obj_id))
+        return (frame_idx, state.obj_ids, _logits(state, state.session.known(frame_idx))) if need_output else None
+
+    def reset_state(self, inference_state: InferenceState) -> None:
+        """Forget all objects and masks; the clip stays open."""
+        inference_state.session.clear()
+        inference_state.numbers.clear()
+
+
+def _propagate(state: InferenceState, order: Iterable[int], reverse: bool) -> Iterator[Output]:
+    for frame_idx in order:
+        # All objects may have been removed since the last frame; and how long a video is, is known at its end.
+        if not state.session.given_frames or not state.session.has(frame_idx):
+            return
+        yield frame_idx, state.obj_ids, _logits(state, state.session.segment(frame_idx, backwards=reverse))
+
+
+def _logits(state: InferenceState, found: Segmentation | None) -> Tensor:
+    """`[N, 1, H, W]` for all objects of the state, in their order."""
+    shape = (len(state.numbers), 1, state.video_height, state.video_width)
+    logits = torch.full(shape, NOTHING, device=state.session.predictor.device)
+    if found is not None:
+        places = {number: place for place, number in enumerate(state.numbers.values())}
+        for number, one in zip(found.object_ids, mask_logits(found.probabilities), strict=True):
+            logits[places[number], 0] = one
+    return logits

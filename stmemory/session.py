@@ -1,0 +1,216 @@
+"""`ClipSession`: one clip, masks on any of its frames, and the masks of all its frames that follow from them. Does no arithmetic.
+
+A stream sees frames in order; here they are asked for in any order, forwards or backwards, and masks are given, changed and taken
+back at any time. Under it runs one stream, begun again where what it has seen no longer holds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from stmemory.clip_reader import ClipReader
+from stmemory.errors import FrameError, MaskError
+from stmemory.given import segmentation_of
+from stmemory.masks import to_object_masks
+from stmemory.predictor import VOSPredictor
+from stmemory.result import Segmentation
+from stmemory.stream import VOSStream
+
+__all__ = ["ClipSession"]
+
+
+@dataclass(eq=False)
+class _Run:
+    """A stream, the way it goes (1 or -1), and the frame that it saw last."""
+
+    stream: VOSStream
+    way: int
+    position: int
+
+    def has_passed(self, frame_index: int) -> bool:
+        """Whether the stream has seen the frame."""
+        return (frame_index - self.position) * self.way <= 0
+
+
+class ClipSession:
+    """What is known of a clip, and what follows from it.
+
+    The masks of a frame are those of a stream that began at the earliest frame with a given mask (backwards: at the latest), and
+    got every other one at its frame. Asked for frame after frame, each is computed once; asked for one that lies behind, or after
+    a mask was changed behind, the frames are gone through again. What is held grows with the given masks, a byte a pixel each, and
+    not with the clip.
+
+    Args:
+        predictor: what tracks.
+        source: the clip, see `ClipReader`.
+
+    Attributes:
+        height: H of the frames.
+        width: W of the frames.
+
+    Raises:
+        FrameError: there is no such clip, or it cannot be read.
+        ShapeError: it is of another kind.
+
+    >>> session = ClipSession(VOSPredictor.from_pretrained(), np.zeros((3, 48, 64, 3), np.uint8))
+    >>> session.give(1, 7, np.ones((48, 64), bool))
+    >>> session.segment(0) is None, session.segment(2).object_ids, session.segment(0, backwards=True).object_ids
+    (True, (7,), (7,))
+    """
+
+    def __init__(self, predictor: VOSPredictor, source: object) -> None:
+        self.predictor, self._reader = predictor, ClipReader(source)
+        first = self._reader.read(0)
+        if first is None:
+            raise FrameError("clip: expected at least one frame, got none; check where it comes from")
+        self.height, self.width = first.shape[1:]
+        self._given: dict[int, dict[int, Tensor]] = {}  # of each frame: an object's id, and its mask, bool [H, W]
+        self._run: _Run | None = None
+
+    @property
+    def count(self) -> int | None:
+        """Frames of the clip; of a video what its header states, None where it states nothing."""
+        return self._reader.count
+
+    @property
+    def given_frames(self) -> list[int]:
+        """Indices of the frames with given masks, sorted."""
+        return sorted(self._given)
+
+    def has(self, frame_index: int) -> bool:
+        """Whether the clip has such a frame; reads it to know.
+
+        Raises:
+            FrameError: the index is no whole number, or the frame cannot be read.
+        """
+        return self._reader.read(_whole(frame_index)) is not None
+
+    def give(self, frame_index: int, object_id: int, mask: object) -> None:
+        """Say where an object is in a frame: its first mask, or a correction; it replaces an earlier one of that frame.
+
+        The frame that was segmented last is corrected where it is, as by `VOSStream.correct`.
+
+        Args:
+            frame_index: from 0.
+            object_id: above 0.
+            mask: `[H, W]`: booleans, integers (not 0 is the object) or floats (0.5 and more is). Where masks of a frame overlap, the
+                one given later is on top.
+
+        Raises:
+            FrameError: the clip has no such frame.
+            MaskError: the mask cannot be used.
+        """
+        if not self.has(frame_index):
+            count = self.count or "an unknown number of"
+            raise FrameError(f"frame {frame_index}: expected a frame of the clip, which has {count} frames, got none; count from 0")
+        frame_index, flags = _whole(frame_index), _one_object(mask)
+        to_object_masks(flags, height=self.height, width=self.width)  # checks it
+        if self._run is not None and self._run.position == frame_index:
+            self._run.stream.correct(flags.int() * object_id)
+        elif self._run is not None and self._run.has_passed(frame_index):
+            self._run = None
+        on_frame = self._given.setdefault(frame_index, {})
+        on_frame.pop(object_id, None)
+        on_frame[object_id] = flags
+
+    def take_back(self, frame_index: int, object_id: int) -> None:
+        """Forget an object's mask of a frame, if there is one."""
+        if self._given.get(frame_index, {}).pop(object_id, None) is None:
+            return
+        self._given = {frame: masks for frame, masks in self._given.items() if masks}
+        if self._run is not None and self._run.has_passed(frame_index):
+            self._run = None
+
+    def remove(self, object_id: int) -> list[int]:
+        """Forget an object; the stream goes on with the others.
+
+        Returns:
+            The frames in which it had masks.
+        """
+        had = [frame for frame in self.given_frames if self._given[frame].pop(object_id, None) is not None]
+        self._given = {frame: masks for frame, masks in self._given.items() if masks}
+        if not self._given:
+            self._run = None
+        elif self._run is not None and object_id in self._run.stream.object_ids:
+            self._run.stream.remove_objects([object_id])
+        return had
+
+    def clear(self) -> None:
+        """Forget all objects; the clip stays open."""
+        self._given, self._run = {}, None
+
+    def segment(self, frame_index: int, *, backwards: bool = False) -> Segmentation | None:
+        """The masks of a frame.
+
+        Args:
+            frame_index: from 0.
+            backwards: follow the clip from its end to its beginning.
+
+        Returns:
+            The frame's result; None before the first given mask (backwards: after the last).
+
+        Raises:
+            FrameError: the clip has no such frame, or it cannot be read.
+            MaskError: no mask was given.
+        """
+        if not self._given:
+            raise MaskError("expected a mask of some object, got none; give one first")
+        frame_index = _whole(frame_index)
+        way, begin = (-1, max(self._given)) if backwards else (1, min(self._given))
+        if (begin - frame_index) * way > 0:
+            return None
+        run = self._run
+        if run is None or run.way != way or (run.position - frame_index) * way > 0:
+            run = self._run = _Run(self.predictor.start(self._frame(begin), self._ids(begin)), way, begin)
+        while run.position != frame_index:
+            coming = run.position + way
+            run.stream.step(self._frame(coming), self._ids(coming))
+            run.position = coming
+        return dataclasses.replace(run.stream.last, frame_index=frame_index)
+
+    def known(self, frame_index: int) -> Segmentation | None:
+        """What is known of a frame without computing: what was segmented last, or what was given; None where that is nothing."""
+        if self._run is not None and self._run.position == frame_index:
+            return dataclasses.replace(self._run.stream.last, frame_index=frame_index)
+        ids = self._ids(frame_index)
+        if ids is None:
+            return None
+        masks = to_object_masks(ids, height=self.height, width=self.width)
+        background = 1 - masks.probabilities.sum(0, keepdim=True)
+        return segmentation_of(torch.cat([background, masks.probabilities]), masks.object_ids, frame_index=frame_index)
+
+    def _frame(self, frame_index: int) -> Tensor:
+        frame = self._reader.read(frame_index)
+        if frame is None:
+            raise FrameError(f"frame {frame_index}: expected a frame of the clip, got its end; ask for an earlier one")
+        return frame
+
+    def _ids(self, frame_index: int) -> Tensor | None:
+        """The given masks of a frame as ids, int32 `[H, W]`; None where there are none."""
+        if frame_index not in self._given:
+            return None
+        ids = torch.zeros(self.height, self.width, dtype=torch.int32)
+        for object_id, flags in self._given[frame_index].items():
+            ids.masked_fill_(flags, object_id)
+        return ids
+
+
+def _whole(frame_index: object) -> int:
+    """A frame's index as Python's own int; numpy's are taken."""
+    if isinstance(frame_index, bool) or not isinstance(frame_index, (int, np.integer)):
+        raise FrameError(f"frame index: expected a whole number from 0 on, got {frame_index!r}; convert it with int()")
+    return int(frame_index)
+
+
+def _one_object(mask: object) -> Tensor:
+    """A mask as bool `[H, W]` on the CPU."""
+    values = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
+    if values.dtype.kind not in "biuf" or values.ndim != 2:
+        kind = f"{values.dtype} {values.shape}" if values.dtype.kind in "biuf" else type(mask).__name__
+        raise MaskError(f"mask: expected one object as numbers [H, W], got {kind}; give each object's mask by itself")
+    return torch.from_numpy(values >= 0.5 if values.dtype.kind == "f" else values != 0)

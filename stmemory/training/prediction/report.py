@@ -1,0 +1,195 @@
+"""From the folders of a comparison to its table, plot and strips, and to weights that can be loaded. Trains nothing, measures by others."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from stmemory.errors import OptionError, WeightsError
+from stmemory.evaluation.prediction import Forecast, cost_of, forecast_with, measure, trivial_forecasts
+from stmemory.evaluation.prediction_plot import draw_prediction_strips, draw_recall
+from stmemory.evaluation.prediction_report import PredictionResult, prediction_document, prediction_tables
+from stmemory.evaluation.report import current_circumstances
+from stmemory.files import whole_file
+from stmemory.networks.prediction import PredictionNetwork
+from stmemory.training.prediction.baselines import RecurrentNetwork
+from stmemory.training.prediction.clips import ClipSource, at_period
+from stmemory.training.prediction.config import ClipSet, PredictionTraining
+from stmemory.training.prediction.loop import new_network
+
+__all__ = ["Others", "Trained", "export", "load_trained", "report"]
+
+_MEAN_OF = 256  # clips of training that the data set's mean picture is of
+_DRAWN = 2  # clips of each test in the strips
+
+
+@dataclass(frozen=True, eq=False)
+class Trained:
+    """A contender as far as it was trained.
+
+    Attributes:
+        name: of the contender.
+        network: with averaged weights.
+        steps: of training.
+        capacity: K.
+        policy: of its bank.
+    """
+
+    name: str
+    network: PredictionNetwork | RecurrentNetwork
+    steps: int
+    capacity: int
+    policy: str
+
+    @property
+    def remembers(self) -> bool:
+        """Whether it has a bank, so that its capacity means something."""
+        return isinstance(self.network, PredictionNetwork) and self.network.config.memory == "bank"
+
+
+@dataclass(frozen=True)
+class Others:
+    """What else to measure networks with a bank with.
+
+    Attributes:
+        capacities: each a K.
+        policies: names of rules.
+    """
+
+    capacities: tuple[int, ...] = ()
+    policies: tuple[str, ...] = ()
+
+
+def load_trained(run: Path, name: str, *, device: str = "cpu") -> Trained:
+    """Read a contender of a comparison from the last state that it left.
+
+    Args:
+        run: folder of the comparison.
+        name: of the contender.
+        device: where to put it.
+
+    Raises:
+        WeightsError: there is no such state.
+        OptionError: the comparison has no such contender.
+    """
+    config = PredictionTraining.load(run / "config.json")
+    contender = config.contender(name)
+    path = run / name / "state.pt"
+    if not path.exists():
+        raise WeightsError(f"{path}: expected a state of training, got no such file; python -m stmemory.training predict run")
+    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    network = new_network(config, name).to(device).eval()
+    network.load_state_dict(state["average"])
+    return Trained(name, network, int(state["step"]), contender.capacity or config.capacity, contender.policy or config.policy)
+
+
+def report(
+    runs: Sequence[Path], out: Path, *, clips: int = 0, others: Others | None = None, device: str = "cpu"
+) -> tuple[str, list[str]]:
+    """Measure all that was trained in some comparisons, and predictors that learn nothing, on the tests of each.
+
+    Args:
+        runs: folders of comparisons.
+        out: folder for `prediction.md`, `prediction.json`, `prediction.png` if there is a recall set, and `strips_TEST_NUMBER.png`.
+        clips: of each test; 0 for as many as the configuration says.
+        others: measure networks with a bank at these memory sizes and under these policies too, whatever they were trained with.
+        device: where to measure.
+
+    Returns:
+        The Markdown, and the contenders that have no state yet.
+
+    Raises:
+        OptionError: matplotlib is missing, or a folder holds no comparison.
+    """
+    results, missing, configs = [], [], {}
+    for run in runs:
+        config = PredictionTraining.load(run / "config.json")
+        configs[run.name] = json.loads(config.to_json())
+        names = [contender.name for contender in config.contenders]
+        missing += [f"{run.name}/{name}" for name in names if not (run / name / "state.pt").exists()]
+        trained = [load_trained(run, name, device=device) for name in names if f"{run.name}/{name}" not in missing]
+        trained = [other for one in trained for other in (one, *_with(one, others or Others()))]
+        mean = ClipSource(config.train, seed=config.seed).draw(range(_MEAN_OF)).frames.mean((0, 1))
+        for number, test in enumerate(config.tests):
+            strips = out / f"strips_{run.name}_{number}.png"
+            for result in _test(config, test, trained, mean.to(device), (strips, clips, device)):
+                results.append(result if len(runs) == 1 else replace(result, test=f"{result.test} ({run.name})"))
+    circumstances = current_circumstances(device=device, seed=configs[runs[0].name]["seed"] if runs else None)
+    told = f"device {circumstances.device}, {circumstances.threads} threads, torch {circumstances.torch}, seed {circumstances.seed}"
+    text = f"{prediction_tables(results)}\n{told}\n"
+    with whole_file(out / "prediction.md") as part:
+        part.write_text(text, encoding="utf-8")
+    with whole_file(out / "prediction.json") as part:
+        part.write_text(prediction_document(results, circumstances, extra={"configs": configs, "missing": missing}), encoding="utf-8")
+    if any(result.period is not None for result in results):
+        draw_recall(out / "prediction.png", results, title=told)
+    return text, missing
+
+
+def export(run: Path, name: str, out: Path) -> int:
+    """Write a network of ours with its averaged weights as a folder that `from_pretrained` reads; its step.
+
+    Raises:
+        OptionError: the contender is a baseline.
+        WeightsError: it was not trained yet.
+    """
+    config = PredictionTraining.load(run / "config.json")
+    trained = load_trained(run, name)
+    if not isinstance(trained.network, PredictionNetwork):
+        raise OptionError(f"export: expected a contender of kind ours or state_only, got {name!r}, a {config.contender(name).kind}")
+    about = {"training": {"steps": trained.steps, "capacity": trained.capacity, "policy": trained.policy, "config": config.learning_of(name)}}
+    trained.network.save_pretrained(out, about=about)
+    return trained.steps
+
+
+def _with(trained: Trained, others: Others) -> Iterator[Trained]:
+    """The same weights with other memory sizes and policies."""
+    if not trained.remembers:
+        return
+    for capacity in others.capacities:
+        if capacity != trained.capacity:
+            yield replace(trained, name=f"{trained.name}, K = {capacity}", capacity=capacity)
+    for policy in others.policies:
+        if policy != trained.policy:
+            yield replace(trained, name=f"{trained.name}, {policy}", policy=policy)
+
+
+def _test(
+    config: PredictionTraining, test: ClipSet, trained: Sequence[Trained], mean: Tensor, how: tuple[Path, int, str]
+) -> Iterator[PredictionResult]:
+    """Everybody on one test; for a recall set at each N."""
+    strips, clips, device = how
+    number = clips or config.test_clips
+    recall = test.kind != "moving"
+    drawn: dict[str, Tensor] = {}
+    for period in config.periods if recall else (None,):
+        source = ClipSource(test if period is None else at_period(test, period), test=True, seed=config.seed)
+        found = source.draw(range(number))
+        frames, observed = found.frames.to(device), int(found.observed[0])
+        forecasts: dict[str, Forecast] = {
+            one.name: forecast_with(one.network, capacity=one.capacity, policy=one.policy) for one in trained
+        }
+        forecasts |= trivial_forecasts(mean)
+        known = {one.name: one for one in trained}
+        for name, forecast in forecasts.items():
+            scores, one = measure(forecast, frames, observed), known.get(name)
+            cost = None if one is None else cost_of(one.network, _long(frames, one.capacity), capacity=one.capacity, policy=one.policy)
+            yield PredictionResult(name, test.kind, period, number, scores, cost, None if one is None else one.steps)
+        if period is None or period == config.periods[len(config.periods) // 2]:
+            for place in range(min(_DRAWN, number)):
+                drawn[f"truth {place}"] = frames[place]
+                wanted = frames.shape[1] - observed
+                for name in (contender.name for contender in config.contenders if contender.name in known):
+                    drawn[f"{name} {place}"] = forecasts[name](frames[place : place + 1, :observed], wanted)[0]
+    draw_prediction_strips(strips, drawn)
+
+
+def _long(frames: Tensor, capacity: int) -> Tensor:
+    """A video that is longer than the memory, `[T, C, H, W]`: clips one after another."""
+    return frames.flatten(0, 1)[: capacity + 2]

@@ -1,0 +1,227 @@
+"""Facts about the web demo's page, seen in a real browser. Skipped where gradio, Playwright or a Chromium is missing.
+
+Pictures of the page go to the folder that the variable `PICTURES` names, if it is set.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+import pytest
+
+from stmemory.palette import read_palette_png
+from stmemory.video import iterate_video
+
+pytest.importorskip("gradio", reason="needs what examples/web_demo/requirements.txt lists")
+playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")
+
+ROOT = Path(__file__).parents[1]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+PATIENCE = 120_000  # ms
+WIDE, NARROW = (1280, 900), (390, 844)
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium on the path")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """The address of a running demo, and the folder that it puts its own into."""
+    folder = tmp_path_factory.mktemp("demo")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    log = (folder / "log").open("w")
+    running = subprocess.Popen(
+        [sys.executable, str(ROOT / "examples" / "web_demo" / "app.py"), "--port", str(port)],
+        env={**os.environ, "PYTHONPATH": paths, "TMPDIR": str(folder), "HF_HUB_OFFLINE": "1"}, stdout=log, stderr=log,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{port}"
+    for _ in range(600):
+        try:
+            with urlopen(address, timeout=5):
+                break
+        except OSError:
+            assert running.poll() is None, (folder / "log").read_text()
+            signal.sigtimedwait([], 0.2)
+    yield address, folder
+    running.send_signal(signal.SIGINT)
+    running.wait(60)
+    log.close()
+    assert [] == list(folder.glob("stmemory-demo-*")), "the server left its folder"
+    assert "Traceback" not in (folder / "log").read_text()
+
+
+Open = Callable[[tuple[int, int]], Any]
+
+
+@pytest.fixture
+def open_page(server: tuple[str, Path]) -> Iterator[Open]:
+    """Opens the page in a browser window of some size; makes sure that nothing was asked of another host."""
+    address, asked = server[0], list[str]()
+    with playwright.sync_playwright() as tools:
+        browser = tools.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+
+        def opened(size: tuple[int, int]) -> Any:
+            page = browser.new_page(viewport={"width": size[0], "height": size[1]}, accept_downloads=True)
+            page.set_default_timeout(PATIENCE)
+            page.on("request", lambda request: asked.append(request.url))
+            page.goto(address, wait_until="domcontentloaded")
+            page.wait_for_selector("#open-demo")
+            return page
+
+        yield opened
+        browser.close()
+    local = (address, "data:", "blob:", "http://localhost")
+    assert [] == [url for url in asked if not url.startswith(local)]
+
+
+def frame_of(page: Any) -> int:
+    """The frame that tracking is at; -1 before any."""
+    shown = page.locator("#frame")
+    return int(shown.inner_text()) if shown.count() else -1
+
+
+def wait_until(page: Any, script: str) -> None:
+    """Wait until something is so in the page."""
+    page.wait_for_function(script, timeout=PATIENCE)
+
+
+def paint(page: Any, begin: tuple[float, float], end: tuple[float, float]) -> None:
+    """Drag the brush over the canvas, from and to places in pixels of the clip's frames of 640 x 360, which are drawn 16 : 9 in the middle."""
+    box = page.locator("#canvas canvas").first.bounding_box()
+    zoom = float(page.locator("#canvas .zoom-number span").inner_text().rstrip("%")) / 100
+    left, top = box["x"] + (box["width"] - 640 * zoom) / 2, box["y"] + (box["height"] - 360 * zoom) / 2
+    page.mouse.move(left + begin[0] * zoom, top + begin[1] * zoom)
+    page.mouse.down()
+    page.mouse.move(left + end[0] * zoom, top + end[1] * zoom, steps=20)
+    page.mouse.up()
+    page.wait_for_timeout(300)
+
+
+def picture(page: Any, name: str) -> None:
+    """Keep a picture of the whole page, if wanted."""
+    if folder := os.environ.get("PICTURES"):
+        page.screenshot(path=Path(folder) / f"{name}_{page.viewport_size['width']}.png", full_page=True)
+
+
+def test_a_person_paints_tracks_corrects_and_takes_home(open_page: Open, tmp_path: Path) -> None:
+    """Paint of two objects becomes masks while it runs; stopped, corrected and gone on with, they come as PNGs and as a film."""
+    page = open_page(WIDE)
+    picture(page, "0_empty")
+    page.click("#open-demo")
+    wait_until(page, "document.querySelector('#track').disabled === false")
+    page.wait_for_timeout(1500)  # the canvas draws its frame
+    for y in range(200, 250, 9):
+        paint(page, (92, y), (164, y))
+    page.locator("#objects label").nth(1).click()
+    page.wait_for_timeout(700)
+    for y in (60, 70, 80):
+        paint(page, (320, y), (440, y))
+    picture(page, "1_painted")
+
+    page.click("#track")
+    wait_until(page, "Number(document.querySelector('#frame')?.innerText) >= 6")
+    picture(page, "2_tracking")
+    page.click("#stop")
+    wait_until(page, "document.querySelector('#words')?.innerText === 'stopped'")
+    stopped = frame_of(page)
+    assert 6 <= stopped < 47
+    page.wait_for_timeout(1500)
+    page.locator("#objects label").nth(2).click()
+    page.wait_for_timeout(700)
+    paint(page, (560, 200), (560, 260))  # the post is a third object from here on
+    picture(page, "3_corrected")
+    page.click("#track")
+    wait_until(page, "document.querySelector('#words')?.innerText === 'done'")
+    page.wait_for_timeout(1500)
+    picture(page, "4_done")
+
+    page.click("#make")
+    page.wait_for_selector("#masks", state="visible")
+    page.wait_for_timeout(1500)
+    picture(page, "5_files")
+    files = {}
+    for name in ("masks", "film"):
+        with page.expect_download() as coming:
+            page.click(f"#{name}")
+        files[name] = tmp_path / coming.value.suggested_filename
+        coming.value.save_as(files[name])
+    with zipfile.ZipFile(files["masks"]) as archive:
+        archive.extractall(tmp_path)
+    ids = [read_palette_png(tmp_path / "masks" / f"{frame:05d}.png").numpy() for frame in range(48)]
+
+    assert {(360, 640)} == {mask.shape for mask in ids}
+    assert [0, 1, 2] == np.unique(ids[0]).tolist()
+    assert [1, 2] == [ids[0][225, 128], ids[0][70, 380]]
+    assert 3 not in np.concatenate(ids[:stopped])
+    assert 3 == ids[stopped][230, 560]
+    assert 48 == len([frame for frame in iterate_video(files["film"]) if frame.shape == (360, 640, 3)])
+    assert page.locator("#timeline img").count() == 1
+
+
+def test_errors_are_sentences(open_page: Open) -> None:
+    """Tracking without paint says what to do, and shows no inner workings."""
+    page = open_page(WIDE)
+    page.click("#open-demo")
+    wait_until(page, "document.querySelector('#track').disabled === false")
+    page.wait_for_timeout(1500)
+    page.click("#track")
+    words = page.locator(".toast-wrap, [data-testid=toast-body]").first
+    words.wait_for()
+
+    assert "choose an object and paint it" in words.inner_text()
+    assert "Traceback" not in page.inner_text("body")
+    assert "File \"" not in page.inner_text("body")
+
+
+def test_a_narrow_screen_shows_everything(open_page: Open) -> None:
+    """On a telephone nothing is wider than the screen, and a painted clip is tracked."""
+    page = open_page(NARROW)
+    picture(page, "0_empty")
+    page.click("#open-painted")
+    wait_until(page, "document.querySelector('#track').disabled === false")
+    page.wait_for_timeout(1500)
+    page.click("#track")
+    wait_until(page, "Number(document.querySelector('#frame')?.innerText) >= 4")
+    page.click("#stop")
+    wait_until(page, "document.querySelector('#words')?.innerText === 'stopped'")
+    page.wait_for_timeout(1500)
+    picture(page, "3_stopped")
+
+    assert page.evaluate("document.documentElement.scrollWidth") <= NARROW[0]
+
+
+def test_folders_of_people_who_left_are_removed(open_page: Open, server: tuple[str, Path]) -> None:
+    """Two people have folders of their own, and each goes when its page is closed."""
+
+    def folders() -> int:
+        return len(list(server[1].glob("stmemory-demo-*/session-*")))
+
+    pages = [open_page(WIDE), open_page(WIDE)]
+    before = folders()
+    for page in pages:
+        page.click("#open-demo")
+        wait_until(page, "document.querySelector('#track').disabled === false")
+    after = folders()
+    for page in pages:
+        page.close()
+    for _ in range(300):
+        if folders() <= before:
+            break
+        signal.sigtimedwait([], 0.2)
+
+    assert before + 2 == after
+    assert folders() <= before
