@@ -216,4 +216,3 @@ def _naming(index: int) -> Iterator[None]:
         yield
     except StmemoryError as error:
         raise type(error)(f"video {index}: {error}") from error
-
