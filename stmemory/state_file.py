@@ -21,7 +21,7 @@ from stmemory.memory.policy import UpdatePolicy
 from stmemory.memory.read import ReadCache
 from stmemory.weights import fingerprint, tensors_digest
 
-__all__ = ["StreamOptions", "fill_memory", "memory_tensors", "read_state", "write_state"]
+__all__ = ["StreamOptions", "fill_memory", "memory_tensors", "read_state", "weights_of", "write_state"]
 
 _State = TypeVar("_State")
 
@@ -50,7 +50,7 @@ def write_state(
         network: whose weights it belongs to.
         options: that it belongs to.
     """
-    told = {"format": kind[0], "version": kind[1], "weights": _weights(network, options), "options": options.as_dict()}
+    told = {"format": kind[0], "version": kind[1], "weights": weights_of(network, options), "options": options.as_dict()}
     told |= {**about, "digest": tensors_digest(tensors)}
     with whole_file(path) as part:
         save_file({name: t.clone().contiguous() for name, t in tensors.items()}, part, metadata={"about": json.dumps(told)})
@@ -92,7 +92,7 @@ def read_state(
     try:
         if about["digest"] != tensors_digest(tensors):
             raise WeightsError(f"{path}: expected the tensors that were saved, got others; the file is damaged, start the video anew")
-        _check_belongs(path, about, _weights(network, options), options.as_dict())
+        _check_belongs(path, about, weights_of(network, options), options.as_dict())
         return build(about, tensors)
     except (KeyError, TypeError, ValueError, BankError) as error:
         raise WeightsError(f"{path}: expected all that a stream remembers, got: {error!r}; start the video anew") from error
@@ -114,6 +114,18 @@ def fill_memory(bank: MemoryBank, cache: ReadCache, tensors: Mapping[str, Tensor
     cache.load_state_dict(_part(tensors, "cache."), bank)
 
 
+def weights_of(network: nn.Module, options: StreamOptions) -> str:
+    """Short names of all weights that what a stream gives depends on: the network's, and after it those of a policy that was given.
+
+    >>> from stmemory.memory.learned import LearnedPolicy
+    >>> from stmemory.options import PredictionOptions
+    >>> len(weights_of(nn.Linear(1, 1), PredictionOptions())), len(weights_of(nn.Linear(1, 1), PredictionOptions(policy=LearnedPolicy())))
+    (16, 33)
+    """
+    policy = options.policy
+    return fingerprint(network) + ("-" + fingerprint(policy) if isinstance(policy, nn.Module) else "")
+
+
 def _check_belongs(path: str | Path, about: dict[str, Any], weights: str, ours: Mapping[str, object]) -> None:
     if about["weights"] != weights:
         raise WeightsError(f"{path}: expected the weights it was saved with ({about['weights']}), got {weights}; load those")
@@ -122,12 +134,6 @@ def _check_belongs(path: str | Path, about: dict[str, Any], weights: str, ours: 
     if changed:
         told = ", ".join(f"{name} {then!r} (now {now!r})" for name, (then, now) in changed.items())
         raise WeightsError(f"{path}: expected the options it was saved with: {told}; build the predictor with those")
-
-
-def _weights(network: nn.Module, options: StreamOptions) -> str:
-    """Short names of all weights that what a stream gives depends on."""
-    policy = options.policy
-    return fingerprint(network) + ("-" + fingerprint(policy) if isinstance(policy, nn.Module) else "")
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
