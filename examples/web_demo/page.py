@@ -33,6 +33,8 @@ _CHIPS = "\n".join(
 
 CSS = f"""
 .gradio-container {{ max-width: 1320px !important; margin: 0 auto !important; }}
+main, .main, .contain {{ width: 100%; }}
+#timeline .empty {{ aspect-ratio: auto; padding: 2.5rem; }}
 #header h1 {{ font-size: 1.7rem; font-weight: 650; letter-spacing: -0.02em; margin: 0 0 .15rem; }}
 #header p {{ margin: 0; opacity: .78; }}
 .html-container {{ padding: 0 !important; }}
@@ -48,7 +50,7 @@ CSS = f"""
 #objects label input {{ position: absolute; opacity: 0; }}
 #objects label:has(input:checked) {{ border-color: var(--body-text-color); box-shadow: inset 0 0 0 1px var(--body-text-color); }}
 #objects label:has(input:focus-visible) {{ outline: 2px solid var(--color-accent); }}
-.side {{ padding-top: 2.1rem; }}
+@media (min-width: 700px) {{ .side {{ padding-top: 2.1rem; }} }}
 .shot {{ display: block; width: 100%; border-radius: 8px; }}
 .empty {{ display: grid; place-items: center; aspect-ratio: 16 / 9; border-radius: 8px; text-align: center; padding: 1rem;
   border: 1px dashed var(--border-color-primary); color: var(--body-text-color-subdued); }}
@@ -60,7 +62,7 @@ CSS = f"""
 .chip {{ display: inline-block; width: .75rem; height: .75rem; border-radius: 3px; margin-right: 5px; vertical-align: -1px;
   box-shadow: 0 0 0 1px rgba(0,0,0,.25); }}
 .scroll {{ overflow-x: auto; contain: inline-size; }}
-.scroll img {{ display: block; min-width: 860px; width: 100%; border-radius: 8px; }}
+.scroll img {{ display: block; min-width: 860px; max-width: max(100%, 860px); border-radius: 8px; }}
 footer {{ display: none !important; }}
 """
 
