@@ -204,6 +204,30 @@ def test_what_is_erased_is_not_there(open_page: Open, tmp_path: Path) -> None:
     assert 1 in then
 
 
+def test_tracking_begins_on_the_frame_that_was_painted(open_page: Open) -> None:
+    """The slider leads to any frame; paint on frame 40 is tracked from there to the end."""
+    page = open_page(WIDE)
+    page.click("#open-demo")
+    wait_until(page, "document.querySelector('#track').disabled === false")
+    page.wait_for_timeout(1500)
+    number = page.locator("#frames input[type=number]")
+    number.fill("40")
+    number.press("Tab")
+    page.wait_for_timeout(4000)
+    paint(page, (300, 250), (380, 250))
+    picture(page, "6_frame_40")
+    page.click("#track")
+    wait_until(page, "document.querySelector('#words')?.innerText === 'done'")
+
+    assert 47 == frame_of(page)
+    assert "object 1" in page.inner_text("#told")
+    page.click("#make")
+    with page.expect_download() as coming:
+        page.click("#masks")
+    with zipfile.ZipFile(coming.value.path()) as archive:
+        assert [f"masks/{frame:05d}.png" for frame in range(40, 48)] == archive.namelist()
+
+
 def test_errors_are_sentences(open_page: Open) -> None:
     """Tracking without paint says what to do, and shows no inner workings."""
     page = open_page(WIDE)

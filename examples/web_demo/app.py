@@ -28,6 +28,7 @@ from stmemory.video import OverlayWriter
 
 DEMO = {"frames": 48, "height": 360, "width": 640}
 TIMELINE_SECONDS = 3.0  # between two drawings of the timeline while frames are tracked
+NO_TIMELINE = "It is drawn while something is tracked."
 NAMES = [f"{number}" for number in range(1, len(COLOURS) + 1)]
 
 
@@ -102,7 +103,7 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
 
     def opened(session: Session, shown: Shown) -> list[Any]:
         slider = gr.Slider(0, max(1, session.clip.frames - 1), value=shown.frame, interactive=session.clip.frames > 1)
-        return [slider, editor(shown), page.idle(), "", "", gr.Button(interactive=True), *hidden()]
+        return [slider, editor(shown), page.idle(), "", page.message(NO_TIMELINE), gr.Button(interactive=True), *hidden()]
 
     def hidden() -> list[Any]:
         return [gr.DownloadButton(visible=False), gr.DownloadButton(visible=False), gr.Video(visible=False)]
@@ -228,7 +229,7 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         with gr.Column(elem_classes="stage"):
             gr.Markdown("## What the memory held")
             gr.Markdown("A fixed number of slots for each object, however long the clip is.", elem_classes="hint")
-            line = gr.HTML(page.message("It is drawn while something is tracked."), elem_id="timeline", padding=False)
+            line = gr.HTML(page.message(NO_TIMELINE), elem_id="timeline", padding=False)
 
         made = [masks, film, watch]
         begin = [slider, canvas, live, told, line, track_button, *made]

@@ -32,7 +32,7 @@ _CHIPS = "\n".join(
 )
 
 CSS = f"""
-.gradio-container {{ max-width: 1320px !important; margin: 0 auto !important; }}
+.gradio-container {{ width: 100% !important; max-width: 1320px !important; margin: 0 auto !important; }}
 main, .main, .contain {{ width: 100%; }}
 #timeline .empty {{ aspect-ratio: auto; padding: 2.5rem; }}
 #header h1 {{ font-size: 1.7rem; font-weight: 650; letter-spacing: -0.02em; margin: 0 0 .15rem; }}
