@@ -546,3 +546,25 @@ def test_arguments_that_cannot_be_parsed(flag: str, capsys: pytest.CaptureFixtur
         main(["inspect", "-o", "out", flag])
     assert 2 == caught.value.code
     assert "such as" in capsys.readouterr().err
+
+
+def test_a_record_follows_a_resumed_stream(tmp_path: Path) -> None:
+    """A record kept with a saved stream goes on from there as if nothing had come between."""
+    predictor, frames = tiny_predictor(), clip(9)
+    inspector = run(new_inspector(predictor), 5, 1, 2)
+    inspector.stream.save(tmp_path / "stream")
+    record = inspector.follow(inspector.stream)
+    for frame in frames[:3]:  # what is taken back
+        inspector.step(frame)
+    again = record.follow(predictor.resume(tmp_path / "stream"))
+    for frame in frames[5:]:
+        again.step(frame)
+    expected = run(new_inspector(predictor), 9, 1, 2).report().histories
+    got = again.report().histories
+
+    for object_id, history in expected.items():
+        for name in ("origin", "outcomes", "fusions", "share"):
+            np.testing.assert_array_equal(getattr(history, name), getattr(got[object_id], name), err_msg=name)
+    assert 5 == sum(record.follow(predictor.resume(tmp_path / "stream")).report().histories[1].outcomes.sum(0))
+    with pytest.raises(FrameError, match="at frame 4"):
+        record.follow(inspector.stream)

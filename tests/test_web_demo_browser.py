@@ -172,6 +172,62 @@ def test_a_person_paints_tracks_corrects_and_takes_home(open_page: Open, tmp_pat
     assert page.locator("#timeline img").count() == 1
 
 
+def test_what_is_erased_is_not_there(open_page: Open, tmp_path: Path) -> None:
+    """Found paint can be erased: what is left is the mask of the frame at which it stopped."""
+    page = open_page(WIDE)
+    page.click("#open-painted")
+    wait_until(page, "document.querySelector('#track').disabled === false")
+    page.wait_for_timeout(1500)
+    page.click("#track")
+    wait_until(page, "Number(document.querySelector('#frame')?.innerText) >= 2")
+    page.click("#stop")
+    wait_until(page, "document.querySelector('#words')?.innerText === 'stopped'")
+    stopped = frame_of(page)
+    page.wait_for_timeout(1500)
+    page.click("#canvas button[title=Erase]")
+    paint(page, (60, 222), (240, 222))
+    picture(page, "3_erased")
+    page.click("#track")
+    wait_until(page, f"Number(document.querySelector('#frame')?.innerText) >= {stopped + 1}")
+    page.click("#stop")
+    wait_until(page, "document.querySelector('#words')?.innerText === 'stopped'")
+    page.click("#make")
+    with page.expect_download() as coming:
+        page.click("#masks")
+    coming.value.save_as(tmp_path / "masks.zip")
+    with zipfile.ZipFile(tmp_path / "masks.zip") as archive:
+        archive.extractall(tmp_path)
+    before, then = (read_palette_png(tmp_path / "masks" / f"{frame:05d}.png").numpy() for frame in (stopped - 1, stopped))
+
+    assert 1 in before[222]
+    assert 1 not in then[222]
+    assert 1 in then
+
+
+def test_tracking_begins_on_the_frame_that_was_painted(open_page: Open) -> None:
+    """The slider leads to any frame; paint on frame 40 is tracked from there to the end."""
+    page = open_page(WIDE)
+    page.click("#open-demo")
+    wait_until(page, "document.querySelector('#track').disabled === false")
+    page.wait_for_timeout(1500)
+    number = page.locator("#frames input[type=number]")
+    number.fill("40")
+    number.press("Tab")
+    page.wait_for_timeout(4000)
+    paint(page, (300, 250), (380, 250))
+    picture(page, "6_frame_40")
+    page.click("#track")
+    wait_until(page, "document.querySelector('#words')?.innerText === 'done'")
+
+    assert 47 == frame_of(page)
+    assert "object 1" in page.inner_text("#told")
+    page.click("#make")
+    with page.expect_download() as coming:
+        page.click("#masks")
+    with zipfile.ZipFile(coming.value.path()) as archive:
+        assert [f"masks/{frame:05d}.png" for frame in range(40, 48)] == archive.namelist()
+
+
 def test_errors_are_sentences(open_page: Open) -> None:
     """Tracking without paint says what to do, and shows no inner workings."""
     page = open_page(WIDE)

@@ -28,6 +28,7 @@ from stmemory.video import OverlayWriter
 
 DEMO = {"frames": 48, "height": 360, "width": 640}
 TIMELINE_SECONDS = 3.0  # between two drawings of the timeline while frames are tracked
+NO_TIMELINE = "It is drawn while something is tracked."
 NAMES = [f"{number}" for number in range(1, len(COLOURS) + 1)]
 
 
@@ -102,7 +103,7 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
 
     def opened(session: Session, shown: Shown) -> list[Any]:
         slider = gr.Slider(0, max(1, session.clip.frames - 1), value=shown.frame, interactive=session.clip.frames > 1)
-        return [slider, editor(shown), page.idle(), "", "", gr.Button(interactive=True), *hidden()]
+        return [slider, editor(shown), page.idle(), "", page.message(NO_TIMELINE), gr.Button(interactive=True), *hidden()]
 
     def hidden() -> list[Any]:
         return [gr.DownloadButton(visible=False), gr.DownloadButton(visible=False), gr.Video(visible=False)]
@@ -144,23 +145,27 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         keep(session, painted)
         steps = session.track()
         step, began, drawn_at, count = None, time.monotonic(), time.monotonic(), 0
-        yield [gr.skip(), gr.skip(), gr.skip(), gr.skip(), gr.skip(), *hidden(), *locked(True)]
+        yield [gr.skip(), gr.skip(), gr.skip(), *hidden(), *locked(True)]
         for step in steps:
             count, now = count + 1, time.monotonic()
             due = now - drawn_at > TIMELINE_SECONDS
             drawn_at = now if due else drawn_at
             told = page.progress(step, speed=count / max(now - began, 1e-3), words="tracking")
             picture = page.picture(step.picture, f"frame {step.frame}")
-            yield [picture, told, page.timeline(session.timeline()) if due else gr.skip(), *([gr.skip()] * 9)]
+            yield [picture, told, page.timeline(session.timeline()) if due else gr.skip(), *([gr.skip()] * 7)]
         if step is not None:
             words = "done" if step.frame + 1 >= step.frames else "stopped"
             told = page.progress(step, speed=count / max(time.monotonic() - began, 1e-3), words=words)
-            slider = gr.Slider(value=step.frame, maximum=max(1, step.frames - 1), interactive=True)
-            ready = gr.Button(interactive=True)
-            yield [
-                gr.skip(), told, page.timeline(session.timeline()), slider, editor(session.show(step.frame)), *hidden(),
-                gr.Button(interactive=True), gr.Button(interactive=False), gr.skip(), ready,
-            ]  # fmt: skip
+            yield [gr.skip(), told, page.timeline(session.timeline()), *hidden(), *locked(False)]
+
+    @readable
+    def show_last(request: gr.Request) -> list[Any]:
+        """The frame that tracking ended at, with what was found, ready for a correction."""
+        session = mine(request)
+        if session.position is None:
+            return [gr.skip(), gr.skip()]
+        slider = gr.Slider(value=session.position, maximum=max(1, session.clip.frames - 1))
+        return [slider, editor(session.show(session.position))]
 
     def unlock() -> list[Any]:
         return [gr.Button(interactive=True), gr.Button(interactive=False), gr.Slider(interactive=True)]
@@ -188,10 +193,10 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
 
     with gr.Blocks(title="stmemory", delete_cache=(600, 7200)) as demo:
         gr.HTML(page.HEADER, elem_id="header", padding=False)
-        with gr.Row(equal_height=True):
+        with gr.Row():
             with gr.Column(elem_classes="stage", min_width=320):
                 gr.Markdown("## 1. Open a clip")
-                video = gr.Video(sources=["upload", "webcam"], label="A file, or recorded now", height=270, elem_id="video", buttons=[])
+                video = gr.Video(sources=["upload", "webcam"], label="A file, or recorded now", elem_id="video", buttons=[])
             with gr.Column(elem_classes="stage side", min_width=320):
                 gr.Markdown(page.HOW, elem_classes="hint")
                 with gr.Row():
@@ -224,7 +229,7 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         with gr.Column(elem_classes="stage"):
             gr.Markdown("## What the memory held")
             gr.Markdown("A fixed number of slots for each object, however long the clip is.", elem_classes="hint")
-            line = gr.HTML(page.message("It is drawn while something is tracked."), elem_id="timeline", padding=False)
+            line = gr.HTML(page.message(NO_TIMELINE), elem_id="timeline", padding=False)
 
         made = [masks, film, watch]
         begin = [slider, canvas, live, told, line, track_button, *made]
@@ -235,10 +240,12 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         objects.change(lambda number: gr.ImageEditor(brush=brush(number)), objects, canvas, queue=False, show_progress="hidden")
         slider.release(go_to, [slider, canvas], canvas, concurrency_limit=None, show_progress="hidden")
         run = track_button.click(
-            track, canvas, [live, told, line, slider, canvas, *made, track_button, stop_button, slider, make],
+            track, canvas, [live, told, line, *made, track_button, stop_button, slider, make],
             concurrency_limit=None, show_progress="hidden",
         )  # fmt: skip
         run.failure(unlock, None, [track_button, stop_button, slider], queue=False)
+        # Not the run's own last step: gradio sends that twice, and the editor would lay the paint on twice.
+        run.success(show_last, None, [slider, canvas], concurrency_limit=None, show_progress="hidden")
         stop_button.click(stop, None, None, queue=False)
         make.click(prepare, None, [make, *made], concurrency_limit=None, show_progress="hidden")
         demo.unload(leave)

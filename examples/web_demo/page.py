@@ -32,12 +32,16 @@ _CHIPS = "\n".join(
 )
 
 CSS = f"""
-.gradio-container {{ max-width: 1320px !important; margin: 0 auto !important; }}
+.gradio-container {{ width: 100% !important; max-width: 1320px !important; margin: 0 auto !important; }}
+main, .main, .contain {{ width: 100%; }}
+#timeline .empty {{ aspect-ratio: auto; padding: 2.5rem; }}
 #header h1 {{ font-size: 1.7rem; font-weight: 650; letter-spacing: -0.02em; margin: 0 0 .15rem; }}
-#header p {{ margin: 0; max-width: 60rem; color: var(--body-text-color-subdued); }}
+#header p {{ margin: 0; opacity: .78; }}
+.html-container {{ padding: 0 !important; }}
+#video video {{ max-height: 225px; }}
 .stage {{ gap: 10px !important; }}
 .stage h2 {{ font-size: 1.05rem; font-weight: 620; margin: 0; }}
-.stage .hint p {{ color: var(--body-text-color-subdued); font-size: .9rem; margin: 0 0 .5rem; max-width: 38rem; }}
+.stage .hint p {{ color: var(--body-text-color); opacity: .78; font-size: .9rem; margin: 0 0 .5rem; max-width: 40rem; }}
 .stage .hint strong {{ color: var(--body-text-color); }}
 #objects label::before {{ content: ""; width: .8rem; height: .8rem; border-radius: 3px; box-shadow: 0 0 0 1px rgba(0,0,0,.25); }}
 {_CHIPS}
@@ -46,19 +50,19 @@ CSS = f"""
 #objects label input {{ position: absolute; opacity: 0; }}
 #objects label:has(input:checked) {{ border-color: var(--body-text-color); box-shadow: inset 0 0 0 1px var(--body-text-color); }}
 #objects label:has(input:focus-visible) {{ outline: 2px solid var(--color-accent); }}
-.side {{ justify-content: flex-end; }}
+@media (min-width: 700px) {{ .side {{ padding-top: 2.1rem; }} }}
 .shot {{ display: block; width: 100%; border-radius: 8px; }}
 .empty {{ display: grid; place-items: center; aspect-ratio: 16 / 9; border-radius: 8px; text-align: center; padding: 1rem;
   border: 1px dashed var(--border-color-primary); color: var(--body-text-color-subdued); }}
 .bar {{ height: 6px; border-radius: 3px; background: var(--border-color-primary); overflow: hidden; margin: 10px 0 6px; }}
 .bar div {{ height: 100%; background: var(--color-accent); }}
-.told {{ display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: .86rem; color: var(--body-text-color-subdued);
+.told {{ display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: .88rem; color: var(--body-text-color);
   font-variant-numeric: tabular-nums; }}
 .told b {{ color: var(--body-text-color); font-weight: 600; }}
 .chip {{ display: inline-block; width: .75rem; height: .75rem; border-radius: 3px; margin-right: 5px; vertical-align: -1px;
   box-shadow: 0 0 0 1px rgba(0,0,0,.25); }}
-.scroll {{ overflow-x: auto; }}
-.scroll img {{ display: block; min-width: 860px; width: 100%; border-radius: 8px; }}
+.scroll {{ overflow-x: auto; contain: inline-size; }}
+.scroll img {{ display: block; min-width: 860px; max-width: max(100%, 860px); border-radius: 8px; }}
 footer {{ display: none !important; }}
 """
 
