@@ -22,7 +22,7 @@ from stmemory.options import TrackingOptions
 from stmemory.result import Segmentation
 from stmemory.weights import fingerprint, tensors_digest
 
-__all__ = ["FORMAT_VERSION", "StreamState", "load_state", "save_state"]
+__all__ = ["FORMAT_VERSION", "StreamState", "load_state", "save_state", "weights_of"]
 
 FORMAT_VERSION = 1
 
@@ -84,7 +84,7 @@ def save_state(state: StreamState, path: str | Path, *, network: SegmentationNet
     tensors |= {"pixels": pixels, "probabilities": probabilities}
     if state.places is not None:
         tensors["places"] = state.places
-    about: dict[str, object] = {"format": "stmemory.stream", "version": FORMAT_VERSION, "weights": _weights(network, options)}
+    about: dict[str, object] = {"format": "stmemory.stream", "version": FORMAT_VERSION, "weights": weights_of(network, options)}
     about |= {"options": options.as_dict(), "frame_index": state.frame_index, "object_ids": state.object_ids}
     about |= {"size": dataclasses.asdict(size)}
     if state.last is not None:
@@ -123,7 +123,7 @@ def load_state(path: str | Path, *, bank: MemoryBank, network: SegmentationNetwo
     try:
         if about["digest"] != tensors_digest(tensors):
             raise WeightsError(f"{path}: expected the tensors that were saved, got others; the file is damaged, start the video anew")
-        _check_belongs(path, about, _weights(network, options), options.as_dict())
+        _check_belongs(path, about, weights_of(network, options), options.as_dict())
         return _state(about, tensors, bank)
     except (KeyError, TypeError, ValueError, BankError) as error:
         raise WeightsError(f"{path}: expected all that a stream remembers, got: {error!r}; start the video anew") from error
@@ -154,8 +154,14 @@ def _state(about: dict[str, Any], tensors: dict[str, Tensor], bank: MemoryBank) 
     return state
 
 
-def _weights(network: SegmentationNetwork, options: TrackingOptions) -> str:
-    """Short names of all weights that a stream's masks depend on."""
+def weights_of(network: SegmentationNetwork, options: TrackingOptions) -> str:
+    """Short names of all weights that a stream's masks depend on: the network's, and after it those of a policy that was given.
+
+    >>> from stmemory.memory.learned import LearnedPolicy
+    >>> from stmemory.weights import load_network
+    >>> len(weights_of(load_network(), TrackingOptions())), len(weights_of(load_network(), TrackingOptions(policy=LearnedPolicy())))
+    (16, 33)
+    """
     policy = options.policy
     return fingerprint(network) + ("-" + fingerprint(policy) if isinstance(policy, nn.Module) else "")
 

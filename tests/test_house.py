@@ -35,7 +35,8 @@ ORDER = (
     "evaluation.tables evaluation.growth evaluation.report evaluation.stages evaluation.machine evaluation.speed evaluation.speed_report "
     "evaluation.run_folder evaluation.worker evaluation.spread "
     "evaluation.cluster evaluation.run evaluation.plots "
-    "evaluation.paint evaluation.sprites evaluation.scenes evaluation.growing evaluation.soak evaluation.growth_plot evaluation "
+    "evaluation.paint evaluation.sprites evaluation.scenes evaluation.growing evaluation.soak evaluation.growth_plot"
+    " evaluation.ablation_rows evaluation.ablation evaluation.ablation_report evaluation "
     "inspection.attention inspection.changes inspection.history inspection.moments inspection.ink inspection.axis inspection.timeline "
     "inspection.heat inspection.slot_sheet inspection.report inspection.inspector inspection "
     "training.packing training.material training.mask_readers training.folders training.layouts training.motion training.photometric training.render training.cutting "
@@ -43,7 +44,7 @@ ORDER = (
     "training.schedule training.learner training.parallel training.validation training.sources training.feed training.journal "
     "training.imagenet training.loop training training.__main__ "
     "demo "
-    "commands commands.words commands.options commands.track commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.score commands.benchmark "
+    "commands commands.words commands.options commands.track commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.score commands.ablation commands.benchmark "
     "cli __main__"
 ).split()
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stmemory.commands import ablation
 from stmemory.commands.options import Commands, add_scene_options, chosen_predictor, out_folder, tracking_options
 from stmemory.commands.words import DONE, FAILED, complain, end_line, say_at_once, teller
 
@@ -45,6 +46,7 @@ def add_to(commands: Commands) -> None:
     speed.add_argument("--rounds", type=int, default=11, help="steps of each case (default: %(default)s)")
     speed.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(default: %(default)s)")
     speed.set_defaults(run=_speed)
+    ablation.add_to(benchmarks)
 
 
 def _growth(arguments: argparse.Namespace) -> int:
