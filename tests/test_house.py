@@ -43,7 +43,8 @@ ORDER = (
     "evaluation.tables evaluation.growth evaluation.report evaluation.prediction_report evaluation.prediction_plot evaluation.stages evaluation.machine evaluation.speed evaluation.speed_report "
     "evaluation.run_folder evaluation.worker evaluation.spread evaluation.together "
     "evaluation.cluster evaluation.run evaluation.plots "
-    "evaluation.paint evaluation.sprites evaluation.scenes evaluation.growing evaluation.soak evaluation.growth_plot evaluation "
+    "evaluation.paint evaluation.sprites evaluation.scenes evaluation.growing evaluation.soak evaluation.growth_plot"
+    " evaluation.ablation_rows evaluation.ablation evaluation.ablation_report evaluation "
     "inspection.attention inspection.changes inspection.history inspection.moments inspection.ink inspection.axis inspection.timeline "
     "inspection.heat inspection.slot_sheet inspection.report inspection.inspector inspection "
     "training.packing training.material training.mask_readers training.folders training.layouts training.motion training.photometric training.render training.cutting "
@@ -53,7 +54,7 @@ ORDER = (
     "training.prediction.config training.prediction.baselines training.prediction.clips training.prediction.roll training.prediction.loop "
     "training.prediction.report training.prediction.command training.prediction training training.__main__ "
     "forecast_pictures forecast demo "
-    "commands commands.words commands.options commands.track commands.export commands.predict commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.score commands.benchmark "
+    "commands commands.words commands.options commands.track commands.export commands.predict commands.demo commands.info commands.inspect commands.convert commands.evaluate commands.score commands.ablation commands.benchmark "
     "cli __main__"
 ).split()
 

@@ -14,13 +14,17 @@ import pytest
 import torch
 from pictures import TINY, pack_tiny, save_still
 from PIL import Image
+from tiny import tiny_network
 from torch import nn
 
 from stmemory.errors import OptionError, WeightsError
 from stmemory.memory.learned import LearnedPolicy
 from stmemory.memory.policy_file import load_policy, save_policy
+from stmemory.networks.config import NetworkConfig
+from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
+from stmemory.saving import save_network
 from stmemory.training.__main__ import main
 from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.learner import Learner
@@ -204,6 +208,22 @@ def test_a_run_can_start_from_another(material: Material, tmp_path: Path) -> Non
     for name in ("config.json", "none.pt"):
         with pytest.raises(WeightsError, match=name.replace(".", r"\.")):
             second.start_from(tmp_path / name)
+
+
+def test_a_run_can_start_from_weights(material: Material, tmp_path: Path) -> None:
+    """Weights to track with, and the policy beside them, are what a run starts from; those of another preset are named."""
+    network = SegmentationNetwork(NetworkConfig.of("lite"))
+    save_network(network, tmp_path)
+    save_policy(LearnedPolicy(seed=7), tmp_path)
+    trainer = Trainer(LEARNED, material, tmp_path / "run", workers=0)
+    trainer.start_from(tmp_path)
+
+    assert _same(dict(network.state_dict()), dict(trainer.network.state_dict()))
+    assert isinstance(trainer.learner.policy, LearnedPolicy)
+    assert _same(LearnedPolicy(seed=7).state_dict(), dict(trainer.learner.policy.state_dict()))
+    save_network(tiny_network(), tmp_path / "tiny")
+    with pytest.raises(WeightsError, match="expected weights of preset 'lite', got those of 'tiny'"):
+        trainer.start_from(str(tmp_path / "tiny"))
 
 
 def test_a_policy_file_is_checked(tmp_path: Path) -> None:

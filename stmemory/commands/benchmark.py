@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from stmemory.commands import ablation
 from stmemory.commands.options import Commands, add_scene_options, chosen_predictor, out_folder, tracking_options
 from stmemory.commands.words import DONE, FAILED, complain, end_line, say_at_once, teller
 
@@ -50,6 +51,7 @@ def add_to(commands: Commands) -> None:
     passes.add_argument("--sizes", type=_size, nargs="+", default=[(854, 480)], metavar="WxH", help="of frames (default: 854x480)")
     passes.add_argument("--rounds", type=_above_zero_whole, default=7, help="of each (default: %(default)s)")
     passes.set_defaults(run=_passes)
+    ablation.add_to(benchmarks)
 
 
 def _growth(arguments: argparse.Namespace) -> int:

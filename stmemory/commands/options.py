@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from stmemory.evaluation.clips import Clip
+    from stmemory.memory.policy import UpdatePolicy
     from stmemory.options import TrackingOptions
     from stmemory.predictor import VOSPredictor
 
@@ -51,7 +52,7 @@ def tracking_options() -> argparse.ArgumentParser:
     add_weights_options(group, default="lite")
     for flag, kind, meaning in (
         ("--memory-size", int, "slots of each object (default: 5)"),
-        ("--policy", str, "update policy, by name or the paper's letter (default: least_similar)"),
+        ("--policy", str, "update policy: name, the paper's letter, or the file of a learned one (default: least_similar)"),
         ("--memory-every", int, "commit every n-th frame to memory (default: 3; the paper has 1)"),
         ("--short-side", whole_or_none, "px that larger frames are shrunk to; none never resizes (default: 480)"),
         ("--top-k", whole_or_none, "read from so many memory cells only (default: none, all)"),
@@ -84,7 +85,18 @@ def chosen_options(arguments: argparse.Namespace) -> TrackingOptions:
 
     names = ("memory_size", "policy", "memory_every", "short_side", "top_k", "write_gate", "reach")
     # what was not given keeps the default that TrackingOptions states
-    return TrackingOptions(**{name: getattr(arguments, name) for name in names if hasattr(arguments, name)})
+    given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    if "policy" in given:
+        given["policy"] = _policy(given["policy"])
+    return TrackingOptions(**given)
+
+
+def _policy(text: str) -> str | UpdatePolicy:
+    """A name as it is; what is no name but a file or a folder is a learned policy."""
+    from stmemory.memory.policy_file import load_policy
+    from stmemory.memory.registry import is_policy
+
+    return load_policy(text) if not is_policy(text) and (text.endswith(".safetensors") or Path(text).exists()) else text
 
 
 def add_data_set_options(parser: argparse.ArgumentParser, name: str) -> None:

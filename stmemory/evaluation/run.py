@@ -25,7 +25,8 @@ from stmemory.files import whole_file
 from stmemory.hub import is_repository
 from stmemory.inventory import usable_device
 from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.weights import find_checkpoint, fingerprint, load_part
+from stmemory.state_file import weights_of
+from stmemory.weights import find_checkpoint, load_part
 
 __all__ = ["Evaluation", "Outcome", "run_evaluation"]
 
@@ -187,7 +188,7 @@ def _pinned(evaluation: Evaluation) -> tuple[Evaluation, str]:
     name = setup.weights or ""
     if is_repository(name) and checkpoint.folder != Path(name):  # not of a folder that is named like one
         setup = replace(setup, revision=checkpoint.folder.name)
-    return replace(evaluation, setup=setup), fingerprint(network)
+    return replace(evaluation, setup=setup), weights_of(network, setup.options)
 
 
 def _record(evaluation: Evaluation, weights: str) -> dict[str, object]:

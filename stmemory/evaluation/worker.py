@@ -5,8 +5,10 @@ Owns what is written when, so that an interruption loses nothing finished. Knows
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from stmemory.evaluation.clips import Clip
 from stmemory.evaluation.protocol import ClipResult, Predictor, evaluate_clip
 from stmemory.evaluation.run_folder import RunFolder
 from stmemory.inventory import usable_device
+from stmemory.memory.learned import LearnedPolicy
 from stmemory.options import TrackingOptions
 from stmemory.palette import write_palette_png
 from stmemory.predictor import VOSPredictor
@@ -45,6 +48,14 @@ class Setup:
     threads: int | None = None
     revision: str | None = None
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """Travel with a learned policy as plain arrays: tensors would go through shared memory, which not every machine has."""
+        policy, options, arrays = self.options.policy, self.options, None
+        if isinstance(policy, LearnedPolicy):
+            options = dataclasses.replace(options, policy="learned")
+            arrays = {name: tensor.detach().cpu().numpy() for name, tensor in policy.state_dict().items()}
+        return _arrived, (Setup, (self.weights, options, self.device, self.threads, self.revision), arrays)
+
     def predictor(self) -> VOSPredictor:
         """Make the predictor, and set the threads of this process.
 
@@ -56,6 +67,16 @@ class Setup:
             torch.set_num_threads(self.threads)
         device = usable_device(self.device)
         return VOSPredictor.from_pretrained(self.weights, options=self.options, device=device, revision=self.revision)
+
+
+def _arrived(kind: type[Setup], fields: tuple[Any, ...], arrays: Mapping[str, NDArray[np.float32]] | None) -> Setup:
+    """A setup that has travelled."""
+    setup = kind(*fields)
+    if arrays is None:
+        return setup
+    policy = LearnedPolicy(hidden=len(arrays["remove_score.0.bias"])).eval()
+    policy.load_state_dict({name: torch.from_numpy(array) for name, array in arrays.items()})
+    return dataclasses.replace(setup, options=dataclasses.replace(setup.options, policy=policy))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from stmemory.errors import OptionError
 from stmemory.memory.learned import LearnedPolicy
 from stmemory.memory.policy import Drop, InputToMemory, LeastSimilar, MostSimilar, Newest, Oldest, UpdatePolicy
 
-__all__ = ["policy_names", "update_policy"]
+__all__ = ["is_policy", "policy_names", "update_policy"]
 
 _POLICIES: dict[str, Callable[[], UpdatePolicy]] = {
     "oldest": Oldest,
@@ -31,6 +31,15 @@ def policy_names() -> tuple[str, ...]:
     return tuple(_POLICIES)
 
 
+def is_policy(name: str) -> bool:
+    """Whether `update_policy` knows that name or letter.
+
+    >>> is_policy("i2m"), is_policy("mine.safetensors")
+    (True, False)
+    """
+    return _LETTERS.get(name.upper(), name) in _POLICIES
+
+
 def update_policy(policy: str | UpdatePolicy) -> UpdatePolicy:
     """A policy by its name or the paper's letter, in either case; an object that already is one comes back as it is.
 
@@ -41,12 +50,11 @@ def update_policy(policy: str | UpdatePolicy) -> UpdatePolicy:
     ('least_similar', 'input_to_memory')
     """
     if isinstance(policy, str):
-        maker = _POLICIES.get(_LETTERS.get(policy.upper(), policy))
-        if maker is None:
+        if not is_policy(policy):
             raise OptionError(
                 f"update policy: expected one of {', '.join(_POLICIES)} (or {', '.join(_LETTERS)}), got {policy!r}"
             )
-        return maker()
+        return _POLICIES[_LETTERS.get(policy.upper(), policy)]()
     if not isinstance(policy, UpdatePolicy):
         raise OptionError(
             f"update policy: expected a name or an object with name, uses_similarity and decide(view), got {type(policy).__name__}"

@@ -56,7 +56,9 @@ def main(arguments: list[str] | None = None) -> int:
     running.add_argument("--strips", type=int, default=0, help="steps between two pictures of a clip and its prediction; 0 none")
     running.add_argument("--tensorboard", action="store_true", help="write for TensorBoard too (extra train)")
     start = running.add_mutually_exclusive_group()
-    start.add_argument("--init", type=Path, help="weights to start from: state.pt of another run; else ImageNet's")
+    start.add_argument(
+        "--init", metavar="STATE_OR_WEIGHTS", help="weights to start from: state.pt of another run, a bundled name or a folder; else ImageNet's"
+    )
     start.add_argument(
         "--imagenet",
         metavar="PATH_OR_NAME",

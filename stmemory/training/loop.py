@@ -14,6 +14,7 @@ from torch import Tensor
 
 from stmemory.errors import OptionError, WeightsError
 from stmemory.files import whole_file
+from stmemory.memory.policy_file import POLICY_FILE, load_policy
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.clips import Clip
 from stmemory.training.config import Phase, TrainingConfig
@@ -26,6 +27,7 @@ from stmemory.training.schedule import hard_share, learning_rate
 from stmemory.training.sources import Sources
 from stmemory.training.unroll import Unroller, UnrollOptions
 from stmemory.training.validation import validation_error
+from stmemory.weights import find_checkpoint, load_part
 
 __all__ = ["Trainer"]
 
@@ -82,18 +84,34 @@ class Trainer:
         """Start from these weights of a network, strictly."""
         self.learner.adopt(weights)
 
-    def start_from(self, path: Path) -> None:
+    def start_from(self, where: str | Path) -> None:
         """Begin with the averaged weights of another run, those of its learned policy among them if both have one.
 
+        Args:
+            where: the run's `state.pt`; or weights to track with, see `stmemory.weights.find_checkpoint`, and the policy beside them.
+
         Raises:
-            WeightsError: there is no such file, or it is no state of a run of this preset.
+            WeightsError: there is no such file and there are no such weights, or they are of another preset.
         """
+        path = Path(where)
+        if path.suffix != ".pt" and not path.is_file():
+            self._start_from_weights(str(where))
+            return
         try:
             state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
             self.adopt(state["average"])
             self.learner.adopt_policy(state.get("policy_average"))
         except (OSError, KeyError, RuntimeError, UnpicklingError) as error:
             raise WeightsError(f"{path}: expected the state.pt of a run with preset {self.config.preset!r}, got: {error}") from error
+
+    def _start_from_weights(self, name: str) -> None:
+        checkpoint = find_checkpoint(name)
+        network = load_part(SegmentationNetwork, checkpoint)
+        if network.config != self.network.config:
+            raise WeightsError(f"{name}: expected weights of preset {self.config.preset!r}, got those of {network.config.preset!r}")
+        self.adopt(network.state_dict())
+        if (checkpoint.folder / POLICY_FILE).is_file():
+            self.learner.adopt_policy(load_policy(checkpoint.folder).state_dict())
 
     def stop(self) -> None:
         """Let `run` end after the step that it is in, with its state saved."""
