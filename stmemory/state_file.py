@@ -1,6 +1,6 @@
 """The file of a saved stream, whatever it streams: tensors and words, bound to weights and options, damaged by no bit unnoticed.
 
-Never unpickles. What the tensors mean is told by who saves them: `stream_file.py`, `frame_stream_file.py`.
+Never unpickles. What the tensors mean is told by who saves them: `stream_file.py`, `frame_stream.py`.
 """
 
 from __future__ import annotations
