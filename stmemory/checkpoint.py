@@ -225,6 +225,8 @@ def _hint(folder: Path) -> str:
     pickles = sorted(file.name for file in folder.iterdir() if file.suffix in _PICKLES)
     if not pickles:
         return "; a folder of stmemory's holds both"
+    if "state.pt" in pickles:  # what training leaves
+        return " but state.pt, a state of training; write its weights first, see `python -m stmemory.training export --help`, or `predict export`"
     return f" but {pickles[0]}, a pickle, which can run code and is never loaded; convert it first, see `stmemory convert --help`"
 
 

@@ -312,6 +312,41 @@ def test_commands_train_and_report(tmp_path: Path, capsys: pytest.CaptureFixture
     assert 2 == main(["predict", "export", str(run), "convlstm", str(tmp_path / "weights")])
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (["-o", "FILE"], "folder for the results"),
+        (["-o", "FILE/out"], "folder for the results"),
+        (["--clips", "-1"], "clips"),
+        (["--capacities", "1"], "capacities"),
+        (["--policies", "learned"], "random"),
+        (["--policies", "best"], "policy"),
+    ],
+    ids=" ".join,
+)
+def test_a_report_that_cannot_be_is_refused_before_the_work(
+    changes: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 and a word about what is wrong, with nothing loaded, measured or written."""
+    monkeypatch.setattr("stmemory.training.prediction.report.PredictionTraining.load", lambda path: pytest.fail("work was done"))
+    (tmp_path / "file").write_text("mine")
+    command = ["predict", "report", str(tmp_path / "run"), "-o", str(tmp_path / "out")]
+    try:
+        code = main([*command, *(word.replace("FILE", str(tmp_path / "file")) for word in changes)])
+    except SystemExit as usage:
+        code = int(usage.code or 0)
+
+    assert 2 == code and said in capsys.readouterr().err
+    assert ["file"] == [file.name for file in tmp_path.iterdir()]
+
+
+def test_a_folder_of_training_is_no_folder_of_weights(tmp_path: Path) -> None:
+    """Who passes it as weights hears that they have to be exported."""
+    PredictionTrainer(TINY, "ours", tmp_path).save()
+    with pytest.raises(WeightsError, match="predict export"):
+        PredictionNetwork.from_pretrained(tmp_path / "ours")
+
+
 def test_reporting_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
     """A folder without a configuration is named."""
     with pytest.raises(OptionError, match="config.json"):

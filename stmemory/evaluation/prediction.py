@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stmemory.evaluation.prediction_metrics import FrameScores, score_frames
 
-__all__ = ["Cost", "Forecast", "Predicts", "cost_of", "forecast_with", "measure", "trivial_forecasts"]
+__all__ = ["Cost", "Forecaster", "Predicts", "cost_of", "forecast_with", "measure", "trivial_forecasts"]
 
-Forecast = Callable[[Tensor, int], Tensor]  # frames [B, n, C, H, W] that are given, and how many more are wanted: [B, m, C, H, W]
+Forecaster = Callable[[Tensor, int], Tensor]  # frames [B, n, C, H, W] that are given, and how many more are wanted: [B, m, C, H, W]
 
 
 class Predicts(Protocol):
@@ -45,7 +45,7 @@ class Cost:
     state_bytes: int
 
 
-def forecast_with(network: Predicts, *, capacity: int, policy: str) -> Forecast:
+def forecast_with(network: Predicts, *, capacity: int, policy: str) -> Forecaster:
     """What a network foresees: it takes the frames that are given, then its own, limited to [0, 1]."""
 
     def forecast(given: Tensor, wanted: int) -> Tensor:
@@ -61,7 +61,7 @@ def forecast_with(network: Predicts, *, capacity: int, policy: str) -> Forecast:
     return forecast
 
 
-def trivial_forecasts(mean_picture: Tensor) -> dict[str, Forecast]:
+def trivial_forecasts(mean_picture: Tensor) -> dict[str, Forecaster]:
     """Predictors that learn next to nothing, by name; what is not better than these is not worth its price.
 
     Args:
@@ -72,7 +72,7 @@ def trivial_forecasts(mean_picture: Tensor) -> dict[str, Forecast]:
     torch.Size([3, 5, 1, 2, 2])
     """
 
-    def standing(picture: Callable[[Tensor], Tensor]) -> Forecast:
+    def standing(picture: Callable[[Tensor], Tensor]) -> Forecaster:
         return lambda given, wanted: picture(given)[:, None].expand(-1, wanted, -1, -1, -1)
 
     return {
@@ -83,7 +83,7 @@ def trivial_forecasts(mean_picture: Tensor) -> dict[str, Forecast]:
     }
 
 
-def measure(forecast: Forecast, frames: Tensor, observed: int, *, batch: int = 32) -> FrameScores:
+def measure(forecast: Forecaster, frames: Tensor, observed: int, *, batch: int = 32) -> FrameScores:
     """Scores of the frames that are not given.
 
     Args:

@@ -162,7 +162,8 @@ class RecurrentNetwork(nn.Module):
         """
         if frame.dim() != 4 or frame.shape[1] != self.config.image_channels or any(side % self.stride for side in frame.shape[2:]):
             raise ShapeError(
-                f"frame: expected [B, {self.config.image_channels}, H, W] with H and W multiples of {self.stride}, got {tuple(frame.shape)}"
+                f"frame: expected [B, {self.config.image_channels}, H, W] with H and W multiples of {self.stride}, got {tuple(frame.shape)}; "
+                "pad or crop it first"
             )
         given, finer = self.encoder(frame)  # [B, Cf, h, w]
         if not state.hidden:

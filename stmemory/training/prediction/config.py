@@ -241,5 +241,7 @@ class PredictionTraining:
         """
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise OptionError(f"{path}: expected the JSON of a comparison, got: {error.strerror or error}; check the path") from error
+        except ValueError as error:
             raise OptionError(f"{path}: {error}") from error

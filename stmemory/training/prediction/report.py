@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stmemory.errors import OptionError, WeightsError
-from stmemory.evaluation.prediction import Forecast, cost_of, forecast_with, measure, trivial_forecasts
+from stmemory.evaluation.prediction import Forecaster, cost_of, forecast_with, measure, trivial_forecasts
 from stmemory.evaluation.prediction_plot import draw_prediction_strips, draw_recall
 from stmemory.evaluation.prediction_report import PredictionResult, prediction_document, prediction_tables
 from stmemory.evaluation.report import current_circumstances
 from stmemory.files import whole_file
+from stmemory.memory.registry import update_policy
 from stmemory.networks.prediction import PredictionNetwork
 from stmemory.training.prediction.baselines import RecurrentNetwork
 from stmemory.training.prediction.clips import ClipSource, at_period
@@ -60,10 +61,20 @@ class Others:
     Attributes:
         capacities: each a K.
         policies: names of rules.
+
+    Raises:
+        OptionError: a capacity is below 2, or a policy is unknown or a learned one, whose weights are not at hand.
     """
 
     capacities: tuple[int, ...] = ()
     policies: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if any(capacity < 2 for capacity in self.capacities):
+            raise OptionError(f"capacities: expected 2 slots or more each, got {', '.join(map(str, self.capacities))}; leave the others out")
+        for policy in self.policies:
+            if isinstance(update_policy(policy), nn.Module):
+                raise OptionError(f"policies: expected rules, got {policy!r}, whose weights would be random; leave it out")
 
 
 def load_trained(run: Path, name: str, *, device: str = "cpu") -> Trained:
@@ -105,8 +116,10 @@ def report(
         The Markdown, and the contenders that have no state yet.
 
     Raises:
-        OptionError: matplotlib is missing, or a folder holds no comparison.
+        OptionError: matplotlib is missing, a folder holds no comparison, or `clips` is below 0.
     """
+    if clips < 0:
+        raise OptionError(f"clips: expected 0, for as many as the configuration says, or more, got {clips}; change it")
     results, missing, configs = [], [], {}
     for run in runs:
         config = PredictionTraining.load(run / "config.json")
@@ -172,7 +185,7 @@ def _test(
         source = ClipSource(test if period is None else at_period(test, period), test=True, seed=config.seed)
         found = source.draw(range(number))
         frames, observed = found.frames.to(device), int(found.observed[0])
-        forecasts: dict[str, Forecast] = {
+        forecasts: dict[str, Forecaster] = {
             one.name: forecast_with(one.network, capacity=one.capacity, policy=one.policy) for one in trained
         }
         forecasts |= trivial_forecasts(mean)

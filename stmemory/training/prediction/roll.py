@@ -2,26 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 import torch
 from torch import Tensor
 
+from stmemory.evaluation.prediction import Predicts
 from stmemory.training.prediction.clips import Clips
 
-__all__ = ["Predicts", "prediction_loss", "roll", "true_frames"]
-
-
-class Predicts(Protocol):
-    """A network that takes videos a frame at a time; `PredictionNetwork` and `RecurrentNetwork` do."""
-
-    def new_state(self, capacity: int, *, policy: str) -> Any:
-        """What is remembered before the first frame."""
-        ...
-
-    def step(self, frame: Tensor, state: Any) -> Tensor:
-        """The next frame `[B, C, H, W]`."""
-        ...
+__all__ = ["prediction_loss", "roll", "true_frames"]
 
 
 def roll(network: Predicts, frames: Tensor, given: Tensor, *, capacity: int, policy: str) -> Tensor:
