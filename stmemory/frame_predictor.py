@@ -10,7 +10,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from stmemory.errors import FrameError
+from stmemory.errors import FrameError, OptionError
 from stmemory.frame_stream import FrameStream, checked_steps, load_frame_state
 from stmemory.grey import clip_frames
 from stmemory.hub import Where
@@ -32,7 +32,7 @@ class FramePredictor:
         dtype: what to compute in; None keeps the network's (float32 for loaded weights).
 
     Raises:
-        OptionError: the device is not there, or the dtype is no float.
+        OptionError: the network is of another kind, the device is not there, or the dtype is no float.
 
     >>> import numpy as np
     >>> from stmemory.networks.prediction_config import PredictionConfig
@@ -51,6 +51,8 @@ class FramePredictor:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        if not isinstance(network, PredictionNetwork):
+            raise OptionError(f"network: expected a PredictionNetwork, got {type(network).__name__}; VOSPredictor takes those that segment")
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         place(self.network, device=device, dtype=dtype)
         self.options = ready_options(options, PredictionOptions(), self.device)

@@ -108,5 +108,16 @@ def _loaded(path: Path) -> np.ndarray:
         raise FrameError(f"{path}: expected an .npy file with an array of numbers, got: {error}; write it with numpy.save") from error
     if not isinstance(clip, np.ndarray) or clip.ndim not in (3, 4) or (clip.ndim == 4 and clip.shape[3] not in (1, 3)):
         came = f"shape {clip.shape}" if isinstance(clip, np.ndarray) else "several arrays"
-        raise ShapeError(f"{path}: expected one clip, [T, H, W] or [T, H, W, 3], got {came}; of many clips save one, such as array[:, 0]")
+        raise ShapeError(f"{path}: expected one clip, [T, H, W] or [T, H, W, 3], got {came}; {_instead(clip)}")
     return clip
+
+
+def _instead(clip: object) -> str:
+    """What to do about an array that is no clip."""
+    if not isinstance(clip, np.ndarray) or clip.ndim not in (2, 4):
+        return "save one clip with numpy.save"
+    if clip.ndim == 2:
+        return "a clip of one frame is array[None]"
+    if clip.shape[1] in (1, 3):
+        return "save it with its channels last, array.transpose(0, 2, 3, 1)"
+    return "of many clips save one, such as array[:, 0]"

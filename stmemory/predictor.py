@@ -11,7 +11,7 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from stmemory.errors import FrameError, MaskError, ShapeError, StmemoryError
+from stmemory.errors import FrameError, MaskError, OptionError, ShapeError, StmemoryError
 from stmemory.frames import iterate_frames
 from stmemory.hub import Where
 from stmemory.networks.layers import fold_batch_norm, use_channels_last
@@ -35,7 +35,7 @@ class VOSPredictor:
         dtype: what to compute in; None keeps the network's (float32 for loaded weights).
 
     Raises:
-        OptionError: the device is not there, or the dtype is no float.
+        OptionError: the network is of another kind, the device is not there, or the dtype is no float.
 
     >>> import numpy as np
     >>> predictor = VOSPredictor.from_pretrained()
@@ -56,6 +56,8 @@ class VOSPredictor:
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        if not isinstance(network, SegmentationNetwork):
+            raise OptionError(f"network: expected a SegmentationNetwork, got {type(network).__name__}; FramePredictor takes those that predict frames")
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         fold_batch_norm(self.network)
         use_channels_last(self.network)

@@ -16,6 +16,8 @@ from stmemory.evaluation.prediction_metrics import score_frames
 from stmemory.forecast import ForecastJob, demo_clip, run_forecast
 from stmemory.forecast_pictures import OWN, PREDICTED, Row, animation, strip
 from stmemory.frame_predictor import FramePredictor
+from stmemory.memory import LearnedPolicy
+from stmemory.memory.policy_file import save_policy
 from stmemory.options import PredictionOptions
 
 
@@ -108,8 +110,12 @@ def test_an_earlier_run_is_replaced_only_if_asked(weights: str, source: Path, tm
         (["CLIP", "--steps", "0"], "steps"),
         (["CLIP", "--rate", "0"], "rate"),
         (["CLIP", "--policy", "best"], "policy"),
+        (["CLIP", "--policy", "CLIP"], "clip.npy: expected"),
         (["CLIP", "--device", "nowhere"], "device"),
         (["CLIP", "--weights", "lite"], "for VOSPredictor"),
+        (["FOLDER/one.npy"], "array[None]"),
+        (["FOLDER/first.npy"], "transpose(0, 2, 3, 1)"),
+        (["FOLDER/many.npy"], "array[:, 0]"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -117,7 +123,9 @@ def test_bad_arguments_write_nothing(
     arguments: list[str], said: str, weights: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2, a word about what is wrong, and no folder."""
-    run = [str(source) if word == "CLIP" else word for word in arguments]
+    for name, shape in (("one", (8, 8)), ("first", (4, 3, 8, 8)), ("many", (4, 5, 8, 8))):
+        np.save(tmp_path / f"{name}.npy", np.zeros(shape, np.uint8))
+    run = [str(source) if word == "CLIP" else word.replace("FOLDER", str(tmp_path)) for word in arguments]
     assert 2 == main(["predict", "--weights", weights, *run, "-o", str(tmp_path / "out")])
     assert said in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
@@ -158,6 +166,27 @@ def test_memory_is_reported_as_it_is(source: Path, tmp_path: Path) -> None:
     stream = predictor.start()
     stream.step(np.load(source)[0])
     assert (stream.nbytes, stream.nbytes) == forecast.memory_bytes
+
+
+def test_a_learned_policy_comes_from_its_file(weights: str, source: Path, tmp_path: Path) -> None:
+    """What is written is what a predictor with that policy gives, and not what one with another gives."""
+    policies = [LearnedPolicy(seed=seed) for seed in (1, 2)]
+    save_policy(policies[0], tmp_path / "mine.safetensors")
+    run = ["predict", str(source), "--steps", "4", "-o", str(tmp_path / "out"), "--weights", weights, "--memory-size", "3"]
+    assert 0 == main([*run, "--policy", str(tmp_path / "mine.safetensors")])
+    with Image.open(tmp_path / "out" / "frames" / "00015.png") as image:
+        written = np.array(image)
+    predictors = [FramePredictor.from_pretrained(weights, options=PredictionOptions(memory_size=3, policy=policy)) for policy in policies]
+    expected = [[p.picture()[:, :, 0] for p in predictor.predict(source, steps=4)][-1] for predictor in predictors]
+    assert [True, False] == [np.array_equal(one, written) for one in expected]
+
+
+def test_small_frames_held_back_are_told(weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Who asks for a comparison hears why there is none."""
+    np.save(tmp_path / "small.npy", clip(4, 5, 9)[..., 0])
+    assert 0 == main(["predict", str(tmp_path / "small.npy"), "--hide", "3", "-o", str(tmp_path / "out"), "--weights", weights])
+    said = capsys.readouterr()
+    assert "watched 1 frame of" in said.out and "9 x 5 are too small for SSIM" in said.err
 
 
 def test_frames_too_small_for_ssim_are_not_scored(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from stmemory.memory import LearnedPolicy
 from stmemory.memory.registry import policy_names
 from stmemory.networks.prediction import PredictionNetwork, PredictionState
 from stmemory.options import PredictionOptions, TrackingOptions
+from stmemory.predictor import VOSPredictor
 
 SIDE = 16
 KINDS: dict[str, dict[str, object]] = {
@@ -503,6 +504,16 @@ def test_options_out_of_range_are_errors(values: dict[str, object]) -> None:
     with pytest.raises(OptionError) as error:
         PredictionOptions(**values)
     assert_says(error, next(iter(values)).split("_")[0])
+
+
+def test_a_network_of_the_other_task_is_an_error() -> None:
+    """At once, not at the first frame; it says which predictor takes it."""
+    kinds = (FramePredictor, VOSPredictor)
+    networks = (tiny_prediction_network(), tiny_predictor().network)
+    for kind, other, network, wrong in zip(kinds, kinds[::-1], networks, networks[::-1], strict=True):
+        with pytest.raises(OptionError) as error:
+            kind(wrong)
+        assert_says(error, type(network).__name__, type(wrong).__name__, other.__name__)
 
 
 def test_options_of_the_other_task_are_errors() -> None:

@@ -21,6 +21,7 @@ __all__ = [
     "add_weights_options",
     "chosen_clips",
     "chosen_options",
+    "chosen_policy",
     "chosen_predictor",
     "number_or_none",
     "out_folder",
@@ -87,12 +88,19 @@ def chosen_options(arguments: argparse.Namespace) -> TrackingOptions:
     # what was not given keeps the default that TrackingOptions states
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     if "policy" in given:
-        given["policy"] = _policy(given["policy"])
+        given["policy"] = chosen_policy(given["policy"])
     return TrackingOptions(**given)
 
 
-def _policy(text: str) -> str | UpdatePolicy:
-    """A name as it is; what is no name but a file or a folder is a learned policy."""
+def chosen_policy(text: str) -> str | UpdatePolicy:
+    """The update policy that `--policy` names: a name as it is; what is no name but a file or a folder is a learned policy.
+
+    Raises:
+        WeightsError: the file is missing, damaged or of another kind.
+
+    >>> chosen_policy("oldest")
+    'oldest'
+    """
     from stmemory.memory.policy_file import load_policy
     from stmemory.memory.registry import is_policy
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stmemory.commands.options import Commands, add_weights_options, out_folder, whole_or_none
+from stmemory.commands.options import Commands, add_weights_options, chosen_policy, out_folder, whole_or_none
 from stmemory.commands.words import DONE, complain, end_line
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def add_to(commands: Commands) -> None:
     group = predict.add_argument_group("how to predict")
     add_weights_options(group, default="mini")
     group.add_argument("--memory-size", type=int, default=argparse.SUPPRESS, help="slots of the video (default: 8)")
-    group.add_argument("--policy", default=argparse.SUPPRESS, help="update policy, by name or the paper's letter (default: most_similar)")
+    group.add_argument("--policy", default=argparse.SUPPRESS, help="update policy: name, the paper's letter, or the file of a learned one (default: most_similar)")
     group.add_argument("--short-side", type=whole_or_none, default=argparse.SUPPRESS, help="px that larger frames are shrunk to (default: none)")
     group.add_argument("--freeze-memory", action="store_true", help="do not memorise predictions on the way ahead")
     predict.set_defaults(run=_predict)
@@ -61,13 +61,15 @@ def _predict(arguments: argparse.Namespace) -> int:
     height, width = forecast.size
     first, last = forecast.memory_bytes
     name = "six pictures in a cycle" if arguments.demo else arguments.clip.resolve().name
-    print(f"{name}: watched {forecast.seen} frames of {width} x {height}, {predictor.device}; predicted {forecast.predicted} more")
+    print(f"{name}: watched {forecast.seen} frame{'s' * (forecast.seen != 1)} of {width} x {height}, {predictor.device}; predicted {forecast.predicted} more")
     print(f"memory {first / 1e6:.2f} MB after the first frame, {last / 1e6:.2f} MB after the last")
     print(f"{job.frames}\n{job.animation}\n{job.strip}")
     if forecast.scores is not None and forecast.copy_scores is not None:
         print(f"{f'{forecast.compared} frames held back':<24}{'MSE':>10}{'MAE':>10}{'SSIM':>8}{'PSNR':>8}")
         for label, scores in (("predicted", forecast.scores), ("copy of the last frame", forecast.copy_scores)):
             print(f"{label:<24}{scores.mse:>10.2f}{scores.mae:>10.2f}{scores.ssim:>8.3f}{scores.psnr:>8.2f}")
+    elif forecast.compared:
+        complain(f"frames of {width} x {height} are too small for SSIM, which needs 7 x 7: nothing was compared")
     return DONE
 
 
@@ -77,6 +79,8 @@ def _chosen_predictor(arguments: argparse.Namespace) -> FramePredictor:
     from stmemory.options import PredictionOptions
 
     given = {name: getattr(arguments, name) for name in ("memory_size", "policy", "short_side") if hasattr(arguments, name)}
+    if "policy" in given:
+        given["policy"] = chosen_policy(given["policy"])
     options = PredictionOptions(**given, write_predictions=not arguments.freeze_memory)
     device = usable_device(arguments.device)
     return FramePredictor.from_pretrained(arguments.weights, options=options, device=device, revision=arguments.revision)
