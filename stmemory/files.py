@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all. Knows no format."""
+"""Files that appear whole or not at all, and the folder of results that they go to. Knows no format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["whole_file"]
+from stmemory.errors import OptionError
+
+__all__ = ["out_folder", "whole_file"]
 
 
 @contextmanager
@@ -36,3 +38,32 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def out_folder(path: str | os.PathLike[str]) -> Path:
+    """The folder of results that `-o` names, checked before any work is done; makes nothing.
+
+    Args:
+        path: of a folder that is there or can be made.
+
+    Returns:
+        The same, as a path.
+
+    Raises:
+        OptionError: it is a file or lies in one; or it is new and has the name of a report or a table.
+
+    >>> out_folder("results").name
+    'results'
+    >>> out_folder("results/report.json")
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: -o: expected the name of a folder, got 'results/report.json'; for results/report.json pass -o results
+    """
+    path = Path(path)
+    for place in (path, *path.parents):
+        if place.exists() and not place.is_dir():
+            where = f"the file {str(path)!r}" if place == path else f"{str(path)!r}, which lies in the file {str(place)!r}"
+            raise OptionError(f"-o: expected a folder for the results, got {where}; give the name of a folder")
+    if not path.exists() and path.suffix.lower() in (".json", ".csv"):
+        parent = path.parent if path.parent.name else path.with_suffix("")
+        raise OptionError(f"-o: expected the name of a folder, got {str(path)!r}; for {parent / path.name} pass -o {parent}")
+    return path

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from stmemory.cli import main
-from stmemory.commands.options import out_folder
+from stmemory.files import out_folder
 from stmemory.errors import OptionError, ShapeError, StmemoryError
 from stmemory.evaluation import region_similarity, render_scene
 from stmemory.frames import WorkingSize

@@ -12,10 +12,10 @@ from stmemory.commands.options import (
     add_data_set_options,
     chosen_clips,
     chosen_options,
-    out_folder,
     tracking_options,
 )
 from stmemory.commands.words import DONE, FAILED, complain, end_line, score_heads, score_line, teller
+from stmemory.files import out_folder
 
 if TYPE_CHECKING:
     from stmemory.errors import OptionError

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stmemory.commands import ablation
-from stmemory.commands.options import Commands, add_scene_options, chosen_predictor, out_folder, tracking_options
+from stmemory.commands.options import Commands, add_scene_options, chosen_predictor, tracking_options
 from stmemory.commands.words import DONE, FAILED, complain, end_line, say_at_once, teller
+from stmemory.files import out_folder
 
 if TYPE_CHECKING:
     from stmemory.evaluation.growth import GrowthReport, Slope

@@ -13,8 +13,9 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from stmemory.commands.options import Commands, add_data_set_options, chosen_clips, chosen_options, out_folder, tracking_options
+from stmemory.commands.options import Commands, add_data_set_options, chosen_clips, chosen_options, tracking_options
 from stmemory.commands.words import DONE, FAILED, complain, end_line, score_heads, score_line, teller
+from stmemory.files import out_folder
 
 if TYPE_CHECKING:
     from stmemory.evaluation.protocol import ClipResult

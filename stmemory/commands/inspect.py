@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stmemory.commands.options import Commands, chosen_predictor, out_folder, tracking_options
+from stmemory.commands.options import Commands, chosen_predictor, tracking_options
 from stmemory.commands.words import DONE, FAILED, complain, end_line, say_at_once, teller
+from stmemory.files import out_folder
 
 if TYPE_CHECKING:
     from stmemory.inspection import Inspector

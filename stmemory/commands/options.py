@@ -24,7 +24,6 @@ __all__ = [
     "chosen_policy",
     "chosen_predictor",
     "number_or_none",
-    "out_folder",
     "tracking_options",
     "whole_or_none",
 ]
@@ -147,37 +146,6 @@ def add_scene_options(parser: argparse.ArgumentParser, *, frames: int, height: i
         ("seed", 0, "of its scenery"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"{meaning} (default: %(default)s)")
-
-
-def out_folder(path: str | Path) -> Path:
-    """The folder of results that `-o` names, checked before any work is done; makes nothing.
-
-    Args:
-        path: of a folder that is there or can be made.
-
-    Returns:
-        The same, as a path.
-
-    Raises:
-        OptionError: it is a file or lies in one; or it is new and has the name of a report or a table.
-
-    >>> out_folder("results").name
-    'results'
-    >>> out_folder("results/report.json")
-    Traceback (most recent call last):
-    stmemory.errors.OptionError: -o: expected the name of a folder, got 'results/report.json'; for results/report.json pass -o results
-    """
-    from stmemory.errors import OptionError
-
-    path = Path(path)
-    for place in (path, *path.parents):
-        if place.exists() and not place.is_dir():
-            where = f"the file {str(path)!r}" if place == path else f"{str(path)!r}, which lies in the file {str(place)!r}"
-            raise OptionError(f"-o: expected a folder for the results, got {where}; give the name of a folder")
-    if not path.exists() and path.suffix.lower() in (".json", ".csv"):
-        parent = path.parent if path.parent.name else path.with_suffix("")
-        raise OptionError(f"-o: expected the name of a folder, got {str(path)!r}; for {parent / path.name} pass -o {parent}")
-    return path
 
 
 def whole_or_none(text: str) -> int | None:

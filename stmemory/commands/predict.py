@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stmemory.commands.options import Commands, add_weights_options, chosen_policy, out_folder, whole_or_none
+from stmemory.commands.options import Commands, add_weights_options, chosen_policy, whole_or_none
 from stmemory.commands.words import DONE, complain, end_line
+from stmemory.files import out_folder
 
 if TYPE_CHECKING:
     from stmemory.frame_predictor import FramePredictor

@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stmemory.commands.options import Commands, add_data_set_options, chosen_clips, out_folder
+from stmemory.commands.options import Commands, add_data_set_options, chosen_clips
 from stmemory.commands.words import DONE, FAILED, complain, score_heads, score_line
+from stmemory.files import out_folder
 
 if TYPE_CHECKING:
     from stmemory.evaluation.protocol import ClipResult

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from stmemory.files import whole_file
+from stmemory.files import out_folder, whole_file
 from stmemory.job import stop_on_signals
 from stmemory.training.prediction.config import PredictionTraining
 from stmemory.training.prediction.loop import PredictionTrainer
@@ -24,7 +24,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     offered = commands.add_parser("predict", help="train and compare networks that predict video").add_subparsers(required=True)
     running = offered.add_parser("run", help="train the networks of a comparison, or go on where it was interrupted")
     running.add_argument("config", type=Path, help="JSON, see PredictionTraining")
-    running.add_argument("-o", "--out", type=_folder, required=True, help="folder of the comparison")
+    running.add_argument("-o", "--out", type=Path, required=True, help="folder of the comparison")
     running.add_argument("--only", nargs="+", metavar="NAME", help="of its contenders (default: all, one after another)")
     running.add_argument("--turns", type=int, default=0, metavar="STEPS", help="train them in turns of so many steps")
     running.add_argument("--device", default="cpu")
@@ -32,7 +32,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     running.set_defaults(predict=_run)
     reporting = offered.add_parser("report", help="measure what was trained: a table, a plot and a strip of examples")
     reporting.add_argument("runs", type=Path, nargs="+", help="folders of comparisons, each with its config.json")
-    reporting.add_argument("-o", "--out", type=_folder, required=True, help="folder: prediction.md, prediction.json, prediction.png, ...")
+    reporting.add_argument("-o", "--out", type=Path, required=True, help="folder: prediction.md, prediction.json, prediction.png, ...")
     reporting.add_argument("--clips", type=int, default=0, help="of each test; 0 for as many as the configuration says")
     reporting.add_argument("--capacities", type=int, nargs="*", default=[], metavar="K", help="measure ours with other memory sizes too")
     reporting.add_argument("--policies", nargs="*", default=[], metavar="NAME", help="and under other update policies")
@@ -42,22 +42,14 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     exporting = offered.add_parser("export", help="write one network's averaged weights as a folder that from_pretrained reads")
     exporting.add_argument("run", type=Path, help="folder of the comparison")
     exporting.add_argument("name", help="of a contender that is ours")
-    exporting.add_argument("out", type=_folder, help="folder of the weights")
+    exporting.add_argument("out", type=Path, help="folder of the weights")
     exporting.set_defaults(predict=_export)
-
-
-def _folder(text: str) -> Path:
-    """The folder of results, checked before any work is done."""
-    path = Path(text)
-    for place in (path, *path.parents):
-        if place.exists() and not place.is_dir():
-            raise argparse.ArgumentTypeError(f"expected a folder for the results, got the file {str(place)!r}; give the name of a folder")
-    return path
 
 
 def _run(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
+    out_folder(options.out)
     config = PredictionTraining.load(options.config)
     names = options.only or [contender.name for contender in config.contenders]
     trainers = [PredictionTrainer(config, name, options.out, device=options.device) for name in names]
@@ -89,7 +81,7 @@ def _report(options: argparse.Namespace) -> int:
         torch.set_num_threads(options.threads)
     text, missing = report(
         options.runs,
-        options.out,
+        out_folder(options.out),
         clips=options.clips,
         others=Others(tuple(options.capacities), tuple(options.policies)),
         device=options.device,
