@@ -65,7 +65,7 @@ class CocoWriter(MaskWriter):
         self._known: set[int] = set()
         self._annotations = 0
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._part = self._whole()
+        self._part = self._whole(".json")
         self._spool = Spool(Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent))))
 
     def _write(self, frame: Labelled) -> None:
@@ -151,7 +151,7 @@ def load_document(path: str | os.PathLike[str], key: str) -> dict[str, Any]:
         raise MaskError(f'{os.fspath(path)}: expected a JSON file with "{key}", got: {error}') from error
     if not isinstance(document, dict) or key not in document:
         raise MaskError(
-            f'{os.fspath(path)}: expected a JSON object with "{key}" and "annotations", got another; lists of results have no '
+            f'{os.fspath(path)}: expected a JSON object with "{key}", got another; lists of results have no '
             "frames: pass the file of the split"
         )
     return document

@@ -46,7 +46,7 @@ class YouTubeVisWriter(MaskWriter):
         self._size: tuple[int, ...] = ()
         self._known: set[int] = set()
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._part = self._whole()
+        self._part = self._whole(".json")
         self._spool = Spool(Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent))))
 
     def _write(self, frame: Labelled) -> None:
