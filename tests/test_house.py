@@ -30,7 +30,7 @@ ORDER = (
     "networks "
     "checkpoint card weights saving conversion "
     "images video frames palette mask_files masks regions result "
-    "formats.writer formats.rle formats.spool formats.davis formats.objects formats.youtube_vos formats.coco formats.youtube_vis "
+    "formats.writer formats.rle formats.spool formats.davis formats.objects formats.youtube_vos formats.document formats.coco formats.youtube_vis "
     "formats.volume formats.overlay formats.cutouts formats.detections formats.pairing formats.registry formats.export formats "
     "options given pins next_frame state_file stream_file stream predictor "
     "grey predicted frame_stream frame_predictor stmemory "
