@@ -246,7 +246,7 @@ def test_examples_load(path: Path) -> None:
     config = PredictionTraining.load(path)
 
     assert config == PredictionTraining.from_json(config.to_json())
-    assert "ours" in [contender.name for contender in config.contenders]
+    assert "ours" in [contender.kind for contender in config.contenders]
 
 
 @pytest.mark.parametrize(
