@@ -239,13 +239,13 @@ def test_memory_does_not_grow(format: str, tmp_path: Path) -> None:
     def peak(frames: int, path: Path) -> int:
         gc.collect()
         tracemalloc.start()
-        writer = GifWriter(path, most_frames=8) if format == "gif" else new_writer(format, path)
-        with writer as out:
-            for _ in range(frames):
-                out.add(ids, frame=frame)
-        highest = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-        return highest
+        try:
+            with GifWriter(path, most_frames=8) if format == "gif" else new_writer(format, path) as out:
+                for _ in range(frames):
+                    out.add(ids, frame=frame)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
 
     peak(3, target(format, tmp_path / "warm-up"))
     few, many = peak(40, target(format, tmp_path / "few")), peak(160, target(format, tmp_path / "many"))
