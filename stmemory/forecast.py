@@ -20,10 +20,11 @@ from stmemory.frame_stream import checked_steps
 from stmemory.grey import clip_frames, of_channels
 from stmemory.predicted import PredictedFrame
 from stmemory.sequences.digits import glyphs, halved
-from stmemory.sequences.moving import MovingDigits
+from stmemory.sequences.recall import RepeatingPictures
 
-__all__ = ["Forecast", "ForecastJob", "demo_clip", "run_forecast"]
+__all__ = ["DEMO_CYCLE", "Forecast", "ForecastJob", "demo_clip", "run_forecast"]
 
+DEMO_CYCLE = 6  # pictures
 _LEAST_FOR_SSIM = 7  # px
 
 
@@ -137,12 +138,12 @@ def run_forecast(predictor: FramePredictor, clip: object, job: ForecastJob, *, o
 
 
 def demo_clip(*, side: int, frames: int, seed: int = 0) -> Tensor:
-    """A clip of the demo: two digits that move over black and bounce off the walls.
+    """A clip of the demo: six pictures that come again and again in the same order. Who has seen seven frames can know the rest.
 
     Args:
         side: px; digits are 14 px large below 56, else 28.
         frames: T.
-        seed: of the digits and their ways.
+        seed: of the pictures.
 
     Returns:
         float32 `[T, 1, H, W]` in [0, 1].
@@ -151,7 +152,7 @@ def demo_clip(*, side: int, frames: int, seed: int = 0) -> Tensor:
     torch.Size([3, 1, 32, 32])
     """
     digits = glyphs(100, seed=seed)
-    return MovingDigits(halved(digits) if side < 56 else digits, frames=frames, size=side, seed=seed).clip(0)
+    return RepeatingPictures(halved(digits) if side < 56 else digits, DEMO_CYCLE, frames=frames, size=side, seed=seed).clip(0)
 
 
 def _pictures(frames: deque[Tensor], last: int) -> Row:

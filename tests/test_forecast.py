@@ -78,10 +78,10 @@ def test_options_reach_the_predictor(changes: list[str], weights: str, source: P
 
 
 def test_the_demo_makes_its_own_clip(weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Moving digits, another clip for another seed; the frames after are known, so they are compared."""
+    """Six pictures in a cycle, another clip for another seed; the frames after are known, so they are compared."""
     for seed in ("0", "1"):
         assert 0 == main(["predict", "--demo", "--seed", seed, "--steps", "3", "-o", str(tmp_path / seed), "--weights", weights])
-    assert "moving digits: watched 10 frames of 16 x 16" in capsys.readouterr().out
+    assert "six pictures in a cycle: watched 10 frames of 16 x 16" in capsys.readouterr().out
     assert (tmp_path / "0" / "strip.png").read_bytes() != (tmp_path / "1" / "strip.png").read_bytes()
     assert (5, 1, 64, 64) == tuple(demo_clip(side=64, frames=5).shape)
 

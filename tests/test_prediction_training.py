@@ -246,7 +246,7 @@ def test_examples_load(path: Path) -> None:
     config = PredictionTraining.load(path)
 
     assert config == PredictionTraining.from_json(config.to_json())
-    assert "ours" in [contender.name for contender in config.contenders]
+    assert "ours" in [contender.kind for contender in config.contenders]
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_commands_train_and_report(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "not trained yet, left out: run/predrnn" in said
     assert "| predictor | MSE | MAE | SSIM | PSNR | steps | parameters | multiply-adds a frame | state, bytes |" in table
     assert "| MSE at N = | 2 | 3 |" in table
-    rows = ["ours", "ours, K = 4", "ours, drop", "convlstm", "copy last", "mean of inputs", "zeros", "data-set mean"]
+    rows = ["ours, K = 2", "ours, K = 4", "ours, drop, K = 2", "convlstm", "copy last", "mean of inputs", "zeros", "data-set mean"]
     assert rows == [result["name"] for result in results if result["test"] == "moving"]
     assert {"prediction.png", "strips_run_0.png", "strips_run_1.png"} <= {file.name for file in out.iterdir()}
     assert 2 == main(["predict", "export", str(run), "convlstm", str(tmp_path / "weights")])

@@ -23,7 +23,7 @@ def add_to(commands: Commands) -> None:
     predict = commands.add_parser("predict", help="predict the frames after a clip")
     clip = predict.add_mutually_exclusive_group(required=True)
     clip.add_argument("clip", nargs="?", type=Path, metavar="CLIP", help="video, folder of pictures, GIF, or .npy with [T, H, W] or [T, H, W, 3]")
-    clip.add_argument("--demo", action="store_true", help="take a clip of moving digits, made on the spot; needs no connection")
+    clip.add_argument("--demo", action="store_true", help="take a clip of six pictures in a cycle, made on the spot; needs no connection")
     predict.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="folder: frames/, prediction.gif, strip.png")
     predict.add_argument("--steps", type=int, metavar="N", help="frames to predict (default: those held back, else 10)")
     predict.add_argument("--hide", type=int, metavar="N", help="hold back the last N frames of the clip, and compare (default: 0; for --demo all steps)")
@@ -60,7 +60,7 @@ def _predict(arguments: argparse.Namespace) -> int:
     end_line()
     height, width = forecast.size
     first, last = forecast.memory_bytes
-    name = "moving digits" if arguments.demo else arguments.clip.resolve().name
+    name = "six pictures in a cycle" if arguments.demo else arguments.clip.resolve().name
     print(f"{name}: watched {forecast.seen} frames of {width} x {height}, {predictor.device}; predicted {forecast.predicted} more")
     print(f"memory {first / 1e6:.2f} MB after the first frame, {last / 1e6:.2f} MB after the last")
     print(f"{job.frames}\n{job.animation}\n{job.strip}")

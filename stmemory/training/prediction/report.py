@@ -180,7 +180,8 @@ def _test(
         for name, forecast in forecasts.items():
             scores, one = measure(forecast, frames, observed), known.get(name)
             cost = None if one is None else cost_of(one.network, _long(frames, one.capacity), capacity=one.capacity, policy=one.policy)
-            yield PredictionResult(name, test.kind, period, number, scores, cost, None if one is None else one.steps)
+            label = f"{name}, K = {one.capacity}" if one and one.remembers and ", K = " not in name else name
+            yield PredictionResult(label, test.kind, period, number, scores, cost, None if one is None else one.steps)
         if period is None or period == config.periods[len(config.periods) // 2]:
             for place in range(min(_DRAWN, number)):
                 drawn[f"truth {place}"] = frames[place]
