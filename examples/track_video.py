@@ -9,17 +9,21 @@ from stmemory.video import OverlayWriter
 
 
 def main(clip: str, first_mask: str, out: str) -> None:
-    folder = Path(out)
+    folder, frames = Path(out), 0
     predictor = VOSPredictor.from_pretrained()  # bundled weights, no network needed
     with OverlayWriter(folder / "overlay.mp4") as overlay:
         # Two passes over the same clip side by side: one is tracked, one is drawn on. Neither is held in memory.
         for frame, result in zip(iterate_frames(clip), predictor.track(clip, first_mask), strict=True):
             result.save(folder / "masks" / f"{result.frame_index:05d}.png")
             overlay.write(result.overlay(frame))
+            frames += 1
             lost = [object_id for object_id, seen in result.present.items() if not seen]
             if lost:
                 print(f"frame {result.frame_index}: not seen: {lost}")
+    print(f"{frames} masks in {folder / 'masks'}, overlay in {folder / 'overlay.mp4'}")
 
 
 if __name__ == "__main__":
+    if len(sys.argv) != 4:
+        raise SystemExit(__doc__)
     main(*sys.argv[1:])

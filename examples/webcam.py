@@ -5,6 +5,7 @@ python webcam.py --source clip.mp4 --mask first.png --out overlay.mp4    a file 
 """
 
 import argparse
+import itertools
 from contextlib import nullcontext
 
 import numpy as np
@@ -16,8 +17,6 @@ from stmemory.video import OverlayWriter
 
 def from_camera(cv2, number):
     camera = cv2.VideoCapture(number)
-    if not camera.isOpened():
-        raise SystemExit(f"camera {number} cannot be opened: try another --source; another program may have it")
     while (answer := camera.read())[0]:
         yield np.ascontiguousarray(answer[1][..., ::-1])  # OpenCV gives BGR
 
@@ -25,7 +24,7 @@ def from_camera(cv2, number):
 def from_box(cv2, frame):
     picture, mask = np.ascontiguousarray(frame[..., ::-1]), np.zeros(frame.shape[:2], np.uint8)
     box, models = cv2.selectROI("draw a box, press Enter", picture), np.zeros((2, 1, 65))
-    cv2.grabCut(picture, mask, box, *models, 5, cv2.GC_INIT_WITH_RECT)
+    all(box[2:]) and cv2.grabCut(picture, mask, box, *models, 5, cv2.GC_INIT_WITH_RECT)  # else no box was drawn: start() says so
     return (mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)  # what GrabCut takes for the object inside of the box
 
 
@@ -43,11 +42,12 @@ def main(arguments: list[str] | None = None) -> int:
         except ImportError:
             raise SystemExit("OpenCV is missing: pip install opencv-python, or give a file as --source, --mask and --out") from None
     frames = from_camera(cv2, int(given.source)) if camera else iterate_frames(given.source)
-    first = next(frames)
+    if (first := next(frames, None)) is None:
+        raise SystemExit(f"camera {given.source} cannot be opened or gives no picture: try another --source; another program may have it")
     stream = VOSPredictor.from_pretrained().start(first, given.mask or from_box(cv2, first))
     with OverlayWriter(given.out) if given.out else nullcontext() as film:
-        for frame in frames:
-            picture = stream.step(frame).overlay(frame)
+        for index, frame in enumerate(itertools.chain([first], frames)):
+            picture = (stream.step(frame) if index else stream.last).overlay(frame)
             if film:
                 film.write(picture)
             elif cv2.imshow("stmemory: q ends", picture[..., ::-1]) or cv2.waitKey(1) == ord("q"):  # imshow gives None

@@ -97,17 +97,19 @@ class ClipSession:
 
         Args:
             frame_index: from 0.
-            object_id: above 0.
+            object_id: a whole number above 0.
             mask: `[H, W]`: booleans, integers (not 0 is the object) or floats (0.5 and more is). Where masks of a frame overlap, the
                 one given later is on top.
 
         Raises:
             FrameError: the clip has no such frame.
-            MaskError: the mask cannot be used.
+            MaskError: the mask or the id cannot be used.
         """
+        if isinstance(object_id, bool) or not isinstance(object_id, (int, np.integer)) or not 0 < object_id < 2**31:
+            raise MaskError(f"object_id: expected a whole number from 1 to {2**31 - 1}, got {object_id!r}; number the objects from 1")
+        object_id = int(object_id)
         if not self.has(frame_index):
-            count = self.count or "an unknown number of"
-            raise FrameError(f"frame {frame_index}: expected a frame of the clip, which has {count} frames, got none; count from 0")
+            raise _no_frame(frame_index, self.count)
         frame_index, flags = _whole(frame_index), _one_object(mask)
         to_object_masks(flags, height=self.height, width=self.width)  # checks it
         if self._run is not None and self._run.position == frame_index:
@@ -161,15 +163,17 @@ class ClipSession:
         if not self._given:
             raise MaskError("expected a mask of some object, got none; give one first")
         frame_index = _whole(frame_index)
+        if frame_index < 0:
+            raise _no_frame(frame_index, self.count)
         way, begin = (-1, max(self._given)) if backwards else (1, min(self._given))
         if (begin - frame_index) * way > 0:
             return None
         run = self._run
         if run is None or run.way != way or (run.position - frame_index) * way > 0:
-            run = self._run = _Run(self.predictor.start(self._frame(begin), self._ids(begin)), way, begin)
+            run = self._run = _Run(self.predictor.start(self._frame(begin, asked=begin), self._ids(begin)), way, begin)
         while run.position != frame_index:
             coming = run.position + way
-            run.stream.step(self._frame(coming), self._ids(coming))
+            run.stream.step(self._frame(coming, asked=frame_index), self._ids(coming))
             run.position = coming
         return dataclasses.replace(run.stream.last, frame_index=frame_index)
 
@@ -184,10 +188,11 @@ class ClipSession:
         background = 1 - masks.probabilities.sum(0, keepdim=True)
         return segmentation_of(torch.cat([background, masks.probabilities]), masks.object_ids, frame_index=frame_index)
 
-    def _frame(self, frame_index: int) -> Tensor:
+    def _frame(self, frame_index: int, *, asked: int) -> Tensor:
+        """A frame on the way to the one that was asked for."""
         frame = self._reader.read(frame_index)
         if frame is None:
-            raise FrameError(f"frame {frame_index}: expected a frame of the clip, got its end; ask for an earlier one")
+            raise _no_frame(asked, frame_index)
         return frame
 
     def _ids(self, frame_index: int) -> Tensor | None:
@@ -198,6 +203,10 @@ class ClipSession:
         for object_id, flags in self._given[frame_index].items():
             ids.masked_fill_(flags, object_id)
         return ids
+
+
+def _no_frame(frame_index: int, count: int | None) -> FrameError:
+    return FrameError(f"frame {frame_index}: expected a frame of the clip, which has {count or 'an unknown number of'} frames, got none; count from 0")
 
 
 def _whole(frame_index: object) -> int:

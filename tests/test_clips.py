@@ -14,7 +14,8 @@ from stmemory.errors import OptionError
 from stmemory.training.clips import Clip, ClipConfig, ClipSource
 from stmemory.training.material import Material, PackReport, pack
 from stmemory.training.motion import Motion, out_and_back, pass_over, random_motion, walk
-from stmemory.training.render import View, paste, render_base, render_layer, render_seen
+from stmemory.training.placing import View, place_base, place_camera, place_layer
+from stmemory.training.render import paste, render_base, render_layer, render_seen
 from stmemory.training.shot import Shot
 from stmemory.training.strips import clip_strips
 
@@ -195,13 +196,15 @@ def _still(frames: int, *, centre: tuple[float, float] = (0.5, 0.5)) -> Motion:
 def test_render_base_without_motion_is_the_photo() -> None:
     """A camera that does not move and sees all of the photo gives the photo back."""
     texture = torch.rand(4, 32, 32, generator=torch.Generator().manual_seed(0))
-    rendered = render_base(texture, _still(2), View(16, 16, 32), bumps=[], size=32)
+    nodes = place_base(_still(2), View(16, 16, 32), bumps=[], shape=(32, 32), size=32)
+    rendered = render_base(texture, nodes, size=32)
     torch.testing.assert_close(texture.expand(2, -1, -1, -1), rendered, atol=1e-4, rtol=0)
 
 
 def test_render_base_leaves_mirrored_parts_unlabelled() -> None:
     """Outside of the photo the pixels are mirrored but the masks are 0."""
-    rendered = render_base(torch.ones(4, 16, 16), _still(1), View(8, 8, 32), bumps=[], size=32)
+    nodes = place_base(_still(1), View(8, 8, 32), bumps=[], shape=(16, 16), size=32)
+    rendered = render_base(torch.ones(4, 16, 16), nodes, size=32)
     torch.testing.assert_close(torch.ones(3, 32, 32), rendered[0, :3])
     assert 256 == int((rendered[0, 3] > 0.5).sum())
     assert 256 == int((rendered[0, 3, 8:24, 8:24] > 0.5).sum())
@@ -211,11 +214,12 @@ def test_a_camera_over_a_video_moves_pixels_and_labels_alike() -> None:
     """Without motion a video is as it was; moved by whole pixels, frames and ids move by them, and what enters is unlabelled."""
     frames = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     ids = torch.randint(1, 5, (2, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    same = render_seen(frames, ids, _still(2))
-    torch.testing.assert_close(frames, same[0], atol=1e-5, rtol=0)
-    assert torch.equal(ids, same[1])
+    still = place_camera(_still(2))
+    torch.testing.assert_close(frames, render_seen(frames, still), atol=1e-5, rtol=0)
+    assert torch.equal(ids, render_seen(ids, still))
 
-    seen, labels = render_seen(frames, ids, _still(2).moved(torch.tensor([3 / 16, 0.0])))
+    moved = place_camera(_still(2).moved(torch.tensor([3 / 16, 0.0])))
+    seen, labels = render_seen(frames, moved), render_seen(ids, moved)
     torch.testing.assert_close(frames[..., :-3], seen[..., 3:], atol=1e-5, rtol=0)
     assert torch.equal(ids[..., :-3], labels[..., 3:])
     assert 0 == int(labels[..., :3].sum())
@@ -226,7 +230,7 @@ def test_render_layer_moves_by_whole_pixels_exactly() -> None:
     texture = torch.rand(4, 8, 8, generator=torch.Generator().manual_seed(0)) * 0.5 + 0.5
     motion = _still(2, centre=(10 / 32, 12 / 32)).moved(torch.tensor([[0.0, 0.0], [5 / 32, 3 / 32]]))
     canvas, ids = torch.zeros(2, 3, 32, 32), torch.zeros(2, 32, 32, dtype=torch.uint8)
-    paste(canvas, ids, render_layer(texture, motion, (4 / 32, 4 / 32), size=32), object_id=3)
+    paste(canvas, ids, render_layer(texture, place_layer(motion, (4 / 32, 4 / 32), size=32)), object_id=3)
     expected_ids = torch.zeros(2, 32, 32, dtype=torch.uint8)
     expected_ids[0, 8:16, 6:14] = 3
     expected_ids[1, 11:19, 11:19] = 3
@@ -243,7 +247,7 @@ def test_labels_lie_where_the_object_is_drawn(steps: int) -> None:
         motion = random_motion(rng, 4, centre=(0.5, 0.3), speed=4.0, elastic=0.1)
         blurred = motion.within_exposure(steps=steps, shutter=0.5) if steps > 1 else motion
         canvas, ids = torch.zeros(4, 3, 48, 48), torch.zeros(4, 48, 48, dtype=torch.uint8)
-        window = render_layer(torch.ones(4, 9, 9), blurred, (0.4, 0.2), size=48, steps=steps)
+        window = render_layer(torch.ones(4, 9, 9), place_layer(blurred, (0.4, 0.2), size=48, steps=steps))
         paste(canvas, ids, window, object_id=1)
         assert torch.equal(canvas[:, 0] >= 0.5, ids == 1)
 
@@ -252,7 +256,7 @@ def test_hidden_objects_keep_only_what_is_seen() -> None:
     """A layer on top takes the pixels of the one below, tracked or not."""
     canvas, ids = torch.zeros(1, 3, 16, 16), torch.zeros(1, 16, 16, dtype=torch.uint8)
     for half, object_id in ((0.5, 1), (0.25, 2), (0.125, 0)):
-        window = render_layer(torch.ones(4, 4, 4), _still(1), (half, half), size=16)
+        window = render_layer(torch.ones(4, 4, 4), place_layer(_still(1), (half, half), size=16))
         paste(canvas, ids, window, object_id=object_id)
     # the texture has no rim here, so that the outermost half pixel of each layer is partly covered
     assert 0 == int(ids[0, 8, 8])

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import re
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,8 +18,12 @@ from PIL import Image
 from test_examples import EXAMPLES, _load
 
 from stmemory import VOSPredictor
+from stmemory.errors import MaskError
 from stmemory.evaluation.scenes import render_scene
 from stmemory.palette import read_palette_png, write_palette_png
+from stmemory.video import iterate_video
+
+SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if "Usage: python" in path.read_text(encoding="utf-8"))
 
 
 def frames_in(folder: Path, number: int, *, height: int = 64, width: int = 96) -> tuple[str, str]:
@@ -78,12 +85,12 @@ def test_sam2_drop_in_leaves_the_masks_of_track(tmp_path: Path) -> None:
 
 
 def test_webcam_takes_a_file_without_opencv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a source, a mask and a place for the overlay no OpenCV is imported, and the film has all frames but the first."""
+    """With a source, a mask and a place for the overlay no OpenCV is imported, and the film has every frame, the first too."""
     pytest.importorskip("av")
     monkeypatch.setitem(sys.modules, "cv2", None)
     clip, mask = frames_in(tmp_path, 5)
     assert 5 == _load("webcam").main(["--source", clip, "--mask", mask, "--out", str(tmp_path / "film.mp4")])
-    assert 0 < (tmp_path / "film.mp4").stat().st_size
+    assert 5 == sum(1 for _ in iterate_video(tmp_path / "film.mp4"))
 
 
 @pytest.mark.parametrize("arguments", [[], ["--source", "clip", "--mask", "m.png"]], ids=["camera", "nowhere to write"])
@@ -94,7 +101,7 @@ def test_webcam_says_that_opencv_is_missing(arguments: list[str], monkeypatch: p
         _load("webcam").main(arguments)
 
 
-def stand_in(*, opens: bool = True) -> SimpleNamespace:
+def stand_in(*, opens: bool = True, box: tuple[int, int, int, int] = (20, 10, 30, 40)) -> SimpleNamespace:
     """What the script uses of OpenCV: a camera of five BGR frames, a box whose inside is the object, q at the fourth picture."""
     pictures = iter([frame[..., ::-1] for frame, _ in render_scene(5, height=64, width=96)])
     keys = itertools.chain([-1, -1, -1, ord("q")])
@@ -104,12 +111,12 @@ def stand_in(*, opens: bool = True) -> SimpleNamespace:
         mask[box[1] : box[1] + box[3], box[0] : box[0] + box[2]] = 3
 
     def read() -> tuple[bool, np.ndarray | None]:
-        picture = next(pictures, None)
+        picture = next(pictures, None) if opens else None
         return picture is not None, picture
 
-    camera = SimpleNamespace(isOpened=lambda: opens, read=read)
+    camera = SimpleNamespace(read=read)
     return SimpleNamespace(
-        VideoCapture=lambda number: camera, selectROI=lambda title, picture: (20, 10, 30, 40), grabCut=grab_cut,
+        VideoCapture=lambda number: camera, selectROI=lambda title, picture: box, grabCut=grab_cut,
         GC_INIT_WITH_RECT=0, GC_FGD=1, GC_PR_FGD=3, imshow=lambda title, picture: found.append(picture), waitKey=lambda ms: next(keys),
         found=found,
     )
@@ -119,11 +126,11 @@ def test_webcam_follows_what_is_in_the_box(monkeypatch: pytest.MonkeyPatch) -> N
     """With a stand-in for OpenCV: pictures are shown in its order of colours until q or until the camera ends."""
     cv2 = stand_in()
     monkeypatch.setitem(sys.modules, "cv2", cv2)
-    assert 5 == _load("webcam").main([])
+    assert 4 == _load("webcam").main([])
     assert [(64, 96, 3)] * 4 == [picture.shape for picture in cv2.found]
     truth = [frame for frame, _ in render_scene(5, height=64, width=96)]
     corner = (slice(0, 4), slice(0, 4))
-    assert np.abs(cv2.found[0][corner][..., ::-1].astype(int) - truth[1][corner]).max() <= 1
+    assert np.abs(cv2.found[0][corner][..., ::-1].astype(int) - truth[0][corner]).max() <= 1
 
 
 def test_webcam_says_that_a_camera_does_not_open(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,6 +138,22 @@ def test_webcam_says_that_a_camera_does_not_open(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "cv2", stand_in(opens=False))
     with pytest.raises(SystemExit, match="camera 2 cannot be opened"):
         _load("webcam").main(["--source", "2"])
+
+
+def test_webcam_says_that_no_box_was_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A box of no size is no object: GrabCut, which would fail, is not asked."""
+    cv2 = stand_in(box=(0, 0, 0, 0))
+    monkeypatch.setitem(sys.modules, "cv2", cv2)
+    monkeypatch.delattr(cv2, "grabCut")
+    with pytest.raises(MaskError, match="mark at least one pixel"):
+        _load("webcam").main([])
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_without_arguments_say_their_usage(path: Path) -> None:
+    """Not a traceback."""
+    ended = subprocess.run([sys.executable, path], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)})
+    assert (1, 1, []) == (ended.returncode, ended.stderr.count("Usage: python "), re.findall("Traceback", ended.stderr))
 
 
 def test_evaluate_davis_leaves_masks_and_tables(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

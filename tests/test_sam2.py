@@ -350,5 +350,16 @@ def test_a_session_answers_frames_in_any_order() -> None:
         found = session.segment(index, backwards=True)
         assert found is not None and torch.equal(back[index].probabilities, found.probabilities)
     assert (None, None) == (session.segment(1), session.segment(3, backwards=True))
-    with pytest.raises(FrameError, match="frame 10: expected a frame of the clip, got its end"):
-        session.segment(10)
+    with pytest.raises(FrameError, match="frame 12: expected a frame of the clip, which has 10 frames, got none"):
+        session.segment(12)
+    with pytest.raises(FrameError, match="frame -1: expected"):
+        session.segment(-1)
+
+
+@pytest.mark.parametrize("object_id", [0, -1, 1.5, "kite", True, 2**31])
+def test_a_session_takes_whole_ids_above_0(object_id: int) -> None:
+    """Others are refused when they are given, and leave the session as it was."""
+    session = ClipSession(tiny_predictor(), FRAMES)
+    with pytest.raises(MaskError, match="object_id: expected a whole number from 1"):
+        session.give(0, object_id, LEFT)
+    assert [] == session.given_frames

@@ -19,6 +19,7 @@ from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.folders import FolderPictures
 from stmemory.training.layouts import LAYOUTS, open_folder
 from stmemory.training.mask_readers import SbdMask
+from stmemory.training.plan import Film
 from stmemory.training.sources import Mixture, Sources
 
 BOX = np.zeros((64, 80), np.uint8)
@@ -258,7 +259,8 @@ def test_gaps_widen_what_a_clip_sees_of_a_video(tmp_path: Path) -> None:
         found = set()
         for index in range(40):
             scene = source._from_video(np.random.default_rng(index))
-            times = (scene.frames.mean((1, 2, 3)) * 255 / 6).round().int().tolist()
+            assert isinstance(scene.base, Film)
+            times = (scene.base.pixels.float().mean((1, 2, 3)) / 6).round().int().tolist()
             assert times[1] - times[0] == times[2] - times[1]
             found.add(times[1] - times[0])
         return found

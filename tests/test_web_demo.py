@@ -169,14 +169,31 @@ def test_only_changed_paint_is_given(session: Session) -> None:
 
 
 def test_what_is_erased_is_not_tracked_further(session: Session) -> None:
-    """An object without paint left on a frame is gone from that frame on."""
+    """An object without paint left on a frame is gone from that frame on, and stays in the frames before."""
     session.give(0, ids_of(1, 2), [1, 2])
+    session.give(6, ids_of(1, 2), [2])  # so that it is seen there, whatever the weights
     run(session)
-    ids = session.show(6).ids
-    session.paint([layer_of_ids(np.where(ids == 2, 0, ids).astype(np.uint8))])
-    if 2 in ids:
-        run(session)
-        assert [] == [frame for frame, mask in masks_of(session).items() if frame >= 6 and 2 in mask]
+    before, ids = masks_of(session), session.show(6).ids
+    assert 2 in before[6] and 2 in ids
+
+    assert (2,) == session.paint([layer_of_ids(np.where(ids == 2, 0, ids).astype(np.uint8))])
+    run(session)
+    after = masks_of(session)
+    assert list(range(FRAMES)) == sorted(after)
+    assert [] == [frame for frame in range(6, FRAMES) if 2 in after[frame]]
+    np.testing.assert_array_equal([before[frame] for frame in range(6)], [after[frame] for frame in range(6)])
+
+
+def test_a_clip_that_is_not_there_leaves_the_one_that_is(session: Session) -> None:
+    """A path without a file is told, and paint and masks of the open clip stay."""
+    session.give(0, ids_of(1), [1])
+    run(session, stop_at=3)
+    for path in ("", "no/such/clip.mp4"):
+        with pytest.raises(FrameError, match="no such file"):
+            session.open(path)
+
+    assert [0, 1, 2, 3] == sorted(masks_of(session))
+    assert [0] == session.painted
 
 
 def test_a_stopped_session_goes_on(session: Session) -> None:

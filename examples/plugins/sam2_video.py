@@ -1,6 +1,7 @@
 """SAM 2 of Hugging Face transformers in constant memory: its session keeps every frame, here a bank keeps K of them.
 
 Its memory attention then reads the K templates that policy and fusion kept, in place of the prompted and the last six frames.
+Needs transformers: pip install ".[plugins]"
 """
 
 import torch

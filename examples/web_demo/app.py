@@ -15,11 +15,15 @@ from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-import gradio as gr
+try:
+    import gradio as gr
+except ImportError:
+    raise SystemExit("gradio is missing: pip install -r examples/web_demo/requirements.txt, into an environment of its own") from None
 import page
 from painting import COLOURS, layer_of_ids
-from session import Session, Shown
+from session import Session
 from sessions import Sessions
+from shown import Shown
 
 from stmemory import StmemoryError, TrackingOptions, VOSPredictor
 from stmemory.evaluation.scenes import render_scene

@@ -1,4 +1,8 @@
-"""A clip on disk: how many frames it has, and any one of them, read as a stream. Holds one frame at a time at most."""
+"""A clip on disk: how many frames it has, and any one of them, read as a stream. Holds one frame.
+
+`stmemory.clip_reader` holds 32 for those who read backwards; with many sessions of large frames that is gigabytes, and a person
+who moves a slider asks for one.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
+from painting import Picture
 from PIL import Image
 
 from stmemory.errors import FrameError
@@ -15,8 +19,6 @@ from stmemory.images import is_image_path, iterate_images
 from stmemory.video import frame_rate, iterate_video
 
 __all__ = ["Clip", "shrink"]
-
-Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 
 LONGEST = 1280  # px, of the longer side of a frame that is shown in the page
 

@@ -8,11 +8,9 @@ from __future__ import annotations
 import base64
 import io
 
-import numpy as np
-from numpy.typing import NDArray
-from painting import COLOURS
+from painting import COLOURS, Picture
 from PIL import Image
-from session import Step
+from shown import Step
 
 __all__ = ["CSS", "HEADER", "HOW", "idle", "message", "picture", "progress", "timeline"]
 
@@ -81,7 +79,7 @@ def idle() -> str:
     return message("The masks arrive here, frame by frame.")
 
 
-def picture(pixels: NDArray[np.uint8], words: str) -> str:
+def picture(pixels: Picture, words: str) -> str:
     """A picture, uint8 RGB `[H, W, 3]`, with words for those who do not see it."""
     return f'<img class="shot" alt="{words}" src="{_data(Image.fromarray(pixels), "JPEG", quality=85)}">'
 

@@ -15,7 +15,7 @@ from stmemory.errors import MaskError
 from stmemory.inspection.ink import colour_of_object
 from stmemory.result import contours
 
-__all__ = ["COLOURS", "OPAQUE", "changed_objects", "draw", "ids_of_layers", "layer_of_ids", "only", "resize_ids"]
+__all__ = ["COLOURS", "Ids", "OPAQUE", "Picture", "changed_objects", "draw", "ids_of_layers", "layer_of_ids", "only", "resize_ids"]
 
 Ids = NDArray[np.uint8]  # [H, W], 0 = background
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB

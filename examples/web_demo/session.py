@@ -1,10 +1,9 @@
 """One person's session: a clip, what was painted on which frame, and tracking from there, with corrections.
 
-    FOLDER/clip.mp4            the clip, under its own ending
-    FOLDER/painted/00012.png   what was painted on a frame, at the size at which it was shown
-    FOLDER/masks/00012.png     what was found in a frame: a palette PNG, at the frame's own size
-    FOLDER/states/00012        the stream after a frame, to go back to; at most six, ever further apart
-    FOLDER/masks.zip, FOLDER/overlay.mp4   what is taken home
+    FOLDER/clip.mp4                        the clip, under its own ending
+    FOLDER/painted, FOLDER/masks           see `store.py`
+    FOLDER/states                          see `track.py`
+    FOLDER/masks.zip, FOLDER/overlay.mp4   see `take_home.py`
 
 Owns the order of events. In memory it holds one stream and the record of its memory, both of a constant size, and nothing
 that gains an item a frame. Draws no page.
@@ -15,67 +14,25 @@ from __future__ import annotations
 import os
 import shutil
 import threading
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from clip import Clip, shrink
-from numpy.typing import NDArray
-from painting import changed_objects, draw, ids_of_layers, only, resize_ids
+from painting import Ids, Picture, changed_objects, draw, ids_of_layers, resize_ids
 from PIL import Image
+from shown import Shown, Step
+from store import Store
+from take_home import draw_film, zip_masks
 from track import Track
 
 from stmemory.errors import FrameError, MaskError, OptionError
-from stmemory.files import whole_file
-from stmemory.palette import read_palette_png, write_palette_png
 from stmemory.predictor import VOSPredictor
-from stmemory.video import OverlayWriter
 
-__all__ = ["Session", "Shown", "Step"]
-
-Ids = NDArray[np.uint8]  # [H, W], 0 = background
-Picture = NDArray[np.uint8]  # [H, W, 3] RGB
+__all__ = ["Session"]
 
 PATIENCE = 60.0  # seconds that closing waits for the frame under way
-
-
-@dataclass(frozen=True, eq=False)
-class Shown:
-    """A frame as the page shows it, for painting.
-
-    Attributes:
-        frame: its index.
-        picture: uint8 RGB `[H', W', 3]`.
-        ids: `[H', W']`, what was painted there, else what was found.
-    """
-
-    frame: int
-    picture: Picture
-    ids: Ids
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One frame that was tracked.
-
-    Attributes:
-        frame: its index.
-        frames: of the clip.
-        picture: it with what was found drawn over it, as the page shows it.
-        scores: for each object, how sure its mask is, in [0, 1].
-        present: for each object, whether it is seen.
-        nbytes: of all that is remembered of the clip.
-    """
-
-    frame: int
-    frames: int
-    picture: Picture
-    scores: dict[int, float]
-    present: dict[int, bool]
-    nbytes: int
 
 
 class Session:
@@ -87,7 +44,7 @@ class Session:
     """
 
     def __init__(self, predictor: VOSPredictor, folder: Path) -> None:
-        self._predictor, self.folder = predictor, folder
+        self._predictor, self.folder, self._store = predictor, folder, Store(folder)
         self._clip: Clip | None = None
         self._track: Track | None = None
         self._shown: Shown | None = None
@@ -113,14 +70,16 @@ class Session:
     @property
     def painted(self) -> list[int]:
         """The frames that were painted on."""
-        return sorted(int(file.stem) for file in (self.folder / "painted").glob("*.png"))
+        return self._store.painted
 
     def open(self, path: str | os.PathLike[str]) -> Shown:
         """Take a clip, in place of the one before, and show its first frame.
 
         Raises:
-            FrameError: it cannot be read. The one before is gone all the same.
+            FrameError: there is no such file, and the clip before it stays; or it cannot be read, and the one before is gone all the same.
         """
+        if not Path(path).is_file():
+            raise FrameError(f"expected a clip, got no such file: {os.fspath(path)!r}; choose another")
         with self._alone():
             self._forget()
             kept = self.folder / f"clip{Path(path).suffix.lower()}"
@@ -179,15 +138,7 @@ class Session:
             ids: `[H', W']` of all objects that are seen there.
             objects: those that this is meant to say; one without a pixel is gone.
         """
-        before = self._painting(frame)
-        given = set(objects) | ({*before[1], *before[2]} if before else set())
-        there = set(np.unique(ids).tolist())
-        gone = "-".join(str(i) for i in sorted(given - there))
-        folder = self.folder / "painted"
-        for old in folder.glob(f"{frame:05d}.*"):
-            old.unlink()
-        write_palette_png(folder / f"{frame:05d}.png", only(ids, sorted(given)))
-        (folder / f"{frame:05d}.gone").write_text(gone, encoding="utf-8")
+        self._store.paint(frame, ids, objects)
         if self._shown is not None and self._shown.frame == frame:
             self._shown = Shown(frame, self._shown.picture, ids)
         self._changed = frame if self._changed is None else min(self._changed, frame)
@@ -225,11 +176,7 @@ class Session:
             OptionError: there are none, or tracking is under way.
         """
         with self._alone():
-            path = self.folder / "masks.zip"
-            with whole_file(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as archive:
-                for frame in self._done():
-                    archive.write(self._mask_path(frame), f"masks/{frame:05d}.png")
-            return path
+            return zip_masks(self._store, self._done(), self.folder / "masks.zip")
 
     def overlay(self) -> Iterator[int]:
         """Draw the clip with its masks into `overlay_path`; a stop leaves a shorter film.
@@ -242,14 +189,8 @@ class Session:
             FrameError: PyAV is missing.
         """
         with self._alone():
-            done = self._done()
-            with whole_file(self.overlay_path) as part, OverlayWriter(part, rate=self.clip.rate) as writer:
-                for frame, picture in enumerate(self.clip.pictures()):
-                    if frame >= done.stop or self._stop:
-                        break
-                    mask = self._mask_path(frame)
-                    writer.write(draw(picture, self._read(mask)) if mask.exists() else picture)
-                    yield frame + 1
+            end = self._done().stop
+            yield from draw_film(self._store, self.clip, end=end, path=self.overlay_path, stopped=lambda: self._stop)
 
     @property
     def overlay_path(self) -> Path:
@@ -286,7 +227,7 @@ class Session:
     def _step(self, clip: Clip, track: Track, picture: Picture) -> Step:
         last = track.last
         ids = last.ids.cpu().numpy().astype(np.uint8)
-        write_palette_png(self._mask_path(track.position), ids)
+        self._store.keep_mask(track.position, ids)
         drawn = draw(picture, resize_ids(ids, height=picture.shape[0], width=picture.shape[1]))
         return Step(track.position, clip.frames, drawn, dict(last.scores), dict(last.present), track.nbytes)
 
@@ -297,9 +238,7 @@ class Session:
         going_on = track is not None and track.first == first and track.go_back(changed)
         if track is None or not going_on:
             track = self._track = Track(self._predictor, self.folder / "states", first=first)
-        for mask in (self.folder / "masks").glob("*.png"):
-            if not first <= int(mask.stem) <= track.position:
-                mask.unlink()
+        self._store.forget_masks(but=range(first, track.position + 1))
         return track
 
     @contextmanager
@@ -323,35 +262,19 @@ class Session:
     def _ids_at(self, frame: int) -> Ids:
         """What is shown over a frame: what was found, and over it what was painted."""
         height, width = self.clip.shown_size
-        found = self._read(self._mask_path(frame)) if self._mask_path(frame).exists() else np.zeros((height, width), np.uint8)
-        found = resize_ids(found, height=height, width=width)
-        painting = self._painting(frame)
+        mask, painting = self._store.mask(frame), self._store.painting(frame)
+        found = np.zeros((height, width), np.uint8) if mask is None else resize_ids(mask, height=height, width=width)
         if painting is None:
             return found
-        painted, there, gone = painting
-        return np.where(painted > 0, painted, np.where(np.isin(found, [*there, *gone]), 0, found)).astype(np.uint8)
-
-    def _painting(self, frame: int) -> tuple[Ids, tuple[int, ...], tuple[int, ...]] | None:
-        """What was painted on a frame, `[H', W']`, the objects in it, and those that were painted away."""
-        path = self.folder / "painted" / f"{frame:05d}.png"
-        if not path.exists():
-            return None
-        ids = self._read(path)
-        gone = path.with_suffix(".gone").read_text(encoding="utf-8")
-        return ids, tuple(set(np.unique(ids).tolist()) - {0}), tuple(int(i) for i in gone.split("-") if i)
+        told = np.isin(found, [*painting.there, *painting.gone])
+        return np.where(painting.ids > 0, painting.ids, np.where(told, 0, found)).astype(np.uint8)
 
     def _given(self, frame: int) -> tuple[Ids, tuple[int, ...]]:
         """What the tracker is told of a frame, `[H, W]`, and which objects are gone from there on."""
-        painting = self._painting(frame)
+        painting = self._store.painting(frame)
         if painting is None:
             return np.zeros((self.clip.height, self.clip.width), np.uint8), ()
-        return resize_ids(painting[0], height=self.clip.height, width=self.clip.width), painting[2]
-
-    def _mask_path(self, frame: int) -> Path:
-        return self.folder / "masks" / f"{frame:05d}.png"
-
-    def _read(self, path: Path) -> Ids:
-        return read_palette_png(path).numpy().astype(np.uint8)
+        return resize_ids(painting.ids, height=self.clip.height, width=self.clip.width), painting.gone
 
     def _forget(self) -> None:
         self._clip = self._track = self._shown = self._changed = None

@@ -1,6 +1,6 @@
 """Tracking that can be taken back: a stream under inspection, and at most six saved states to go back to.
 
-Frames have the clip's own numbers, also when tracking begins in its midst. Knows no paint and no masks on disk.
+Frames have the clip's own numbers, also when tracking begins in its midst. Knows no painting and no masks on disk.
 """
 
 from __future__ import annotations
@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
+from painting import Ids
 from PIL import Image
 
 from stmemory.inspection import Inspector
@@ -61,7 +60,7 @@ class Track:
         """Of all that the stream remembers."""
         return self._inspector.stream.nbytes
 
-    def step(self, frame: object, given: NDArray[np.uint8], gone: Sequence[int]) -> None:
+    def step(self, frame: object, given: Ids, gone: Sequence[int]) -> None:
         """Take the next frame.
 
         Args:
@@ -77,7 +76,7 @@ class Track:
         if (self.position - self.first) % self._spacing == 0:
             self._save()
 
-    def correct(self, given: NDArray[np.uint8], gone: Sequence[int]) -> None:
+    def correct(self, given: Ids, gone: Sequence[int]) -> None:
         """Say of the last frame what `step` would have been told of it."""
         if given.any():
             self._inspector.stream.correct(given)

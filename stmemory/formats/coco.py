@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stmemory.errors import MaskError
-from stmemory.formats.rle import box_of, decode_rle, encode_rle
-from stmemory.formats.spool import Spool, write_list
+from stmemory.formats.document import categories_of, draw_rle, load_document, rows_in
+from stmemory.formats.rle import box_of, encode_rle
+from stmemory.formats.spool import spool_beside, write_list
 from stmemory.formats.writer import Ids, Labelled, MaskWriter, object_ids_in
 from stmemory.result import Segmentation
 
-__all__ = ["CocoWriter", "categories_of", "dict_in", "load_document", "read_coco", "rows_in", "to_coco"]
+__all__ = ["CocoWriter", "read_coco", "to_coco"]
 
 
 def to_coco(result: Segmentation) -> list[dict[str, object]]:
@@ -52,6 +52,7 @@ class CocoWriter(MaskWriter):
         path: the JSON.
         categories: for an id, what the object is; others are an "object".
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with CocoWriter(f"{folder}/a.json") as out:
     ...         out.add(np.array([[0, 300]]), name="frame-1")
@@ -64,9 +65,8 @@ class CocoWriter(MaskWriter):
         self._categories = dict(categories or {})
         self._known: set[int] = set()
         self._annotations = 0
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._part = self._whole()
-        self._spool = Spool(Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent))))
+        self._part = self._whole(".json")
+        self._spool = self._stack.enter_context(spool_beside(self.path))
 
     def _write(self, frame: Labelled) -> None:
         height, width = frame.ids.shape
@@ -82,7 +82,7 @@ class CocoWriter(MaskWriter):
             out.write(f'{{"info": {{}}, "licenses": [], "categories": {json.dumps(categories)}, "images": ')
             write_list(out, (row[0] for row in self._spool.rows("images")))
             out.write(', "annotations": ')
-            rows = ((number, image, dict_in(rest)) for number, image, rest in self._spool.rows("annotations"))
+            rows = self._spool.rows("annotations")
             write_list(out, ({"id": number, "image_id": image, "category_id": numbers[rest["track_id"]], **rest} for number, image, rest in rows))
             out.write("}")
 
@@ -110,90 +110,6 @@ def read_coco(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
     return _each(images, masks)
 
 
-def categories_of(object_ids: Iterable[int], names: Mapping[int, str]) -> tuple[dict[int, int], list[dict[str, object]]]:
-    """Number the categories from 1, in the alphabet's order.
-
-    Args:
-        object_ids: the objects.
-        names: for an id, what it is; others are an "object".
-
-    Returns:
-        For each object the number of its category, and the list of categories as COCO has it.
-
-    >>> categories_of([7, 9], {9: "dog"})[0]
-    {7: 2, 9: 1}
-    """
-    kinds = {object_id: names.get(object_id, "object") for object_id in object_ids}
-    ordered = sorted(set(kinds.values())) or ["object"]
-    numbers = {name: number for number, name in enumerate(ordered, start=1)}
-    return {object_id: numbers[kind] for object_id, kind in kinds.items()}, [{"id": number, "name": name} for name, number in numbers.items()]
-
-
-def load_document(path: str | os.PathLike[str], key: str) -> dict[str, Any]:
-    """Read a JSON file that holds an object with a certain key.
-
-    Args:
-        path: the file.
-        key: that it must have.
-
-    Raises:
-        MaskError: it cannot be read, or has no such key.
-
-    >>> load_document("no/such/file.json", "images")
-    Traceback (most recent call last):
-    stmemory.errors.MaskError: no/such/file.json: expected a JSON file with "images", got: No such file or directory
-    """
-    try:
-        document: object = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise MaskError(f'{os.fspath(path)}: expected a JSON file with "{key}", got: {error.strerror}') from error
-    except ValueError as error:
-        raise MaskError(f'{os.fspath(path)}: expected a JSON file with "{key}", got: {error}') from error
-    if not isinstance(document, dict) or key not in document:
-        raise MaskError(
-            f'{os.fspath(path)}: expected a JSON object with "{key}" and "annotations", got another; lists of results have no '
-            "frames: pass the file of the split"
-        )
-    return document
-
-
-def rows_in(document: Mapping[str, Any], key: str, path: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The list of objects that stands under a key.
-
-    Args:
-        document: of a JSON file.
-        key: where the list stands; a missing one is empty.
-        path: of the file, for the message.
-
-    Raises:
-        MaskError: something else stands there.
-
-    >>> rows_in({"images": [{"id": 1}]}, "images", "a.json")
-    [{'id': 1}]
-    """
-    rows = document.get(key, [])
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise MaskError(f'{os.fspath(path)}: expected a list of objects in "{key}", got another value; the file is damaged')
-    return rows
-
-
-def dict_in(value: object) -> dict[str, Any]:
-    """A value of a JSON file that must be an object.
-
-    Args:
-        value: the value.
-
-    Raises:
-        MaskError: it is something else, such as a polygon.
-
-    >>> dict_in({"size": [1, 2]})
-    {'size': [1, 2]}
-    """
-    if not isinstance(value, dict):
-        raise MaskError(f"segmentation: expected an RLE with size and counts, got {type(value).__name__}; polygons must be drawn first")
-    return value
-
-
 def _annotation(ids: Ids, object_id: int) -> dict[str, object]:
     mask = ids == object_id
     return {"track_id": object_id, "segmentation": encode_rle(mask), "bbox": box_of(mask), "area": int(mask.sum()), "iscrowd": 0}
@@ -210,8 +126,5 @@ def _each(images: list[dict[str, Any]], masks: Mapping[object, list[dict[str, An
             ) from error
         ids = np.zeros(size, np.int32)
         for object_id, segmentation in rows:
-            mask = decode_rle(dict_in(segmentation))
-            if mask.shape != size or object_id < 1:
-                raise MaskError(f"{name}: expected masks of {size} (H, W) and ids above 0, got {mask.shape} of {object_id}; the file is damaged")
-            ids[mask] = object_id
+            draw_rle(ids, object_id, segmentation, name=name)
         yield name, ids

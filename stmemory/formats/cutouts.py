@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stmemory.errors import FrameError, OptionError
+from stmemory.errors import FrameError
 from stmemory.files import whole_file
-from stmemory.formats.writer import Labelled, MaskWriter, new_folder
+from stmemory.formats.writer import Labelled, MaskWriter, new_file, new_folder
 from stmemory.video import OverlayWriter
 
 __all__ = ["CutoutMovWriter", "CutoutWriter"]
@@ -50,9 +50,7 @@ class CutoutWriter(MaskWriter):
             raise FrameError(f"{self.path}: expected frames with objects, got background only; no file was made")
 
     def _save(self, frame: Labelled, mask: NDArray[np.bool_], folder: str) -> None:
-        path = self.path / folder / f"{frame.name}.png"
-        if path.exists():
-            raise OptionError(f"{path}: expected a name for each frame, got {frame.name!r} twice; name them apart")
+        path = new_file(self.path / folder, frame)
         picture = _with_alpha(frame, mask)
         picture[~mask] = 0  # what is cut away is not in the file
         with whole_file(path) as part:
@@ -78,7 +76,7 @@ class CutoutMovWriter(MaskWriter):
     def __init__(self, path: str | os.PathLike[str], *, rate: float = 25.0) -> None:
         super().__init__(path)
         OverlayWriter(path, rate=rate, alpha=True)  # makes no file; raises before anything else does
-        self._video = OverlayWriter(self._whole(), rate=rate, alpha=True)
+        self._video = OverlayWriter(self._whole(".mov"), rate=rate, alpha=True)
         self._stack.callback(self._video.close)
 
     def _write(self, frame: Labelled) -> None:

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from stmemory.errors import FrameError, MaskError, OptionError
-from stmemory.formats.writer import Ids, Labelled, MaskWriter, ids_of, new_folder
+from stmemory.errors import FrameError, MaskError
+from stmemory.formats.writer import Ids, Labelled, MaskWriter, ids_of, new_file, new_folder
 from stmemory.images import image_files
 from stmemory.palette import write_palette_png
 
@@ -73,15 +73,13 @@ def write_named_palette_png(folder: Path, frame: Labelled) -> None:
         MaskError: an id is above 254.
         OptionError: there is a file of that name already.
     """
-    path = folder / f"{frame.name}.png"
+    path = new_file(folder, frame)
     largest = int(frame.ids.max())
     if largest > 254:
         raise MaskError(
             f"{path}: a palette PNG holds the ids 1 to 254, since 255 is void in it, got {largest}; track it under another id, or "
             "write objects, youtube_vis or volume, which hold any id"
         )
-    if path.exists():
-        raise OptionError(f"{path}: expected a name for each frame, got {frame.name!r} twice; name them apart")
     write_palette_png(path, frame.ids)
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stmemory.errors import FrameError, MaskError, OptionError
+from stmemory.errors import FrameError, MaskError
 from stmemory.files import whole_file
-from stmemory.formats.writer import Ids, Labelled, MaskWriter, ids_of, new_folder
+from stmemory.formats.writer import Ids, Labelled, MaskWriter, ids_of, new_file, new_folder
 from stmemory.images import image_files, natural_order
 
 __all__ = ["ObjectsWriter", "is_objects_folder", "object_folders", "read_object_masks", "read_objects"]
@@ -43,9 +43,7 @@ class ObjectsWriter(MaskWriter):
     def _write(self, frame: Labelled) -> None:
         self._known.update(frame.tracked)
         for object_id in sorted(self._known):
-            path = self.path / f"{object_id:03d}" / f"{frame.name}.png"
-            if path.exists():
-                raise OptionError(f"{path}: expected a name for each frame, got {frame.name!r} twice; name them apart")
+            path = new_file(self.path / f"{object_id:03d}", frame)
             with whole_file(path) as part:
                 Image.fromarray(frame.ids == object_id).save(part, format="PNG")
 

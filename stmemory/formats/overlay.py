@@ -36,7 +36,7 @@ class Mp4Writer(MaskWriter):
         super().__init__(path)
         self._opacity = _checked(opacity)
         OverlayWriter(path, rate=rate)  # makes no file; raises before anything else does
-        self._video = OverlayWriter(self._whole(), rate=rate)
+        self._video = OverlayWriter(self._whole(".mp4"), rate=rate)
         self._stack.callback(self._video.close)
 
     def _write(self, frame: Labelled) -> None:
@@ -76,7 +76,7 @@ class GifWriter(MaskWriter):
         self._rate, self._longest, self._most, self._opacity = rate, longest_side, most_frames, _checked(opacity)
         self._kept: list[Image.Image] = []
         self._step = 1
-        self._part = self._whole()
+        self._part = self._whole(".gif")
 
     def _write(self, frame: Labelled) -> None:
         if frame.index % self._step:

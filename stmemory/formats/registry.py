@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from stmemory.errors import OptionError
-from stmemory.formats.coco import CocoWriter, load_document, read_coco
+from stmemory.formats.coco import CocoWriter, read_coco
 from stmemory.formats.cutouts import CutoutMovWriter, CutoutWriter
 from stmemory.formats.davis import DavisWriter, read_davis
+from stmemory.formats.document import load_document
 from stmemory.formats.objects import ObjectsWriter, is_objects_folder, read_objects
 from stmemory.formats.overlay import GifWriter, Mp4Writer
 from stmemory.formats.volume import VolumeWriter, read_volume

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
-__all__ = ["Spool", "column", "write_list"]
+__all__ = ["Spool", "column", "spool_beside", "write_list"]
 
 
 class Spool:
@@ -17,7 +19,6 @@ class Spool:
     Args:
         folder: an empty one; whoever made it deletes it.
 
-    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     spool = Spool(Path(folder))
     ...     spool.append("7", [0, "a"])
@@ -33,7 +34,7 @@ class Spool:
         with (self._folder / name).open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 
-    def rows(self, name: str) -> Iterator[list[object]]:
+    def rows(self, name: str) -> Iterator[list[Any]]:
         """Read the rows of a name, in order; none if nothing was appended."""
         path = self._folder / name
         if path.exists():
@@ -41,7 +42,25 @@ class Spool:
                 yield from map(json.loads, file)
 
 
-def column(rows: Iterable[list[object]], place: int, length: int) -> Iterator[object]:
+@contextmanager
+def spool_beside(path: Path) -> Iterator[Spool]:
+    """A spool in a hidden folder beside a file that is being written; the folder goes at the end.
+
+    Args:
+        path: of the file. Missing parent folders are made.
+
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with spool_beside(Path(folder, "a.json")) as spool:
+    ...         spool.append("7", [0, "a"])
+    ...     list(Path(folder).iterdir())
+    []
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+        yield Spool(Path(folder))
+
+
+def column(rows: Iterable[list[Any]], place: int, length: int) -> Iterator[object]:
     """One value of each row, at the position that its first value says; None in between.
 
     Args:
@@ -54,7 +73,7 @@ def column(rows: Iterable[list[object]], place: int, length: int) -> Iterator[ob
     """
     at = 0
     for row in rows:
-        position = int(str(row[0]))
+        position: int = row[0]
         yield from itertools.repeat(None, position - at)
         yield row[place]
         at = position + 1

@@ -41,7 +41,7 @@ class VolumeWriter(MaskWriter):
         self._dtype = np.dtype(dtype).newbyteorder("<")
         self._size: tuple[int, ...] = ()
         self._header = 0
-        self._file = self._stack.enter_context(self._whole().open("w+b"))
+        self._file = self._stack.enter_context(self._whole(".npy").open("w+b"))
 
     def _write(self, frame: Labelled) -> None:
         most = np.iinfo(self._dtype).max
@@ -112,7 +112,9 @@ def read_volume(volume: str | os.PathLike[str] | NDArray[np.integer]) -> Iterato
         try:
             volume = np.load(Path(volume), mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
-            raise MaskError(f"{name}: expected a .npy file, got: {error}") from error
+            # of what is no array numpy says that it may be loaded unsafely, which nobody should do here
+            came = error.strerror if isinstance(error, OSError) else "a file that holds no array, or a part of one"
+            raise MaskError(f"{name}: expected a .npy file of integers [T, H, W], got: {came}; write it with VolumeWriter or numpy.save") from error
     if not isinstance(volume, np.ndarray) or volume.ndim != 3 or volume.dtype.kind not in "iu" or volume.size == 0:
         came = f"{volume.dtype} {volume.shape}" if isinstance(volume, np.ndarray) else type(volume).__name__
         raise MaskError(f"{name}: expected integer ids [T, H, W], got {came}; one frame is volume[None]")

@@ -21,7 +21,7 @@ from stmemory.frames import to_frame
 from stmemory.mask_files import read_mask
 from stmemory.result import Segmentation
 
-__all__ = ["Labelled", "MaskWriter", "ids_of", "new_folder", "object_ids_in"]
+__all__ = ["Labelled", "MaskWriter", "ids_of", "new_file", "new_folder", "object_ids_in"]
 
 Ids = NDArray[np.int32]
 
@@ -78,7 +78,7 @@ class MaskWriter(ABC):
         Raises:
             FrameError: the size changed, or the frame is missing, of another size, or cannot be used.
             MaskError: the ids cannot be used, or the format cannot hold them.
-            OptionError: the name cannot be a file's, was used before, or the writer is closed.
+            OptionError: the name cannot be a file's, is that of a file which is there, or the writer is closed.
         """
         if not self._open:
             raise OptionError(f"{self.path}: expected an open writer, got one that is closed; make a new one")
@@ -120,10 +120,12 @@ class MaskWriter(ABC):
         """Write what comes after the last frame; what `_stack` holds is closed after that."""
 
     @final
-    def _whole(self) -> Path:
-        """Where to write the file, so that it appears whole or not at all."""
+    def _whole(self, ending: str) -> Path:
+        """Where to write the file, which has this ending, so that it appears whole or not at all."""
         if self.path.is_dir():  # found now, not when all the work is done
             raise OptionError(f"{self.path}: expected the name of a file, got a folder; name a file in it")
+        if self.path.suffix.lower() != ending:  # other programs, and `guess_format`, go by it
+            raise OptionError(f"{self.path}: expected a name that ends in {ending}, got {self.path.name!r}; add it, or choose another format")
         return self._stack.enter_context(whole_file(self.path))
 
     @final
@@ -193,6 +195,25 @@ def object_ids_in(ids: Ids) -> tuple[int, ...]:
     # counting is ten times as fast as sorting; ids that are far apart would need a long table
     found = np.flatnonzero(np.bincount(ids.ravel())) if ids.max(initial=0) < 1 << 16 else np.unique(ids)
     return tuple(int(i) for i in found if i > 0)
+
+
+def new_file(folder: Path, frame: Labelled) -> Path:
+    """Where a frame's PNG goes.
+
+    Args:
+        folder: of the PNGs.
+        frame: the frame.
+
+    Raises:
+        OptionError: there is a file of that name already.
+
+    >>> new_file(Path("no/such/folder"), Labelled(0, "00000", np.zeros((1, 2), np.int32), (), (), None)).as_posix()
+    'no/such/folder/00000.png'
+    """
+    path = folder / f"{frame.name}.png"
+    if path.exists():
+        raise OptionError(f"{path}: expected a name for each frame, got {frame.name!r} twice; name them apart")
+    return path
 
 
 def new_folder(path: Path) -> Path:

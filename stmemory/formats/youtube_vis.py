@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from stmemory.errors import MaskError, OptionError
-from stmemory.formats.coco import categories_of, dict_in, load_document, rows_in
-from stmemory.formats.rle import box_of, decode_rle, encode_rle
-from stmemory.formats.spool import Spool, column, write_list
+from stmemory.formats.document import categories_of, draw_rle, load_document, rows_in
+from stmemory.formats.rle import box_of, encode_rle
+from stmemory.formats.spool import column, spool_beside, write_list
 from stmemory.formats.writer import Ids, Labelled, MaskWriter
 
 __all__ = ["YouTubeVisWriter", "read_youtube_vis"]
@@ -30,6 +29,7 @@ class YouTubeVisWriter(MaskWriter):
         video: the video's name, which file names begin with.
         categories: for an id, what the object is; others are an "object".
 
+    >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with YouTubeVisWriter(f"{folder}/a.json") as out:
     ...         out.add(np.array([[0, 0]]))
@@ -45,9 +45,8 @@ class YouTubeVisWriter(MaskWriter):
         self._video, self._categories = video, dict(categories or {})
         self._size: tuple[int, ...] = ()
         self._known: set[int] = set()
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._part = self._whole()
-        self._spool = Spool(Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix=f".{self.path.name}.", dir=self.path.parent))))
+        self._part = self._whole(".json")
+        self._spool = self._stack.enter_context(spool_beside(self.path))
 
     def _write(self, frame: Labelled) -> None:
         self._size = frame.ids.shape
@@ -130,8 +129,5 @@ def _each(names: list[str], size: tuple[int, int], masks: dict[int, list[object]
         ids = np.zeros(size, np.int32)
         for object_id, rows in sorted(masks.items()):
             if rows[index] is not None:
-                mask = decode_rle(dict_in(rows[index]))
-                if mask.shape != size:
-                    raise MaskError(f"{name}: expected masks of {size} (H, W), got {mask.shape} of object {object_id}; the file is damaged")
-                ids[mask] = object_id
+                draw_rle(ids, object_id, rows[index], name=name)
         yield name, ids

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from stmemory.errors import OptionError
 from stmemory.files import whole_file
 from stmemory.formats.davis import read_davis, write_named_palette_png
-from stmemory.formats.spool import Spool, write_list
+from stmemory.formats.spool import spool_beside, write_list
 from stmemory.formats.writer import Ids, Labelled, MaskWriter, new_folder
 
 __all__ = ["YouTubeVosWriter", "read_youtube_vos"]
@@ -31,7 +30,7 @@ class YouTubeVosWriter(MaskWriter):
         video: the video's name; its folder of annotations must be new or empty.
         categories: for an id, what the object is; others are an "object".
 
-    >>> import numpy
+    >>> import numpy, tempfile
     >>> with tempfile.TemporaryDirectory() as root:
     ...     with YouTubeVosWriter(root, video="walk", categories={7: "dog"}) as out:
     ...         out.add(numpy.array([[0, 7]]))
@@ -47,7 +46,7 @@ class YouTubeVosWriter(MaskWriter):
         self._meta = self.path / "meta.json"
         _other_videos(self._meta, video)  # an unreadable one is told before the work, not after it
         self._folder = new_folder(self.path / "Annotations" / video)
-        self._spool = Spool(Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix=".meta.", dir=self.path))))
+        self._spool = self._stack.enter_context(spool_beside(self._meta))
         self._known: set[int] = set()
 
     def _write(self, frame: Labelled) -> None:

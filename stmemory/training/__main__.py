@@ -17,6 +17,7 @@ from stmemory.memory.policy_file import save_policy
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.saving import save_network
+from stmemory.training.clip_times import time_clips
 from stmemory.training.clips import Clip
 from stmemory.training.config import TrainingConfig
 from stmemory.training.imagenet import imagenet_state
@@ -46,6 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     looking.add_argument("material", type=Path, help="a file that pack wrote; - for the sources of the configuration alone")
     looking.add_argument("out", type=Path, help="the picture to write, a row a clip")
     looking.add_argument("--number", type=int, default=6, help="of clips, of the last phase")
+    looking.add_argument("--time", type=int, default=0, metavar="N", help="also say how fast N clips are drawn, and rendered on the device")
+    looking.add_argument("--device", default="cpu", help="that renders what --time asks for")
     running = commands.add_parser("run", help="train, or go on with a run that was interrupted")
     running.add_argument("config", type=Path, help="JSON, see TrainingConfig")
     running.add_argument("material", type=Path, help="a file that pack wrote; - for the sources of the configuration alone")
@@ -106,6 +109,8 @@ def _clips(options: argparse.Namespace) -> int:
     skipped = [*sources.skipped, *(line for clip in clips for line in clip.skipped)]
     sys.stdout.write("".join(f"skipped {line}\n" for line in skipped))
     sys.stdout.write(f"{len(clips)} clips of {phase.frames} frames at {phase.size} px: {took:.0f} ms a frame on one thread\n")
+    if options.time:
+        sys.stdout.write(f"{time_clips(made, options.time, torch.device(options.device))}\n")
     return 1 if skipped else 0
 
 

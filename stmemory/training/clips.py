@@ -1,14 +1,15 @@
 """Clips: short made videos with exact masks, each a pure function of (seed, index). Trains nothing.
 
 A clip is a photo under a moving camera, some of its own instances tracked, with cut-outs moving over it; or, now and
-then, a piece of a packed video. What is drawn when, is said here; how is in `cutting`, `motion`, `render`, `photometric`.
+then, a piece of a packed video. First all of it is drawn by chance, as a `ClipPlan`; then that is rendered, here or on
+another device. What is drawn when, is said here; how is in `cutting`, `motion`, `placing`, `photometric`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Protocol
 
 import numpy as np
@@ -19,13 +20,15 @@ from torch import Tensor
 
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.training.cutting import Cutter
+from stmemory.training.developing import develop, ids_at
 from stmemory.training.material import Pictures
-from stmemory.training.photometric import degrade
-from stmemory.training.render import render_seen
-from stmemory.training.scene import Scene, draw_scene
+from stmemory.training.photometric import draw_look
+from stmemory.training.placing import place_camera
+from stmemory.training.plan import ClipPlan, Film, Scene
+from stmemory.training.scene import draw_scene
 from stmemory.training.shot import Shot
 
-__all__ = ["Clip", "ClipConfig", "ClipSource", "Clips"]
+__all__ = ["Clip", "ClipConfig", "ClipSource", "Clips", "render_clip"]
 
 _ATTEMPTS = 25
 _SEEN = 12 / 224**2  # least share of frame 0 that a tracked object must cover: 12 pixels at 224 x 224
@@ -102,9 +105,19 @@ class Clip:
 class Clips(Protocol):
     """An endless list of clips of one size and length."""
 
+    def draw(self, index: int) -> ClipPlan:
+        """The plan of the clip of that number: what it will show, not yet rendered."""
+        ...
+
     def clip(self, index: int) -> Clip:
         """The clip of that number, 0 or more; the same whenever it is asked for."""
         ...
+
+
+def render_clip(plan: ClipPlan) -> Clip:
+    """The clip of a plan, on the device of the plan's tensors."""
+    frames, ids = develop(plan)
+    return Clip(frames=frames, ids=ids, name=plan.scene.name, skipped=plan.skipped)
 
 
 class ClipSource:
@@ -130,7 +143,11 @@ class ClipSource:
         self._cutter = Cutter(material)
 
     def clip(self, index: int) -> Clip:
-        """Make one clip.
+        """Draw a clip and render it on the CPU; see `draw`."""
+        return render_clip(self.draw(index))
+
+    def draw(self, index: int) -> ClipPlan:
+        """Decide all about one clip, and decode what it is made of; `render_clip` does the rest.
 
         Raises:
             OptionError: the index is negative, or 25 attempts gave no clip with an object in frame 0, which only
@@ -149,12 +166,12 @@ class ClipSource:
                     raise
                 skipped.append(str(error))
                 continue
-            if rng.random() < self.config.reverse:
-                scene = Scene(scene.frames.flip(0), scene.ids.flip(0), scene.name)
-            ids = _renumbered(scene.ids, self.config.max_objects)
-            if ids is not None:
-                frames = degrade(rng, scene.frames, blur=self.config.blur, grey=self.config.grey)
-                return Clip(frames=frames, ids=ids, name=scene.name, skipped=tuple(skipped))
+            scene = replace(scene, reversed=rng.random() < self.config.reverse)
+            first = ids_at(scene, self.config.frames - 1 if scene.reversed else 0)
+            table = _numbering(first, self.config.max_objects)
+            if table is not None:
+                look = draw_look(rng, self.config.frames, blur=self.config.blur, grey=self.config.grey)
+                return ClipPlan(scene, table, look, tuple(skipped))
         raise OptionError(
             f"material: no object was visible in {_ATTEMPTS} attempts at clip {index}; check its masks and alpha"
             + (f". {len(skipped)} files could not be used, the first: {skipped[0]}" if skipped else "")
@@ -181,34 +198,32 @@ class ClipSource:
         photos = [
             material.photo(video[there_and_back[(first + stride * time) % len(there_and_back)]]) for time in range(config.frames)
         ]
-        frames = torch.stack([photo.pixels for photo in photos]).float().div_(255)
+        pixels = torch.stack([photo.pixels for photo in photos])
         ids = torch.stack([photo.ids for photo in photos])
         height, width = ids.shape[-2:]
         side = int(min(height, width) * math.exp(rng.uniform(math.log(0.5), 0)))
         seen = ids[0].nonzero()
         y, x = seen[int(rng.integers(len(seen)))].tolist() if len(seen) else (height // 2, width // 2)
         top, left = (min(max(0, at - side // 2), length - side) for at, length in ((y, height), (x, width)))
-        frames, ids = (tensor[..., top : top + side, left : left + side] for tensor in (frames, ids))
-        size = (config.size, config.size)
-        frames = F.interpolate(frames, size=size, mode="bilinear", antialias=True, align_corners=False)
-        ids = F.interpolate(ids[:, None], size=size, mode="nearest-exact")[:, 0]
-        if rng.random() < 0.5:
-            frames, ids = frames.flip(-1), ids.flip(-1)
+        pixels, ids = (tensor[..., top : top + side, left : left + side] for tensor in (pixels, ids))
+        ids = F.interpolate(ids[:, None], size=(config.size, config.size), mode="nearest-exact")[:, 0]
+        mirrored, theta = rng.random() < 0.5, None
         if config.warp and rng.random() < config.warp:
             shot = Shot(config.frames, 1, config.size)
             camera = shot.motion(rng, centre=(0.5, 0.5), speed=float(rng.choice([0.3, 1.0])), elastic=0.0).held(0.2)
-            frames, ids = render_seen(frames, ids, camera)
-        return Scene(frames.clamp(0, 1), ids, material.items[video[0]].name)
+            theta = place_camera(camera)
+        return Scene(Film(pixels, ids, mirrored, theta), (), config.size, material.items[video[0]].name)
 
 
-def _renumbered(ids: Tensor, max_objects: int) -> Tensor | None:
-    """Ids [T, H, W] with objects hardly seen in frame 0 set to 0 and the rest made 1..N; None when nothing is left."""
-    counts = torch.bincount(ids[0].flatten(), minlength=256)
+def _numbering(ids: Tensor, max_objects: int) -> Tensor | None:
+    """A clip's id for each id of a scene, uint8 [256], by its first frame [H, W]: objects that are hardly seen there get 0, the
+    others 1..N, the largest first; None when nothing is left."""
+    counts = torch.bincount(ids.flatten(), minlength=256)
     counts[0] = 0
-    seen = (counts >= max(1, _SEEN * ids[0].numel())).nonzero()[:, 0]
+    seen = (counts >= max(1, _SEEN * ids.numel())).nonzero()[:, 0]
     largest = seen[counts[seen].argsort(descending=True, stable=True)][:max_objects]
     if not len(largest):
         return None
     table = torch.zeros(256, dtype=torch.uint8)
     table[largest] = torch.arange(1, len(largest) + 1, dtype=torch.uint8)
-    return table[ids.long()]
+    return table

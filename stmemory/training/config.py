@@ -20,6 +20,7 @@ _CHOICES = {
     "schedule": ("cosine", "plateau"),
     "precision": ("bfloat16", "float32"),
     "bad_data": ("skip", "refuse"),
+    "render": ("auto", "device", "workers"),
 }
 _OF_PHASES = {"size", "frames", "gap", "max_objects"}
 
@@ -117,6 +118,8 @@ class TrainingConfig:
         ema: decay of the averaged weights, which are the ones saved.
         precision: of the network's arithmetic in training, "bfloat16" (autocast) or "float32".
         bad_data: "skip" draws another picture where one cannot be used, and names it in the log; "refuse" ends the run.
+        render: who makes the pixels of the clips that the workers draw: "device", the one that trains; "workers" themselves;
+            or "auto", which is the device on CUDA and the workers elsewhere.
         seed: of weights, clips and draws.
         data: further `ClipConfig` fields.
 
@@ -147,6 +150,7 @@ class TrainingConfig:
     ema: float = 0.998
     precision: str = "bfloat16"
     bad_data: str = "skip"
+    render: str = "auto"
     seed: int = 0
     data: dict[str, Any] = field(default_factory=dict)
 

@@ -18,9 +18,22 @@ from torch import Tensor
 from stmemory.errors import OptionError
 from stmemory.training.material import Item, Pictures
 
-__all__ = ["Cutout", "Cutter", "Pool", "box_of", "resized"]
+__all__ = ["Cutout", "Cutter", "Pool", "Tint", "box_of", "resized", "shrunk_shape"]
 
 _SMALLEST = 500  # pixels of a photo that an instance must have to be cut out of it
+
+
+@dataclass(frozen=True, eq=False)
+class Tint:
+    """How far the colours of a cut-out are pulled to those of what it is put on.
+
+    Attributes:
+        own: float32 [3], its mean colour.
+        strength: 0 leaves it, 1 would give it the other's mean colour.
+    """
+
+    own: Tensor
+    strength: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +43,12 @@ class Cutout:
     Attributes:
         views: float32 [V, 4, h, w], premultiplied RGB and alpha in [0, 1]; V > 1 are sides of a turning object.
         name: where it came from.
+        tint: what is still to be done to its colours, when it is put on something.
     """
 
     views: Tensor
     name: str
+    tint: Tint | None = None
 
     @property
     def aspect(self) -> float:
@@ -116,11 +131,11 @@ class Cutter:
         return Cutout(views=_bordered(fallback), name="")
 
     def background(self, rng: Generator) -> Tensor:
-        """A picture to put objects on: float32 [3, H, W] in [0, 1]; any photo will do."""
+        """A picture to put objects on: uint8 [3, H, W], or float32 in [0, 1] when there is none; any photo will do."""
         pool = self.backgrounds if (rng.random() < 0.6 and self.backgrounds) or not self.photos else self.photos
         if not pool:
             return torch.from_numpy(rng.random((3, 4, 4)).astype(np.float32))
-        return self.material.pixels(pool.draw(rng).index).float().div_(255)
+        return self.material.pixels(pool.draw(rng).index)
 
     def _views(self, rng: Generator, item: Item) -> Tensor:
         """The sides of a turning object in order, or the single picture: premultiplied [V, 4, h, w]."""
@@ -161,20 +176,28 @@ def box_of(mask: Tensor) -> tuple[float, float, float, float]:
     return (left + right) / 2, (top + bottom) / 2, (right - left) / 2, (bottom - top) / 2
 
 
+def shrunk_shape(height: int, width: int, side: float) -> tuple[int, int]:
+    """Height and width that `resized` gives to a picture.
+
+    Example:
+        >>> shrunk_shape(40, 20, 10), shrunk_shape(40, 20, 80)
+        ((10, 5), (40, 20))
+    """
+    factor = side / max(height, width)
+    return (height, width) if factor > 0.8 else (max(2, round(height * factor)), max(2, round(width * factor)))
+
+
 def resized(picture: Tensor, side: float) -> Tensor:
-    """The picture [*, C, h, w] shrunk, antialiased, so that its longer side is about `side`; never enlarged.
+    """The pictures [V, C, h, w] shrunk, antialiased, so that their longer side is about `side`; never enlarged.
 
     Example:
         >>> resized(torch.zeros(1, 3, 40, 20), 10).shape
         torch.Size([1, 3, 10, 5])
     """
-    factor = side / max(picture.shape[-2:])
-    if factor > 0.8:
+    shape = shrunk_shape(picture.shape[-2], picture.shape[-1], side)
+    if shape == tuple(picture.shape[-2:]):
         return picture
-    size = [max(2, round(length * factor)) for length in picture.shape[-2:]]
-    stack = picture if picture.dim() == 4 else picture[None]
-    small = F.interpolate(stack, size=size, mode="bilinear", antialias=True, align_corners=False)
-    return small if picture.dim() == 4 else small[0]
+    return F.interpolate(picture, size=shape, mode="bilinear", antialias=True, align_corners=False)
 
 
 def _premultiplied(picture: Tensor) -> Tensor:

@@ -1,17 +1,27 @@
-"""Feeds: the batches of a run, made by processes of their own. Which clips a step sees depends on its number alone."""
+"""Feeds: the batches of a run, drawn by processes of their own. Which clips a step sees depends on its number alone.
+
+What is drawn is rendered by these processes too, or by the device that trains, ahead of the step that needs it.
+"""
 
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from stmemory.training.clips import Clips
+from stmemory.training.clips import Clips, render_clip
+from stmemory.training.parcel import Parcel
+from stmemory.training.plan import ClipPlan
 
-__all__ = ["Batch", "Feed", "load"]
+__all__ = ["Batch", "Feed", "load", "render_batch", "rendered"]
+
+Plans = tuple[ClipPlan, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,23 +56,89 @@ class Feed(Dataset[Batch]):
         return self.steps[1] - self.steps[0]
 
     def __getitem__(self, item: int) -> Batch:
+        return render_batch(self.draw(item))
+
+    def draw(self, item: int) -> Plans:
+        """The clips of a batch, not yet rendered."""
         if not 0 <= item < len(self):
             raise IndexError(item)
         start = (self.steps[0] + item) * self.batch
-        made = [self.clips.clip(start + number) for number in self.part]
-        skipped = [line for clip in made for line in clip.skipped]
-        return Batch(torch.stack([c.frames for c in made]), torch.stack([c.ids for c in made]), tuple(skipped))
+        return tuple(self.clips.draw(start + number) for number in self.part)
 
 
-def load(feed: Feed, *, workers: int) -> DataLoader[Batch]:
-    """The batches one after the other, made ahead by processes; 0 makes them here, when they are asked for."""
-    return DataLoader(
-        feed,
-        batch_size=None,
-        num_workers=workers,
-        prefetch_factor=2 if workers else None,
-        worker_init_fn=_begin_worker,
-    )
+class _Drawn(Dataset[Parcel[Plans]]):
+    """The plans of a feed's batches, packed to be sent."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+
+    def __len__(self) -> int:
+        return len(self.feed)
+
+    def __getitem__(self, item: int) -> Parcel[Plans]:
+        return Parcel.of(self.feed.draw(item))
+
+
+def load(feed: Feed, *, workers: int, device: torch.device | None = None) -> Iterable[Batch]:
+    """The batches one after the other, made ahead by processes; 0 makes them here, when they are asked for.
+
+    Args:
+        feed: of the run.
+        workers: processes.
+        device: where to render; None renders where clips are drawn.
+    """
+    ahead = 2 if workers else None
+    if device is None:
+        return DataLoader(feed, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker)
+    drawn = _Drawn(feed)
+    parcels = DataLoader(drawn, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker)
+    return rendered(parcels, device, ahead=device.type == "cuda")
+
+
+def render_batch(plans: Sequence[ClipPlan]) -> Batch:
+    """Render clips one after the other, on the device of their tensors: their pictures differ in size."""
+    made = [render_clip(plan) for plan in plans]
+    skipped = tuple(line for clip in made for line in clip.skipped)
+    return Batch(torch.stack([clip.frames for clip in made]), torch.stack([clip.ids for clip in made]), skipped)
+
+
+def rendered(parcels: Iterable[Parcel[Plans]], device: torch.device, *, ahead: bool) -> Iterator[Batch]:
+    """The batches of parcels, rendered on a device.
+
+    Args:
+        parcels: what was drawn.
+        device: where to render. On CUDA it is done on a stream of its own, beside what the caller has queued.
+        ahead: render the next batch in a thread while the caller works on this one; else when it is asked for.
+    """
+    upcoming = iter(parcels)  # here, since the processes of a DataLoader must begin in the main thread
+    new_stream: Callable[[torch.device], torch.cuda.Stream] = torch.cuda.Stream
+    stream = new_stream(device) if device.type == "cuda" else None
+
+    def following() -> Batch | None:
+        with nullcontext() if stream is None else torch.cuda.stream(stream), torch.no_grad():  # both are of a thread
+            parcel = next(upcoming, None)
+            return None if parcel is None else render_batch(parcel.opened(device))
+
+    if not ahead:
+        while (batch := following()) is not None:
+            yield _arrived(batch, stream)
+        return
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="render") as thread:
+        waiting = thread.submit(following)
+        while (batch := waiting.result()) is not None:
+            arrived = _arrived(batch, stream)
+            waiting = thread.submit(following)
+            yield arrived
+
+
+def _arrived(batch: Batch, stream: torch.cuda.Stream | None) -> Batch:
+    """The batch for use on the current stream: that waits, on the device, for what was queued on the other one so far."""
+    if stream is not None:
+        current = torch.cuda.current_stream(stream.device)
+        current.wait_stream(stream)
+        for tensor in (batch.frames, batch.ids):
+            tensor.record_stream(current)  # or its memory might be given away while a step still reads it
+    return batch
 
 
 def _begin_worker(worker: int) -> None:

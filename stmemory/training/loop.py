@@ -76,6 +76,12 @@ class Trainer:
         return self.learner.network
 
     @property
+    def _rendering(self) -> torch.device | None:
+        """The device that makes the pixels of clips; None leaves them to those who draw."""
+        wanted = self.config.render == "device" or (self.config.render == "auto" and self.device.type == "cuda")
+        return self.device if wanted else None
+
+    @property
     def average(self) -> SegmentationNetwork:
         """The moving average of it: what is exported."""
         return self.learner.average
@@ -185,7 +191,7 @@ class Trainer:
                 self.sources.clips(phase), (self.step, end), batch=phase.batch, part=self.world.part(phase.batch)
             )
             since = perf_counter()
-            for batch in load(feed, workers=self.workers):
+            for batch in load(feed, workers=self.workers, device=self._rendering):
                 draws = strip_every > 0 and (self.step + 1) % strip_every == 0
                 losses, predicted = self.train_step(batch, phase, predict=draws)
                 bad = self.world.gather(batch.skipped)
@@ -207,7 +213,7 @@ class Trainer:
                         record["skipped"] = skipped
                         journal.write(record)
                     if predicted is not None:
-                        journal.strip(self.step, Clip(batch.frames[0], batch.ids[0], ""), Clip(batch.frames[0], predicted, ""))
+                        journal.strip(self.step, Clip(batch.frames[0].cpu(), batch.ids[0].cpu(), ""), Clip(batch.frames[0].cpu(), predicted, ""))
                 if self.step % save_every == 0 or self.step == end or stopping:
                     self.save()
                 if record:
@@ -228,7 +234,7 @@ class Trainer:
         options = UnrollOptions(phase.capacity, self.learner.policy, hard_share(config, self.step), config.own_masks)
         weigh = self.world.object_weights if self.world.size > 1 else None
         unroller = Unroller(self.learner.network, options=options, generator=self.generator, weigh=weigh)
-        sums, predicted = torch.zeros(2, device=self.device), [batch.ids[0, :1]]
+        sums, predicted = torch.zeros(2, device=self.device), [batch.ids[0, :1].cpu()]
         for start in range(0, length, phase.segment or length):
             part = slice(start, start + (phase.segment or length))
             pixels = batch.frames[:, part].to(self.device).float() / 255
@@ -252,7 +258,8 @@ class Trainer:
 
     def _validate(self, phase: Phase) -> dict[str, float]:
         """The error of the averaged weights now; one that does not fall lowers the rate of the schedule "plateau"."""
-        own = validation_error(self.learner, self.sources.clips(phase, validation=True), phase) if self.world.first else 0.0
+        clips = self.sources.clips(phase, validation=True)
+        own = validation_error(self.learner, clips, phase, device=self._rendering) if self.world.first else 0.0
         error = float(self.world.mean(torch.tensor([own], device=self.device))) * self.world.size  # that of the first, for all
         if error < self._plateau["best"]:
             self._plateau["best"] = error

@@ -1,23 +1,19 @@
-"""Rendering: warps one layer over all T frames at once and puts layers on top of each other. Chooses nothing.
+"""Rendering: samples photos, videos and cut-outs where `placing` says, and puts layers on top of each other. Chooses nothing.
 
-All coordinate arithmetic is done on a coarse grid of nodes and spread bilinearly to pixels: affine parts stay exact,
-and the elastic and local parts are smooth, so that only the sampling itself costs time per pixel.
+This is the work that there is for each pixel. It is done on the device of the texture; nothing of it waits for that device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stmemory.training.motion import Motion, dense_field
+from stmemory.training.placing import Placement
 
-__all__ = ["Bump", "View", "Window", "paste", "render_base", "render_layer", "render_seen"]
-
-_NODES = 41
+__all__ = ["Window", "paste", "render_base", "render_layer", "render_seen"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,156 +21,100 @@ class Window:
     """A layer rendered into equal windows of the frame, one per frame.
 
     Attributes:
-        pixels: float32 [T, 4, H', W'], premultiplied RGB and alpha.
-        top: int64 [T], row of the window's first row.
-        left: int64 [T], column of the window's first column.
+        pixels: float32 [T, C, H', W'], premultiplied colours and, last, alpha.
+        left: column of each window's first column, T of them.
+        top: row of each window's first row, T of them.
     """
 
     pixels: Tensor
-    top: Tensor
-    left: Tensor
+    left: tuple[int, ...]
+    top: tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class View:
-    """The square part of a photo that the camera sees before it moves.
-
-    Attributes:
-        x: centre, in pixels of the photo.
-        y: centre, in pixels of the photo.
-        side: side, in pixels of the photo.
-    """
-
-    x: float
-    y: float
-    side: float
-
-
-@dataclass(frozen=True, eq=False)
-class Bump:
-    """A smooth local warp of a photo: what is at the centre moves, what is far stays.
-
-    Attributes:
-        x: centre, in pixels of the photo.
-        y: centre, in pixels of the photo.
-        radius: float32 [2], one standard deviation along x and y, in pixels of the photo.
-        shift: float32 [T, 2], how far the centre moves, in pixels of the photo; keep it below the radius.
-    """
-
-    x: float
-    y: float
-    radius: Tensor
-    shift: Tensor
-
-
-def render_base(texture: Tensor, motion: Motion, view: View, *, bumps: Sequence[Bump], size: int) -> Tensor:
+def render_base(texture: Tensor, nodes: Tensor, *, size: int, colours: int = 3) -> Tensor:
     """The photo under a moving camera.
 
     Args:
-        texture: float32 [3 + N, h, w], RGB in [0, 1] and N masks in [0, 1].
-        motion: the camera; its centre is where the view's centre appears, its scale the zoom.
-        view: what is seen while the motion is the identity.
-        bumps: local warps, applied one after the other.
+        texture: float32 [C + N, h, w], colours in [0, 1] and N masks in [0, 1].
+        nodes: float32 [T, 2, n, n], see `place_base`.
         size: side of a frame, pixels.
+        colours: C, usually 3; 0 renders masks alone.
 
     Returns:
-        float32 [T, 3 + N, size, size]. Outside of the photo the pixels are mirrored and the masks are 0.
+        float32 [T, C + N, size, size]. Outside of the photo the pixels are mirrored and the masks are 0.
+
+    Example:
+        >>> nodes = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, 5)] * 2, indexing="xy"))[None]
+        >>> render_base(torch.ones(4, 8, 8), nodes, size=6).shape
+        torch.Size([1, 4, 6, 6])
     """
-    height, width = texture.shape[-2:]
-    frames = motion.angle.shape[0]
-    axis = (torch.arange(_NODES) / (_NODES - 1)) * (1 - 1 / size) + 0.5 / size
-    nodes = torch.stack(torch.meshgrid(axis, axis, indexing="xy"))  # [2, n, n], x and y in frame sides
-    offset = nodes[None] - motion.centre[:, :, None, None]  # [T, 2, n, n]
-    seen = torch.einsum("tij,tjhw->tihw", torch.linalg.inv(motion.matrix()), offset)
-    field = F.interpolate(motion.elastic, size=(_NODES, _NODES), mode="bicubic", align_corners=True)
-    at = (seen + 0.5 * field) * view.side + torch.tensor([view.x, view.y])[:, None, None]  # in pixels of the photo
-    for bump in bumps:
-        away = at - torch.tensor([bump.x, bump.y])[:, None, None] - bump.shift[:, :, None, None]
-        weight = (-0.5 * (away / bump.radius[:, None, None]).square().sum(1, keepdim=True)).exp()
-        at = at - weight * bump.shift[:, :, None, None]
-    at = at * (2 / torch.tensor([width, height])[:, None, None]) - 1
-    grid = F.interpolate(at, size=(size, size), mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
-    sampled = F.grid_sample(texture.expand(frames, -1, -1, -1), grid, padding_mode="reflection", align_corners=False)
-    if texture.shape[0] > 3:
+    grid = F.interpolate(nodes, size=(size, size), mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
+    source = texture.expand(nodes.shape[0], -1, -1, -1)
+    sampled = F.grid_sample(source, grid, padding_mode="reflection", align_corners=False)
+    if texture.shape[0] > colours:
         inside = (grid.abs() <= 1).all(-1)[:, None]
-        sampled[:, 3:] *= inside
+        sampled[:, colours:] *= inside
     return sampled
 
 
-def render_seen(frames: Tensor, ids: Tensor, motion: Motion) -> tuple[Tensor, Tensor]:
-    """A video under a camera that moves on its own: one affine map a frame; the elastic part is not used.
+def render_seen(frames: Tensor, theta: Tensor) -> Tensor:
+    """Colours float32 [T, 3, S, S] under a camera that moves on its own, or labels uint8 [T, S, S].
 
     Args:
-        frames: float32 [T, 3, S, S] in [0, 1].
-        ids: uint8 [T, S, S].
-        motion: the camera; see `render_base`.
+        frames: of a video.
+        theta: float32 [T, 2, 3], see `place_camera`.
 
     Returns:
-        Frames and ids of the same shapes. Outside of a frame the pixels are mirrored and the ids are 0.
+        The same shape. Outside of a frame colours are mirrored and labels are 0.
 
     Example:
-        >>> still = Motion(torch.full((2, 2), 0.5), torch.zeros(2), torch.zeros(2), torch.zeros(2), torch.zeros(2, 2, 4, 4))
-        >>> render_seen(torch.zeros(2, 3, 8, 8), torch.ones(2, 8, 8, dtype=torch.uint8), still)[1].sum().item()
+        >>> still = torch.tensor([[[1.0, 0, 0], [0, 1.0, 0]]]).expand(2, -1, -1)
+        >>> render_seen(torch.ones(2, 8, 8, dtype=torch.uint8), still).sum().item()
         128
     """
-    back = torch.linalg.inv(motion.matrix())  # [T, 2, 2]
-    theta = torch.cat([back, back @ (1 - 2 * motion.centre)[:, :, None]], 2)  # in [-1, 1] of the frame, as F.affine_grid wants
-    grid = F.affine_grid(theta, list(frames.shape), align_corners=False)
-    seen = F.grid_sample(frames, grid, padding_mode="reflection", align_corners=False)
-    labels = F.grid_sample(ids[:, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
-    return seen, labels[:, 0].round().to(torch.uint8)
+    side = frames.shape[-1]
+    grid = F.affine_grid(theta, [len(theta), 3, side, side], align_corners=False)
+    if frames.dtype != torch.uint8:
+        return F.grid_sample(frames, grid, padding_mode="reflection", align_corners=False)
+    labels = F.grid_sample(frames[:, None].float(), grid, mode="nearest", padding_mode="zeros", align_corners=False)
+    return labels[:, 0].round().to(torch.uint8)
 
 
-def render_layer(texture: Tensor, motion: Motion, half: tuple[float, float], *, size: int, steps: int = 1) -> Window:
+def render_layer(texture: Tensor, placement: Placement) -> Window:
     """A cut-out in motion.
 
     Args:
-        texture: float32 [4, h, w] or one per frame [T, 4, h, w], premultiplied RGB and alpha in [0, 1].
-        motion: T frames, or T x steps moments for motion blur.
-        half: half the width and half the height of the layer at scale 1, in frame sides.
-        size: side of a frame, pixels.
-        steps: moments averaged into one frame.
+        texture: float32 [C, h, w] or one per frame [T, C, h, w], premultiplied colours and, last, alpha in [0, 1].
+        placement: where it is seen.
 
-    Returns:
-        Windows that hold all of the layer that lies inside the frame.
+    Example:
+        >>> nodes = torch.stack(torch.meshgrid(*[torch.linspace(-1, 1, 5)] * 2, indexing="xy"))[None]
+        >>> render_layer(torch.ones(4, 8, 8), Placement(nodes, (6, 3), (0,), (0,))).pixels.shape
+        torch.Size([1, 4, 3, 6])
     """
-    moments = motion.angle.shape[0]
-    frames = moments // steps
-    matrix = motion.matrix() * torch.tensor(half) * size  # [m, 2, 2], from [-1, 1] to pixels
-    centre = motion.centre * size
-    reach = matrix.abs().sum(-1) * (1 + motion.elastic.abs().amax(dim=(1, 2, 3)))[:, None] + 2
-    low = (centre - reach).view(frames, steps, 2).amin(1).clamp(-4 * size, 4 * size)
-    high = (centre + reach).view(frames, steps, 2).amax(1).clamp(-4 * size, 4 * size)
-    extent = [min(size, int(value)) for value in (high - low).amax(0).ceil().tolist()]
-    corner = low.floor().long().clamp(min=0)
-    corner = torch.minimum(corner, size - torch.tensor(extent))  # [T, 2], every window lies inside the frame
-    axes = [torch.linspace(0.5, length - 0.5, _NODES) for length in extent]
-    nodes = torch.stack(torch.meshgrid(axes[0], axes[1], indexing="xy"))  # [2, n, n]
-    offset = nodes[None] + (corner.repeat_interleave(steps, 0) - centre)[:, :, None, None]
-    at = torch.einsum("tij,tjhw->tihw", torch.linalg.inv(matrix), offset)
-    field = dense_field(motion.elastic)
-    at = at + F.grid_sample(field, at.permute(0, 2, 3, 1), padding_mode="border", align_corners=True)
-    grid = F.interpolate(at, size=(extent[1], extent[0]), mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
-    source = texture.repeat_interleave(steps, 0) if texture.dim() == 4 else texture.expand(moments, -1, -1, -1)
+    (width, height), steps = placement.extent, placement.steps
+    grid = F.interpolate(placement.nodes, size=(height, width), mode="bilinear", align_corners=True).permute(0, 2, 3, 1)
+    source = texture.repeat_interleave(steps, 0) if texture.dim() == 4 else texture.expand(len(grid), -1, -1, -1)
     pixels = F.grid_sample(source, grid, padding_mode="zeros", align_corners=False)
     if steps > 1:
-        pixels = pixels.view(frames, steps, *pixels.shape[1:]).mean(1)
-    return Window(pixels=pixels, top=corner[:, 1], left=corner[:, 0])
+        pixels = pixels.view(-1, steps, *pixels.shape[1:]).mean(1)
+    return Window(pixels=pixels, left=placement.left, top=placement.top)
 
 
-def paste(canvas: Tensor, ids: Tensor, window: Window, *, object_id: int) -> None:
+def paste(canvas: Tensor | None, ids: Tensor, window: Window, *, object_id: int) -> None:
     """Put a rendered layer on top, in place.
 
     Args:
-        canvas: float32 [T, 3, H, W], changed in place.
+        canvas: float32 [T, 3, H, W], changed in place; None for labels alone.
         ids: uint8 [T, H, W], changed in place: `object_id` where the layer covers at least half of a pixel.
         window: the layer.
         object_id: 1..255, or 0 for a layer that is not tracked.
     """
     height, width = window.pixels.shape[-2:]
-    colour, alpha = window.pixels[:, :3], window.pixels[:, 3:]
+    colour, alpha = window.pixels[:, :-1], window.pixels[:, -1:]
     clear, covers = 1 - alpha, alpha[:, 0] >= 0.5
-    for time, (top, left) in enumerate(zip(window.top.tolist(), window.left.tolist(), strict=True)):
+    for time, (left, top) in enumerate(zip(window.left, window.top, strict=True)):
         rows, columns = slice(top, top + height), slice(left, left + width)
-        canvas[time, :, rows, columns].mul_(clear[time]).add_(colour[time])
+        if canvas is not None:
+            canvas[time, :, rows, columns].mul_(clear[time]).add_(colour[time])
         ids[time, rows, columns].masked_fill_(covers[time], object_id)

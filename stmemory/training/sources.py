@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from stmemory.errors import OptionError
-from stmemory.training.clips import Clip, ClipConfig, Clips, ClipSource
+from stmemory.training.clips import Clip, ClipConfig, Clips, ClipSource, render_clip
 from stmemory.training.config import Phase, TrainingConfig
 from stmemory.training.layouts import open_folder
 from stmemory.training.material import Material, Pictures
+from stmemory.training.plan import ClipPlan
 
 __all__ = ["Mixture", "Sources"]
 
@@ -31,9 +32,13 @@ class Mixture:
 
     def clip(self, index: int) -> Clip:
         """See `Clips.clip`."""
+        return render_clip(self.draw(index))
+
+    def draw(self, index: int) -> ClipPlan:
+        """See `Clips.draw`."""
         drawn = np.random.default_rng([self.seed, index, len(self.parts)]).random()
         number = min(int(np.searchsorted(self._cumulated, drawn, side="right")), len(self.parts) - 1)
-        return self.parts[number][0].clip(index)
+        return self.parts[number][0].draw(index)
 
 
 class Sources:

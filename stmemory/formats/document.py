@@ -1,0 +1,109 @@
+"""What the JSON files of COCO and YouTube-VIS share: reading the document, numbering categories, drawing an RLE. Writes nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stmemory.errors import MaskError
+from stmemory.formats.rle import decode_rle
+from stmemory.formats.writer import Ids
+
+__all__ = ["categories_of", "draw_rle", "load_document", "rows_in"]
+
+
+def categories_of(object_ids: Iterable[int], names: Mapping[int, str]) -> tuple[dict[int, int], list[dict[str, object]]]:
+    """Number the categories from 1, in the alphabet's order.
+
+    Args:
+        object_ids: the objects.
+        names: for an id, what it is; others are an "object".
+
+    Returns:
+        For each object the number of its category, and the list of categories as COCO has it.
+
+    >>> categories_of([7, 9], {9: "dog"})[0]
+    {7: 2, 9: 1}
+    """
+    kinds = {object_id: names.get(object_id, "object") for object_id in object_ids}
+    ordered = sorted(set(kinds.values())) or ["object"]
+    numbers = {name: number for number, name in enumerate(ordered, start=1)}
+    return {object_id: numbers[kind] for object_id, kind in kinds.items()}, [{"id": number, "name": name} for name, number in numbers.items()]
+
+
+def load_document(path: str | os.PathLike[str], key: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object with a certain key.
+
+    Args:
+        path: the file.
+        key: that it must have.
+
+    Raises:
+        MaskError: it cannot be read, or has no such key.
+
+    >>> load_document("no/such/file.json", "images")
+    Traceback (most recent call last):
+    stmemory.errors.MaskError: no/such/file.json: expected a JSON file with "images", got: No such file or directory
+    """
+    try:
+        document: object = json.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MaskError(f'{os.fspath(path)}: expected a JSON file with "{key}", got: {error.strerror}') from error
+    except ValueError as error:
+        raise MaskError(f'{os.fspath(path)}: expected a JSON file with "{key}", got: {error}') from error
+    if not isinstance(document, dict) or key not in document:
+        raise MaskError(
+            f'{os.fspath(path)}: expected a JSON object with "{key}", got another; lists of results have no '
+            "frames: pass the file of the split"
+        )
+    return document
+
+
+def rows_in(document: Mapping[str, Any], key: str, path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The list of objects that stands under a key.
+
+    Args:
+        document: of a JSON file.
+        key: where the list stands; a missing one is empty.
+        path: of the file, for the message.
+
+    Raises:
+        MaskError: something else stands there.
+
+    >>> rows_in({"images": [{"id": 1}]}, "images", "a.json")
+    [{'id': 1}]
+    """
+    rows = document.get(key, [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise MaskError(f'{os.fspath(path)}: expected a list of objects in "{key}", got another value; the file is damaged')
+    return rows
+
+
+def draw_rle(ids: Ids, object_id: int, segmentation: object, *, name: str) -> None:
+    """Draw an object into a mask, over what is there.
+
+    Args:
+        ids: `[H, W]`, which is changed.
+        object_id: its id.
+        segmentation: its RLE, as it stands in the file.
+        name: of the frame, for the message.
+
+    Raises:
+        MaskError: it is a polygon, or damaged; its size is another; the id is below 1.
+
+    >>> ids = np.zeros((1, 2), np.int32)
+    >>> draw_rle(ids, 7, {"size": [1, 2], "counts": [1, 1]}, name="00000")
+    >>> ids.tolist()
+    [[0, 7]]
+    """
+    if not isinstance(segmentation, dict):
+        raise MaskError(f"{name}: expected a segmentation of size and counts, an RLE, got {type(segmentation).__name__}; polygons must be drawn first")
+    mask = decode_rle(segmentation)
+    if mask.shape != ids.shape or object_id < 1:
+        raise MaskError(f"{name}: expected masks of {ids.shape} (H, W) and ids above 0, got {mask.shape} of {object_id}; the file is damaged")
+    ids[mask] = object_id
