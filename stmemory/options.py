@@ -98,10 +98,10 @@ class PredictionOptions:
         OptionError: a value is out of its range.
 
     >>> PredictionOptions(policy="A").as_dict()
-    {'memory_size': 8, 'policy': 'oldest', 'write_predictions': True, 'short_side': None}
+    {'memory_size': 16, 'policy': 'oldest', 'write_predictions': True, 'short_side': None}
     """
 
-    memory_size: int = 8
+    memory_size: int = 16
     policy: str | UpdatePolicy = "most_similar"
     write_predictions: bool = True
     short_side: int | None = None

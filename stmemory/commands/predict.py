@@ -33,7 +33,7 @@ def add_to(commands: Commands) -> None:
     predict.add_argument("--force", action="store_true", help="replace the predicted frames of an earlier run")
     group = predict.add_argument_group("how to predict")
     add_weights_options(group, default="mini")
-    group.add_argument("--memory-size", type=int, default=argparse.SUPPRESS, help="slots of the video (default: 8)")
+    group.add_argument("--memory-size", type=int, default=argparse.SUPPRESS, help="slots of the video (default: 16)")
     group.add_argument("--policy", default=argparse.SUPPRESS, help="update policy: name, the paper's letter, or the file of a learned one (default: most_similar)")
     group.add_argument("--short-side", type=whole_or_none, default=argparse.SUPPRESS, help="px that larger frames are shrunk to (default: none)")
     group.add_argument("--freeze-memory", action="store_true", help="do not memorise predictions on the way ahead")

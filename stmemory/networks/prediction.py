@@ -104,7 +104,7 @@ class PredictionNetwork(ToPretrained, nn.Module):
         """Frames have sides that this divides."""
         return self.config.stride
 
-    def new_state(self, capacity: int = 8, *, policy: str | UpdatePolicy = "most_similar") -> PredictionState:
+    def new_state(self, capacity: int = 16, *, policy: str | UpdatePolicy = "most_similar") -> PredictionState:
         """What is remembered before the first frame: an empty bank of K slots that uses this network's fusion cell and keys."""
         if self.config.memory == "none":
             return PredictionState(MemoryBank(capacity, policy=policy))
