@@ -722,6 +722,23 @@ def test_loading_copies() -> None:
     assert [0, 1, 2] == numbers(bank)
 
 
+def test_an_interrupted_save_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bank's file is replaced whole or not at all."""
+    path = tmp_path / "bank.safetensors"
+    save_bank(filled(3), path)
+    before = path.read_bytes()
+
+    def stops_midway(tensors: object, name: str, metadata: object) -> None:
+        Path(name).write_bytes(before[:9])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("stmemory.memory.state.save_file", stops_midway)
+    with pytest.raises(KeyboardInterrupt):
+        save_bank(filled(2), path)
+    assert before == path.read_bytes()
+    assert [path] == list(tmp_path.iterdir())
+
+
 def test_an_empty_bank_can_be_saved_and_loaded(tmp_path: Path) -> None:
     """A bank that holds nothing comes back as one."""
     save_bank(MemoryBank(3), tmp_path / "empty.safetensors")

@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from stmemory.errors import WeightsError
+from stmemory.files import whole_file
 from stmemory.memory.learned import LearnedPolicy
 
 __all__ = ["POLICY_FILE", "load_policy", "save_policy"]
@@ -18,7 +19,7 @@ _VERSION = 1
 
 
 def save_policy(policy: LearnedPolicy, path: str | Path) -> None:
-    """Write the weights of a learned policy.
+    """Write the weights of a learned policy. The file appears whole or not at all.
 
     Args:
         policy: trained or not.
@@ -32,7 +33,8 @@ def save_policy(policy: LearnedPolicy, path: str | Path) -> None:
     """
     path = Path(path) / POLICY_FILE if Path(path).is_dir() else Path(path)
     about = {"format": "stmemory.policy", "version": str(_VERSION), "temperature": str(policy.temperature)}
-    save_file({name: t.detach().cpu().contiguous() for name, t in policy.state_dict().items()}, str(path), metadata=about)
+    with whole_file(path) as part:
+        save_file({name: t.detach().cpu().contiguous() for name, t in policy.state_dict().items()}, str(part), metadata=about)
 
 
 def load_policy(path: str | Path) -> LearnedPolicy:

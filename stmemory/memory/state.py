@@ -8,6 +8,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from stmemory.errors import WeightsError
+from stmemory.files import whole_file
 from stmemory.memory.bank import MemoryBank
 
 __all__ = ["FORMAT_VERSION", "load_bank", "save_bank"]
@@ -17,6 +18,8 @@ FORMAT_VERSION = 1
 
 def save_bank(bank: MemoryBank, path: str | Path) -> None:
     """Write all that a bank remembers to a safetensors file, with the format's version, the capacity and the policy's name.
+
+    The file appears whole or not at all.
 
     >>> import tempfile, torch
     >>> bank = MemoryBank(2); bank.write(torch.rand(1, 4, 3, 3))
@@ -32,7 +35,8 @@ def save_bank(bank: MemoryBank, path: str | Path) -> None:
         "capacity": str(bank.capacity),
         "policy": bank.policy.name,
     }
-    save_file({name: t.detach().contiguous() for name, t in bank.state_dict().items()}, str(path), metadata=about)
+    with whole_file(path) as part:
+        save_file({name: t.detach().contiguous() for name, t in bank.state_dict().items()}, str(part), metadata=about)
 
 
 def load_bank(bank: MemoryBank, path: str | Path) -> None:
