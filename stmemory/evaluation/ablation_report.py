@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from stmemory.evaluation.ablation import RowResult
 from stmemory.evaluation.protocol import summarise
-from stmemory.evaluation.report import Circumstances
+from stmemory.evaluation.report import Circumstances, decimal, json_text
 from stmemory.files import whole_file
 
 __all__ = ["ablation_document", "ablation_table", "write_ablation"]
@@ -50,12 +49,12 @@ def ablation_table(
     lines = ["| memory | J | F | J&F | bytes an object at the end | slots at the end | frames/s |", "|---|---:|---:|---:|---:|---:|---:|"]
     for row in rows:
         mean = summarise(row.results)
-        scores = " | ".join(_decimal(100 * value) for value in (mean.region, mean.boundary, mean.mean))
+        scores = " | ".join(decimal(100 * value) for value in (mean.region, mean.boundary, mean.mean))
         size = "-" if math.isnan(row.bytes_per_object) else f"{round(row.bytes_per_object):,}"
         slots = sorted({use.slots for use in row.memory})
         told = "-" if not slots else str(slots[0]) if len(slots) == 1 else f"{slots[0]} to {slots[-1]}"
         few = f" ({len(row.results)} of {len(row.results) + len(row.skipped)} clips)" if row.skipped else ""
-        lines.append(f"| {row.row.title}{few} | {scores} | {size} | {told} | {_decimal(mean.frames_per_second)} |")
+        lines.append(f"| {row.row.title}{few} | {scores} | {size} | {told} | {decimal(mean.frames_per_second)} |")
     return "\n".join([*lines, "", *_below(rows, circumstances, extra or {})]) + "\n"
 
 
@@ -70,7 +69,7 @@ def write_ablation(
     ...     [path.name for path in write_ablation(Path(folder), [], current_circumstances())]
     ['ablation.json', 'ablation.md']
     """
-    document = json.dumps(_without_nan(ablation_document(rows, circumstances, extra=extra)), indent=2, allow_nan=False) + "\n"
+    document = json_text(ablation_document(rows, circumstances, extra=extra))
     texts = {"ablation.json": document, "ablation.md": ablation_table(rows, circumstances, extra=extra)}
     for name, text in texts.items():
         with whole_file(out / name) as part:
@@ -132,18 +131,3 @@ def _below(rows: Sequence[RowResult], circumstances: Circumstances, extra: Mappi
         f"{circumstances.device}, {threads}, torch {circumstances.torch}, Python {circumstances.python}, stmemory {circumstances.stmemory}"
         f"{', commit ' * bool(made_at)}{', '.join(made_at)}, {size}."
     )
-
-
-def _decimal(value: float) -> str:
-    return "-" if math.isnan(value) else f"{value:.1f}"
-
-
-def _without_nan(value: object) -> object:
-    """The value with NaN, which JSON lacks, as None."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(entry) for entry in value]
-    return value

@@ -115,8 +115,7 @@ def frame_mse(predicted: Tensor, truth: Tensor, *, clip: bool = False) -> Tensor
     >>> frame_mse(torch.full((1, 2, 2), 2.0), torch.zeros(1, 2, 2)).item()
     16.0
     """
-    predicted, truth = _pair(predicted, truth)
-    return ((predicted.clamp(0, 1) if clip else predicted) - truth).square().sum((-3, -2, -1))
+    return _error(predicted, truth, clip=clip).square().sum((-3, -2, -1))
 
 
 def frame_mae(predicted: Tensor, truth: Tensor, *, clip: bool = False) -> Tensor:
@@ -136,8 +135,7 @@ def frame_mae(predicted: Tensor, truth: Tensor, *, clip: bool = False) -> Tensor
     >>> frame_mae(torch.full((1, 2, 2), 2.0), torch.zeros(1, 2, 2), clip=True).item()
     4.0
     """
-    predicted, truth = _pair(predicted, truth)
-    return ((predicted.clamp(0, 1) if clip else predicted) - truth).abs().sum((-3, -2, -1))
+    return _error(predicted, truth, clip=clip).abs().sum((-3, -2, -1))
 
 
 def psnr(predicted: Tensor, truth: Tensor, *, most: float = 100.0) -> Tensor:
@@ -203,6 +201,12 @@ def ssim(predicted: Tensor, truth: Tensor, *, data_range: float = 1.0) -> Tensor
     likeness = (2 * first * second + c1) * (2 * covariance + c2)
     likeness = likeness / ((first.square() + second.square() + c1) * (first_variance + second_variance + c2))
     return likeness.mean((-3, -2, -1)).view(truth.shape[:-2]).mean(-1)
+
+
+def _error(predicted: Tensor, truth: Tensor, *, clip: bool) -> Tensor:
+    """How far a prediction is off at each value, float64 [..., C, H, W]."""
+    predicted, truth = _pair(predicted, truth)
+    return (predicted.clamp(0, 1) if clip else predicted) - truth
 
 
 def _pair(predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:

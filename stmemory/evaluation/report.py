@@ -20,7 +20,7 @@ import torch
 
 from stmemory.evaluation.protocol import ClipResult, Summary, summarise
 
-__all__ = ["Circumstances", "as_json", "current_circumstances", "markdown_table", "write_json"]
+__all__ = ["Circumstances", "as_json", "current_circumstances", "decimal", "json_text", "markdown_table", "write_json"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def as_json(
             for result in results
         ],
     }
-    return json.dumps(_without_nan(report), indent=2, allow_nan=False) + "\n"
+    return json_text(report)
 
 
 def write_json(
@@ -131,7 +131,7 @@ def markdown_table(results: Sequence[ClipResult], circumstances: Circumstances |
     for result in results:
         mean = (result.region + result.boundary) / 2
         scores = f"{_percent(mean)} | {_percent(result.region)} | {_percent(result.boundary)}"
-        speed = _decimal(result.frames_per_second)
+        speed = decimal(result.frames_per_second)
         lines.append(f"| {result.name} | {len(result.objects)} | {scores} | {result.frames} | {speed} |")
     lines.append(_summary_line(summarise(results), sum(result.frames for result in results)))
     if circumstances is not None:
@@ -148,15 +148,29 @@ def markdown_table(results: Sequence[ClipResult], circumstances: Circumstances |
 
 def _summary_line(summary: Summary, frames: int) -> str:
     scores = f"{_percent(summary.mean)} | {_percent(summary.region)} | {_percent(summary.boundary)}"
-    return f"| **all** | {summary.objects} | {scores} | {frames} | {_decimal(summary.frames_per_second)} |"
+    return f"| **all** | {summary.objects} | {scores} | {frames} | {decimal(summary.frames_per_second)} |"
 
 
 def _percent(share: float) -> str:
-    return _decimal(100 * share)
+    return decimal(100 * share)
 
 
-def _decimal(value: float) -> str:
+def decimal(value: float) -> str:
+    """A number in a table, with one decimal; a dash where there is none.
+
+    >>> decimal(2.04), decimal(math.nan)
+    ('2.0', '-')
+    """
     return "-" if math.isnan(value) else f"{value:.1f}"
+
+
+def json_text(document: object) -> str:
+    """A document as the text of a file; NaN, which JSON lacks, becomes null.
+
+    >>> json_text({"J": math.nan})
+    '{\\n  "J": null\\n}\\n'
+    """
+    return json.dumps(_without_nan(document), indent=2, allow_nan=False) + "\n"
 
 
 def _without_nan(value: object) -> object:
