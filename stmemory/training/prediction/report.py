@@ -179,22 +179,25 @@ def _test(
     """Everybody on one test; for a recall set at each N."""
     strips, clips, device = how
     number = clips or config.test_clips
-    recall = test.kind != "moving"
+    periods: tuple[int | None, ...] = config.periods if test.kind != "moving" else (None,)
+    sources = [ClipSource(test if period is None else at_period(test, period), test=True, seed=config.seed) for period in periods]
+    clips_at = [source.draw(range(number)) for source in sources]
+    longest = max((found.frames for found in clips_at), key=lambda frames: frames.shape[1]).to(device)
+    known = {one.name: one for one in trained}
+    costs = {  # of a frame: the same at every N
+        one.name: cost_of(one.network, _long(longest, one.capacity), capacity=one.capacity, policy=one.policy) for one in trained
+    }
     drawn: dict[str, Tensor] = {}
-    for period in config.periods if recall else (None,):
-        source = ClipSource(test if period is None else at_period(test, period), test=True, seed=config.seed)
-        found = source.draw(range(number))
+    for period, found in zip(periods, clips_at, strict=True):
         frames, observed = found.frames.to(device), int(found.observed[0])
         forecasts: dict[str, Forecaster] = {
             one.name: forecast_with(one.network, capacity=one.capacity, policy=one.policy) for one in trained
         }
         forecasts |= trivial_forecasts(mean)
-        known = {one.name: one for one in trained}
         for name, forecast in forecasts.items():
             scores, one = measure(forecast, frames, observed), known.get(name)
-            cost = None if one is None else cost_of(one.network, _long(frames, one.capacity), capacity=one.capacity, policy=one.policy)
             label = f"{name}, K = {one.capacity}" if one and one.remembers and ", K = " not in name else name
-            yield PredictionResult(label, test.kind, period, number, scores, cost, None if one is None else one.steps)
+            yield PredictionResult(label, test.kind, period, number, scores, costs.get(name), None if one is None else one.steps)
         if period is None or period == config.periods[len(config.periods) // 2]:
             for place in range(min(_DRAWN, number)):
                 drawn[f"truth {place}"] = frames[place]
