@@ -174,6 +174,25 @@ def test_an_interrupted_run_loses_nothing_finished(
     assert [] == [path for path in out.rglob(".*")], "parts of files"
 
 
+def test_what_an_interrupted_run_says_is_what_it_kept(
+    command: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A clip that was finished when the signal came counts, though its news was not heard; a part of its file does not outlive it."""
+
+    def interrupted(teller: object, news: News) -> None:
+        if news.last:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("stmemory.commands.evaluate._Teller.hear", interrupted)
+    assert 1 == main(command())
+    assert "stopped with 1 of 5 clips finished; the same command with --resume goes on" in capsys.readouterr().err
+    monkeypatch.undo()
+    part = tmp_path / "out" / "clips" / f".{CLIPS[1]}.json.1.1"
+    part.write_text("{")
+    assert 0 == main(command("--resume"))
+    assert not part.exists()
+
+
 def busy(out: Path) -> bool:
     """Whether masks still come."""
     before = len(list(out.rglob("*")))

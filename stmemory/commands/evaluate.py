@@ -74,7 +74,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             end_line()
             more = "; the same command with --resume goes on" if arguments.out is not None else ""
-            complain(f"stopped with {teller.finished} of {len(evaluation.clips)} clips finished{more}")
+            kept = {clip.name for clip in evaluation.clips}.intersection(folder.finished)  # the news of the last may not have come
+            complain(f"stopped with {len(kept)} of {len(evaluation.clips)} clips finished{more}")
             return FAILED
         teller.sum_up(outcome)
         if arguments.out is not None:
@@ -88,7 +89,6 @@ class _Teller:
     """Says what happens: a row for each clip, and progress below it."""
 
     def __init__(self, evaluation: Evaluation) -> None:
-        self.finished = 0
         self._frames = {clip.name: 0 for clip in evaluation.clips}
         self._tell: Callable[[int], None] | None = None
 
@@ -121,7 +121,6 @@ class _Teller:
         print(score_line("mean over objects", mean.objects, mean.region, mean.boundary, mean.frames_per_second), flush=True)
 
     def _row(self, result: ClipResult) -> None:
-        self.finished += 1
         print(score_line(result.name, len(result.objects), result.region, result.boundary, result.frames_per_second), flush=True)
 
 

@@ -11,6 +11,7 @@ Owns these names, and what is refused or deleted. Whatever `run.json` does not s
 from __future__ import annotations
 
 import dataclasses
+import glob
 import hashlib
 import json
 import shutil
@@ -66,6 +67,11 @@ class RunFolder:
         """File for a server."""
         return self.path / "submission.zip"
 
+    @property
+    def finished(self) -> tuple[str, ...]:
+        """Names of the clips whose scores are on disk: what an interrupted run kept."""
+        return tuple(sorted(file.stem for file in (self.path / "clips").glob("*.json")))
+
     def masks_of(self, clip: str) -> Path:
         """Folder of a clip's predicted masks."""
         return self.path / "Annotations" / clip
@@ -108,7 +114,7 @@ class RunFolder:
                     "with --force"
                 )
         elif not force:
-            done = len(list((self.path / "clips").glob("*.json")))
+            done = len(self.finished)
             raise OptionError(
                 f"{self.path}: expected no evaluation yet, got one with {done} finished clip{'s' * (done != 1)}; pass --resume to go on, --force to "
                 "begin anew, or another -o"
@@ -138,7 +144,9 @@ class RunFolder:
 
     def clear(self, clip: str) -> None:
         """Delete a clip's masks and scores, whole or half written."""
-        self._result(clip).unlink(missing_ok=True)
+        result = self._result(clip)
+        for file in (result, *result.parent.glob(f".{glob.escape(result.name)}.*")):  # a process that was killed leaves its part
+            file.unlink(missing_ok=True)
         shutil.rmtree(self.masks_of(clip), ignore_errors=True)
 
     def finish(self, clip: Clip, result: ClipResult) -> None:
