@@ -39,7 +39,7 @@ ORDER = (
     "sequences.protocol sequences.digits sequences.pictures sequences.moving sequences.recall sequences.curtain "
     "sequences.frame_files sequences.folders sequences.human36m sequences "
     "evaluation.prediction_metrics evaluation.prediction "
-    "evaluation.clips evaluation.layouts evaluation.metrics evaluation.scores evaluation.protocol evaluation.predictions "
+    "evaluation.clips evaluation.layouts evaluation.metrics evaluation.scores evaluation.protocol evaluation.mask_folders "
     "evaluation.tables evaluation.growth evaluation.report evaluation.prediction_report evaluation.prediction_plot evaluation.stages evaluation.machine evaluation.speed evaluation.speed_report "
     "evaluation.run_folder evaluation.worker evaluation.spread evaluation.together "
     "evaluation.cluster evaluation.run evaluation.plots "

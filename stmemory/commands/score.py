@@ -27,7 +27,7 @@ def add_to(commands: Commands) -> None:
 
 def _score(arguments: argparse.Namespace) -> int:
     from stmemory.errors import OptionError, StmemoryError
-    from stmemory.evaluation.predictions import predictions_of, score_clip
+    from stmemory.evaluation.mask_folders import predictions_of, score_clip
     from stmemory.evaluation.protocol import summarise
     from stmemory.evaluation.tables import write_tables
 

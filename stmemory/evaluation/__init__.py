@@ -7,6 +7,7 @@ from stmemory.evaluation.clips import Clip, find_clips
 from stmemory.evaluation.growing import GrowingMemory, GrowingPredictor
 from stmemory.evaluation.growth import GrowthReport, Slope, block_slope, measure_growth, resident_bytes, slope_per_thousand
 from stmemory.evaluation.layouts import DATA_SETS, DataSet, find_data_set
+from stmemory.evaluation.mask_folders import score_clip
 from stmemory.evaluation.metrics import boundary_accuracy, boundary_map, boundary_radius, region_similarity
 from stmemory.evaluation.prediction_metrics import (
     FRAME_PROTOCOLS,
@@ -18,7 +19,6 @@ from stmemory.evaluation.prediction_metrics import (
     score_frames,
     ssim,
 )
-from stmemory.evaluation.predictions import score_clip
 from stmemory.evaluation.protocol import (
     ClipResult,
     Predictor,

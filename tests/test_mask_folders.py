@@ -14,7 +14,7 @@ from PIL import Image
 from stmemory.cli import main
 from stmemory.errors import MaskError, ShapeError
 from stmemory.evaluation import find_clips, find_data_set, score_clip, write_tables
-from stmemory.evaluation.predictions import predictions_of
+from stmemory.evaluation.mask_folders import predictions_of
 from stmemory.palette import write_palette_png
 
 FOLDER, DAVIS16, DAVIS17 = CASES[0], CASES[1], CASES[2]
