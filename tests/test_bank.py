@@ -639,6 +639,33 @@ def test_detach_cuts_the_graph() -> None:
     assert before.grad is None and after.grad is not None
 
 
+def test_rekeying_gives_cut_keys_their_graph_back() -> None:
+    """After `detach` and `rekey` keys and versions are what they were, and the key's weights learn from every slot in use."""
+    head = torch.nn.Conv1d(2, 4, 1)
+    bank = MemoryBank(4, key=head)
+    for frame in range(3):
+        bank.write(torch.randn(2, 2, 5), frame=frame)
+    keys, version, factor = bank.keys.detach(), bank.version.clone(), torch.randn(2, 4, 4, 5)
+    bank.detach()
+    assert not bank.keys.requires_grad
+    bank.rekey()
+    (bank.keys * factor).sum().backward()
+
+    torch.testing.assert_close(keys, bank.keys.detach())
+    assert torch.equal(version, bank.version)
+    # of a key w x + b, the derivative of sum(f (w x + b)) by w is the sum of f x over slots in use and cells
+    expected = torch.einsum("bkon,bkcn->oc", factor[:, :3], bank.templates[:, :3])
+    torch.testing.assert_close(expected, head.weight.grad[:, :, 0] if head.weight.grad is not None else None)
+
+
+def test_rekeying_without_a_key_or_a_template_does_nothing() -> None:
+    """Neither is an error: a bank may be empty, or compare templates themselves."""
+    for bank in (MemoryBank(3), MemoryBank(3, key=torch.nn.Conv1d(2, 4, 1)), filled(3)):
+        before = {name: t.clone() for name, t in bank.state_dict().items()}
+        bank.rekey()
+        assert all(torch.equal(before[name], t) for name, t in bank.state_dict().items())
+
+
 def test_a_write_without_grad_leaves_the_graph_whole() -> None:
     """Under `no_grad` a template is written without a gradient; those beside it keep theirs."""
     first, second = (torch.randn(1, 2, 3, requires_grad=True) for _ in range(2))

@@ -41,6 +41,19 @@ def test_aggregated_logits_are_soft_aggregation() -> None:
     torch.testing.assert_close(scores.softmax(1), torch.stack([first, second]), atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize(("logit", "truth"), [(40.0, 0), (-40.0, 1)], ids=["surely there", "surely absent"])
+def test_a_sure_mistake_can_be_unlearned(logit: float, truth: int) -> None:
+    """However sure the network is, a wrong pixel has a loss of about its logit and a gradient that points back."""
+    logits = torch.full((1, 1, 1), logit, requires_grad=True)
+    loss, _ = segmentation_loss(
+        aggregate_logits(logits, torch.tensor([0]), clips=1, objects=1), torch.full((1, 1, 1), truth), share=1.0
+    )
+    loss.backward()
+
+    assert 40 < loss.item() < 60
+    assert logits.grad is not None and 0.9 < float(logits.grad) * (1 if logit > 0 else -1) < 1.1
+
+
 def test_loss_equals_a_slow_reference() -> None:
     """Cross entropy is the mean over the hardest share of each clip's pixels; Dice counts only objects that are there."""
     scores, target = torch.randn(2, 3, 4, 5), torch.randint(0, 2, (2, 4, 5))  # object 2 is never there

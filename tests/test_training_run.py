@@ -112,13 +112,17 @@ def test_a_run_that_is_told_to_stop_saves_the_step_it_is_in(material: Material, 
 
 
 def test_a_lost_step_changes_nothing_and_is_counted(material: Material, tmp_path: Path) -> None:
-    """A gradient that is not finite moves no weight; the log counts the step and leaves it out of its means."""
+    """A gradient that is not finite moves no weight and no average; the log counts the step and leaves it out of its means."""
     trainer = Trainer(TINY, material, tmp_path, workers=0)
-    before = {name: value.clone() for name, value in trainer.network.state_dict().items()}
+    with torch.no_grad():
+        for parameter in trainer.average.parameters():
+            parameter.add_(1)  # so that following the network would show
+    networks = (trainer.network, trainer.average)
+    before = [{name: value.clone() for name, value in network.state_dict().items()} for network in networks]
     weight = next(trainer.network.fusion.parameters())
     hook = weight.register_hook(lambda gradient: gradient * float("nan"))
     records = list(trainer.run(log_every=2, until=2))
-    assert _same(before, dict(trainer.network.state_dict()))
+    assert all(_same(old, dict(network.state_dict())) for old, network in zip(before, networks, strict=True))
     hook.remove()
     records += trainer.run(log_every=2)
 
@@ -149,14 +153,14 @@ def test_a_learned_policy_is_trained(material: Material, tmp_path: Path) -> None
 
 
 def test_a_policy_can_be_trained_alone(material: Material, tmp_path: Path) -> None:
-    """With a network factor of 0 the network stays what it was, and the policy moves."""
+    """With a network factor of 0 the network stays what it was and has no gradients, which would be clipped with the policy's."""
     phase = Phase(steps=2, size=32, frames=8, batch=1, capacity=4, segment=4, frozen=6)
     trainer = Trainer(dataclasses.replace(LEARNED, phases=(phase,), network_factor=0.0), material, tmp_path, workers=0)
     policy = trainer.learner.policy
     assert isinstance(policy, LearnedPolicy)
     before = [{n: v.clone() for n, v in module.state_dict().items()} for module in (trainer.network, policy)]
-    for _ in trainer.run():
-        pass
+    for _ in trainer.run(log_every=1):
+        assert all(parameter.grad is None for parameter in trainer.network.parameters())
 
     assert _same(before[0], dict(trainer.network.state_dict()))
     assert not _same(before[1], dict(policy.state_dict()))

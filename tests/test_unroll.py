@@ -139,6 +139,18 @@ def test_gradients_of_a_later_segment_stop_at_its_beginning() -> None:
     assert float(frames.grad[:, 4:].abs().sum()) > 0
 
 
+def test_a_later_segment_trains_the_key_head_on_all_that_is_remembered() -> None:
+    """Its first keys are those of all slots in use, as its first values are, not of the new template alone."""
+    network, (frames, ids) = _network(), _clips(6)
+    unroller = Unroller(network, options=OPTIONS, generator=_generator())
+    unroller.advance(frames[:, :4], ids[:, :4])
+    seen: list[int] = []
+    network.read.key.register_forward_hook(lambda head, inputs, keys: seen.append(len(keys)))
+    unroller.advance(frames[:, 4:], ids[:, 4:])
+
+    assert 9 == int(unroller.bank.count.sum()) == seen[0], "three objects with three slots each"
+
+
 def _held_elements() -> int:
     """Elements of all float tensors that are alive."""
     gc.collect()

@@ -203,6 +203,10 @@ class MemoryBank(BankFromPretrained):
         """Cut the graph: what is stored stays, gradients stop here (truncated backpropagation through time)."""
         self._slots.tensors = {name: t.detach() for name, t in self._slots.tensors.items()}
 
+    def rekey(self) -> None:
+        """Make all keys anew of their templates; after `detach()`, so that the key's weights learn from old templates too."""
+        self._slots.rekey(self.key)
+
     def fork(self) -> MemoryBank:
         """A bank that goes its own way from here on; policy, fusion and key are shared."""
         twin = MemoryBank(self.capacity, policy=self.policy, fusion=self.fusion, key=self.key)
@@ -251,8 +255,7 @@ class MemoryBank(BankFromPretrained):
     def _make_room(self, index: Tensor, template: Tensor, frame: int, *, must_store: bool) -> tuple[Tensor, Tensor | None]:
         """The slot `[R]` that each row's template takes (-1: none), and a factor `[R, 1, ...]` that carries a gradient."""
         valid, age = self.valid[index], self.age[index]
-        newest = age.masked_fill(~valid, torch.iinfo(torch.int64).max).argmin(1)
-        overwrite = self._slots["provisional"][index]
+        overwrite, newest = self._slots["provisional"][index], age.masked_fill(~valid, torch.iinfo(torch.int64).max).argmin(1)
         slot = torch.where(overwrite, newest, valid.long().argmin(1))
         full = (valid.all(1) & ~overwrite).nonzero().squeeze(1)
         if len(full) == 0:
@@ -263,8 +266,7 @@ class MemoryBank(BankFromPretrained):
         view = BankView(similarity, age[full], valid[full], self.pinned[rows])
         decision = with_a_free_slot(self.policy.decide(view), view) if must_store else self.policy.decide(view)
         remove = decision.remove.to(template.dtype)
-        goes = remove.detach().sum(1) > 0.5  # [F]
-        leaving = remove.detach().argmax(1)
+        goes, leaving = remove.detach().sum(1) > 0.5, remove.detach().argmax(1)  # [F]
         chosen = remove.gather(1, leaving[:, None])  # [F, 1], one; carries the gradient of a learned choice
         shape = (-1, *[1] * (template.dim() - 1))
         source = self.templates[rows, leaving]  # [F, C, *S]
@@ -292,8 +294,7 @@ class MemoryBank(BankFromPretrained):
         share = into[which, slot].view(-1, *[1] * (target.dim() - 1)).to(target.dtype)
         if into.requires_grad or not bool((share == 1).all()):
             fused = target + share * (fused - target)
-        log = torch.cat([self._slots["log"][at], frames[which]], 1).sort(dim=1).values[:, -LOG_LENGTH:]  # the latest known
         self._slots.put("templates", at, fused)
         self._slots.put("size", at, sizes.sum(1).clamp_max(MOST_FRAMES))
-        self._slots.put("log", at, log)
+        self._slots.put("log", at, torch.cat([self._slots["log"][at], frames[which]], 1).sort(dim=1).values[:, -LOG_LENGTH:])  # the latest
         self._slots.touch(*at, key=self.key)

@@ -107,6 +107,12 @@ class Slots:
         if key is not None:
             self.put("keys", (index, slot), key(self["templates"][index, slot]))
 
+    def rekey(self, key: Callable[[Tensor], Tensor] | None) -> None:
+        """New keys for all slots in use, where there are keys; they hold what they held, so versions stay."""
+        if key is not None and self.tensors:
+            index = self["valid"].nonzero().unbind(1)
+            self.put("keys", index, key(self["templates"][index]))
+
     def compare(self, rows: Tensor, *, movable_only: bool = False) -> Tensor:
         """Similarities `[R, K, K]` of rows (eq. 1), computing only those of pairs of which a slot changed since the last time.
 

@@ -192,7 +192,7 @@ class ClipSource:
         """Consecutive frames of a packed video, cropped to a square around one of its objects."""
         config, material = self.config, self._cutter.material
         video = self._cutter.videos[int(rng.integers(len(self._cutter.videos)))]
-        stride = int(rng.integers(1, 2 + config.gap))
+        stride = int(rng.integers(1, 1 + config.gap))
         there_and_back = [*range(len(video)), *range(len(video) - 2, 0, -1)]  # a clip longer than the video turns around
         first = int(rng.integers(max(1, len(video) - stride * (config.frames - 1))))
         photos = [

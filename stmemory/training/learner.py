@@ -66,6 +66,8 @@ class Learner:
         if isinstance(trunk, LiteTrunk):
             for number, part in enumerate((trunk.stem, *trunk.stages)):
                 part.requires_grad_(number >= phase.frozen)
+        if self.config.network_factor == 0:
+            self.network.requires_grad_(False)  # gradients pass through to the policy, whose norm alone counts for clipping
         if isinstance(self.policy, LearnedPolicy):
             self.policy.temperature = temperature(self.config, step)
             self.policy.seed(self.config.seed * 1_000_003 + step)  # of the step alone, so that a run can stop at any
@@ -76,11 +78,12 @@ class Learner:
     def update(self, step: int) -> float:
         """One step of the optimiser and of the average; the norm of the gradients before clipping.
 
-        A norm that is not finite is returned like any other, and changes no weights.
+        A norm that is not finite is returned like any other, and changes no weights, nor their average.
         """
         norm = float(nn.utils.clip_grad_norm_(self.parameters(), self.config.clip_norm))
-        if math.isfinite(norm):
-            self.optimiser.step()
+        if not math.isfinite(norm):
+            return norm
+        self.optimiser.step()
         decay = averaging(self.config, step + 1)
         follow(self.average, self.network, decay)
         if isinstance(self.policy, LearnedPolicy) and isinstance(self.policy_average, LearnedPolicy):

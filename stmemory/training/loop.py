@@ -241,7 +241,9 @@ class Trainer:
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
                 result = unroller.advance(pixels, batch.ids[:, part].to(self.device).long())
             weight = result.length / (length - 1)  # so that segments add up to the mean over the clip
-            torch.autograd.backward((result.cross_entropy + result.dice) * weight)
+            loss = (result.cross_entropy + result.dice) * weight
+            if loss.requires_grad:  # not where a policy is learned alone, and decided nothing yet
+                torch.autograd.backward(loss)
             sums += torch.stack([result.cross_entropy.detach(), result.dice.detach()]) * weight
             if predict:
                 predicted.append(result.probabilities[0].argmax(1).to(torch.uint8).cpu())

@@ -28,7 +28,7 @@ def aggregate_logits(logits: Tensor, rows: Tensor, *, clips: int, objects: int) 
     >>> aggregate_logits(torch.zeros(1, 2, 2), torch.tensor([1]), clips=1, objects=2).shape
     torch.Size([1, 3, 2, 2])
     """
-    logits = logits.float().clamp(-15, 15)
+    logits = logits.float()
     full = logits.new_full((clips * objects, *logits.shape[1:]), _ABSENT).index_put((rows,), logits)
     full = full.view(clips, objects, *logits.shape[1:])
     log_background = nn.functional.logsigmoid(-full).sum(1, keepdim=True).clamp(-15, -1e-6)

@@ -99,6 +99,7 @@ class Unroller:
         clip = torch.arange(clips, device=ids.device)
         tracked = torch.zeros(clips, 256, dtype=torch.int64, device=ids.device).index_put((video, number), number)
         target = tracked[clip[:, None, None, None], ids]  # [V, S, H, W]
+        self.bank.rekey()  # the graph of the segment before is cut; from here the key head learns from all that is remembered
         encoded = self.network.encode_query(frames.flatten(0, 1).contiguous(memory_format=torch.channels_last))
         visible = (ids[video] == number[:, None, None, None]).flatten(2).any(2).sum(0)  # [S]
         weights = torch.ones_like(visible, dtype=torch.float32) if self.weigh is None else self.weigh(visible)
