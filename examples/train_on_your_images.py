@@ -7,7 +7,7 @@ The same command goes on after ctrl-C, from the last step that 20 divides. A rea
 import sys
 from pathlib import Path
 
-from stmemory import VOSPredictor
+from stmemory import StmemoryError, VOSPredictor
 from stmemory.saving import save_network
 from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.loop import Trainer
@@ -36,6 +36,9 @@ def main(pictures: str, run: str, steps: str | int = 300, *, size: int = 224, ba
 
 
 if __name__ == "__main__":
-    if len(sys.argv) not in (3, 4):
+    if len(sys.argv) not in (3, 4) or not "".join(sys.argv[3:] or "1").isdecimal():
         raise SystemExit(__doc__)
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except StmemoryError as error:
+        raise SystemExit(str(error)) from error

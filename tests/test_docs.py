@@ -6,12 +6,15 @@ of its first frame, are made in a temporary folder, which is the working directo
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
 import runpy
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +22,8 @@ import torch
 from PIL import Image
 
 from stmemory.palette import write_palette_png
+from stmemory.training.clips import ClipConfig
+from stmemory.training.config import Phase, Source, TrainingConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
@@ -124,6 +129,35 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
 
     assert [] == [t for t in targets if t and "://" not in t and not (page.parent / t).exists()]
+
+
+def settings_tables() -> dict[str, dict[str, str]]:
+    """Names and defaults of the tables of the page of settings, by heading."""
+    text = (ROOT / "docs" / "pages" / "guide" / "training-settings.md").read_text(encoding="utf-8")
+    parts = re.split(r"^## (.+)$", text, flags=re.MULTILINE)[1:]
+    return {
+        heading: dict(re.findall(r"^\| `(\w+)` \| `?([^`|]+?)`? \|", body, re.MULTILINE))
+        for heading, body in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+@pytest.mark.parametrize(
+    ("heading", "record", "elsewhere"),
+    [
+        ("The run", TrainingConfig(), set()),
+        ("A phase", Phase(), set()),
+        ("A source", Source(), set()),
+        ("What clips look like", ClipConfig(), {"size", "frames", "max_objects", "gap"}),
+    ],
+    ids=["run", "phase", "source", "clips"],
+)
+def test_the_page_of_settings_has_all_of_them(heading: str, record: Any, elsewhere: set[str]) -> None:
+    """Every field of a configuration stands in its table with its default; the fields of clips that a phase has stand there."""
+    expected = {f.name: json.dumps(getattr(record, f.name)) for f in dataclasses.fields(record) if f.name not in elsewhere and f.name != "phases"}
+    if heading == "The run":
+        expected |= {"phases": "one", "sources": "[]"}
+
+    assert expected == settings_tables()[heading]
 
 
 CASES = [
