@@ -25,6 +25,7 @@ from stmemory.training.loop import Trainer
 from stmemory.training.material import Material, pack
 from stmemory.training.parallel import World
 from stmemory.training.prediction.command import add_to as add_prediction
+from stmemory.training.run_state import read_state
 from stmemory.training.sources import Sources
 from stmemory.training.strips import clip_strips
 
@@ -152,7 +153,7 @@ def _stop(trainer: Trainer) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     config = TrainingConfig.load(options.run / "config.json")
-    state = torch.load(options.run / "state.pt", map_location="cpu", weights_only=True)
+    state = read_state(options.run / "state.pt", needs=("average", "step"))
     network = SegmentationNetwork(NetworkConfig.of(config.preset))
     network.load_state_dict(state["average"])
     about = json.loads(options.about.read_text()) if options.about else {}

@@ -5,15 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from stmemory.errors import OptionError, WeightsError
-from stmemory.files import whole_file
+from stmemory.errors import WeightsError
 from stmemory.memory.policy_file import POLICY_FILE, load_policy
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.clips import Clip
@@ -23,15 +20,17 @@ from stmemory.training.journal import Journal
 from stmemory.training.learner import Learner
 from stmemory.training.material import Material
 from stmemory.training.parallel import World
+from stmemory.training.run_state import expect_same, read_state, write_state
 from stmemory.training.schedule import hard_share, learning_rate
 from stmemory.training.sources import Sources
 from stmemory.training.unroll import Unroller, UnrollOptions
 from stmemory.training.validation import validation_error
+from stmemory.training.window import Window
 from stmemory.weights import find_checkpoint, load_part
 
 __all__ = ["Trainer"]
 
-_SUMS = ("cross_entropy", "dice", "norm", "lost", "steps")
+_NEEDS = ("network", "average", "optimiser", "generator", "step")  # of a state, to go on from it
 
 
 class Trainer:
@@ -66,7 +65,7 @@ class Trainer:
         self.learner = Learner(config, self.device)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step = 0
-        self._window = dict.fromkeys(_SUMS, 0.0)  # sums since the last line of the log
+        self._window = Window("cross_entropy", "dice", "norm")
         self._plateau = {"best": float("inf"), "drops": 0.0}
         self._stopping = False
 
@@ -103,11 +102,11 @@ class Trainer:
         if path.suffix != ".pt" and not path.is_file():
             self._start_from_weights(str(where))
             return
+        state = read_state(path)
         try:
-            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
             self.adopt(state["average"])
             self.learner.adopt_policy(state.get("policy_average"))
-        except (OSError, KeyError, RuntimeError, UnpicklingError) as error:
+        except (TypeError, RuntimeError) as error:
             raise WeightsError(f"{path}: expected the state.pt of a run with preset {self.config.preset!r}, got: {error}") from error
 
     def _start_from_weights(self, name: str) -> None:
@@ -128,20 +127,20 @@ class Trainer:
 
         Raises:
             OptionError: it was written by a run with another configuration.
+            WeightsError: it is damaged, or something else.
         """
         path = self.out / "state.pt"
         if not path.exists():
             return False
-        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        if "config" in state and TrainingConfig.from_json(state["config"]) != self.config:
-            raise OptionError(
-                f"{path}: expected the configuration that this run began with, {self.out / 'config.json'}, got another; "
-                "train into another folder, with --init to start from these weights"
-            )
+        state = read_state(path, needs=_NEEDS)
+        if "config" in state:
+            written = TrainingConfig.from_json(state["config"])
+            advice = f"go on with that of {self.out / 'config.json'}, or train into another folder, with --init to start from these weights"
+            expect_same(path, "configuration that this run", written, self.config, advice=advice)
         self.learner.load_state_dict(state)
-        self.generator.set_state(state["generator"].cpu())
+        self.generator.set_state(state["generator"])
         self.step = int(state["step"])
-        self._window.update(state.get("window", {}))
+        self._window.load_state_dict(state.get("window", {}))
         self._plateau.update(state.get("plateau", {}))
         return True
 
@@ -153,12 +152,11 @@ class Trainer:
             **self.learner.state_dict(),
             "generator": self.generator.get_state(),
             "step": self.step,
-            "window": self._window,
+            "window": self._window.state_dict(),
             "plateau": self._plateau,
             "config": self.config.to_json(),
         }
-        with whole_file(self.out / "state.pt") as part:
-            torch.save(state, part)
+        write_state(self.out / "state.pt", state)
 
     def run(
         self,
@@ -194,17 +192,12 @@ class Trainer:
             for batch in load(feed, workers=self.workers, device=self._rendering):
                 draws = strip_every > 0 and (self.step + 1) % strip_every == 0
                 losses, predicted = self.train_step(batch, phase, predict=draws)
+                self._window.add(losses, seconds=perf_counter() - since)
                 bad = self.world.gather(batch.skipped)
                 stopping = float(self.world.mean(torch.tensor([float(self._stopping)], device=self.device))) > 0
-                for name, value in (*losses.items(), ("steps", 1.0)):
-                    self._window[name] += value
                 record: dict[str, float] = {}
                 if self.step % log_every == 0:
-                    steps, lost = self._window.pop("steps"), self._window.pop("lost")
-                    record = {"step": self.step, "phase": number, "rate": self.rate(), "seconds": (perf_counter() - since) / steps}
-                    record |= {name: value / max(1.0, steps - lost) for name, value in self._window.items()}
-                    record["lost"] = lost
-                    self._window, since = dict.fromkeys(_SUMS, 0.0), perf_counter()
+                    record = {"step": self.step, "phase": number, "rate": self.rate(), **self._window.record()}
                 if self.config.validate_every and self.step % self.config.validate_every == 0:
                     record = {"step": self.step, **record, **self._validate(phase)}
                 if journal is not None:
@@ -221,6 +214,7 @@ class Trainer:
                 if stopping:
                     self._stopping = True  # another process may have been told, and this one not
                     break
+                since = perf_counter()
         if journal is not None:
             journal.close()
 

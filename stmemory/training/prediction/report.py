@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from stmemory.training.prediction.baselines import RecurrentNetwork
 from stmemory.training.prediction.clips import ClipSource, at_period
 from stmemory.training.prediction.config import ClipSet, PredictionTraining
 from stmemory.training.prediction.loop import new_network
+from stmemory.training.run_state import read_state
 
 __all__ = ["Others", "Trained", "export", "load_trained", "report"]
 
@@ -86,7 +86,7 @@ def load_trained(run: Path, name: str, *, device: str = "cpu") -> Trained:
         device: where to put it.
 
     Raises:
-        WeightsError: there is no such state.
+        WeightsError: there is no such state, or it is damaged.
         OptionError: the comparison has no such contender.
     """
     config = PredictionTraining.load(run / "config.json")
@@ -94,7 +94,7 @@ def load_trained(run: Path, name: str, *, device: str = "cpu") -> Trained:
     path = run / name / "state.pt"
     if not path.exists():
         raise WeightsError(f"{path}: expected a state of training, got no such file; python -m stmemory.training predict run")
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    state = read_state(path, needs=("average", "step"))
     network = new_network(config, name).to(device).eval()
     network.load_state_dict(state["average"])
     return Trained(name, network, int(state["step"]), contender.capacity or config.capacity, contender.policy or config.policy)
