@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from pictures import TINY, pack_tiny
+from pictures import TINY, pack_tiny, save_still
+from PIL import Image
 from torch import Tensor
 
 from stmemory.errors import WeightsError
-from stmemory.training.config import Phase
+from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.feed import Batch
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material
@@ -116,3 +117,73 @@ def test_a_state_that_cannot_be_read_is_told(content: bytes | dict[str, Any] | l
         path.write_bytes(path.read_bytes()[:content])
     with pytest.raises(WeightsError, match=rf"state\.pt: expected the state.*{said}"):
         read_state(path, needs=("average", "network"))
+
+
+def killed_and_whole(config: TrainingConfig, out: Path, *, tensorboard: bool = False) -> None:
+    """A run in `out/whole`, and in `out/killed` one that dies after four steps, of which two are saved, and is begun again."""
+
+    def run(name: str) -> Trainer:
+        trainer = Trainer(config, None, out / name, workers=0)
+        trainer.resume()
+        return trainer
+
+    for _ in run("whole").run(log_every=1, save_every=2, tensorboard=tensorboard):
+        pass
+    dying = run("killed")
+    for record in dying.run(log_every=1, save_every=100, tensorboard=tensorboard):
+        if record["step"] == 2:
+            dying.save()
+        if record["step"] == 4:
+            break
+    for _ in run("killed").run(log_every=1, tensorboard=tensorboard):
+        pass
+
+
+@pytest.fixture
+def bad_folder(tmp_path: Path) -> TrainingConfig:
+    """Seven steps on pictures of which half have empty masks."""
+    for number in range(24):
+        save_still(tmp_path / "data", str(number), seed=number)
+    for number in range(12):
+        Image.new("L", (80, 64)).save(tmp_path / "data" / "masks" / f"{number}.png")
+    phase = Phase(steps=7, size=32, frames=5, batch=1, capacity=3, frozen=6)
+    return TrainingConfig(sources=(Source(str(tmp_path / "data")),), phases=(phase,), warmup=1)
+
+
+def test_the_log_of_a_killed_run_is_that_of_a_whole_one(bad_folder: TrainingConfig, tmp_path: Path) -> None:
+    """Lines of steps that were not saved are written once, and bad files count from the step that met them, as in one go."""
+    killed_and_whole(bad_folder, tmp_path)
+    whole, killed = log_of(tmp_path / "whole"), log_of(tmp_path / "killed")
+
+    assert [record["skipped"] for record in whole][1] < [record["skipped"] for record in whole][3]  # else nothing could differ
+    assert [{**record, "seconds": 0} for record in whole] == [{**record, "seconds": 0} for record in killed]
+    assert (tmp_path / "whole" / "skipped.txt").read_text() == (tmp_path / "killed" / "skipped.txt").read_text()
+
+
+def test_tensorboard_of_a_killed_run_has_each_step_once(bad_folder: TrainingConfig, tmp_path: Path) -> None:
+    """What was written of steps that are done again is dropped."""
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    killed_and_whole(bad_folder, tmp_path, tensorboard=True)
+    for name in ("whole", "killed"):
+        events = EventAccumulator(str(tmp_path / name))
+        events.Reload()
+        assert list(range(1, 8)) == [event.step for event in events.Scalars("norm")]
+
+
+def test_a_state_that_does_not_say_what_was_skipped_leaves_the_list(bad_folder: TrainingConfig, tmp_path: Path) -> None:
+    """States of earlier versions go on with what `skipped.txt` says."""
+    out = tmp_path / "run"
+    for _ in Trainer(bad_folder, None, out, workers=0).run(until=5):
+        pass
+    before, state = (out / "skipped.txt").read_text(), read_state(out / "state.pt")
+    del state["skipped"]
+    write_state(out / "state.pt", state)
+    again = Trainer(bad_folder, None, out, workers=0)
+    assert again.resume()
+    for _ in again.run(until=6):
+        pass
+
+    assert (out / "skipped.txt").read_text().startswith(before)
+    assert before.splitlines() == read_state(out / "state.pt")["skipped"][: len(before.splitlines())]

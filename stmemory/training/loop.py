@@ -67,6 +67,7 @@ class Trainer:
         self.step = 0
         self._window = Window("cross_entropy", "dice", "norm")
         self._plateau = {"best": float("inf"), "drops": 0.0}
+        self._skipped: tuple[str, ...] | None = ()  # files that were of no use so far; None where a state does not say
         self._stopping = False
 
     @property
@@ -142,6 +143,7 @@ class Trainer:
         self.step = int(state["step"])
         self._window.load_state_dict(state.get("window", {}))
         self._plateau.update(state.get("plateau", {}))
+        self._skipped = tuple(state["skipped"]) if "skipped" in state else None
         return True
 
     def save(self) -> None:
@@ -156,6 +158,8 @@ class Trainer:
             "plateau": self._plateau,
             "config": self.config.to_json(),
         }
+        if self._skipped is not None:
+            state["skipped"] = list(self._skipped)
         write_state(self.out / "state.pt", state)
 
     def run(
@@ -176,7 +180,7 @@ class Trainer:
             tensorboard: write for TensorBoard too.
             until: step to end at.
         """
-        journal = Journal(self.out, step=self.step, tensorboard=tensorboard) if self.world.first else None
+        journal = Journal(self.out, step=self.step, skipped=self._skipped, tensorboard=tensorboard) if self.world.first else None
         if journal is not None:
             (self.out / "config.json").write_text(self.config.to_json())
             journal.skip(self.sources.skipped)
@@ -207,6 +211,7 @@ class Trainer:
                         journal.write(record)
                     if predicted is not None:
                         journal.strip(self.step, Clip(batch.frames[0].cpu(), batch.ids[0].cpu(), ""), Clip(batch.frames[0].cpu(), predicted, ""))
+                    self._skipped = journal.skipped
                 if self.step % save_every == 0 or self.step == end or stopping:
                     self.save()
                 if record:
