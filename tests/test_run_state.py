@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import pytest
 import torch
 from pictures import TINY, pack_tiny, save_still
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from stmemory.errors import WeightsError
+from stmemory.errors import OptionError, WeightsError
 from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.feed import Batch
 from stmemory.training.loop import Trainer
-from stmemory.training.material import Material
+from stmemory.training.material import Material, pack
 from stmemory.training.run_state import read_state, write_state
 
 THREES = dataclasses.replace(TINY, phases=tuple(dataclasses.replace(phase, steps=3) for phase in TINY.phases))
@@ -187,3 +189,35 @@ def test_a_state_that_does_not_say_what_was_skipped_leaves_the_list(bad_folder: 
 
     assert (out / "skipped.txt").read_text().startswith(before)
     assert before.splitlines() == read_state(out / "state.pt")["skipped"][: len(before.splitlines())]
+
+
+def test_a_run_does_not_go_on_with_other_material(packed: Path, material: Material, tmp_path: Path) -> None:
+    """Material with another picture, or none, is refused; the same one from another file is not, nor by states that name none."""
+    shutil.copytree(packed.parent, tmp_path / "more")
+    save_still(tmp_path / "more" / "things", "3", seed=3)
+    pack(tmp_path / "more", tmp_path / "more.safetensors")
+    shutil.copy(packed, tmp_path / "moved.safetensors")
+    more, moved = (Material.load(tmp_path / f"{name}.safetensors") for name in ("more", "moved"))
+    config = dataclasses.replace(TINY, sources=(Source(str(tmp_path / "more" / "things")),))
+    out = tmp_path / "run"
+    Trainer(config, material, out, workers=0).save()
+
+    assert material.fingerprint == moved.fingerprint != more.fingerprint
+    assert Trainer(config, moved, out, workers=0).resume()
+    for other in (more, None):
+        with pytest.raises(OptionError, match=r"state\.pt: expected the material that this run began with"):
+            Trainer(config, other, out, workers=0).resume()
+    state = read_state(out / "state.pt")
+    del state["material"]
+    write_state(out / "state.pt", state)
+    assert Trainer(config, more, out, workers=0).resume()
+
+
+@pytest.mark.parametrize("change", ["blobs", "offsets", "table", "names"])
+def test_a_fingerprint_sees_every_part_of_the_material(change: str, packed: Path, material: Material, tmp_path: Path) -> None:
+    """One other byte of a picture, one moved border, one other kind or name make another fingerprint."""
+    tensors = load_file(packed)
+    tensors[change].view(-1)[1 if change == "table" else -1] ^= 1
+    save_file(tensors, tmp_path / "other.safetensors")
+
+    assert material.fingerprint != Material.load(tmp_path / "other.safetensors").fingerprint

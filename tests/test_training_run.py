@@ -193,6 +193,7 @@ def test_an_exported_policy_tracks(packed: Path, tmp_path: Path) -> None:
     assert 6 == sum(1 for _ in predictor.track(list(torch.rand(6, 3, 32, 32)), mask))
     about = json.loads((out / "config.json").read_text())["about"]
     assert json.loads(LEARNED.to_json()) == about["training"]["config"]
+    assert Material.load(packed).fingerprint == about["training"]["material"]
 
 
 def test_a_run_can_start_from_another(material: Material, tmp_path: Path) -> None:

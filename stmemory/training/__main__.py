@@ -158,6 +158,8 @@ def _export(options: argparse.Namespace) -> int:
     network.load_state_dict(state["average"])
     about = json.loads(options.about.read_text()) if options.about else {}
     about["training"] = {"steps": int(state["step"]), "config": json.loads(config.to_json())}
+    if state.get("material"):
+        about["training"]["material"] = state["material"]
     save_network(network, options.out, dtype=torch.float16, about=about)
     if "policy_average" in state:
         policy = LearnedPolicy()

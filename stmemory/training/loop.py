@@ -62,6 +62,7 @@ class Trainer:
         self.config, self.out, self.workers, self.world = config, out, workers, world or World()
         self.device = torch.device(device)
         self.sources = Sources(config, material)
+        self._material = "" if material is None else material.fingerprint
         self.learner = Learner(config, self.device)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step = 0
@@ -127,7 +128,7 @@ class Trainer:
         """Go on from `state.pt` if there is one; whether there was.
 
         Raises:
-            OptionError: it was written by a run with another configuration.
+            OptionError: it was written by a run with another configuration or with other material.
             WeightsError: it is damaged, or something else.
         """
         path = self.out / "state.pt"
@@ -138,6 +139,9 @@ class Trainer:
             written = TrainingConfig.from_json(state["config"])
             advice = f"go on with that of {self.out / 'config.json'}, or train into another folder, with --init to start from these weights"
             expect_same(path, "configuration that this run", written, self.config, advice=advice)
+        if "material" in state:
+            advice = "go on with the packed file that it began with, or train into another folder, with --init to start from these weights"
+            expect_same(path, "material that this run", state["material"], self._material, advice=advice)
         self.learner.load_state_dict(state)
         self.generator.set_state(state["generator"])
         self.step = int(state["step"])
@@ -157,6 +161,7 @@ class Trainer:
             "window": self._window.state_dict(),
             "plateau": self._plateau,
             "config": self.config.to_json(),
+            "material": self._material,
         }
         if self._skipped is not None:
             state["skipped"] = list(self._skipped)
