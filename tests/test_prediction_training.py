@@ -180,6 +180,8 @@ def test_stopping_saves_after_the_step(tmp_path: Path) -> None:
     again = PredictionTrainer(TINY, "convlstm", tmp_path)
 
     assert again.resume() and 1 == again.step
+    again.stop()  # before its first step
+    assert [] == list(again.run(log_every=1))
     assert [1] == [json.loads(line)["step"] for line in (tmp_path / "convlstm" / "log.jsonl").read_text().splitlines()]
 
 

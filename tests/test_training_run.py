@@ -437,6 +437,40 @@ def test_a_signal_ends_the_command_after_the_step(packed: Path, tmp_path: Path, 
     assert 10 <= torch.load(tmp_path / "run" / "state.pt", weights_only=True)["step"] < 500
 
 
+@pytest.fixture
+def short_command(packed: Path, tmp_path: Path) -> list[str]:
+    """A run of the command that needs no ImageNet weights."""
+    (tmp_path / "config.json").write_text(TINY.to_json())
+    return ["run", str(tmp_path / "config.json"), str(packed), str(tmp_path / "run"), "--imagenet", "none", "--workers", "0"]
+
+
+def test_a_second_signal_interrupts_the_step(
+    short_command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends the command in good order, with exit code 130 and a word, not the process; handlers are as before."""
+    before = signal.getsignal(signal.SIGINT)
+
+    def twice(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        pytest.fail("the second signal did nothing")
+
+    monkeypatch.setattr(Trainer, "train_step", twice)
+    assert 130 == main(short_command)
+    assert ["stopping after this step; the same command goes on from here", "interrupted; what was saved before stays"] == (
+        capsys.readouterr().err.splitlines()
+    )
+    assert before == signal.getsignal(signal.SIGINT)
+
+
+def test_a_signal_before_the_first_step_is_not_lost(short_command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who stops a run while it is being set up waits for no step."""
+    monkeypatch.setattr(Trainer, "resume", lambda self: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr(Trainer, "train_step", lambda *_, **__: pytest.fail("a step was done"))
+
+    assert 130 == main(short_command)
+
+
 def test_modules_of_a_run_are_known() -> None:
     """The optimiser holds every parameter once, the policy's among them."""
     learner = Learner(LEARNED, torch.device("cpu"))

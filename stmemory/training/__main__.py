@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
 import sys
 from pathlib import Path
 from time import perf_counter
@@ -12,6 +11,7 @@ from time import perf_counter
 import torch
 
 from stmemory.errors import StmemoryError
+from stmemory.job import stop_on_signals
 from stmemory.memory.learned import LearnedPolicy
 from stmemory.memory.policy_file import save_policy
 from stmemory.networks.config import NetworkConfig
@@ -31,9 +31,11 @@ from stmemory.training.strips import clip_strips
 
 __all__ = ["main"]
 
+_INTERRUPTED = 130
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; the exit code is 0 when all went well, 1 when something was skipped, 2 for bad arguments."""
+    """Run a command; the exit code is 0 when all went well, 1 when something was skipped, 2 for bad arguments, 130 for a run that was stopped."""
     parser = argparse.ArgumentParser(prog="python -m stmemory.training", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     packing = commands.add_parser("pack", help="write a folder of material as one file")
@@ -82,6 +84,9 @@ def main(arguments: list[str] | None = None) -> int:
     except StmemoryError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what was saved before stays\n")
+        return _INTERRUPTED
 
 
 def _pack(options: argparse.Namespace) -> int:
@@ -125,30 +130,24 @@ def _run(options: argparse.Namespace) -> int:
     config = TrainingConfig.load(options.config)
     world = World.from_environment(options.device)
     trainer = Trainer(config, _material(options.material), options.out, device=options.device, workers=options.workers, world=world)
-    if not trainer.resume():
-        if options.init:
-            trainer.start_from(options.init)
-        elif options.imagenet != "none":
-            trainer.adopt({**trainer.network.state_dict(), **imagenet_state(config.preset, options.imagenet)})
-    before = {number: signal.signal(number, lambda *_: _stop(trainer)) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with stop_on_signals(lambda: _stop(trainer)):
+        if not trainer.resume():
+            if options.init:
+                trainer.start_from(options.init)
+            elif options.imagenet != "none":
+                trainer.adopt({**trainer.network.state_dict(), **imagenet_state(config.preset, options.imagenet)})
         for record in trainer.run(strip_every=options.strips, tensorboard=options.tensorboard):
             if world.first:
                 sys.stdout.write(" ".join(f"{name} {value:.5g}" for name, value in record.items()) + "\n")
                 sys.stdout.flush()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     world.close()
-    return 0 if trainer.step == config.steps else 130
+    return 0 if trainer.step == config.steps else _INTERRUPTED
 
 
 def _stop(trainer: Trainer) -> None:
-    """Finish the step; a second signal does what it always did."""
+    """Finish the step; a second signal interrupts it."""
     trainer.stop()
     sys.stderr.write("stopping after this step; the same command goes on from here\n")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def _export(options: argparse.Namespace) -> int:

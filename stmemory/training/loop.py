@@ -121,7 +121,7 @@ class Trainer:
             self.learner.adopt_policy(load_policy(checkpoint.folder).state_dict())
 
     def stop(self) -> None:
-        """Let `run` end after the step that it is in, with its state saved."""
+        """Let `run` end after the step that it is in, with its state saved; before the first step, let it do none."""
         self._stopping = True
 
     def resume(self) -> bool:
@@ -176,7 +176,7 @@ class Trainer:
         tensorboard: bool = False,
         until: int | None = None,
     ) -> Iterator[dict[str, float]]:
-        """Train to the end of the schedule, to a step, or until `stop`; yields what it logs.
+        """Train to the end of the schedule, to a step, or until `stop`, after which it takes a new trainer; yields what it logs.
 
         Args:
             save_every: steps between two states.
@@ -190,8 +190,7 @@ class Trainer:
             (self.out / "config.json").write_text(self.config.to_json())
             journal.skip(self.sources.skipped)
         last = self.config.steps if until is None else min(until, self.config.steps)
-        self._stopping = False
-        while self.step < last and not self._stopping:
+        while self.step < last and not self.world.any(self._stopping, self.device):
             number, phase = self.config.phase_at(self.step)
             end = min(last, sum(p.steps for p in self.config.phases[: number + 1]))
             feed = Feed(
@@ -203,7 +202,7 @@ class Trainer:
                 losses, predicted = self.train_step(batch, phase, predict=draws)
                 self._window.add(losses, seconds=perf_counter() - since)
                 bad = self.world.gather(batch.skipped)
-                stopping = float(self.world.mean(torch.tensor([float(self._stopping)], device=self.device))) > 0
+                stopping = self.world.any(self._stopping, self.device)
                 record: dict[str, float] = {}
                 if self.step % log_every == 0:
                     record = {"step": self.step, "phase": number, "rate": self.rate(), **self._window.record()}

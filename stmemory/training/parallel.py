@@ -68,6 +68,14 @@ class World:
         dist.all_reduce(total)
         return total / self.size
 
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether a flag is up in at least one process; all ask at the same place.
+
+        >>> World().any(True, torch.device("cpu"))
+        True
+        """
+        return flag if self.size == 1 else bool(self.mean(torch.tensor(float(flag), device=device)) > 0)
+
     def object_weights(self, counts: Tensor) -> Tensor:
         """Weights `[S]` that make the mean of the processes' means over `counts [S]` objects the mean over all objects."""
         if self.size == 1:

@@ -53,7 +53,7 @@ class PredictionTrainer:
         self._stopping = False
 
     def stop(self) -> None:
-        """Let `run` end after the step that it is in, with its state saved."""
+        """Let `run` end after the step that it is in, with its state saved; before the first step, let it do none."""
         self._stopping = True
 
     def resume(self) -> bool:
@@ -91,7 +91,7 @@ class PredictionTrainer:
         write_state(self.out / "state.pt", state)
 
     def run(self, *, log_every: int = 10, until: int | None = None) -> Iterator[dict[str, float]]:
-        """Train to the end of the schedule, to a step, or until `stop`; yields what it logs.
+        """Train to the end of the schedule, to a step, or until `stop`, after which it takes a new trainer; yields what it logs.
 
         Args:
             log_every: steps that a line of the log is the mean of.
@@ -99,7 +99,6 @@ class PredictionTrainer:
         """
         journal = Journal(self.out, step=self.step)
         last = self.config.steps if until is None else min(until, self.config.steps)
-        self._stopping = False
         while self.step < last and not self._stopping:
             since = perf_counter()
             losses = self.train_step()
