@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from stmemory.errors import WeightsError
+from stmemory.files import whole_file
 from stmemory.memory.policy_file import POLICY_FILE, load_policy
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.clips import Clip
@@ -187,7 +188,8 @@ class Trainer:
         """
         journal = Journal(self.out, step=self.step, skipped=self._skipped, tensorboard=tensorboard) if self.world.first else None
         if journal is not None:
-            (self.out / "config.json").write_text(self.config.to_json())
+            with whole_file(self.out / "config.json") as part:
+                part.write_text(self.config.to_json())
             journal.skip(self.sources.skipped)
         last = self.config.steps if until is None else min(until, self.config.steps)
         while self.step < last and not self.world.any(self._stopping, self.device):
