@@ -253,8 +253,26 @@ def test_examples_load(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['{"stepz": 5}', '{"steps": 0}', "[", '{"contenders": [{"name": "a/b"}]}', '{"network": {"depth": 3}}', '{"policy": "learned"}'],
-    ids=["unknown", "no steps", "no JSON", "bad name", "unknown in network", "learned policy"],
+    [
+        '{"stepz": 5}',
+        '{"steps": 0}',
+        "[",
+        '{"contenders": [{"name": "a/b"}]}',
+        '{"contenders": [{"capacity": 1}]}',
+        '{"contenders": [{"capacity": -3}]}',
+        '{"network": {"depth": 3}}',
+        '{"policy": "learned"}',
+        '{"periods": []}',
+        '{"periods": [0]}',
+        '{"periods": [2.5]}',
+        '{"tests": []}',
+        '{"warmup": -3}',
+        '{"weight_decay": -1}',
+        '{"final_factor": -1}',
+        '{"seed": 1.5}',
+        '{"train": {"frames": 8.0}}',
+        '{"train": {"kind": "repeating", "observed": -1}}',
+    ],
 )
 def test_bad_configurations_are_refused(text: str) -> None:
     """What cannot be meant is an error of ours."""

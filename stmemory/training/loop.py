@@ -171,7 +171,7 @@ class Trainer:
     def run(
         self,
         *,
-        save_every: int = 100,
+        save_every: int = 0,
         log_every: int = 10,
         strip_every: int = 0,
         tensorboard: bool = False,
@@ -180,7 +180,7 @@ class Trainer:
         """Train to the end of the schedule, to a step, or until `stop`, after which it takes a new trainer; yields what it logs.
 
         Args:
-            save_every: steps between two states.
+            save_every: steps between two states; 0 for as many as the configuration says.
             log_every: steps that a line of the log is the mean of.
             strip_every: steps between two pictures of a clip and its prediction; 0 draws none.
             tensorboard: write for TensorBoard too.
@@ -191,6 +191,7 @@ class Trainer:
             with whole_file(self.out / "config.json") as part:
                 part.write_text(self.config.to_json())
             journal.skip(self.sources.skipped)
+        save_every = save_every or self.config.save_every
         last = self.config.steps if until is None else min(until, self.config.steps)
         while self.step < last and not self.world.any(self._stopping, self.device):
             number, phase = self.config.phase_at(self.step)
