@@ -332,6 +332,24 @@ def test_commands_train_and_report(tmp_path: Path, capsys: pytest.CaptureFixture
     assert 2 == main(["predict", "export", str(run), "convlstm", str(tmp_path / "weights")])
 
 
+def test_comparisons_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Two folders of one name have configurations, rows and strips of their own; one that is named twice is refused."""
+    pytest.importorskip("matplotlib")
+    runs = [tmp_path / name / "run" for name in ("A", "B")]
+    for seed, run in enumerate(runs):
+        run.mkdir(parents=True)
+        (run / "config.json").write_text(replace(TINY, contenders=(Contender(),), tests=TINY.tests[:1], seed=seed).to_json())
+    _, missing = report(runs, tmp_path / "out")
+    document = json.loads((tmp_path / "out" / "prediction.json").read_text())
+
+    assert ["A_run/ours", "B_run/ours"] == missing
+    assert {"A_run": 0, "B_run": 1} == {label: config["seed"] for label, config in document["configs"].items()}
+    assert {"moving (A_run)", "moving (B_run)"} == {result["test"] for result in document["results"]}
+    assert ["strips_A_run_0.png", "strips_B_run_0.png"] == sorted(path.name for path in (tmp_path / "out").glob("strips_*"))
+    with pytest.raises(OptionError, match="name each once"):
+        report([runs[0], tmp_path / "A" / ".." / "A" / "run"], tmp_path / "out")
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
