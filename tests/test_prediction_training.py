@@ -19,9 +19,10 @@ from stmemory.training.__main__ import main
 from stmemory.training.prediction.baselines import ConvLSTM, RecurrentNetwork, SpatiotemporalLSTM, matched, parameters
 from stmemory.training.prediction.clips import Clips, ClipSource
 from stmemory.training.prediction.config import ClipSet, Contender, PredictionTraining
-from stmemory.training.prediction.loop import PredictionTrainer, new_network
+from stmemory.training.prediction.loop import PredictionTrainer, new_network, true_probability
 from stmemory.training.prediction.report import report
 from stmemory.training.prediction.roll import prediction_loss, roll, true_frames
+from stmemory.training.schedule import learning_rate
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "training"
 KINDS = ("ours", "state_only", "convlstm", "predrnn")
@@ -193,6 +194,14 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, monkeypatch: 
 
     assert {"lost": 1.0} == trainer.train_step()
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.network.parameters(), strict=True))
+
+
+def test_the_log_says_what_a_step_was_done_with(tmp_path: Path) -> None:
+    """Rate and probability of true frames in a line of the log are those of its last step, not of the next one."""
+    records = list(PredictionTrainer(TINY, "convlstm", tmp_path).run(log_every=1))
+
+    assert [learning_rate(TINY, step) for step in range(4)] == [record["rate"] for record in records]
+    assert [true_probability(TINY, step) for step in range(4)] == [record["true"] for record in records]
 
 
 @pytest.mark.parametrize(("probability", "expected"), [(0.0, 2), (1.0, 4)], ids=["none", "all"])

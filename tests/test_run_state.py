@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,9 @@ from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.feed import Batch
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material, pack
+from stmemory.training.parallel import World
 from stmemory.training.run_state import read_state, write_state
+from stmemory.training.validation import Validation, validate
 
 THREES = dataclasses.replace(TINY, phases=tuple(dataclasses.replace(phase, steps=3) for phase in TINY.phases))
 
@@ -56,9 +59,13 @@ def half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
         self.step += 1
         return {"cross_entropy": 1.0, "dice": 2.0, "norm": 3.0}, None
 
+    def validated(*_: object, **__: object) -> Validation:
+        pass_time(100)
+        return Validation(0.5)
+
     monkeypatch.setattr("stmemory.training.loop.perf_counter", lambda: now)
     monkeypatch.setattr(Trainer, "train_step", train_step)
-    monkeypatch.setattr(Trainer, "_validate", lambda self, phase: pass_time(100) or {"validation": 0.5})
+    monkeypatch.setattr("stmemory.training.loop.validate", validated)
 
 
 @pytest.mark.usefixtures("half_a_second")
@@ -75,23 +82,25 @@ def test_the_log_says_how_long_a_step_took(material: Material, tmp_path: Path) -
 
 
 def test_states_of_earlier_versions_are_gone_on_from(material: Material, tmp_path: Path) -> None:
-    """A state without the seconds of its window gives the same log as one with them, and seconds of the steps since."""
+    """A state without seconds, and without the phase of its plateau, gives the same log as one with them, and seconds of the steps since."""
+    config = dataclasses.replace(TINY, schedule="plateau", validate_every=1, validation_clips=1, learning_rate=1e-12)
     logs = []
     for name in ("now", "earlier"):
         out = tmp_path / name
-        for _ in Trainer(TINY, material, out, workers=0).run(log_every=2, until=1):
+        for _ in Trainer(config, material, out, workers=0).run(log_every=2, until=1):
             pass
         if name == "earlier":
             state = read_state(out / "state.pt")
             state["window"] = {key: state["window"][key] for key in ("cross_entropy", "dice", "norm", "lost", "steps")}
+            state["plateau"] = {"best": state["plateau"]["best"], "drops": float(state["plateau"]["drops"])}
             write_state(out / "state.pt", state)
-        again = Trainer(TINY, material, out, workers=0)
+        again = Trainer(config, material, out, workers=0)
         assert again.resume()
         for _ in again.run(log_every=2):
             pass
         logs.append(log_of(out))
 
-    assert all(record.pop("seconds") > 0 for log in logs for record in log)
+    assert all(record.pop("seconds") > 0 for log in logs for record in log if "seconds" in record)
     assert logs[0] == logs[1]
 
 
@@ -221,3 +230,55 @@ def test_a_fingerprint_sees_every_part_of_the_material(change: str, packed: Path
     save_file(tensors, tmp_path / "other.safetensors")
 
     assert material.fingerprint != Material.load(tmp_path / "other.safetensors").fingerprint
+
+
+def test_a_new_phase_begins_a_new_plateau(material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer clips are harder: the first error of a phase is compared with none, those after it with the best of the phase."""
+    errors = iter([0.3, 0.2, 0.9, 0.8])
+    monkeypatch.setattr("stmemory.training.loop.validate", lambda *_, **__: Validation(next(errors)))
+    config = dataclasses.replace(TINY, schedule="plateau", validate_every=1, warmup=0)
+    rates = []
+    for until in (1, 2, 3, 4):
+        trainer = Trainer(config, material, tmp_path, workers=0)
+        trainer.resume()
+        rates += [record["rate"] for record in trainer.run(log_every=1, until=until)]
+
+    assert [config.learning_rate] * 4 == rates
+
+
+class Counting(World):
+    """One process that counts how often all would have met to tell of bad files."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met = 0
+
+    def gather(self, lines: Sequence[str]) -> list[str]:
+        """See `World.gather`."""
+        self.met += 1
+        return super().gather(lines)
+
+
+def test_processes_meet_when_there_is_something_to_write(bad_folder: TrainingConfig, tmp_path: Path) -> None:
+    """Bad files are told at lines of the log and at states, and none of those between is lost."""
+    world, out = Counting(), tmp_path / "run"
+    for _ in Trainer(bad_folder, None, tmp_path / "each", workers=0).run(log_every=1):
+        pass
+    for _ in Trainer(bad_folder, None, out, workers=0, world=world).run(log_every=4, save_every=3):
+        pass
+
+    assert 4 == world.met  # after steps 3, 4, 6 and 7
+    assert (tmp_path / "each" / "skipped.txt").read_text() == (out / "skipped.txt").read_text() != ""
+
+
+def test_bad_files_of_validation_are_named(bad_folder: TrainingConfig, tmp_path: Path) -> None:
+    """What could not be used for its clips is in the list and in the count."""
+    config = dataclasses.replace(bad_folder, validate_every=1, validation_clips=4)
+    trainer = Trainer(config, None, tmp_path / "run", workers=0)
+    phase = config.phases[0]
+    met = validate(trainer.learner, trainer.sources.clips(phase, validation=True), phase).skipped
+    records = list(trainer.run(until=1))
+    lines = (tmp_path / "run" / "skipped.txt").read_text().splitlines()
+
+    assert len(met) > 0 and set(met) <= set(lines)
+    assert len(lines) == records[-1]["skipped"]

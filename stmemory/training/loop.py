@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,10 +23,10 @@ from stmemory.training.learner import Learner
 from stmemory.training.material import Material
 from stmemory.training.parallel import World
 from stmemory.training.run_state import expect_same, read_state, write_state
-from stmemory.training.schedule import hard_share, learning_rate
+from stmemory.training.schedule import Plateau, hard_share, learning_rate
 from stmemory.training.sources import Sources
 from stmemory.training.unroll import Unroller, UnrollOptions
-from stmemory.training.validation import validation_error
+from stmemory.training.validation import Validation, validate
 from stmemory.training.window import Window
 from stmemory.weights import find_checkpoint, load_part
 
@@ -68,7 +69,7 @@ class Trainer:
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step = 0
         self._window = Window("cross_entropy", "dice", "norm")
-        self._plateau = {"best": float("inf"), "drops": 0.0}
+        self._plateau = Plateau()
         self._skipped: tuple[str, ...] | None = ()  # files that were of no use so far; None where a state does not say
         self._stopping = False
 
@@ -147,7 +148,8 @@ class Trainer:
         self.generator.set_state(state["generator"])
         self.step = int(state["step"])
         self._window.load_state_dict(state.get("window", {}))
-        self._plateau.update(state.get("plateau", {}))
+        seen = {"phase": self.config.phase_at(max(0, self.step - 1))[0], **state.get("plateau", {})}  # once without its phase
+        self._plateau = Plateau(float(seen.get("best", math.inf)), int(seen.get("drops", 0)), int(seen["phase"]))
         self._skipped = tuple(state["skipped"]) if "skipped" in state else None
         return True
 
@@ -160,7 +162,7 @@ class Trainer:
             "generator": self.generator.get_state(),
             "step": self.step,
             "window": self._window.state_dict(),
-            "plateau": self._plateau,
+            "plateau": dataclasses.asdict(self._plateau),
             "config": self.config.to_json(),
             "material": self._material,
         }
@@ -192,6 +194,7 @@ class Trainer:
                 part.write_text(self.config.to_json())
             journal.skip(self.sources.skipped)
         save_every = save_every or self.config.save_every
+        pending: list[str] = []  # files that were of no use, of this process, that the first one does not know of
         last = self.config.steps if until is None else min(until, self.config.steps)
         while self.step < last and not self.world.any(self._stopping, self.device):
             number, phase = self.config.phase_at(self.step)
@@ -200,26 +203,29 @@ class Trainer:
                 self.sources.clips(phase), (self.step, end), batch=phase.batch, part=self.world.part(phase.batch)
             )
             since = perf_counter()
-            for batch in load(feed, workers=self.workers, device=self._rendering):
-                draws = strip_every > 0 and (self.step + 1) % strip_every == 0
+            for batch in load(feed, workers=self.workers, device=self._rendering, pin=self.device.type == "cuda"):
+                draws, rate = strip_every > 0 and (self.step + 1) % strip_every == 0, self.rate()
                 losses, predicted = self.train_step(batch, phase, predict=draws)
                 self._window.add(losses, seconds=perf_counter() - since)
-                bad = self.world.gather(batch.skipped)
+                pending += batch.skipped
                 stopping = self.world.any(self._stopping, self.device)
+                saves = self.step % save_every == 0 or self.step == end or stopping
                 record: dict[str, float] = {}
                 if self.step % log_every == 0:
-                    record = {"step": self.step, "phase": number, "rate": self.rate(), **self._window.record()}
+                    record = {"step": self.step, "phase": number, "rate": rate, **self._window.record()}
                 if self.config.validate_every and self.step % self.config.validate_every == 0:
-                    record = {"step": self.step, **record, **self._validate(phase)}
-                if journal is not None:
-                    skipped = journal.skip(bad)
-                    if record:
-                        record["skipped"] = skipped
-                        journal.write(record)
-                    if predicted is not None:
-                        journal.strip(self.step, Clip(batch.frames[0].cpu(), batch.ids[0].cpu(), ""), Clip(batch.frames[0].cpu(), predicted, ""))
-                    self._skipped = journal.skipped
-                if self.step % save_every == 0 or self.step == end or stopping:
+                    found = self._validate(number, phase)
+                    record, pending = {"step": self.step, **record, "validation": found.error}, [*pending, *found.skipped]
+                if record or saves:  # other steps need not wait for each other to tell of bad files
+                    bad, pending = self.world.gather(pending), []
+                    if journal is not None:
+                        known, self._skipped = journal.skip(bad), journal.skipped
+                        if record:
+                            record["skipped"] = known
+                            journal.write(record)
+                if journal is not None and predicted is not None:
+                    journal.strip(self.step, Clip(batch.frames[0].cpu(), batch.ids[0].cpu(), ""), Clip(batch.frames[0].cpu(), predicted, ""))
+                if saves:
                     self.save()
                 if record:
                     yield record
@@ -235,17 +241,17 @@ class Trainer:
 
         A step whose gradients are not finite changes no weight; it answers `lost` in the place of losses.
         """
-        config, length = self.config, batch.frames.shape[1]
+        config, length, batch = self.config, batch.frames.shape[1], batch.to(self.device)
         self.learner.prepare(phase, self.step, rate=self.rate())
         options = UnrollOptions(phase.capacity, self.learner.policy, hard_share(config, self.step), config.own_masks)
         weigh = self.world.object_weights if self.world.size > 1 else None
         unroller = Unroller(self.learner.network, options=options, generator=self.generator, weigh=weigh)
-        sums, predicted = torch.zeros(2, device=self.device), [batch.ids[0, :1].cpu()]
+        sums, predicted = torch.zeros(2, device=self.device), [batch.ids[0, :1].cpu()] if predict else []
         for start in range(0, length, phase.segment or length):
             part = slice(start, start + (phase.segment or length))
-            pixels = batch.frames[:, part].to(self.device).float() / 255
+            pixels = batch.frames[:, part].float() / 255
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
-                result = unroller.advance(pixels, batch.ids[:, part].to(self.device).long())
+                result = unroller.advance(pixels, batch.ids[:, part].long())
             weight = result.length / (length - 1)  # so that segments add up to the mean over the clip
             torch.autograd.backward((result.cross_entropy + result.dice) * weight)
             sums += torch.stack([result.cross_entropy.detach(), result.dice.detach()]) * weight
@@ -260,15 +266,12 @@ class Trainer:
 
     def rate(self) -> float:
         """The learning rate of the next step."""
-        return learning_rate(self.config, self.step, drops=int(self._plateau["drops"]))
+        return learning_rate(self.config, self.step, drops=self._plateau.drops)
 
-    def _validate(self, phase: Phase) -> dict[str, float]:
-        """The error of the averaged weights now; one that does not fall lowers the rate of the schedule "plateau"."""
+    def _validate(self, number: int, phase: Phase) -> Validation:
+        """Measure the averaged weights now; an error that does not fall lowers the rate of the schedule "plateau"."""
         clips = self.sources.clips(phase, validation=True)
-        own = validation_error(self.learner, clips, phase, device=self._rendering) if self.world.first else 0.0
-        error = float(self.world.mean(torch.tensor([own], device=self.device))) * self.world.size  # that of the first, for all
-        if error < self._plateau["best"]:
-            self._plateau["best"] = error
-        else:
-            self._plateau["drops"] += 1
-        return {"validation": error}
+        own = validate(self.learner, clips, phase, device=self._rendering) if self.world.first else Validation(0.0)
+        error = float(self.world.mean(torch.tensor([own.error], device=self.device))) * self.world.size  # that of the first, for all
+        self._plateau = self._plateau.after(error, number)
+        return dataclasses.replace(own, error=error)

@@ -101,11 +101,12 @@ class PredictionTrainer:
         last = self.config.steps if until is None else min(until, self.config.steps)
         while self.step < last and not self._stopping:
             since = perf_counter()
+            used = {"rate": self._rate(), "true": true_probability(self.config, self.step)}
             losses = self.train_step()
             self._window.add(losses, seconds=perf_counter() - since)
             record: dict[str, float] = {}
             if self.step % log_every == 0:
-                record = {"step": self.step, "rate": self._rate(), "true": true_probability(self.config, self.step), **self._window.record()}
+                record = {"step": self.step, **used, **self._window.record()}
                 journal.write(record)
             if self.step % self.config.save_every == 0 or self.step == last:
                 self.save()
