@@ -42,6 +42,11 @@ def check_values(record: object, checks: Sequence[tuple[str, bool, str]]) -> Non
 
     Raises:
         OptionError: a field is not fine.
+
+    >>> phase = dataclasses.make_dataclass("Phase", ["steps"])(0)
+    >>> check_values(phase, [("steps", phase.steps >= 1, "1 or more")])
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: Phase: expected steps of 1 or more, got 0
     """
     for name, fine, expected in checks:
         if not fine:

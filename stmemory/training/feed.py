@@ -95,6 +95,16 @@ def load(feed: Feed, *, workers: int, device: torch.device | None = None, pin: b
         workers: processes.
         device: where to render; None renders where clips are drawn.
         pin: put what was rendered there into pinned memory, for a GPU to fetch.
+
+    >>> from stmemory.training.photometric import Look
+    >>> from stmemory.training.plan import Film, Scene
+    >>> class Still:
+    ...     def draw(self, index):
+    ...         film = Film(torch.full((2, 3, 32, 32), index, dtype=torch.uint8), torch.ones(2, 32, 32, dtype=torch.uint8))
+    ...         return ClipPlan(Scene(film, (), 32, "made"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    >>> feed = Feed(Still(), (3, 5), batch=2, part=range(2))
+    >>> [batch.frames.shape for batch in load(feed, workers=0, device=torch.device("cpu"))]
+    [torch.Size([2, 2, 3, 32, 32]), torch.Size([2, 2, 3, 32, 32])]
     """
     ahead = 2 if workers else None
     if device is None:
@@ -105,7 +115,15 @@ def load(feed: Feed, *, workers: int, device: torch.device | None = None, pin: b
 
 
 def render_batch(plans: Sequence[ClipPlan]) -> Batch:
-    """Render clips one after the other, on the device of their tensors: their pictures differ in size."""
+    """Render clips one after the other, on the device of their tensors: their pictures differ in size.
+
+    >>> from stmemory.training.photometric import Look
+    >>> from stmemory.training.plan import Film, Scene
+    >>> film = Film(torch.full((2, 3, 16, 16), 128, dtype=torch.uint8), torch.ones(2, 16, 16, dtype=torch.uint8))
+    >>> plan = ClipPlan(Scene(film, (), 16, "made"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    >>> render_batch([plan, plan]).ids.shape
+    torch.Size([2, 2, 16, 16])
+    """
     made = [render_clip(plan) for plan in plans]
     skipped = tuple(line for clip in made for line in clip.skipped)
     return Batch(torch.stack([clip.frames for clip in made]), torch.stack([clip.ids for clip in made]), skipped)
@@ -118,6 +136,13 @@ def rendered(parcels: Iterable[Parcel[Plans]], device: torch.device, *, ahead: b
         parcels: what was drawn.
         device: where to render. On CUDA it is done on a stream of its own, beside what the caller has queued.
         ahead: render the next batch in a thread while the caller works on this one; else when it is asked for.
+
+    >>> from stmemory.training.photometric import Look
+    >>> from stmemory.training.plan import Film, Scene
+    >>> film = Film(torch.full((2, 3, 16, 16), 128, dtype=torch.uint8), torch.ones(2, 16, 16, dtype=torch.uint8))
+    >>> plan = ClipPlan(Scene(film, (), 16, "made"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    >>> [len(batch.frames) for batch in rendered([Parcel.of((plan,))] * 2, torch.device("cpu"), ahead=True)]
+    [1, 1]
     """
     upcoming = iter(parcels)  # here, since the processes of a DataLoader must begin in the main thread
     new_stream: Callable[[torch.device], torch.cuda.Stream] = torch.cuda.Stream

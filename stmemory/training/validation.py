@@ -37,6 +37,17 @@ def validate(learner: Learner, clips: Clips, phase: Phase, *, device: torch.devi
         clips: other ones than those of the training.
         phase: whose memory and segments to use.
         device: where to render the clips; None is the CPU.
+
+    >>> from stmemory.training.photometric import Look
+    >>> from stmemory.training.plan import ClipPlan, Film, Scene
+    >>> from stmemory.training.config import TrainingConfig
+    >>> class Still:
+    ...     def draw(self, index):
+    ...         film = Film(torch.full((2, 3, 32, 32), index, dtype=torch.uint8), torch.ones(2, 32, 32, dtype=torch.uint8))
+    ...         return ClipPlan(Scene(film, (), 32, "made"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    >>> learner = Learner(TrainingConfig(validation_clips=1), torch.device("cpu"))
+    >>> 0 < validate(learner, Still(), Phase(size=32, frames=2)).error < 1
+    True
     """
     policy = learner.policy_average
     if isinstance(policy, LearnedPolicy):

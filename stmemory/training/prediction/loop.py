@@ -149,6 +149,9 @@ def new_network(config: PredictionTraining, name: str) -> PredictionNetwork | Re
 
     Raises:
         OptionError: there is no such contender, or no baseline as large as ours.
+
+    >>> parameters(new_network(PredictionTraining(), "ours"))
+    420047
     """
     contender = config.contender(name)
     with torch.random.fork_rng(devices=[]):

@@ -103,6 +103,10 @@ def load_trained(run: Path, name: str, *, device: str = "cpu") -> Trained:
     Raises:
         WeightsError: there is no such state, or it is damaged.
         OptionError: the comparison has no such contender.
+
+    >>> load_trained(Path("no/such/run"), "ours")
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or directory; check the path
     """
     config = PredictionTraining.load(run / "config.json")
     contender = config.contender(name)
@@ -132,6 +136,10 @@ def report(
 
     Raises:
         OptionError: matplotlib is missing, a folder holds no comparison or is named twice, or `clips` is below 0.
+
+    >>> report([Path("no/such/run")], Path("report"))
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or directory; check the path
     """
     if clips < 0:
         raise OptionError(f"clips: expected 0, for as many as the configuration says, or more, got {clips}; change it")
@@ -166,6 +174,10 @@ def export(run: Path, name: str, out: Path) -> int:
     Raises:
         OptionError: the contender is a baseline.
         WeightsError: it was not trained yet.
+
+    >>> export(Path("no/such/run"), "ours", Path("weights"))
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or directory; check the path
     """
     config = PredictionTraining.load(run / "config.json")
     trained = load_trained(run, name)
