@@ -10,7 +10,7 @@ from pathlib import Path
 
 from stmemory.errors import OptionError
 
-__all__ = ["out_folder", "whole_file"]
+__all__ = ["out_file", "out_folder", "whole_file"]
 
 
 @contextmanager
@@ -38,6 +38,30 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def out_file(path: str | os.PathLike[str]) -> Path:
+    """The file of results that a command names, checked before any work is done; makes nothing.
+
+    Args:
+        path: of a file that is there or can be made, with its folder.
+
+    Returns:
+        The same, as a path.
+
+    Raises:
+        OptionError: it is a folder, or lies in a file.
+
+    >>> out_file("results/clips.png").name
+    'clips.png'
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OptionError(f"expected a file to write to, got the folder {str(path)!r}; name a file in it")
+    for place in path.parents:
+        if place.exists() and not place.is_dir():
+            raise OptionError(f"expected a file in a folder, got {str(path)!r}, and {str(place)!r} is a file; choose another place")
+    return path
 
 
 def out_folder(path: str | os.PathLike[str]) -> Path:

@@ -19,9 +19,10 @@ from stmemory.training.__main__ import main
 from stmemory.training.prediction.baselines import ConvLSTM, RecurrentNetwork, SpatiotemporalLSTM, matched, parameters
 from stmemory.training.prediction.clips import Clips, ClipSource
 from stmemory.training.prediction.config import ClipSet, Contender, PredictionTraining
-from stmemory.training.prediction.loop import PredictionTrainer, new_network
+from stmemory.training.prediction.loop import PredictionTrainer, new_network, true_probability
 from stmemory.training.prediction.report import report
 from stmemory.training.prediction.roll import prediction_loss, roll, true_frames
+from stmemory.training.schedule import learning_rate
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "training"
 KINDS = ("ours", "state_only", "convlstm", "predrnn")
@@ -180,6 +181,8 @@ def test_stopping_saves_after_the_step(tmp_path: Path) -> None:
     again = PredictionTrainer(TINY, "convlstm", tmp_path)
 
     assert again.resume() and 1 == again.step
+    again.stop()  # before its first step
+    assert [] == list(again.run(log_every=1))
     assert [1] == [json.loads(line)["step"] for line in (tmp_path / "convlstm" / "log.jsonl").read_text().splitlines()]
 
 
@@ -191,6 +194,14 @@ def test_a_step_that_is_not_finite_changes_nothing(tmp_path: Path, monkeypatch: 
 
     assert {"lost": 1.0} == trainer.train_step()
     assert all(torch.equal(a, b) for a, b in zip(before, trainer.network.parameters(), strict=True))
+
+
+def test_the_log_says_what_a_step_was_done_with(tmp_path: Path) -> None:
+    """Rate and probability of true frames in a line of the log are those of its last step, not of the next one."""
+    records = list(PredictionTrainer(TINY, "convlstm", tmp_path).run(log_every=1))
+
+    assert [learning_rate(TINY, step) for step in range(4)] == [record["rate"] for record in records]
+    assert [true_probability(TINY, step) for step in range(4)] == [record["true"] for record in records]
 
 
 @pytest.mark.parametrize(("probability", "expected"), [(0.0, 2), (1.0, 4)], ids=["none", "all"])
@@ -251,8 +262,26 @@ def test_examples_load(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ['{"stepz": 5}', '{"steps": 0}', "[", '{"contenders": [{"name": "a/b"}]}', '{"network": {"depth": 3}}', '{"policy": "learned"}'],
-    ids=["unknown", "no steps", "no JSON", "bad name", "unknown in network", "learned policy"],
+    [
+        '{"stepz": 5}',
+        '{"steps": 0}',
+        "[",
+        '{"contenders": [{"name": "a/b"}]}',
+        '{"contenders": [{"capacity": 1}]}',
+        '{"contenders": [{"capacity": -3}]}',
+        '{"network": {"depth": 3}}',
+        '{"policy": "learned"}',
+        '{"periods": []}',
+        '{"periods": [0]}',
+        '{"periods": [2.5]}',
+        '{"tests": []}',
+        '{"warmup": -3}',
+        '{"weight_decay": -1}',
+        '{"final_factor": -1}',
+        '{"seed": 1.5}',
+        '{"train": {"frames": 8.0}}',
+        '{"train": {"kind": "repeating", "observed": -1}}',
+    ],
 )
 def test_bad_configurations_are_refused(text: str) -> None:
     """What cannot be meant is an error of ours."""
@@ -310,6 +339,24 @@ def test_commands_train_and_report(tmp_path: Path, capsys: pytest.CaptureFixture
     assert rows == [result["name"] for result in results if result["test"] == "moving"]
     assert {"prediction.png", "strips_run_0.png", "strips_run_1.png"} <= {file.name for file in out.iterdir()}
     assert 2 == main(["predict", "export", str(run), "convlstm", str(tmp_path / "weights")])
+
+
+def test_comparisons_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    """Two folders of one name have configurations, rows and strips of their own; one that is named twice is refused."""
+    pytest.importorskip("matplotlib")
+    runs = [tmp_path / name / "run" for name in ("A", "B")]
+    for seed, run in enumerate(runs):
+        run.mkdir(parents=True)
+        (run / "config.json").write_text(replace(TINY, contenders=(Contender(),), tests=TINY.tests[:1], seed=seed).to_json())
+    _, missing = report(runs, tmp_path / "out")
+    document = json.loads((tmp_path / "out" / "prediction.json").read_text())
+
+    assert ["A_run/ours", "B_run/ours"] == missing
+    assert {"A_run": 0, "B_run": 1} == {label: config["seed"] for label, config in document["configs"].items()}
+    assert {"moving (A_run)", "moving (B_run)"} == {result["test"] for result in document["results"]}
+    assert ["strips_A_run_0.png", "strips_B_run_0.png"] == sorted(path.name for path in (tmp_path / "out").glob("strips_*"))
+    with pytest.raises(OptionError, match="name each once"):
+        report([runs[0], tmp_path / "A" / ".." / "A" / "run"], tmp_path / "out")
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,11 @@ clips, write it anew with `cd tests && python -c "import test_rendering; test_re
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+import threading
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from pictures import TINY, MadePictures, pack_tiny
 from safetensors.torch import load_file, save_file
 
 from stmemory.errors import OptionError
+from stmemory.training import feed as feed_module
 from stmemory.training import photometric
 from stmemory.training.__main__ import main
 from stmemory.training.clip_times import time_clips
@@ -148,6 +152,9 @@ def test_plans_come_from_worker_processes() -> None:
 def test_errors_of_the_rendering_thread_reach_the_caller() -> None:
     """What goes wrong ahead of a step is raised when its batch is asked for, after those before it; and leaving early ends the thread."""
 
+    def rendering() -> list[str]:
+        return [thread.name for thread in threading.enumerate() if thread.name.startswith("render")]
+
     def breaks() -> Iterator[Parcel[tuple[ClipPlan, ...]]]:
         yield Parcel.of((source().draw(0),))
         raise OptionError("broken")
@@ -156,10 +163,23 @@ def test_errors_of_the_rendering_thread_reach_the_caller() -> None:
     assert 1 == len(next(arriving).frames)
     with pytest.raises(OptionError, match="broken"):
         next(arriving)
+    assert [] == rendering()
     unfinished = rendered([Parcel.of((source().draw(0),))] * 3, CPU, ahead=True)
     next(unfinished)
-    assert isinstance(unfinished, Iterator)
-    del unfinished
+    assert isinstance(unfinished, Generator) and 1 == len(rendering())
+    unfinished.close()
+    assert [] == rendering()
+
+
+def test_the_rendering_thread_is_on_the_device_of_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The GPU that is current is a thread's own affair, so the thread begins with that of its stream."""
+    chosen: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: chosen.append(device))
+    stream = SimpleNamespace(device=torch.device("cuda:1"))
+    with feed_module._render_thread(cast(torch.cuda.Stream, stream)) as thread:
+        thread.submit(int).result()
+
+    assert [torch.device("cuda:1")] == chosen
 
 
 def test_a_run_is_the_same_whoever_renders(tmp_path: Path) -> None:

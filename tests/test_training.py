@@ -22,6 +22,7 @@ from stmemory.training.imagenet import read_efficientnet_lite0
 from stmemory.training.loop import Trainer
 from stmemory.training.losses import aggregate_logits, segmentation_loss
 from stmemory.training.material import Material
+from stmemory.training.run_state import read_state, write_state
 from stmemory.training.schedule import learning_rate
 from stmemory.training.unroll import UnrollOptions, unroll
 
@@ -143,6 +144,23 @@ def test_a_run_does_not_go_on_with_another_configuration(material: Material, tmp
         other.resume()
 
 
+def test_a_run_goes_on_with_states_at_other_steps(material: Material, tmp_path: Path) -> None:
+    """How often a run is saved decides nothing: it may change, and configurations written before it could be said go on."""
+    Trainer(dataclasses.replace(TINY, save_every=1), material, tmp_path, workers=0).save()
+    state = read_state(tmp_path / "state.pt")
+    values = json.loads(state["config"])
+    assert 1 == values.pop("save_every")
+    assert Trainer(TINY, material, tmp_path, workers=0).resume()
+    write_state(tmp_path / "state.pt", {**state, "config": json.dumps(values)})
+    again = Trainer(dataclasses.replace(TINY, save_every=2), material, tmp_path, workers=0)
+    assert again.resume()
+    for record in again.run(log_every=1):
+        if record["step"] == 3:
+            break  # as if it were killed
+
+    assert 2 == read_state(tmp_path / "state.pt")["step"]
+
+
 def test_frozen_parts_keep_their_weights(material: Material, tmp_path: Path) -> None:
     """What a phase freezes does not move; what it does not freeze does."""
     trainer = Trainer(dataclasses.replace(TINY, phases=TINY.phases[:1]), material, tmp_path, workers=0)
@@ -192,6 +210,18 @@ def test_the_rate_warms_up_and_falls() -> None:
         '{"sources": [{"root": "x", "weight": 0}]}',
         '{"learning_rate": 0}',
         '{"ema": 1.0}',
+        '{"warmup": -5}',
+        '{"weight_decay": -1}',
+        '{"final_factor": -3}',
+        '{"bootstrap_steps": -10}',
+        '{"save_every": 0}',
+        '{"seed": 1.5}',
+        '{"warmup": true}',
+        '{"learning_rate": "fast"}',
+        '{"learning_rate": NaN}',
+        '{"phases": [{"frozen": -1}]}',
+        '{"phases": [{"steps": 2.5}]}',
+        '{"phases": [{"size": "large"}]}',
     ],
 )
 def test_a_bad_config_is_named(tmp_path: Path, text: str) -> None:

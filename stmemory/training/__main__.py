@@ -1,10 +1,8 @@
-"""`python -m stmemory.training pack | clips | run | export | predict`: the commands of training. Contains no logic of its own."""
+"""`python -m stmemory.training pack | clips | run | export | predict`: the commands of training. Learns and draws nothing itself."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import signal
 import sys
 from pathlib import Path
 from time import perf_counter
@@ -12,14 +10,14 @@ from time import perf_counter
 import torch
 
 from stmemory.errors import StmemoryError
-from stmemory.memory.learned import LearnedPolicy
-from stmemory.memory.policy_file import save_policy
-from stmemory.networks.config import NetworkConfig
-from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.saving import save_network
+from stmemory.files import out_file, out_folder
+from stmemory.inventory import usable_device
+from stmemory.job import stop_on_signals
+from stmemory.training.arguments import one_or_more, zero_or_more
 from stmemory.training.clip_times import time_clips
 from stmemory.training.clips import Clip
 from stmemory.training.config import TrainingConfig
+from stmemory.training.exporting import export, read_about
 from stmemory.training.imagenet import imagenet_state
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material, pack
@@ -30,33 +28,45 @@ from stmemory.training.strips import clip_strips
 
 __all__ = ["main"]
 
+_INTERRUPTED = 130
+
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; the exit code is 0 when all went well, 1 when something was skipped, 2 for bad arguments."""
+    """Run a command; its exit code.
+
+    Args:
+        arguments: of the command; None takes those of the process.
+
+    Returns:
+        0 when all went well, 1 when something was skipped or failed, 2 for bad arguments, 130 when it was stopped.
+
+    >>> main(["export", "no/such/run", "weights"])
+    2
+    """
     parser = argparse.ArgumentParser(prog="python -m stmemory.training", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     packing = commands.add_parser("pack", help="write a folder of material as one file")
     packing.add_argument("root", type=Path)
     packing.add_argument("out", type=Path)
-    packing.add_argument("--max-side", type=int, default=300, help="of photos, px")
-    packing.add_argument("--cutout-side", type=int, default=128, help="of cut-outs, px")
-    packing.add_argument("--quality", type=int, default=68, help="of WebP, 1..95")
+    packing.add_argument("--max-side", type=one_or_more, default=300, help="of photos, px")
+    packing.add_argument("--cutout-side", type=one_or_more, default=128, help="of cut-outs, px")
+    packing.add_argument("--quality", type=one_or_more, default=68, help="of WebP, 1..95")
     packing.add_argument("--drawn", nargs="*", default=[], help="folders that hold drawings or renders, not photos")
     looking = commands.add_parser("clips", help="draw clips of a configuration, to look at before training")
     looking.add_argument("config", type=Path, help="JSON, see TrainingConfig")
     looking.add_argument("material", type=Path, help="a file that pack wrote; - for the sources of the configuration alone")
     looking.add_argument("out", type=Path, help="the picture to write, a row a clip")
-    looking.add_argument("--number", type=int, default=6, help="of clips, of the last phase")
-    looking.add_argument("--time", type=int, default=0, metavar="N", help="also say how fast N clips are drawn, and rendered on the device")
+    looking.add_argument("--number", type=one_or_more, default=6, help="of clips, of the last phase")
+    looking.add_argument("--time", type=zero_or_more, default=0, metavar="N", help="also say how fast N clips are drawn, and rendered on the device")
     looking.add_argument("--device", default="cpu", help="that renders what --time asks for")
     running = commands.add_parser("run", help="train, or go on with a run that was interrupted")
     running.add_argument("config", type=Path, help="JSON, see TrainingConfig")
     running.add_argument("material", type=Path, help="a file that pack wrote; - for the sources of the configuration alone")
     running.add_argument("out", type=Path, help="folder of the run")
     running.add_argument("--device", default="cpu")
-    running.add_argument("--workers", type=int, default=1)
-    running.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves torch's own choice")
-    running.add_argument("--strips", type=int, default=0, help="steps between two pictures of a clip and its prediction; 0 none")
+    running.add_argument("--workers", type=zero_or_more, default=1)
+    running.add_argument("--threads", type=zero_or_more, default=0, help="of torch; 0 leaves torch's own choice")
+    running.add_argument("--strips", type=zero_or_more, default=0, help="steps between two pictures of a clip and its prediction; 0 none")
     running.add_argument("--tensorboard", action="store_true", help="write for TensorBoard too (extra train)")
     start = running.add_mutually_exclusive_group()
     start.add_argument(
@@ -81,6 +91,12 @@ def main(arguments: list[str] | None = None) -> int:
     except StmemoryError as error:
         sys.stderr.write(f"{error}\n")
         return 2
+    except OSError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; what was saved before stays\n")
+        return _INTERRUPTED
 
 
 def _pack(options: argparse.Namespace) -> int:
@@ -97,6 +113,8 @@ def _pack(options: argparse.Namespace) -> int:
 
 
 def _clips(options: argparse.Namespace) -> int:
+    out_file(options.out)
+    device = usable_device(options.device)
     config = TrainingConfig.load(options.config)
     phase = config.phases[-1]
     sources = Sources(config, _material(options.material))
@@ -110,7 +128,7 @@ def _clips(options: argparse.Namespace) -> int:
     sys.stdout.write("".join(f"skipped {line}\n" for line in skipped))
     sys.stdout.write(f"{len(clips)} clips of {phase.frames} frames at {phase.size} px: {took:.0f} ms a frame on one thread\n")
     if options.time:
-        sys.stdout.write(f"{time_clips(made, options.time, torch.device(options.device))}\n")
+        sys.stdout.write(f"{time_clips(made, options.time, device)}\n")
     return 1 if skipped else 0
 
 
@@ -122,47 +140,33 @@ def _run(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     config = TrainingConfig.load(options.config)
+    out_folder(options.out)
     world = World.from_environment(options.device)
-    trainer = Trainer(config, _material(options.material), options.out, device=options.device, workers=options.workers, world=world)
-    if not trainer.resume():
-        if options.init:
-            trainer.start_from(options.init)
-        elif options.imagenet != "none":
-            trainer.adopt({**trainer.network.state_dict(), **imagenet_state(config.preset, options.imagenet)})
-    before = {number: signal.signal(number, lambda *_: _stop(trainer)) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    device = str(usable_device(options.device))
+    trainer = Trainer(config, _material(options.material), options.out, device=device, workers=options.workers, world=world)
+    with stop_on_signals(lambda: _stop(trainer)):
+        if not trainer.resume():
+            if options.init:
+                trainer.start_from(options.init)
+            elif options.imagenet != "none":
+                trainer.adopt({**trainer.network.state_dict(), **imagenet_state(config.preset, options.imagenet)})
         for record in trainer.run(strip_every=options.strips, tensorboard=options.tensorboard):
             if world.first:
                 sys.stdout.write(" ".join(f"{name} {value:.5g}" for name, value in record.items()) + "\n")
                 sys.stdout.flush()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
     world.close()
-    return 0 if trainer.step == config.steps else 130
+    return 0 if trainer.step == config.steps else _INTERRUPTED
 
 
 def _stop(trainer: Trainer) -> None:
-    """Finish the step; a second signal does what it always did."""
+    """Finish the step; a second signal interrupts it."""
     trainer.stop()
     sys.stderr.write("stopping after this step; the same command goes on from here\n")
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
 
 
 def _export(options: argparse.Namespace) -> int:
-    config = TrainingConfig.load(options.run / "config.json")
-    state = torch.load(options.run / "state.pt", map_location="cpu", weights_only=True)
-    network = SegmentationNetwork(NetworkConfig.of(config.preset))
-    network.load_state_dict(state["average"])
-    about = json.loads(options.about.read_text()) if options.about else {}
-    about["training"] = {"steps": int(state["step"]), "config": json.loads(config.to_json())}
-    save_network(network, options.out, dtype=torch.float16, about=about)
-    if "policy_average" in state:
-        policy = LearnedPolicy()
-        policy.load_state_dict(state["policy_average"])
-        save_policy(policy, options.out)
-    sys.stdout.write(f"step {int(state['step'])} written to {options.out}\n")
+    step = export(options.run, options.out, about=read_about(options.about) if options.about else None)
+    sys.stdout.write(f"step {step} written to {options.out}\n")
     return 0
 
 

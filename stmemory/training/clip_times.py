@@ -56,6 +56,15 @@ def time_clips(clips: Clips, number: int, device: torch.device) -> ClipTimes:
 
     Raises:
         OptionError: the number is below 1.
+
+    >>> from stmemory.training.photometric import Look
+    >>> from stmemory.training.plan import ClipPlan, Film, Scene
+    >>> class Still:
+    ...     def draw(self, index):
+    ...         film = Film(torch.full((2, 3, 32, 32), index, dtype=torch.uint8), torch.ones(2, 32, 32, dtype=torch.uint8))
+    ...         return ClipPlan(Scene(film, (), 32, "made"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    >>> time_clips(Still(), 3, torch.device("cpu")).made // 3  # 2 frames of 32 x 32, with 3 colours and an id
+    8192
     """
     if number < 1:
         raise OptionError(f"number: expected 1 or more clips to time, got {number}")

@@ -11,6 +11,7 @@ from typing import Any
 from stmemory.errors import OptionError
 from stmemory.memory.registry import update_policy
 from stmemory.networks.config import NetworkConfig
+from stmemory.training.checks import check_types, check_values
 from stmemory.training.clips import ClipConfig
 
 __all__ = ["Phase", "Source", "TrainingConfig"]
@@ -54,6 +55,7 @@ class Phase:
     gap: int = 1
 
     def __post_init__(self) -> None:
+        check_types(self)
         if min(self.steps, self.batch, self.max_objects) < 1 or self.size % 16 or self.frames < 2 or self.capacity < 2:
             raise OptionError(
                 f"Phase: expected steps, batch, max_objects >= 1, size a multiple of 16, frames and capacity >= 2, got {self}"
@@ -62,6 +64,9 @@ class Phase:
             raise OptionError(
                 f"Phase: expected a segment of 0 (all of the clip) or of 2 frames and more, and a gap >= 1, got {self.segment}, {self.gap}"
             )
+
+        if self.frozen < 0:
+            raise OptionError(f"Phase: expected frozen of 0 or more, got {self.frozen}")
 
     @property
     def fuses(self) -> bool:
@@ -120,6 +125,7 @@ class TrainingConfig:
         bad_data: "skip" draws another picture where one cannot be used, and names it in the log; "refuse" ends the run.
         render: who makes the pixels of the clips that the workers draw: "device", the one that trains; "workers" themselves;
             or "auto", which is the device on CUDA and the workers elsewhere.
+        save_every: steps between two states; a run may go on with another one.
         seed: of weights, clips and draws.
         data: further `ClipConfig` fields.
 
@@ -151,10 +157,12 @@ class TrainingConfig:
     precision: str = "bfloat16"
     bad_data: str = "skip"
     render: str = "auto"
+    save_every: int = field(default=100, compare=False)  # decides nothing of what is learned
     seed: int = 0
     data: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        check_types(self)
         NetworkConfig.of(self.preset)  # raises for unknown names
         update_policy(self.policy)
         known = {field.name for field in dataclasses.fields(ClipConfig)}
@@ -173,6 +181,11 @@ class TrainingConfig:
             ("validate_every", self.validate_every > 0 or (self.validate_every == 0 and self.schedule == "cosine"), "above 0 for a plateau"),
             ("validation_clips", self.validation_clips > 0, "above 0"),
             *((name, getattr(self, name) in choices, " or ".join(choices)) for name, choices in _CHOICES.items()),
+            ("weight_decay", self.weight_decay >= 0, "0 or more"),
+            ("warmup", self.warmup >= 0, "0 or more"),
+            ("final_factor", 0 <= self.final_factor <= 1, "0 to 1"),
+            ("bootstrap_steps", self.bootstrap_steps >= 0, "0 or more"),
+            ("save_every", self.save_every >= 1, "1 or more"),
             ("clip_norm", self.clip_norm > 0, "above 0"),
             ("own_masks", 0 <= self.own_masks <= 1, "0 to 1"),
             ("ema", 0 <= self.ema < 1, "0 to below 1"),
@@ -184,9 +197,7 @@ class TrainingConfig:
                 "TrainingConfig: expected a last phase that fuses slots in every clip, 3 <= capacity < frames - 1, got "
                 f"capacity {last.capacity} and {last.frames} frames; use longer clips or fewer slots"
             )
-        for name, fine, expected in checks:
-            if not fine:
-                raise OptionError(f"TrainingConfig: expected {name} of {expected}, got {getattr(self, name)}")
+        check_values(self, checks)
 
     @property
     def steps(self) -> int:

@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -37,6 +37,14 @@ class Batch:
     frames: Tensor
     ids: Tensor
     skipped: tuple[str, ...] = ()
+
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device; from pinned memory a GPU fetches it while others go on."""
+        return replace(self, frames=self.frames.to(device, non_blocking=True), ids=self.ids.to(device, non_blocking=True))
+
+    def pin_memory(self) -> Batch:
+        """The same in pinned memory; what a `DataLoader` that pins asks for."""
+        return replace(self, frames=self.frames.pin_memory(), ids=self.ids.pin_memory())
 
 
 class Feed(Dataset[Batch]):
@@ -79,24 +87,43 @@ class _Drawn(Dataset[Parcel[Plans]]):
         return Parcel.of(self.feed.draw(item))
 
 
-def load(feed: Feed, *, workers: int, device: torch.device | None = None) -> Iterable[Batch]:
+def load(feed: Feed, *, workers: int, device: torch.device | None = None, pin: bool = False) -> Iterable[Batch]:
     """The batches one after the other, made ahead by processes; 0 makes them here, when they are asked for.
 
     Args:
         feed: of the run.
         workers: processes.
         device: where to render; None renders where clips are drawn.
+        pin: put what was rendered there into pinned memory, for a GPU to fetch.
+
+    >>> from stmemory.training.photometric import Look
+    >>> from stmemory.training.plan import Film, Scene
+    >>> class Still:
+    ...     def draw(self, index):
+    ...         film = Film(torch.full((2, 3, 32, 32), index, dtype=torch.uint8), torch.ones(2, 32, 32, dtype=torch.uint8))
+    ...         return ClipPlan(Scene(film, (), 32, "made"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    >>> feed = Feed(Still(), (3, 5), batch=2, part=range(2))
+    >>> [batch.frames.shape for batch in load(feed, workers=0, device=torch.device("cpu"))]
+    [torch.Size([2, 2, 3, 32, 32]), torch.Size([2, 2, 3, 32, 32])]
     """
     ahead = 2 if workers else None
     if device is None:
-        return DataLoader(feed, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker)
+        return DataLoader(feed, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker, pin_memory=pin)
     drawn = _Drawn(feed)
     parcels = DataLoader(drawn, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker)
     return rendered(parcels, device, ahead=device.type == "cuda")
 
 
 def render_batch(plans: Sequence[ClipPlan]) -> Batch:
-    """Render clips one after the other, on the device of their tensors: their pictures differ in size."""
+    """Render clips one after the other, on the device of their tensors: their pictures differ in size.
+
+    >>> from stmemory.training.photometric import Look
+    >>> from stmemory.training.plan import Film, Scene
+    >>> film = Film(torch.full((2, 3, 16, 16), 128, dtype=torch.uint8), torch.ones(2, 16, 16, dtype=torch.uint8))
+    >>> plan = ClipPlan(Scene(film, (), 16, "made"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    >>> render_batch([plan, plan]).ids.shape
+    torch.Size([2, 2, 16, 16])
+    """
     made = [render_clip(plan) for plan in plans]
     skipped = tuple(line for clip in made for line in clip.skipped)
     return Batch(torch.stack([clip.frames for clip in made]), torch.stack([clip.ids for clip in made]), skipped)
@@ -109,6 +136,13 @@ def rendered(parcels: Iterable[Parcel[Plans]], device: torch.device, *, ahead: b
         parcels: what was drawn.
         device: where to render. On CUDA it is done on a stream of its own, beside what the caller has queued.
         ahead: render the next batch in a thread while the caller works on this one; else when it is asked for.
+
+    >>> from stmemory.training.photometric import Look
+    >>> from stmemory.training.plan import Film, Scene
+    >>> film = Film(torch.full((2, 3, 16, 16), 128, dtype=torch.uint8), torch.ones(2, 16, 16, dtype=torch.uint8))
+    >>> plan = ClipPlan(Scene(film, (), 16, "made"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    >>> [len(batch.frames) for batch in rendered([Parcel.of((plan,))] * 2, torch.device("cpu"), ahead=True)]
+    [1, 1]
     """
     upcoming = iter(parcels)  # here, since the processes of a DataLoader must begin in the main thread
     new_stream: Callable[[torch.device], torch.cuda.Stream] = torch.cuda.Stream
@@ -123,12 +157,21 @@ def rendered(parcels: Iterable[Parcel[Plans]], device: torch.device, *, ahead: b
         while (batch := following()) is not None:
             yield _arrived(batch, stream)
         return
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="render") as thread:
+    with _render_thread(stream) as thread:
         waiting = thread.submit(following)
         while (batch := waiting.result()) is not None:
             arrived = _arrived(batch, stream)
             waiting = thread.submit(following)
             yield arrived
+
+
+def _render_thread(stream: torch.cuda.Stream | None) -> ThreadPoolExecutor:
+    """A thread on the device of a stream: a new one begins on the first GPU, whichever is that of its process."""
+    if stream is None:
+        return ThreadPoolExecutor(max_workers=1, thread_name_prefix="render")
+    return ThreadPoolExecutor(
+        max_workers=1, thread_name_prefix="render", initializer=torch.cuda.set_device, initargs=(stream.device,)
+    )
 
 
 def _arrived(batch: Batch, stream: torch.cuda.Stream | None) -> Batch:

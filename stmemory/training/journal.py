@@ -20,24 +20,29 @@ class Journal:
 
     Args:
         out: folder of the run; made if missing.
-        step: what the log says of later steps is dropped: the run goes on from here, and does them again.
+        step: what log and TensorBoard say of later steps is dropped: the run goes on from here, and does them again.
+        skipped: the files that were known to be of no use at that step; None leaves those of `skipped.txt`.
         tensorboard: write for TensorBoard too.
 
     Raises:
         OptionError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, out: Path, *, step: int = 0, tensorboard: bool = False) -> None:
+    def __init__(self, out: Path, *, step: int = 0, skipped: Sequence[str] | None = None, tensorboard: bool = False) -> None:
         self.out = out
-        self._board: Any = _summary_writer(out) if tensorboard else None
-        log = out / "log.jsonl"
-        if log.exists():
-            lines = [line for line in log.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step]
-            with whole_file(log) as part:
-                part.write_text("".join(f"{line}\n" for line in lines))
-        skipped = out / "skipped.txt"
-        self._known = set(skipped.read_text().splitlines()) if skipped.exists() else set()
+        self._board: Any = _summary_writer(out, step=step) if tensorboard else None
         out.mkdir(parents=True, exist_ok=True)
+        log, listed = out / "log.jsonl", out / "skipped.txt"
+        if log.exists():
+            _rewrite(log, [line for line in log.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step])
+        if skipped is not None and listed.exists():
+            _rewrite(listed, skipped)
+        self._known = dict.fromkeys(listed.read_text().splitlines() if listed.exists() else ())
+
+    @property
+    def skipped(self) -> tuple[str, ...]:
+        """The files that could not be used so far, in the order in which they were met."""
+        return tuple(self._known)
 
     def write(self, record: Mapping[str, float]) -> None:
         """Append a line to the log."""
@@ -55,7 +60,7 @@ class Journal:
         if new:
             with (self.out / "skipped.txt").open("a") as file:
                 file.write("".join(f"{line}\n" for line in new))
-            self._known.update(new)
+            self._known.update(dict.fromkeys(new))
         return len(self._known)
 
     def strip(self, step: int, truth: Clip, predicted: Clip) -> None:
@@ -70,9 +75,14 @@ class Journal:
             self._board.close()
 
 
-def _summary_writer(out: Path) -> Any:
+def _rewrite(path: Path, lines: Sequence[str]) -> None:
+    with whole_file(path) as part:
+        part.write_text("".join(f"{line}\n" for line in lines))
+
+
+def _summary_writer(out: Path, *, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise OptionError("tensorboard: expected it to be installed, and it is not; pip install stmemory[train]") from error
-    return SummaryWriter(str(out))
+    return SummaryWriter(str(out), purge_step=step + 1)

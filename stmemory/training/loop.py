@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from stmemory.errors import OptionError, WeightsError
+from stmemory.errors import WeightsError
 from stmemory.files import whole_file
 from stmemory.memory.policy_file import POLICY_FILE, load_policy
 from stmemory.networks.segmentation import SegmentationNetwork
@@ -23,15 +22,17 @@ from stmemory.training.journal import Journal
 from stmemory.training.learner import Learner
 from stmemory.training.material import Material
 from stmemory.training.parallel import World
-from stmemory.training.schedule import hard_share, learning_rate
+from stmemory.training.run_state import expect_same, read_state, write_state
+from stmemory.training.schedule import Plateau, hard_share, learning_rate
 from stmemory.training.sources import Sources
 from stmemory.training.unroll import Unroller, UnrollOptions
-from stmemory.training.validation import validation_error
+from stmemory.training.validation import Validation, validate
+from stmemory.training.window import Window
 from stmemory.weights import find_checkpoint, load_part
 
 __all__ = ["Trainer"]
 
-_SUMS = ("cross_entropy", "dice", "norm", "lost", "steps")
+_NEEDS = ("network", "average", "optimiser", "generator", "step")  # of a state, to go on from it
 
 
 class Trainer:
@@ -63,11 +64,13 @@ class Trainer:
         self.config, self.out, self.workers, self.world = config, out, workers, world or World()
         self.device = torch.device(device)
         self.sources = Sources(config, material)
+        self._material = "" if material is None else material.fingerprint
         self.learner = Learner(config, self.device)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step = 0
-        self._window = dict.fromkeys(_SUMS, 0.0)  # sums since the last line of the log
-        self._plateau = {"best": float("inf"), "drops": 0.0}
+        self._window = Window("cross_entropy", "dice", "norm")
+        self._plateau = Plateau()
+        self._skipped: tuple[str, ...] | None = ()  # files that were of no use so far; None where a state does not say
         self._stopping = False
 
     @property
@@ -103,11 +106,11 @@ class Trainer:
         if path.suffix != ".pt" and not path.is_file():
             self._start_from_weights(str(where))
             return
+        state = read_state(path)
         try:
-            state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
             self.adopt(state["average"])
             self.learner.adopt_policy(state.get("policy_average"))
-        except (OSError, KeyError, RuntimeError, UnpicklingError) as error:
+        except (TypeError, RuntimeError) as error:
             raise WeightsError(f"{path}: expected the state.pt of a run with preset {self.config.preset!r}, got: {error}") from error
 
     def _start_from_weights(self, name: str) -> None:
@@ -120,29 +123,34 @@ class Trainer:
             self.learner.adopt_policy(load_policy(checkpoint.folder).state_dict())
 
     def stop(self) -> None:
-        """Let `run` end after the step that it is in, with its state saved."""
+        """Let `run` end after the step that it is in, with its state saved; before the first step, let it do none."""
         self._stopping = True
 
     def resume(self) -> bool:
         """Go on from `state.pt` if there is one; whether there was.
 
         Raises:
-            OptionError: it was written by a run with another configuration.
+            OptionError: it was written by a run with another configuration or with other material.
+            WeightsError: it is damaged, or something else.
         """
         path = self.out / "state.pt"
         if not path.exists():
             return False
-        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        if "config" in state and TrainingConfig.from_json(state["config"]) != self.config:
-            raise OptionError(
-                f"{path}: expected the configuration that this run began with, {self.out / 'config.json'}, got another; "
-                "train into another folder, with --init to start from these weights"
-            )
+        state = read_state(path, needs=_NEEDS)
+        if "config" in state:
+            written = TrainingConfig.from_json(state["config"])
+            advice = f"go on with that of {self.out / 'config.json'}, or train into another folder, with --init to start from these weights"
+            expect_same(path, "configuration that this run", written, self.config, advice=advice)
+        if "material" in state:
+            advice = "go on with the packed file that it began with, or train into another folder, with --init to start from these weights"
+            expect_same(path, "material that this run", state["material"], self._material, advice=advice)
         self.learner.load_state_dict(state)
-        self.generator.set_state(state["generator"].cpu())
+        self.generator.set_state(state["generator"])
         self.step = int(state["step"])
-        self._window.update(state.get("window", {}))
-        self._plateau.update(state.get("plateau", {}))
+        self._window.load_state_dict(state.get("window", {}))
+        seen = {"phase": self.config.phase_at(max(0, self.step - 1))[0], **state.get("plateau", {})}  # once without its phase
+        self._plateau = Plateau(float(seen.get("best", math.inf)), int(seen.get("drops", 0)), int(seen["phase"]))
+        self._skipped = tuple(state["skipped"]) if "skipped" in state else None
         return True
 
     def save(self) -> None:
@@ -153,74 +161,78 @@ class Trainer:
             **self.learner.state_dict(),
             "generator": self.generator.get_state(),
             "step": self.step,
-            "window": self._window,
-            "plateau": self._plateau,
+            "window": self._window.state_dict(),
+            "plateau": dataclasses.asdict(self._plateau),
             "config": self.config.to_json(),
+            "material": self._material,
         }
-        with whole_file(self.out / "state.pt") as part:
-            torch.save(state, part)
+        if self._skipped is not None:
+            state["skipped"] = list(self._skipped)
+        write_state(self.out / "state.pt", state)
 
     def run(
         self,
         *,
-        save_every: int = 100,
+        save_every: int = 0,
         log_every: int = 10,
         strip_every: int = 0,
         tensorboard: bool = False,
         until: int | None = None,
     ) -> Iterator[dict[str, float]]:
-        """Train to the end of the schedule, to a step, or until `stop`; yields what it logs.
+        """Train to the end of the schedule, to a step, or until `stop`, after which it takes a new trainer; yields what it logs.
 
         Args:
-            save_every: steps between two states.
+            save_every: steps between two states; 0 for as many as the configuration says.
             log_every: steps that a line of the log is the mean of.
             strip_every: steps between two pictures of a clip and its prediction; 0 draws none.
             tensorboard: write for TensorBoard too.
             until: step to end at.
         """
-        journal = Journal(self.out, step=self.step, tensorboard=tensorboard) if self.world.first else None
+        journal = Journal(self.out, step=self.step, skipped=self._skipped, tensorboard=tensorboard) if self.world.first else None
         if journal is not None:
-            (self.out / "config.json").write_text(self.config.to_json())
+            with whole_file(self.out / "config.json") as part:
+                part.write_text(self.config.to_json())
             journal.skip(self.sources.skipped)
+        save_every = save_every or self.config.save_every
+        pending: list[str] = []  # files that were of no use, of this process, that the first one does not know of
         last = self.config.steps if until is None else min(until, self.config.steps)
-        self._stopping = False
-        while self.step < last and not self._stopping:
+        while self.step < last and not self.world.any(self._stopping, self.device):
             number, phase = self.config.phase_at(self.step)
             end = min(last, sum(p.steps for p in self.config.phases[: number + 1]))
             feed = Feed(
                 self.sources.clips(phase), (self.step, end), batch=phase.batch, part=self.world.part(phase.batch)
             )
             since = perf_counter()
-            for batch in load(feed, workers=self.workers, device=self._rendering):
-                draws = strip_every > 0 and (self.step + 1) % strip_every == 0
+            for batch in load(feed, workers=self.workers, device=self._rendering, pin=self.device.type == "cuda"):
+                draws, rate = strip_every > 0 and (self.step + 1) % strip_every == 0, self.rate()
                 losses, predicted = self.train_step(batch, phase, predict=draws)
-                bad = self.world.gather(batch.skipped)
-                stopping = float(self.world.mean(torch.tensor([float(self._stopping)], device=self.device))) > 0
-                for name, value in (*losses.items(), ("steps", 1.0)):
-                    self._window[name] += value
+                self._window.add(losses, seconds=perf_counter() - since)
+                pending += batch.skipped
+                stopping = self.world.any(self._stopping, self.device)
+                saves = self.step % save_every == 0 or self.step == end or stopping
                 record: dict[str, float] = {}
                 if self.step % log_every == 0:
-                    steps, lost = self._window.pop("steps"), self._window.pop("lost")
-                    record = {"step": self.step, "phase": number, "rate": self.rate(), "seconds": (perf_counter() - since) / steps}
-                    record |= {name: value / max(1.0, steps - lost) for name, value in self._window.items()}
-                    record["lost"] = lost
-                    self._window, since = dict.fromkeys(_SUMS, 0.0), perf_counter()
+                    record = {"step": self.step, "phase": number, "rate": rate, **self._window.record()}
                 if self.config.validate_every and self.step % self.config.validate_every == 0:
-                    record = {"step": self.step, **record, **self._validate(phase)}
-                if journal is not None:
-                    skipped = journal.skip(bad)
-                    if record:
-                        record["skipped"] = skipped
-                        journal.write(record)
-                    if predicted is not None:
-                        journal.strip(self.step, Clip(batch.frames[0].cpu(), batch.ids[0].cpu(), ""), Clip(batch.frames[0].cpu(), predicted, ""))
-                if self.step % save_every == 0 or self.step == end or stopping:
+                    found = self._validate(number, phase)
+                    record, pending = {"step": self.step, **record, "validation": found.error}, [*pending, *found.skipped]
+                if record or saves:  # other steps need not wait for each other to tell of bad files
+                    bad, pending = self.world.gather(pending), []
+                    if journal is not None:
+                        known, self._skipped = journal.skip(bad), journal.skipped
+                        if record:
+                            record["skipped"] = known
+                            journal.write(record)
+                if journal is not None and predicted is not None:
+                    journal.strip(self.step, Clip(batch.frames[0].cpu(), batch.ids[0].cpu(), ""), Clip(batch.frames[0].cpu(), predicted, ""))
+                if saves:
                     self.save()
                 if record:
                     yield record
                 if stopping:
                     self._stopping = True  # another process may have been told, and this one not
                     break
+                since = perf_counter()
         if journal is not None:
             journal.close()
 
@@ -229,17 +241,17 @@ class Trainer:
 
         A step whose gradients are not finite changes no weight; it answers `lost` in the place of losses.
         """
-        config, length = self.config, batch.frames.shape[1]
+        config, length, batch = self.config, batch.frames.shape[1], batch.to(self.device)
         self.learner.prepare(phase, self.step, rate=self.rate())
         options = UnrollOptions(phase.capacity, self.learner.policy, hard_share(config, self.step), config.own_masks)
         weigh = self.world.object_weights if self.world.size > 1 else None
         unroller = Unroller(self.learner.network, options=options, generator=self.generator, weigh=weigh)
-        sums, predicted = torch.zeros(2, device=self.device), [batch.ids[0, :1].cpu()]
+        sums, predicted = torch.zeros(2, device=self.device), [batch.ids[0, :1].cpu()] if predict else []
         for start in range(0, length, phase.segment or length):
             part = slice(start, start + (phase.segment or length))
-            pixels = batch.frames[:, part].to(self.device).float() / 255
+            pixels = batch.frames[:, part].float() / 255
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
-                result = unroller.advance(pixels, batch.ids[:, part].to(self.device).long())
+                result = unroller.advance(pixels, batch.ids[:, part].long())
             weight = result.length / (length - 1)  # so that segments add up to the mean over the clip
             loss = (result.cross_entropy + result.dice) * weight
             if loss.requires_grad:  # not where a policy is learned alone, and decided nothing yet
@@ -256,15 +268,12 @@ class Trainer:
 
     def rate(self) -> float:
         """The learning rate of the next step."""
-        return learning_rate(self.config, self.step, drops=int(self._plateau["drops"]))
+        return learning_rate(self.config, self.step, drops=self._plateau.drops)
 
-    def _validate(self, phase: Phase) -> dict[str, float]:
-        """The error of the averaged weights now; one that does not fall lowers the rate of the schedule "plateau"."""
+    def _validate(self, number: int, phase: Phase) -> Validation:
+        """Measure the averaged weights now; an error that does not fall lowers the rate of the schedule "plateau"."""
         clips = self.sources.clips(phase, validation=True)
-        own = validation_error(self.learner, clips, phase, device=self._rendering) if self.world.first else 0.0
-        error = float(self.world.mean(torch.tensor([own], device=self.device))) * self.world.size  # that of the first, for all
-        if error < self._plateau["best"]:
-            self._plateau["best"] = error
-        else:
-            self._plateau["drops"] += 1
-        return {"validation": error}
+        own = validate(self.learner, clips, phase, device=self._rendering) if self.world.first else Validation(0.0)
+        error = float(self.world.mean(torch.tensor([own.error], device=self.device))) * self.world.size  # that of the first, for all
+        self._plateau = self._plateau.after(error, number)
+        return dataclasses.replace(own, error=error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,6 +124,16 @@ class Material:
     def __len__(self) -> int:
         """Number of items."""
         return len(self.items)
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of all pictures, of their names and of what they are: the same for the same material, wherever its file lies."""
+        digest = hashlib.sha256()
+        for item in self.items:
+            digest.update(f"{item.kind} {item.drawn:d} {item.series} {item.name}\n".encode())
+        digest.update(np.array(self._offsets, dtype="<i8").tobytes())
+        digest.update(self._blobs.data)
+        return digest.hexdigest()
 
     def photo(self, index: int) -> Photo:
         """Decode a photo or a video frame: pixels uint8 [3, H, W] and ids uint8 [H, W]."""

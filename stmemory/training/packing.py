@@ -23,6 +23,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from stmemory.errors import OptionError
+from stmemory.files import out_file, whole_file
 from stmemory.images import UNREADABLE
 
 __all__ = ["KINDS", "PackReport", "pack"]
@@ -63,9 +64,9 @@ def pack(
     root: str | Path,
     out: str | Path,
     *,
-    max_side: int = 384,
-    cutout_side: int = 224,
-    quality: int = 80,
+    max_side: int = 300,
+    cutout_side: int = 128,
+    quality: int = 68,
     drawn: Sequence[str] = (),
 ) -> PackReport:
     """Write all pictures below `root` into one safetensors file of compressed pictures.
@@ -82,7 +83,7 @@ def pack(
         Counts by kind and the files that were skipped, each with the reason. Bad files never stop the packing.
 
     Raises:
-        OptionError: `root` is not a folder, holds nothing usable, or an option is out of range.
+        OptionError: `root` is not a folder, holds nothing usable, `out` cannot be a file, or an option is out of range.
 
     Example:
         >>> import tempfile
@@ -92,7 +93,7 @@ def pack(
         >>> pack(folder, folder / "packed.safetensors").counts["background"]
         1
     """
-    root, out = Path(root), Path(out)
+    root, out = Path(root), out_file(out)
     if not root.is_dir():
         raise OptionError(f"root: expected a folder of training material, got {str(root)!r}; check the path")
     if min(max_side, cutout_side) < 16 or not 1 <= quality <= 95:
@@ -120,7 +121,6 @@ def pack(
         names.append(name)
     if not rows:
         raise OptionError(f"root: found no usable picture below {str(root)!r}; see stmemory/training/packing.py for the layout")
-    out.parent.mkdir(parents=True, exist_ok=True)
     sizes = np.array([0] + [len(blob) for blob in blobs])
     tensors = {
         "blobs": torch.from_numpy(np.frombuffer(b"".join(blobs), dtype=np.uint8).copy()),
@@ -128,7 +128,8 @@ def pack(
         "table": torch.tensor(rows, dtype=torch.int32),
         "names": torch.from_numpy(np.frombuffer("\n".join(names).encode(), dtype=np.uint8).copy()),
     }
-    save_file(tensors, out)
+    with whole_file(out) as part:
+        save_file(tensors, part)
     counts = {kind: sum(row[0] == index for row in rows) for index, kind in enumerate(KINDS)}
     return PackReport(counts=counts, nbytes=out.stat().st_size, skipped=tuple(skipped))
 

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from stmemory.errors import OptionError
+from stmemory.inventory import usable_device
 
 __all__ = ["World"]
 
@@ -30,14 +31,22 @@ class World:
         """Join the processes that torchrun started; without torchrun, be alone.
 
         Args:
-            device: "cpu" meets over gloo, "cuda" over NCCL.
+            device: "cpu" meets over gloo; "cuda" over NCCL, each process on the GPU of its number on this machine.
+
+        Raises:
+            OptionError: a GPU is named by its number, or there are fewer than processes; or there is no such device.
         """
         size = int(os.environ.get("WORLD_SIZE", "1"))
         if size == 1:
             return cls()
-        cuda = torch.device(device).type == "cuda"
+        cuda, rank = device.partition(":")[0] == "cuda", int(os.environ.get("LOCAL_RANK", "0"))
+        if cuda and device != "cuda":
+            raise OptionError(f"device: expected cuda, of which each of the {size} processes takes its own, got {device!r} for all of them")
+        if cuda and rank >= torch.cuda.device_count():
+            raise OptionError(f"device: expected a GPU for each process of this machine, got {torch.cuda.device_count()} of them")
         if cuda:
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            torch.cuda.set_device(rank)
+        usable_device(device)
         dist.init_process_group("nccl" if cuda else "gloo")
         return cls(dist.get_rank(), size)
 
@@ -67,6 +76,14 @@ class World:
         total = values.clone()
         dist.all_reduce(total)
         return total / self.size
+
+    def any(self, flag: bool, device: torch.device) -> bool:
+        """Whether a flag is up in at least one process; all ask at the same place.
+
+        >>> World().any(True, torch.device("cpu"))
+        True
+        """
+        return flag if self.size == 1 else bool(self.mean(torch.tensor(float(flag), device=device)) > 0)
 
     def object_weights(self, counts: Tensor) -> Tensor:
         """Weights `[S]` that make the mean of the processes' means over `counts [S]` objects the mean over all objects."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-
+from dataclasses import dataclass
 from typing import Protocol
 
 from stmemory.training.config import TrainingConfig
 
-__all__ = ["Averaged", "Paced", "averaging", "hard_share", "learning_rate", "temperature"]
+__all__ = ["Averaged", "Paced", "Plateau", "averaging", "hard_share", "learning_rate", "temperature"]
 
 
 class Paced(Protocol):
@@ -41,6 +41,29 @@ class Averaged(Protocol):
     @property
     def ema(self) -> float:
         """Decay in the long run."""
+
+
+@dataclass(frozen=True)
+class Plateau:
+    """What was seen of the validation error, for the schedule "plateau".
+
+    Attributes:
+        best: the least error so far in a phase.
+        drops: how often the error did not fall.
+        phase: number of that phase; errors in another one are of other clips, and begin anew.
+
+    >>> Plateau().after(0.3, 0).after(0.4, 0).after(0.9, 1)
+    Plateau(best=0.9, drops=1, phase=1)
+    """
+
+    best: float = math.inf
+    drops: int = 0
+    phase: int = 0
+
+    def after(self, error: float, phase: int) -> Plateau:
+        """With one more error, of the clips of a phase."""
+        best = self.best if phase == self.phase else math.inf
+        return Plateau(error, self.drops, phase) if error < best else Plateau(best, self.drops + 1, phase)
 
 
 def learning_rate(config: Paced, step: int, *, drops: int = 0) -> float:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from stmemory.errors import OptionError
+from stmemory.files import whole_file
 from stmemory.training.clips import Clip
 
 __all__ = ["clip_strips"]
@@ -18,11 +19,11 @@ _COLOURS = ((255, 40, 40), (40, 220, 40), (60, 110, 255), (255, 200, 0), (240, 6
 
 
 def clip_strips(clips: Sequence[Clip], path: str | Path, *, masks: bool = True) -> None:
-    """Write clips as a PNG, one row each, with masks tinted over the frames.
+    """Write clips as a picture, one row each, with masks tinted over the frames.
 
     Args:
         clips: clips of one size and length.
-        path: the file to write.
+        path: the file to write, whole or not at all; its suffix says its format, and PNG is any other.
         masks: tint the objects.
 
     Raises:
@@ -46,4 +47,6 @@ def clip_strips(clips: Sequence[Clip], path: str | Path, *, masks: bool = True) 
         ids = clip.ids.numpy()
         tinted = np.where((ids > 0)[..., None], 0.5 * frames + 0.5 * colours[ids], frames) if masks else frames
         rows.append(np.concatenate(list(tinted), axis=1))
-    Image.fromarray(np.concatenate(rows).round().astype(np.uint8)).save(path)
+    sheet, kind = Image.fromarray(np.concatenate(rows).round().astype(np.uint8)), Image.registered_extensions().get(Path(path).suffix.lower())
+    with whole_file(path) as part:
+        sheet.save(part, kind or "PNG")

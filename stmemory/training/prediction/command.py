@@ -9,7 +9,9 @@ from pathlib import Path
 import torch
 
 from stmemory.files import out_folder, whole_file
+from stmemory.inventory import usable_device
 from stmemory.job import stop_on_signals
+from stmemory.training.arguments import zero_or_more
 from stmemory.training.prediction.config import PredictionTraining
 from stmemory.training.prediction.loop import PredictionTrainer
 from stmemory.training.prediction.report import Others, export, report
@@ -26,9 +28,9 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     running.add_argument("config", type=Path, help="JSON, see PredictionTraining")
     running.add_argument("-o", "--out", type=Path, required=True, help="folder of the comparison")
     running.add_argument("--only", nargs="+", metavar="NAME", help="of its contenders (default: all, one after another)")
-    running.add_argument("--turns", type=int, default=0, metavar="STEPS", help="train them in turns of so many steps")
+    running.add_argument("--turns", type=zero_or_more, default=0, metavar="STEPS", help="train them in turns of so many steps")
     running.add_argument("--device", default="cpu")
-    running.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves torch's own choice")
+    running.add_argument("--threads", type=zero_or_more, default=0, help="of torch; 0 leaves torch's own choice")
     running.set_defaults(predict=_run)
     reporting = offered.add_parser("report", help="measure what was trained: a table, a plot and a strip of examples")
     reporting.add_argument("runs", type=Path, nargs="+", help="folders of comparisons, each with its config.json")
@@ -37,7 +39,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
     reporting.add_argument("--capacities", type=int, nargs="*", default=[], metavar="K", help="measure ours with other memory sizes too")
     reporting.add_argument("--policies", nargs="*", default=[], metavar="NAME", help="and under other update policies")
     reporting.add_argument("--device", default="cpu")
-    reporting.add_argument("--threads", type=int, default=0, help="of torch; 0 leaves torch's own choice")
+    reporting.add_argument("--threads", type=zero_or_more, default=0, help="of torch; 0 leaves torch's own choice")
     reporting.set_defaults(predict=_report)
     exporting = offered.add_parser("export", help="write one network's averaged weights as a folder that from_pretrained reads")
     exporting.add_argument("run", type=Path, help="folder of the comparison")
@@ -50,9 +52,10 @@ def _run(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     out_folder(options.out)
+    device = str(usable_device(options.device))
     config = PredictionTraining.load(options.config)
     names = options.only or [contender.name for contender in config.contenders]
-    trainers = [PredictionTrainer(config, name, options.out, device=options.device) for name in names]
+    trainers = [PredictionTrainer(config, name, options.out, device=device) for name in names]
     resumed = [trainer.resume() for trainer in trainers]
     with whole_file(options.out / "config.json") as part:
         part.write_text(config.to_json(), encoding="utf-8")
@@ -84,7 +87,7 @@ def _report(options: argparse.Namespace) -> int:
         out_folder(options.out),
         clips=options.clips,
         others=Others(tuple(options.capacities), tuple(options.policies)),
-        device=options.device,
+        device=str(usable_device(options.device)),
     )
     sys.stdout.write(text)
     sys.stdout.write("".join(f"not trained yet, left out: {name}\n" for name in missing))
@@ -92,6 +95,6 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    step = export(options.run, options.name, options.out)
+    step = export(options.run, options.name, out_folder(options.out))
     sys.stdout.write(f"step {step} written to {options.out}\n")
     return 0

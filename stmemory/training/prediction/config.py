@@ -12,17 +12,12 @@ from typing import Any
 from stmemory.errors import OptionError
 from stmemory.memory.registry import update_policy
 from stmemory.networks.prediction_config import PredictionConfig
+from stmemory.training.checks import check_types, check_values
 
 __all__ = ["ClipSet", "Contender", "PredictionTraining"]
 
 KINDS = ("ours", "state_only", "convlstm", "predrnn")
 SETS = ("moving", "repeating", "vanishing")
-
-
-def _check(what: str, record: object, checks: tuple[tuple[str, bool, str], ...]) -> None:
-    for name, fine, expected in checks:
-        if not fine:
-            raise OptionError(f"{what}: expected {name} of {expected}, got {getattr(record, name)}")
 
 
 @dataclass(frozen=True)
@@ -56,14 +51,19 @@ class ClipSet:
     speed: float = 0.1
 
     def __post_init__(self) -> None:
+        check_types(self)
         checks = (
             ("kind", self.kind in SETS, " or ".join(SETS)),
             ("size", self.size >= 16 and self.size % 4 == 0, "a multiple of 4, 16 or more"),
             ("frames", self.frames >= 2, "2 or more"),
             ("observed", (0 < self.observed or self.kind != "moving") and self.observed < self.frames, "less than frames, and above 0 for moving"),
+            ("observed", self.observed >= 0, "0 or more"),
+            ("glyphs", self.glyphs >= 1, "1 or more"),
+            ("digits", self.digits >= 1, "1 or more"),
+            ("speed", self.speed >= 0, "0 or more"),
             ("least", 1 <= self.least <= self.most, "1 to most"),
         )
-        _check("ClipSet", self, checks)
+        check_values(self, checks)
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,13 @@ class Contender:
     capacity: int = 0
 
     def __post_init__(self) -> None:
+        check_types(self)
         checks = (
             ("name", bool(self.name) and all(c.isalnum() or c in "-_" for c in self.name), "letters, digits, - and _"),
             ("kind", self.kind in KINDS, " or ".join(KINDS)),
+            ("capacity", self.capacity == 0 or self.capacity >= 2, "2 or more, or 0 for the comparison's"),
         )
-        _check("Contender", self, checks)
+        check_values(self, checks)
 
 
 @dataclass(frozen=True)
@@ -151,12 +153,18 @@ class PredictionTraining:
     schedule = "cosine"  # what `learning_rate` looks at; there is no other one here
 
     def __post_init__(self) -> None:
+        check_types(self)
         names = [contender.name for contender in self.contenders]
         policies = {self.policy, *(c.policy for c in self.contenders if c.policy)}
         checks = (
             ("contenders", 0 < len(names) == len(set(names)), "one or more of different names"),
             ("policy", "learned" not in policies, "rules; a learned policy is not trained here"),
+            ("tests", len(self.tests) >= 1, "one or more"),
+            ("periods", len(self.periods) >= 1 and all(type(period) is int and period >= 1 for period in self.periods), "one or more, each 1 or more"),
             ("steps", self.steps >= 1, "1 or more"),
+            ("warmup", self.warmup >= 0, "0 or more"),
+            ("final_factor", 0 <= self.final_factor <= 1, "0 to 1"),
+            ("weight_decay", self.weight_decay >= 0, "0 or more"),
             ("batch", self.batch >= 1, "1 or more"),
             ("test_clips", self.test_clips >= 1, "1 or more"),
             ("capacity", self.capacity >= 2, "2 or more"),
@@ -171,7 +179,7 @@ class PredictionTraining:
             ("save_every", self.save_every >= 1, "1 or more"),
             ("seed", self.seed >= 0, "0 or more"),
         )
-        _check("PredictionTraining", self, checks)
+        check_values(self, checks)
         for policy in policies:
             update_policy(policy)
         for contender in self.contenders:

@@ -7,13 +7,10 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from time import perf_counter
-from typing import Any
 
 import torch
 from torch import nn
 
-from stmemory.errors import OptionError
-from stmemory.files import whole_file
 from stmemory.networks.prediction import PredictionNetwork
 from stmemory.training.journal import Journal
 from stmemory.training.learner import follow
@@ -21,11 +18,13 @@ from stmemory.training.prediction.baselines import RecurrentNetwork, matched, pa
 from stmemory.training.prediction.clips import Clips, ClipSource
 from stmemory.training.prediction.config import PredictionTraining
 from stmemory.training.prediction.roll import prediction_loss, roll, true_frames
+from stmemory.training.run_state import expect_same, read_state, write_state
 from stmemory.training.schedule import averaging, learning_rate
+from stmemory.training.window import Window
 
 __all__ = ["PredictionTrainer", "new_network", "true_probability"]
 
-_SUMS = ("loss", "norm", "lost", "steps", "seconds")
+_NEEDS = ("network", "average", "optimiser", "step", "config")  # of a state, to go on from it
 
 
 class PredictionTrainer:
@@ -50,11 +49,11 @@ class PredictionTrainer:
         self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         self.source = ClipSource(config.train, seed=config.seed)
         self.step = 0
-        self._window = dict.fromkeys(_SUMS, 0.0)  # sums since the last line of the log
+        self._window = Window("loss", "norm")
         self._stopping = False
 
     def stop(self) -> None:
-        """Let `run` end after the step that it is in, with its state saved."""
+        """Let `run` end after the step that it is in, with its state saved; before the first step, let it do none."""
         self._stopping = True
 
     def resume(self) -> bool:
@@ -62,23 +61,21 @@ class PredictionTrainer:
 
         Raises:
             OptionError: it was written by a run with another configuration.
+            WeightsError: it is damaged, or something else.
         """
         path = self.out / "state.pt"
         if not path.exists():
             return False
-        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        written, wanted = PredictionTraining.from_json(state["config"]), self.config
-        name = self.contender.name
-        if name not in [c.name for c in written.contenders] or written.learning_of(name) != wanted.learning_of(name):
-            raise OptionError(
-                f"{path}: expected the configuration that {name} began with, got another; train into another folder, or go on with that of "
-                f"{self.out.parent / 'config.json'}"
-            )
+        state, name = read_state(path, needs=_NEEDS), self.contender.name
+        written = PredictionTraining.from_json(state["config"])
+        before = written.learning_of(name) if name in [c.name for c in written.contenders] else None
+        advice = f"train into another folder, or go on with that of {self.out.parent / 'config.json'}"
+        expect_same(path, f"configuration that {name}", before, self.config.learning_of(name), advice=advice)
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.step = int(state["step"])
-        self._window.update(state["window"])
+        self._window.load_state_dict(state.get("window", {}))
         return True
 
     def save(self) -> None:
@@ -88,14 +85,13 @@ class PredictionTrainer:
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
-            "window": self._window,
+            "window": self._window.state_dict(),
             "config": self.config.to_json(),
         }
-        with whole_file(self.out / "state.pt") as part:
-            torch.save(state, part)
+        write_state(self.out / "state.pt", state)
 
     def run(self, *, log_every: int = 10, until: int | None = None) -> Iterator[dict[str, float]]:
-        """Train to the end of the schedule, to a step, or until `stop`; yields what it logs.
+        """Train to the end of the schedule, to a step, or until `stop`, after which it takes a new trainer; yields what it logs.
 
         Args:
             log_every: steps that a line of the log is the mean of.
@@ -103,19 +99,14 @@ class PredictionTrainer:
         """
         journal = Journal(self.out, step=self.step)
         last = self.config.steps if until is None else min(until, self.config.steps)
-        self._stopping = False
         while self.step < last and not self._stopping:
             since = perf_counter()
+            used = {"rate": self._rate(), "true": true_probability(self.config, self.step)}
             losses = self.train_step()
-            for name, value in (*losses.items(), ("steps", 1.0), ("seconds", perf_counter() - since)):
-                self._window[name] += value
+            self._window.add(losses, seconds=perf_counter() - since)
             record: dict[str, float] = {}
             if self.step % log_every == 0:
-                steps, lost = self._window["steps"], self._window["lost"]
-                record = {"step": self.step, "rate": self._rate(), "true": true_probability(self.config, self.step)}
-                record |= {name: self._window[name] / max(1.0, steps - lost) for name in ("loss", "norm")}
-                record |= {"seconds": self._window["seconds"] / steps, "lost": lost}
-                self._window = dict.fromkeys(_SUMS, 0.0)
+                record = {"step": self.step, **used, **self._window.record()}
                 journal.write(record)
             if self.step % self.config.save_every == 0 or self.step == last:
                 self.save()
@@ -158,6 +149,9 @@ def new_network(config: PredictionTraining, name: str) -> PredictionNetwork | Re
 
     Raises:
         OptionError: there is no such contender, or no baseline as large as ours.
+
+    >>> parameters(new_network(PredictionTraining(), "ours"))
+    420047
     """
     contender = config.contender(name)
     with torch.random.fork_rng(devices=[]):

@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from stmemory.training.prediction.baselines import RecurrentNetwork
 from stmemory.training.prediction.clips import ClipSource, at_period
 from stmemory.training.prediction.config import ClipSet, PredictionTraining
 from stmemory.training.prediction.loop import new_network
+from stmemory.training.run_state import read_state
 
 __all__ = ["Others", "Trained", "export", "load_trained", "report"]
 
@@ -77,6 +77,21 @@ class Others:
                 raise OptionError(f"policies: expected rules, got {policy!r}, whose weights would be random; leave it out")
 
 
+@dataclass(frozen=True)
+class _Measuring:
+    """How one test is measured.
+
+    Attributes:
+        strips: picture that clips of it are drawn into.
+        clips: how many are measured.
+        device: where.
+    """
+
+    strips: Path
+    clips: int
+    device: str
+
+
 def load_trained(run: Path, name: str, *, device: str = "cpu") -> Trained:
     """Read a contender of a comparison from the last state that it left.
 
@@ -86,15 +101,19 @@ def load_trained(run: Path, name: str, *, device: str = "cpu") -> Trained:
         device: where to put it.
 
     Raises:
-        WeightsError: there is no such state.
+        WeightsError: there is no such state, or it is damaged.
         OptionError: the comparison has no such contender.
+
+    >>> load_trained(Path("no/such/run"), "ours")
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or directory; check the path
     """
     config = PredictionTraining.load(run / "config.json")
     contender = config.contender(name)
     path = run / name / "state.pt"
     if not path.exists():
         raise WeightsError(f"{path}: expected a state of training, got no such file; python -m stmemory.training predict run")
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    state = read_state(path, needs=("average", "step"))
     network = new_network(config, name).to(device).eval()
     network.load_state_dict(state["average"])
     return Trained(name, network, int(state["step"]), contender.capacity or config.capacity, contender.policy or config.policy)
@@ -116,24 +135,28 @@ def report(
         The Markdown, and the contenders that have no state yet.
 
     Raises:
-        OptionError: matplotlib is missing, a folder holds no comparison, or `clips` is below 0.
+        OptionError: matplotlib is missing, a folder holds no comparison or is named twice, or `clips` is below 0.
+
+    >>> report([Path("no/such/run")], Path("report"))
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or directory; check the path
     """
     if clips < 0:
         raise OptionError(f"clips: expected 0, for as many as the configuration says, or more, got {clips}; change it")
-    results, missing, configs = [], [], {}
-    for run in runs:
+    results, missing, configs, labels = [], [], {}, _labels(runs)
+    for label, run in zip(labels, runs, strict=True):
         config = PredictionTraining.load(run / "config.json")
-        configs[run.name] = json.loads(config.to_json())
+        configs[label] = json.loads(config.to_json())
         names = [contender.name for contender in config.contenders]
-        missing += [f"{run.name}/{name}" for name in names if not (run / name / "state.pt").exists()]
-        trained = [load_trained(run, name, device=device) for name in names if f"{run.name}/{name}" not in missing]
+        missing += [f"{label}/{name}" for name in names if not (run / name / "state.pt").exists()]
+        trained = [load_trained(run, name, device=device) for name in names if f"{label}/{name}" not in missing]
         trained = [other for one in trained for other in (one, *_with(one, others or Others()))]
         mean = ClipSource(config.train, seed=config.seed).draw(range(_MEAN_OF)).frames.mean((0, 1))
         for number, test in enumerate(config.tests):
-            strips = out / f"strips_{run.name}_{number}.png"
-            for result in _test(config, test, trained, mean.to(device), (strips, clips, device)):
-                results.append(result if len(runs) == 1 else replace(result, test=f"{result.test} ({run.name})"))
-    circumstances = current_circumstances(device=device, seed=configs[runs[0].name]["seed"] if runs else None)
+            how = _Measuring(out / f"strips_{label}_{number}.png", clips or config.test_clips, device)
+            for result in _test(config, test, trained, mean.to(device), how):
+                results.append(result if len(runs) == 1 else replace(result, test=f"{result.test} ({label})"))
+    circumstances = current_circumstances(device=device, seed=configs[labels[0]]["seed"] if runs else None)
     told = f"device {circumstances.device}, {circumstances.threads} threads, torch {circumstances.torch}, seed {circumstances.seed}"
     text = f"{prediction_tables(results)}\n{told}\n"
     with whole_file(out / "prediction.md") as part:
@@ -151,6 +174,10 @@ def export(run: Path, name: str, out: Path) -> int:
     Raises:
         OptionError: the contender is a baseline.
         WeightsError: it was not trained yet.
+
+    >>> export(Path("no/such/run"), "ours", Path("weights"))
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or directory; check the path
     """
     config = PredictionTraining.load(run / "config.json")
     trained = load_trained(run, name)
@@ -159,6 +186,18 @@ def export(run: Path, name: str, out: Path) -> int:
     about = {"training": {"steps": trained.steps, "capacity": trained.capacity, "policy": trained.policy, "config": config.learning_of(name)}}
     trained.network.save_pretrained(out, about=about)
     return trained.steps
+
+
+def _labels(runs: Sequence[Path]) -> list[str]:
+    """A name for each folder: the shortest ends of their paths that tell them apart, with _ for the separator."""
+    parts = [run.resolve().parts for run in runs]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        labels = ["_".join(each[-length:]).strip("/") for each in parts]
+        if len(set(labels)) == len(labels):
+            return labels
+    if runs:
+        raise OptionError(f"runs: expected folders of different names, got {', '.join(map(str, runs))}; name each once")
+    return []
 
 
 def _with(trained: Trained, others: Others) -> Iterator[Trained]:
@@ -174,11 +213,10 @@ def _with(trained: Trained, others: Others) -> Iterator[Trained]:
 
 
 def _test(
-    config: PredictionTraining, test: ClipSet, trained: Sequence[Trained], mean: Tensor, how: tuple[Path, int, str]
+    config: PredictionTraining, test: ClipSet, trained: Sequence[Trained], mean: Tensor, how: _Measuring
 ) -> Iterator[PredictionResult]:
     """Everybody on one test; for a recall set at each N."""
-    strips, clips, device = how
-    number = clips or config.test_clips
+    number, device = how.clips, how.device
     periods: tuple[int | None, ...] = config.periods if test.kind != "moving" else (None,)
     sources = [ClipSource(test if period is None else at_period(test, period), test=True, seed=config.seed) for period in periods]
     clips_at = [source.draw(range(number)) for source in sources]
@@ -204,7 +242,7 @@ def _test(
                 wanted = frames.shape[1] - observed
                 for name in (contender.name for contender in config.contenders if contender.name in known):
                     drawn[f"{name} {place}"] = forecasts[name](frames[place : place + 1, :observed], wanted)[0]
-    draw_prediction_strips(strips, drawn)
+    draw_prediction_strips(how.strips, drawn)
 
 
 def _long(frames: Tensor, capacity: int) -> Tensor:

@@ -23,6 +23,11 @@ def roll(network: Predicts, frames: Tensor, given: Tensor, *, capacity: int, pol
 
     Returns:
         `[B, T - 1, C, H, W]`, not limited to [0, 1]; gradients go through a frame that was predicted and then taken in.
+
+    >>> from stmemory.networks.prediction import PredictionNetwork, PredictionConfig
+    >>> network = PredictionNetwork(PredictionConfig.of("mini"))
+    >>> roll(network, torch.rand(1, 4, 1, 32, 32), torch.tensor([[True, True, False, False]]), capacity=2, policy="drop").shape
+    torch.Size([1, 3, 1, 32, 32])
     """
     state, predicted = network.new_state(capacity, policy=policy), [frames[:, 0]]
     for time in range(frames.shape[1] - 1):

@@ -1,0 +1,80 @@
+"""From the folder of a run to weights that can be loaded, with what is to be told of them. Trains nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from stmemory.errors import OptionError, WeightsError
+from stmemory.files import out_folder
+from stmemory.memory.learned import LearnedPolicy
+from stmemory.memory.policy_file import save_policy
+from stmemory.networks.config import NetworkConfig
+from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.saving import save_network
+from stmemory.training.config import TrainingConfig
+from stmemory.training.run_state import read_state
+
+__all__ = ["export", "read_about"]
+
+
+def export(run: Path, out: Path, *, about: Mapping[str, Any] | None = None) -> int:
+    """Write a run's averaged weights, half as long, and those of its learned policy if it has one; the step they are of.
+
+    Args:
+        run: folder of the run.
+        out: folder that `from_pretrained` reads.
+        about: what to tell of the weights, see `stmemory.card`; the run's steps, configuration and material are added.
+
+    Raises:
+        OptionError: the folder holds no run, or `out` cannot be a folder.
+        WeightsError: the run has no state yet, or a damaged one.
+
+    >>> export(Path("no/such/run"), Path("weights"))
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: no/such/run/config.json: [Errno 2] No such file or directory: 'no/such/run/config.json'
+    """
+    out_folder(out)
+    config, path = TrainingConfig.load(run / "config.json"), run / "state.pt"
+    state = read_state(path, needs=("average", "step"))
+    network, policy = SegmentationNetwork(NetworkConfig.of(config.preset)), LearnedPolicy()
+    try:
+        network.load_state_dict(state["average"])
+        if "policy_average" in state:
+            policy.load_state_dict(state["policy_average"])
+    except (TypeError, RuntimeError) as error:
+        raise WeightsError(f"{path}: expected the state of a run with {run / 'config.json'}, got: {error}") from error
+    training = {"steps": int(state["step"]), "config": json.loads(config.to_json())}
+    if state.get("material"):
+        training["material"] = state["material"]
+    save_network(network, out, dtype=torch.float16, about={**(about or {}), "training": training})
+    if "policy_average" in state:
+        save_policy(policy, out)
+    return int(state["step"])
+
+
+def read_about(path: Path) -> dict[str, Any]:
+    """Read what is to be told of weights.
+
+    Args:
+        path: of a JSON file.
+
+    Raises:
+        OptionError: there is no such file, or it holds no JSON object.
+
+    >>> read_about(Path("no/such.json"))
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: no/such.json: expected a JSON object, see stmemory.card; got: No such file or directory
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OptionError(f"{path}: expected a JSON object, see stmemory.card; got: {getattr(error, 'strerror', None) or error}") from error
+    if not isinstance(found, dict):
+        raise OptionError(f"{path}: expected a JSON object, see stmemory.card; got {type(found).__name__}")
+    about: dict[str, Any] = found
+    return about

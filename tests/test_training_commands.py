@@ -1,0 +1,104 @@
+"""Facts about the commands of training: bad input is a sentence and exit code 2, before any work; what is written is whole."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+
+import pytest
+from pictures import TINY, pack_tiny
+from PIL import Image
+
+from stmemory.errors import OptionError
+from stmemory.training.__main__ import main
+from stmemory.training.material import PackReport, pack
+from stmemory.training.parallel import World
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a configuration, material, a file, a folder, and runs that were not begun or are damaged."""
+    folder = tmp_path_factory.mktemp("commands")
+    pack_tiny(folder / "pictures")
+    for name in ("", "unbegun", "damaged"):
+        (folder / name).mkdir(exist_ok=True)
+        (folder / name / "config.json").write_text(TINY.to_json())
+    (folder / "damaged" / "state.pt").write_bytes(b"PK\x03\x04 and no more")
+    (folder / "file").write_text("mine")
+    (folder / "list.json").write_text("[1]")
+    return folder
+
+
+BAD = {
+    "export before the first state": ("export unbegun weights", "unbegun/state.pt: expected the state of a run, got no such file"),
+    "export of a damaged state": ("export damaged weights", "damaged/state.pt: expected the state.pt of a run, got a damaged"),
+    "export into a file": ("export damaged file", "expected a folder"),
+    "no such about": ("export damaged weights --about none.json", "none.json: expected a JSON object"),
+    "about is no JSON": ("export damaged weights --about file", "file: expected a JSON object"),
+    "about is a list": ("export damaged weights --about list.json", "list.json: expected a JSON object"),
+    "no clips": ("clips config.json MATERIAL clips.png --number 0", "1 or more, got '0'"),
+    "clips onto a folder": ("clips config.json MATERIAL unbegun", "expected a file to write to, got the folder"),
+    "clips on no device": ("clips config.json MATERIAL clips.png --device nowhere", "device: expected one of cpu"),
+    "pack onto a folder": ("pack pictures unbegun", "expected a file to write to, got the folder"),
+    "pack into a file": ("pack pictures file/packed.safetensors", "file' is a file"),
+    "run into a file": ("run config.json MATERIAL file", "expected a folder"),
+    "run on no device": ("run config.json MATERIAL run --device nowhere", "device: expected one of cpu"),
+    "run on a GPU that is not there": ("run config.json MATERIAL run --device cuda:99", "device: expected one of cpu"),
+    "fewer than no workers": ("run config.json MATERIAL run --workers -1", "0 or more, got '-1'"),
+    "fewer than no threads": ("run config.json MATERIAL run --threads -1", "0 or more, got '-1'"),
+    "resume from a damaged state": ("run config.json MATERIAL damaged", "damaged/state.pt: expected the state.pt of a run"),
+    "begin with a damaged state": ("run config.json MATERIAL run --init damaged/state.pt", "damaged/state.pt: expected the state.pt of a run"),
+    "predict on no device": ("predict run config.json -o run --device nowhere", "device: expected one of cpu"),
+    "report on no device": ("predict report run -o report --device nowhere", "device: expected one of cpu"),
+    "predict on fewer than no threads": ("predict run config.json -o run --threads -1", "0 or more, got '-1'"),
+    "predict export into a file": ("predict export run ours file", "expected a folder"),
+}
+
+
+@pytest.mark.parametrize(("line", "said"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_told(
+    line: str, said: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code 2 and what is wrong, with no traceback, and nothing is left behind."""
+    monkeypatch.chdir(place)
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
+    try:
+        code: object = main([word.replace("MATERIAL", "pictures/material.safetensors") for word in line.split()])
+    except SystemExit as end:  # arguments that argparse refuses
+        code = end.code
+
+    assert 2 == code
+    assert said in capsys.readouterr().err
+    assert before == {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
+
+
+def test_clips_are_written_into_a_new_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder of the picture is made, and the picture has the format of its name."""
+    monkeypatch.chdir(place)
+    assert 0 == main(["clips", "config.json", "pictures/material.safetensors", "new/clips.webp", "--number", "1"])
+    with Image.open("new/clips.webp") as sheet:
+        assert "WEBP" == sheet.format
+
+
+@pytest.mark.parametrize("device", ["cuda:1", "cuda", "nowhere"])
+def test_processes_on_one_gpu_are_refused(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU for all of several processes, more processes than GPUs, and no device are errors before the processes meet."""
+    monkeypatch.setenv("WORLD_SIZE", "200")
+    monkeypatch.setenv("LOCAL_RANK", "199")
+    with pytest.raises(OptionError, match="device: expected"):
+        World.from_environment(device)
+
+
+def test_packing_has_one_set_of_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command packs as the function does."""
+    given: dict[str, object] = {}
+
+    def packing(*_: object, **options: object) -> PackReport:
+        given.update(options)
+        return PackReport({}, 0, ())
+
+    monkeypatch.setattr("stmemory.training.__main__.pack", packing)
+    assert 0 == main(["pack", "root", "out"])
+    defaults = {name: parameter.default for name, parameter in inspect.signature(pack).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+
+    assert {**defaults, "drawn": []} == given
