@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -149,6 +150,27 @@ def test_an_unknown_layout_and_a_missing_folder_are_told(tmp_path: Path) -> None
         open_folder(tmp_path, layout="cityscapes")
     with pytest.raises(OptionError, match="no folder"):
         open_folder(tmp_path / "none", layout="davis")
+
+
+@pytest.mark.parametrize("layout", ["davis", "youtube_vos", "coco", "sbd"])
+def test_a_split_that_is_not_there_is_told(layout: str, tmp_path: Path) -> None:
+    """A split is never replaced by another: the error names its file, and the splits that there are."""
+    MAKERS[layout](tmp_path)
+    with pytest.raises(OptionError, match=r"trian.*the splits that are there: train$"):
+        open_folder(tmp_path, layout=layout, split="trian")
+
+
+def test_a_folder_that_nobody_split_says_so(tmp_path: Path) -> None:
+    """Videos in the layout of DAVIS without `ImageSets` are all taken, and that is told; with it but without lists, none are."""
+    _davis(tmp_path)
+    (tmp_path / "ImageSets" / "2017" / "train.txt").unlink()
+    with pytest.raises(OptionError, match=r"ImageSets/2017/train\.txt .*no split at all"):
+        open_folder(tmp_path, layout="davis")
+    shutil.rmtree(tmp_path / "ImageSets")
+    folder = open_folder(tmp_path, layout="davis")
+
+    assert {"bear", "not-listed"} == {Path(item.name).parent.name for item in folder.items}
+    assert ["no ImageSets"] == [note.split(": ")[1][:12] for note in folder.notes]
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

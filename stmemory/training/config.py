@@ -12,6 +12,7 @@ from stmemory.errors import OptionError
 from stmemory.memory.registry import update_policy
 from stmemory.networks.config import NetworkConfig
 from stmemory.training.clips import ClipConfig
+from stmemory.training.layouts import LAYOUTS
 
 __all__ = ["Phase", "Source", "TrainingConfig"]
 
@@ -86,6 +87,8 @@ class Source:
     split: str = "train"
 
     def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise OptionError(f"Source: expected a layout of {', '.join(LAYOUTS)}, got {self.layout!r} for {self.root!r}")
         if not self.weight > 0:
             raise OptionError(f"Source: expected a weight above 0, got {self.weight} for {self.root!r}")
 

@@ -43,16 +43,19 @@ class FolderPictures:
         root: the folder, which names begin after.
         stills: the pictures; frames of one video in order.
         skipped: files that cannot be used, a line each.
+        notes: what else there is to tell about the folder, a line each.
         max_side: pictures are shrunk to this longer side when they are read, pixels.
 
     Raises:
         OptionError: there is no picture.
     """
 
-    def __init__(self, root: Path, stills: Sequence[Still], *, skipped: Sequence[str] = (), max_side: int = 640) -> None:
+    def __init__(
+        self, root: Path, stills: Sequence[Still], *, skipped: Sequence[str] = (), notes: Sequence[str] = (), max_side: int = 640
+    ) -> None:
         if not stills:
             raise OptionError(f"{root}: expected pictures with masks, got none; check the layout. Of no use: {list(skipped[:3])}")
-        self.skipped = tuple(skipped)
+        self.skipped, self.notes = tuple(skipped), tuple(notes)
         self._stills, self._max_side = tuple(stills), max_side
         numbers = {name: number for number, name in enumerate(dict.fromkeys(still.video for still in stills if still.video))}
         self.items = tuple(

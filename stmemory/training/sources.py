@@ -50,6 +50,7 @@ class Sources:
 
     Attributes:
         skipped: one line for each file of the folders that can be seen to be of no use without decoding it.
+        notes: what else there is to tell about them, a line each.
 
     Raises:
         OptionError: there is nothing to make clips of, or a folder cannot be used.
@@ -59,11 +60,13 @@ class Sources:
         self.config = config
         self._pictures: list[tuple[Pictures, float]] = [] if material is None else [(material, 1.0)]
         self.skipped: list[str] = []
+        self.notes: list[str] = []
         for source in config.sources:
             folder = open_folder(source.root, layout=source.layout, split=source.split)
             if folder.skipped and config.bad_data == "refuse":
                 raise OptionError(f"{source.root}: {len(folder.skipped)} files cannot be used, the first: {folder.skipped[0]}")
             self.skipped += folder.skipped
+            self.notes += folder.notes
             self._pictures.append((folder, source.weight))
         if not self._pictures:
             raise OptionError("expected material or sources to make clips of, got neither; name a packed file or a folder")
