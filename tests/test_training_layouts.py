@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from pictures import save_still
+from pictures import pack_tiny, save_still
 from PIL import Image
 
 from stmemory.errors import FrameError, MaskError, OptionError
@@ -20,6 +22,7 @@ from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.folders import FolderPictures
 from stmemory.training.layouts import LAYOUTS, open_folder
 from stmemory.training.mask_readers import SbdMask
+from stmemory.training.material import Material, pack
 from stmemory.training.plan import Film
 from stmemory.training.sources import Mixture, Sources
 
@@ -315,10 +318,106 @@ def test_sources_are_mixed_by_weight(tmp_path: Path) -> None:
     assert torch.equal(*twice)
 
 
-def test_validation_sees_other_clips(tmp_path: Path) -> None:
-    """No clip of the training is among those of the validation."""
-    save_still(tmp_path, "a")
-    config = TrainingConfig(phases=(Phase(size=32, frames=5, capacity=3),), sources=(Source(str(tmp_path)),))
-    sources, phase = Sources(config, None), config.phases[0]
+VALIDATING = TrainingConfig(phases=(Phase(size=32, frames=5, capacity=3),), validate_every=1)
 
-    assert not torch.equal(sources.clips(phase).clip(0).frames, sources.clips(phase, validation=True).clip(0).frames)
+
+def _names(sources: Sources, *, validation: bool) -> set[str]:
+    """What the first clips are made of, without what is pasted over it."""
+    clips = sources.clips(VALIDATING.phases[0], validation=validation)
+    return {part for index in range(60) for part in clips.draw(index).scene.name.split(" + ") if part}
+
+
+def _many_videos(root: Path) -> None:
+    for name in ("cat", "dog", "eel"):
+        for time in range(3):
+            _picture(root / "images" / name / f"{time}.jpg")
+            _grey(root / "masks" / name / f"{time}.png", BOX)
+
+
+def _many_stills(root: Path) -> None:
+    for number in range(6):
+        save_still(root, str(number), seed=number)
+
+
+@pytest.mark.parametrize(("make", "layout", "held"), [(_many_stills, "stills", 1), (_many_videos, "videos", 3)], ids=["stills", "videos"])
+def test_validation_sees_other_pictures_of_a_folder(make: Callable[[Path], None], layout: str, held: int, tmp_path: Path) -> None:
+    """No picture of the training is in a clip of the validation, nor a frame of a video; all are used for one of them."""
+    make(tmp_path)
+    sources = Sources(dataclasses.replace(VALIDATING, sources=(Source(str(tmp_path), layout),)), None)
+    trained, validated = (_names(sources, validation=validation) for validation in (False, True))
+    if layout == "videos":  # a clip is named after one frame of its video
+        trained, validated = ({Path(name).parent.name for name in names} for names in (trained, validated))
+
+    assert set() == trained & validated
+    assert (len(open_folder(tmp_path, layout=layout).items) // held, 1) == (len(trained | validated), len(validated))
+    assert f"{held} of" in sources.notes[0]
+
+
+def test_validation_sees_other_pictures_of_packed_material(tmp_path: Path) -> None:
+    """Of a packed file some photos are held out too, and a cut-out that is the only one is trained on."""
+    for name in "abc":
+        save_still(tmp_path / "things", name)
+    pack_tiny(tmp_path / "film")
+    (tmp_path / "film" / "things" / "masks" / "0.png").unlink()
+    pack(tmp_path, tmp_path / "material.safetensors")
+    material = Material.load(tmp_path / "material.safetensors")
+    sources = Sources(dataclasses.replace(VALIDATING, data={"video": 0.4}), material)
+    trained, validated = (_names(sources, validation=validation) for validation in (False, True))
+
+    assert {"photo": 3, "video": 2, "cutout": 1} == dict(Counter(item.kind for item in material.items))
+    assert set() == trained & validated
+    assert (4, 1) == (len(trained), len(validated))  # a clip of the video is named after its first frame
+
+
+def test_a_video_and_a_cutout_are_parted(tmp_path: Path) -> None:
+    """Where no kind has two, one of all is held out."""
+    sources = Sources(dataclasses.replace(VALIDATING, data={"video": 0.5}), Material.load(pack_tiny(tmp_path)))
+    trained, validated = (_names(sources, validation=validation) for validation in (False, True))
+
+    assert set() == trained & validated
+    assert 2 == len(trained | validated)
+
+
+@pytest.mark.parametrize("split", ["val", ""], ids=["val", "held-out"])
+def test_validation_uses_the_split_for_it(split: str, tmp_path: Path) -> None:
+    """Where a data set has a validation split, that is what is validated on, unless some are to be held out."""
+    _many_videos(tmp_path)
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "images").rename(tmp_path / "JPEGImages" / "480p")
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "masks").rename(tmp_path / "Annotations" / "480p")
+    lists = tmp_path / "ImageSets" / "2017"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("cat\ndog\n")
+    (lists / "val.txt").write_text("eel\n")
+    source = Source(str(tmp_path), "davis", validation_split=split)
+    sources = Sources(dataclasses.replace(VALIDATING, sources=(source,)), None)
+    trained, validated = ({Path(name).parent.name for name in _names(sources, validation=validation)} for validation in (False, True))
+
+    assert (({"cat", "dog"}, {"eel"}) if split else (1, 1)) == ((trained, validated) if split else (len(trained), len(validated)))
+    assert set() == trained & validated
+
+
+def test_a_run_without_validation_holds_nothing_out(tmp_path: Path) -> None:
+    """Its clips are those of all pictures, and clips for validation are refused."""
+    _many_stills(tmp_path)
+    config = dataclasses.replace(VALIDATING, validate_every=0, sources=(Source(str(tmp_path)),))
+    sources, phase = Sources(config, None), config.phases[0]
+    expected = ClipSource(open_folder(tmp_path, layout="stills"), ClipConfig(size=32, frames=5), 0, skip_bad=True)
+
+    assert all(torch.equal(expected.clip(index).frames, sources.clips(phase).clip(index).frames) for index in range(4))
+    assert () == tuple(sources.notes)
+    with pytest.raises(OptionError, match="validate_every"):
+        sources.clips(phase, validation=True)
+
+
+def test_too_little_to_validate_on_is_told(tmp_path: Path) -> None:
+    """One picture cannot be trained on and held out; a source beside others is trained on then, and that is said."""
+    save_still(tmp_path / "one", "a")
+    _many_stills(tmp_path / "many")
+    one, many = (Source(str(tmp_path / name)) for name in ("one", "many"))
+    with pytest.raises(OptionError, match="held out"):
+        Sources(dataclasses.replace(VALIDATING, sources=(one,)), None)
+
+    notes = Sources(dataclasses.replace(VALIDATING, sources=(one, many)), None).notes
+    assert ["too few", "1 of 6 "] == [note.split(": ")[1][:7] for note in notes]

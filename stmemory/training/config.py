@@ -79,12 +79,15 @@ class Source:
         layout: how it is laid out, see `stmemory.training.layouts`.
         weight: how often a clip comes from it, relative to the others; the packed material has a weight of 1.
         split: of the layouts that have some: "train", "val".
+        validation_split: what a run that validates does so on. Where the layout has no splits, or not this one, about one
+            picture or video in twenty is held out of the training, by a hash of its name; "" always does that.
     """
 
     root: str = ""
     layout: str = "stills"
     weight: float = 1.0
     split: str = "train"
+    validation_split: str = "val"
 
     def __post_init__(self) -> None:
         if self.layout not in LAYOUTS:
