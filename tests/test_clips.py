@@ -129,6 +129,20 @@ def test_material_groups_series(material: Material) -> None:
     assert {"cat", "dog", "blue", "star", "moon"} == set(groups[-1])
 
 
+def test_pack_counts_as_people_do(tmp_path: Path) -> None:
+    """Frames of a video and sides of an object are packed in the order of their numbers, which need not be padded."""
+    (tmp_path / "cutouts").mkdir()
+    for number in range(12):
+        _photo(tmp_path, str(number), colour=(250, 30, 20))
+        Image.new("RGBA", (8, 8), "red").save(tmp_path / "cutouts" / f"cup_{number}.png")
+    pack(tmp_path, tmp_path / "material.safetensors")
+    items = Material.load(tmp_path / "material.safetensors").items
+
+    numbers = [str(number) for number in range(12)]
+    assert [f"cup_{number}" for number in numbers] == [Path(item.name).stem for item in items if item.kind == "cutout"]
+    assert numbers == [Path(item.name).stem for item in items if item.kind == "video"]
+
+
 def test_material_refuses_other_files(tmp_path: Path, material: Material) -> None:
     """A file that `pack` did not write, and an item of another kind, are errors."""
     (tmp_path / "x.safetensors").write_bytes(b"no")

@@ -23,7 +23,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from stmemory.errors import OptionError
-from stmemory.images import UNREADABLE
+from stmemory.images import UNREADABLE, natural_order
 
 __all__ = ["KINDS", "PackReport", "pack"]
 
@@ -136,7 +136,8 @@ def pack(
 def _entries(root: Path, skipped: list[str]) -> Iterator[_Entry]:
     """All pictures below root in a fixed order; a photo without a mask file is added to `skipped`."""
     for folder in sorted(path for path in root.rglob("*") if path.is_dir()):
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+        found = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+        files = sorted(found, key=lambda path: natural_order(path.name))  # the order of a series is that of its frames or sides
         parts = folder.relative_to(root).parts
         if folder.name == "images" and (folder.parent / "masks").is_dir():
             stems = [path.stem for path in files]
