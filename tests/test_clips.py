@@ -143,6 +143,22 @@ def test_pack_counts_as_people_do(tmp_path: Path) -> None:
     assert numbers == [Path(item.name).stem for item in items if item.kind == "video"]
 
 
+def test_pack_keeps_frames_in_which_the_object_is_hidden(tmp_path: Path) -> None:
+    """A video keeps its frames without an object, and clips are made of it; one that never shows an object is skipped, frame by frame."""
+    for film, hidden in (("seen", (1, 2)), ("empty", (0, 1, 2, 3))):
+        for time in range(4):
+            _photo(tmp_path / film, str(time), colour=(250, 30, 20))
+        for time in hidden:
+            Image.new("L", (96, 72)).save(tmp_path / film / "masks" / f"{time}.png")
+    report = pack(tmp_path, tmp_path / "material.safetensors")
+    material = Material.load(tmp_path / "material.safetensors")
+
+    assert [f"empty/images/{time}.jpg: no frame of this video holds an object" for time in range(4)] == list(report.skipped)
+    assert [f"seen/images/{time}.jpg" for time in range(4)] == [item.name for item in material.items]
+    assert [True, False, False, True] == [bool(material.photo(index).ids.any()) for index in range(4)]
+    assert 1 <= int(ClipSource(material, ClipConfig(size=32, frames=4), RNG_SEED).clip(0).ids[0].max())
+
+
 def test_material_refuses_other_files(tmp_path: Path, material: Material) -> None:
     """A file that `pack` did not write, and an item of another kind, are errors."""
     (tmp_path / "x.safetensors").write_bytes(b"no")

@@ -59,6 +59,17 @@ class _Entry:
     series: str
 
 
+@dataclass(frozen=True)
+class _Packed:
+    """An entry as it goes into the file: its name below the tree, the compressed picture and mask, and whether that holds an object."""
+
+    entry: _Entry
+    name: str
+    picture: bytes
+    mask: bytes = b""
+    has_object: bool = True
+
+
 def pack(
     root: str | Path,
     out: str | Path,
@@ -101,32 +112,30 @@ def pack(
             f"got {max_side}, {cutout_side}, {quality}"
         )
     sides = {kind: cutout_side if kind == "cutout" else max_side for kind in KINDS}
-    blobs: list[bytes] = []
-    rows: list[list[int]] = []
-    names: list[str] = []
-    series_numbers: dict[str, int] = {}
     skipped: list[str] = []
+    packed: list[_Packed] = []
     for entry in _entries(root, skipped):
         name = entry.picture.relative_to(root).as_posix()
         try:
-            picture, mask = _encode(entry, side=sides[entry.kind], quality=quality)
+            packed.append(_encode(entry, name, side=sides[entry.kind], quality=quality))
         except UNREADABLE as error:  # a ValueError of ours among them
             skipped.append(f"{name}: {error}")
-            continue
-        number = series_numbers.setdefault(entry.series, len(series_numbers)) if entry.series else -1
-        is_drawn = bool(set(Path(name).parts[:-1]) & set(drawn))
-        rows.append([KINDS.index(entry.kind), int(is_drawn), number])
-        blobs += [picture, mask]
-        names.append(name)
-    if not rows:
+    packed = _usable(packed, skipped)
+    if not packed:
         raise OptionError(f"root: found no usable picture below {str(root)!r}; see stmemory/training/packing.py for the layout")
     out.parent.mkdir(parents=True, exist_ok=True)
+    numbers = {series: number for number, series in enumerate(dict.fromkeys(each.entry.series for each in packed if each.entry.series))}
+    rows = [
+        [KINDS.index(each.entry.kind), int(bool(set(Path(each.name).parts[:-1]) & set(drawn))), numbers.get(each.entry.series, -1)]
+        for each in packed
+    ]
+    blobs = [blob for each in packed for blob in (each.picture, each.mask)]
     sizes = np.array([0] + [len(blob) for blob in blobs])
     tensors = {
         "blobs": torch.from_numpy(np.frombuffer(b"".join(blobs), dtype=np.uint8).copy()),
         "offsets": torch.from_numpy(sizes.cumsum()),
         "table": torch.tensor(rows, dtype=torch.int32),
-        "names": torch.from_numpy(np.frombuffer("\n".join(names).encode(), dtype=np.uint8).copy()),
+        "names": torch.from_numpy(np.frombuffer("\n".join(each.name for each in packed).encode(), dtype=np.uint8).copy()),
     }
     save_file(tensors, out)
     counts = {kind: sum(row[0] == index for row in rows) for index, kind in enumerate(KINDS)}
@@ -172,18 +181,31 @@ def _views(files: Sequence[Path]) -> dict[Path, str]:
     }
 
 
-def _encode(entry: _Entry, *, side: int, quality: int) -> tuple[bytes, bytes]:
-    """Compressed picture and compressed mask (empty bytes without one) of an entry; ValueError when unusable."""
+def _usable(packed: Sequence[_Packed], skipped: list[str]) -> list[_Packed]:
+    """What can be made clips of: frames in which the object is hidden too, if others of their video show one; see `skipped`."""
+    shown = {each.entry.series for each in packed if each.entry.kind == "video" and each.has_object}
+    usable = []
+    for each in packed:
+        if each.entry.kind == "video" and each.entry.series not in shown:
+            skipped.append(f"{each.name}: no frame of this video holds an object")
+        else:
+            usable.append(each)
+    return usable
+
+
+def _encode(entry: _Entry, name: str, *, side: int, quality: int) -> _Packed:
+    """The entry, compressed; ValueError when unusable."""
     with Image.open(entry.picture) as opened:
         if entry.kind == "cutout":
             if "A" not in opened.getbands() and "transparency" not in opened.info:
                 raise ValueError("a cut-out has no alpha channel; save it as RGBA")
-            return _save(_shrink(_cropped(opened.convert("RGBA")), side), "WEBP", quality=quality, alpha_quality=80, method=4), b""
+            cutout = _shrink(_cropped(opened.convert("RGBA")), side)
+            return _Packed(entry, name, _save(cutout, "WEBP", quality=quality, alpha_quality=80, method=4))
         picture = opened.convert("RGB")
     small = _shrink(picture, side)
     compressed = _save(small, "WEBP", quality=quality, method=4)
     if entry.mask is None:
-        return compressed, b""
+        return _Packed(entry, name, compressed)
     with Image.open(entry.mask) as opened:
         if opened.mode not in ("P", "L", "1"):
             raise ValueError(f"mask {entry.mask.name}: expected a palette or grey PNG, got mode {opened.mode}")
@@ -191,9 +213,9 @@ def _encode(entry: _Entry, *, side: int, quality: int) -> tuple[bytes, bytes]:
     if ids.shape != (picture.height, picture.width):
         raise ValueError(f"mask {entry.mask.name} is {ids.shape[1]}x{ids.shape[0]}, its picture {picture.width}x{picture.height}")
     mask = np.asarray(Image.fromarray(ids).resize(small.size, Image.Resampling.NEAREST))
-    if not mask.any():
+    if not mask.any() and entry.kind != "video":
         raise ValueError(f"mask {entry.mask.name} holds no object")
-    return compressed, _save(Image.fromarray(mask), "PNG", optimize=True)
+    return _Packed(entry, name, compressed, _save(Image.fromarray(mask), "PNG", optimize=True), bool(mask.any()))
 
 
 def _cropped(picture: Image.Image) -> Image.Image:
