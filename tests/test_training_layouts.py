@@ -22,7 +22,7 @@ from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.folders import FolderPictures
 from stmemory.training.layouts import LAYOUTS, open_folder
 from stmemory.training.mask_readers import SbdMask
-from stmemory.training.material import Material, pack
+from stmemory.training.material import Material, Photo, pack
 from stmemory.training.plan import Film
 from stmemory.training.sources import Mixture, Sources
 
@@ -263,6 +263,29 @@ def test_large_pictures_are_shrunk_with_their_masks(tmp_path: Path) -> None:
 
     assert (3, 32, 40) == tuple(small.pixels.shape)
     assert BOX[1::2, 1::2].sum() == pytest.approx(int(small.ids.sum()), rel=0.1)
+
+
+def test_an_object_that_vanishes_when_shrunk_is_told(tmp_path: Path) -> None:
+    """What counts is the object as clips would show it: 4 x 4 pixels of a large picture are no object."""
+    ids = np.zeros((1500, 2000), np.uint8)
+    ids[700:704, 900:904] = 1
+    _grey(tmp_path / "masks" / "a.png", ids)
+    Image.new("RGB", (2000, 1500)).save(_made(tmp_path / "images") / "a.png")
+    with pytest.raises(MaskError, match=r"a\.png: .*the largest has [0-9] at 640x480"):
+        open_folder(tmp_path, layout="stills").photo(0)
+
+
+def test_a_picture_without_an_object_is_no_base(tmp_path: Path) -> None:
+    """Whoever hands an empty mask out, its background is never tracked: the picture is named."""
+
+    class Empty(FolderPictures):
+        def photo(self, index: int) -> Photo:
+            return Photo(self.pixels(index), torch.zeros(64, 80, dtype=torch.uint8))
+
+    save_still(tmp_path, "a")
+    pictures = Empty(tmp_path, open_folder(tmp_path, layout="stills")._stills)
+    with pytest.raises(MaskError, match=r"images/a\.jpg"):
+        ClipSource(pictures, ClipConfig(size=32, frames=2, photo_base=1.0), 0).clip(0)
 
 
 def test_sbd_without_scipy_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from stmemory.training.material import Item, Photo
 
 __all__ = ["FolderPictures", "Still"]
 
-_LEAST = 16  # pixels of the largest object of a still; less is an error of whoever drew it
+_LEAST = 16  # pixels of the largest object of a still as it is used; less is an error of whoever drew it
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,8 @@ class FolderPictures:
 
         Raises:
             FrameError: the picture cannot be read.
-            MaskError: the mask cannot be read, is of another size, or (of a still) holds no object of 16 pixels or more.
+            MaskError: the mask cannot be read, is of another size, or (of a still) holds no object of 16 pixels or more
+                once it is shrunk.
         """
         still = self._stills[index]
         image = self._read(still)
@@ -83,12 +84,14 @@ class FolderPictures:
             raise MaskError(
                 f"{still.picture}: expected a mask of the picture's size {image.width}x{image.height}, got {ids.shape[1]}x{ids.shape[0]}"
             )
-        areas = np.bincount(ids.ravel(), minlength=2)[1:]
-        if not still.video and int(areas.max()) < _LEAST:
-            raise MaskError(f"{still.picture}: expected an object of {_LEAST} pixels or more, the largest has {int(areas.max())}")
         small = self._shrunk(image)
         if small.size != image.size:
             ids = np.array(Image.fromarray(ids).resize(small.size, Image.Resampling.NEAREST))
+        largest = int(np.bincount(ids.ravel(), minlength=2)[1:].max())
+        if not still.video and largest < _LEAST:
+            raise MaskError(
+                f"{still.picture}: expected an object of {_LEAST} pixels or more, the largest has {largest} at {small.width}x{small.height}"
+            )
         return Photo(pixels=_tensor(small), ids=torch.from_numpy(ids))
 
     def pixels(self, index: int) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from numpy.random import Generator
 from torch import Tensor
 
+from stmemory.errors import MaskError
 from stmemory.training.cutting import Cutout, Cutter, Tint, box_of, shrunk_shape
 from stmemory.training.developing import base_ids
 from stmemory.training.events import cover_path, with_events
@@ -35,6 +36,9 @@ def draw_scene(rng: Generator, cutter: Cutter, config: SceneConfig) -> Scene:
 
     Returns:
         A scene that usually, but not always, has an object in frame 0.
+
+    Raises:
+        FrameError, MaskError: a picture of it cannot be used.
     """
     wanted = int(rng.integers(1, config.max_objects + 1))
     speed = float(rng.choice(_BASE_SPEEDS))
@@ -90,6 +94,8 @@ def _photo_base(
     photo = cutter.material.photo(item.index)
     areas = torch.bincount(photo.ids.flatten(), minlength=2)
     areas[0] = 0
+    if not bool(areas.any()):  # or the background would be tracked
+        raise MaskError(f"{item.name}: expected an object in its mask, got none; label one, or leave the picture out")
     numbers = (areas >= 30).nonzero()[:, 0].tolist() or [int(areas.argmax())]
     chosen = int(rng.choice(numbers))
     others = [number for number in numbers if number != chosen]
