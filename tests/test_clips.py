@@ -159,6 +159,18 @@ def test_pack_keeps_frames_in_which_the_object_is_hidden(tmp_path: Path) -> None
     assert 1 <= int(ClipSource(material, ClipConfig(size=32, frames=4), RNG_SEED).clip(0).ids[0].max())
 
 
+def test_pack_skips_frames_of_another_size(tmp_path: Path) -> None:
+    """A frame that is not of the size of most of its video is named, though it be the first."""
+    for time in range(4):
+        _photo(tmp_path, str(time), colour=(250, 30, 20))
+    Image.new("RGB", (60, 60)).save(tmp_path / "images" / "0.jpg")
+    Image.new("L", (60, 60), 1).save(tmp_path / "masks" / "0.png")
+    report = pack(tmp_path, tmp_path / "material.safetensors")
+
+    assert ("images/0.jpg: is 60x60 when it is shrunk, most frames of this video 96x72",) == report.skipped
+    assert 3 == report.counts["video"]
+
+
 def test_material_refuses_other_files(tmp_path: Path, material: Material) -> None:
     """A file that `pack` did not write, and an item of another kind, are errors."""
     (tmp_path / "x.safetensors").write_bytes(b"no")

@@ -288,6 +288,21 @@ def test_a_picture_without_an_object_is_no_base(tmp_path: Path) -> None:
         ClipSource(pictures, ClipConfig(size=32, frames=2, photo_base=1.0), 0).clip(0)
 
 
+def test_a_frame_of_another_size_is_told(tmp_path: Path) -> None:
+    """A video that changes its size ends a clip by the name of the frame, or the clip is made of other frames."""
+    _videos(tmp_path)
+    Image.new("RGB", (40, 32)).save(tmp_path / "images" / "cat" / "5.jpg")
+    _grey(tmp_path / "masks" / "cat" / "5.png", np.ones((32, 40), np.uint8))
+    folder, config = open_folder(tmp_path, layout="videos"), ClipConfig(size=32, frames=3)
+    with pytest.raises(FrameError, match=r"cat/[345]\.jpg: expected the size of"):
+        for index in range(30):
+            ClipSource(folder, config, 0).clip(index)
+    clips = [ClipSource(folder, config, 0, skip_bad=True).clip(index) for index in range(30)]
+
+    assert {(3, 3, 32, 32)} == {tuple(clip.frames.shape) for clip in clips}
+    assert any(clip.skipped for clip in clips)
+
+
 def test_sbd_without_scipy_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A .mat file is the only reason for SciPy, which is named when it is missing."""
     monkeypatch.setitem(sys.modules, "scipy.io", None)

@@ -21,7 +21,7 @@ from torch import Tensor
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.training.cutting import Cutter
 from stmemory.training.developing import develop, ids_at
-from stmemory.training.material import Pictures
+from stmemory.training.material import Photo, Pictures
 from stmemory.training.photometric import draw_look
 from stmemory.training.placing import place_camera
 from stmemory.training.plan import ClipPlan, Film, Scene
@@ -195,9 +195,9 @@ class ClipSource:
         stride = int(rng.integers(1, 2 + config.gap))
         there_and_back = [*range(len(video)), *range(len(video) - 2, 0, -1)]  # a clip longer than the video turns around
         first = int(rng.integers(max(1, len(video) - stride * (config.frames - 1))))
-        photos = [
-            material.photo(video[there_and_back[(first + stride * time) % len(there_and_back)]]) for time in range(config.frames)
-        ]
+        numbers = [video[there_and_back[(first + stride * time) % len(there_and_back)]] for time in range(config.frames)]
+        photos = [material.photo(number) for number in numbers]
+        _check_sizes(photos, [material.items[number].name for number in numbers])
         pixels = torch.stack([photo.pixels for photo in photos])
         ids = torch.stack([photo.ids for photo in photos])
         height, width = ids.shape[-2:]
@@ -213,6 +213,14 @@ class ClipSource:
             camera = shot.motion(rng, centre=(0.5, 0.5), speed=float(rng.choice([0.3, 1.0])), elastic=0.0).held(0.2)
             theta = place_camera(camera)
         return Scene(Film(pixels, ids, mirrored, theta), (), config.size, material.items[video[0]].name)
+
+
+def _check_sizes(photos: Sequence[Photo], names: Sequence[str]) -> None:
+    """Frames of a video are of one size."""
+    expected, *sizes = (f"{photo.ids.shape[1]}x{photo.ids.shape[0]}" for photo in photos)
+    for name, size in zip(names[1:], sizes, strict=True):
+        if size != expected:
+            raise FrameError(f"{name}: expected the size of {names[0]}, {expected}, got {size}; frames of one video must be of one size")
 
 
 def _numbering(ids: Tensor, max_objects: int) -> Tensor | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,10 +61,20 @@ class _Entry:
 
 @dataclass(frozen=True)
 class _Packed:
-    """An entry as it goes into the file: its name below the tree, the compressed picture and mask, and whether that holds an object."""
+    """An entry as it goes into the file.
+
+    Attributes:
+        entry: what it was made of.
+        name: its path below the tree.
+        size: width and height.
+        picture: compressed.
+        mask: compressed; empty without one.
+        has_object: whether the mask holds one.
+    """
 
     entry: _Entry
     name: str
+    size: tuple[int, int]
     picture: bytes
     mask: bytes = b""
     has_object: bool = True
@@ -182,14 +192,26 @@ def _views(files: Sequence[Path]) -> dict[Path, str]:
 
 
 def _usable(packed: Sequence[_Packed], skipped: list[str]) -> list[_Packed]:
-    """What can be made clips of: frames in which the object is hidden too, if others of their video show one; see `skipped`."""
-    shown = {each.entry.series for each in packed if each.entry.kind == "video" and each.has_object}
+    """What clips can be made of; the rest is added to `skipped`.
+
+    Frames of a video are of the size that most of them have. The object may be hidden in some of them, not in all.
+    """
+    frames: dict[str, list[_Packed]] = defaultdict(list)
+    for each in packed:
+        if each.entry.kind == "video":
+            frames[each.entry.series].append(each)
+    sizes = {series: Counter(each.size for each in found).most_common(1)[0][0] for series, found in frames.items()}
+    shown = {series for series, found in frames.items() if any(each.has_object and each.size == sizes[series] for each in found)}
     usable = []
     for each in packed:
-        if each.entry.kind == "video" and each.entry.series not in shown:
-            skipped.append(f"{each.name}: no frame of this video holds an object")
-        else:
+        series = each.entry.series
+        if each.entry.kind != "video" or (series in shown and each.size == sizes[series]):
             usable.append(each)
+        elif each.size != sizes[series]:
+            expected, size = (f"{width}x{height}" for width, height in (sizes[series], each.size))
+            skipped.append(f"{each.name}: is {size} when it is shrunk, most frames of this video {expected}")
+        else:
+            skipped.append(f"{each.name}: no frame of this video holds an object")
     return usable
 
 
@@ -200,12 +222,12 @@ def _encode(entry: _Entry, name: str, *, side: int, quality: int) -> _Packed:
             if "A" not in opened.getbands() and "transparency" not in opened.info:
                 raise ValueError("a cut-out has no alpha channel; save it as RGBA")
             cutout = _shrink(_cropped(opened.convert("RGBA")), side)
-            return _Packed(entry, name, _save(cutout, "WEBP", quality=quality, alpha_quality=80, method=4))
+            return _Packed(entry, name, cutout.size, _save(cutout, "WEBP", quality=quality, alpha_quality=80, method=4))
         picture = opened.convert("RGB")
     small = _shrink(picture, side)
     compressed = _save(small, "WEBP", quality=quality, method=4)
     if entry.mask is None:
-        return _Packed(entry, name, compressed)
+        return _Packed(entry, name, small.size, compressed)
     with Image.open(entry.mask) as opened:
         if opened.mode not in ("P", "L", "1"):
             raise ValueError(f"mask {entry.mask.name}: expected a palette or grey PNG, got mode {opened.mode}")
@@ -215,7 +237,7 @@ def _encode(entry: _Entry, name: str, *, side: int, quality: int) -> _Packed:
     mask = np.asarray(Image.fromarray(ids).resize(small.size, Image.Resampling.NEAREST))
     if not mask.any() and entry.kind != "video":
         raise ValueError(f"mask {entry.mask.name} holds no object")
-    return _Packed(entry, name, compressed, _save(Image.fromarray(mask), "PNG", optimize=True), bool(mask.any()))
+    return _Packed(entry, name, small.size, compressed, _save(Image.fromarray(mask), "PNG", optimize=True), bool(mask.any()))
 
 
 def _cropped(picture: Image.Image) -> Image.Image:
