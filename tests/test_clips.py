@@ -108,6 +108,22 @@ def test_pack_keeps_masks_exact(tree: Path, material: Material) -> None:
     assert photo.pixels[:, 35, 28].tolist() == pytest.approx([250, 30, 20], abs=12)
 
 
+def test_pack_reads_masks_as_folders_do(tmp_path: Path) -> None:
+    """Void is background, and a mask of 0 and 255 alone is skipped with the reason."""
+    for name in ("void", "white"):
+        _photo(tmp_path, name, colour=(250, 30, 20))
+    ids = np.zeros((72, 96), np.uint8)
+    ids[20:50, 10:45] = 255
+    Image.fromarray(ids).save(tmp_path / "masks" / "white.png")
+    ids[30:60, 60:85] = 3
+    Image.fromarray(ids).save(tmp_path / "masks" / "void.png")
+    report = pack(tmp_path, tmp_path / "material.safetensors")
+    photo = Material.load(tmp_path / "material.safetensors").photo(0)
+
+    assert 1 == len(report.skipped) and report.skipped[0].startswith("images/white.jpg: ") and "255 is void" in report.skipped[0]
+    assert np.where(ids == 255, 0, ids).tolist() == photo.ids.tolist()
+
+
 def test_pack_crops_cutouts(material: Material) -> None:
     """A cut-out loses its empty margins."""
     item = next(item for item in material.items if item.name.endswith("star.webp"))

@@ -209,6 +209,10 @@ def _colours(root: Path) -> None:
     Image.new("RGB", (80, 64), "red").save(root / "masks" / "a.png")
 
 
+def _white(root: Path) -> None:
+    _grey(root / "masks" / "a.png", BOX * 255)
+
+
 def _broken_mask(root: Path) -> None:
     (root / "masks" / "a.png").write_bytes(b"no")
 
@@ -222,6 +226,7 @@ BAD = {
     "one pixel": (_pixel, MaskError, "largest has 1"),
     "other size": (_other_size, MaskError, "80x64, got 8x6"),
     "colours": (_colours, MaskError, "palette or grey"),
+    "white": (_white, MaskError, "255 is void"),
     "broken mask": (_broken_mask, MaskError, "cannot be read"),
     "broken picture": (_broken_picture, FrameError, "cannot be read"),
 }
@@ -286,6 +291,15 @@ def test_a_picture_without_an_object_is_no_base(tmp_path: Path) -> None:
     pictures = Empty(tmp_path, open_folder(tmp_path, layout="stills")._stills)
     with pytest.raises(MaskError, match=r"images/a\.jpg"):
         ClipSource(pictures, ClipConfig(size=32, frames=2, photo_base=1.0), 0).clip(0)
+
+
+def test_masks_of_davis_2016_say_what_is_wrong(tmp_path: Path) -> None:
+    """Videos whose masks are black and white end in an error that says what to save instead, though bad files are skipped."""
+    _davis(tmp_path)
+    for mask in tmp_path.glob("Annotations/480p/*/*.png"):
+        _grey(mask, BOX * 255)
+    with pytest.raises(OptionError, match=r"00000\.png: expected objects with the ids 1 to N, got a mask of 0 and 255 only"):
+        ClipSource(open_folder(tmp_path, layout="davis"), ClipConfig(size=32, frames=6), 0, skip_bad=True).clip(0)
 
 
 def test_a_frame_of_another_size_is_told(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 
 Layout, at any depth of the tree:
 
-    */images/NAME + */masks/NAME.png   photos with instance masks (palette or grey PNG, 0 = background, 1..N = instances);
+    */images/NAME + */masks/NAME.png   photos with instance masks (palette or grey PNG, 0 = background, 1..N = instances,
+                                       255 = void);
                                        a folder whose names are the numbers 0..n-1 is one video, frame by frame
     */cutouts/NAME                     pictures with alpha; PREFIX_0 .. PREFIX_n are one object seen from n + 1 sides
     */backgrounds/**/NAME              pictures without masks
@@ -24,6 +25,7 @@ from safetensors.torch import save_file
 
 from stmemory.errors import OptionError
 from stmemory.images import UNREADABLE, natural_order
+from stmemory.training.mask_readers import IdMask
 
 __all__ = ["KINDS", "PackReport", "pack"]
 
@@ -228,10 +230,7 @@ def _encode(entry: _Entry, name: str, *, side: int, quality: int) -> _Packed:
     compressed = _save(small, "WEBP", quality=quality, method=4)
     if entry.mask is None:
         return _Packed(entry, name, small.size, compressed)
-    with Image.open(entry.mask) as opened:
-        if opened.mode not in ("P", "L", "1"):
-            raise ValueError(f"mask {entry.mask.name}: expected a palette or grey PNG, got mode {opened.mode}")
-        ids = np.asarray(opened.convert("L") if opened.mode == "1" else opened)
+    ids = IdMask(entry.mask).read(picture.width, picture.height)
     if ids.shape != (picture.height, picture.width):
         raise ValueError(f"mask {entry.mask.name} is {ids.shape[1]}x{ids.shape[0]}, its picture {picture.width}x{picture.height}")
     mask = np.asarray(Image.fromarray(ids).resize(small.size, Image.Resampling.NEAREST))
