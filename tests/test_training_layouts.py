@@ -19,6 +19,7 @@ from PIL import Image
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.training.clips import ClipConfig, ClipSource
 from stmemory.training.config import Phase, Source, TrainingConfig
+from stmemory.training.cutting import Cutter
 from stmemory.training.folders import FolderPictures
 from stmemory.training.layouts import LAYOUTS, open_folder
 from stmemory.training.mask_readers import SbdMask
@@ -268,6 +269,41 @@ def test_large_pictures_are_shrunk_with_their_masks(tmp_path: Path) -> None:
 
     assert (3, 32, 40) == tuple(small.pixels.shape)
     assert BOX[1::2, 1::2].sum() == pytest.approx(int(small.ids.sum()), rel=0.1)
+
+
+def _small(root: Path, side: int) -> Path:
+    """Three pictures with a square object each, green on black."""
+    for name in "abc":
+        ids = np.zeros((200, 240), np.uint8)
+        ids[90 : 90 + side, 100 : 100 + side] = 1
+        _grey(_made(root / "masks") / f"{name}.png", ids)
+        Image.fromarray(ids[..., None] * np.array([0, 200, 0], np.uint8)).save(_made(root / "images") / f"{name}.png")
+    return root
+
+
+def test_small_objects_are_cut_out_where_there_are_no_larger_ones(tmp_path: Path) -> None:
+    """What is pasted is an object of the pictures and has their names, though all are of 400 pixels."""
+    cutter = Cutter(open_folder(_small(tmp_path, 20), layout="stills"))
+    rng = np.random.default_rng(0)
+    cutouts = [cutter.cut(rng, natural=1.0, side=30) for _ in range(20)]
+
+    assert {"images/a.png", "images/b.png", "images/c.png"} == {cutout.name for cutout in cutouts}
+    assert {(22, 22)} == {tuple(cutout.views.shape[-2:]) for cutout in cutouts}
+    brightest = torch.stack([cutout.views[0, :3].amax((1, 2)) for cutout in cutouts])
+    torch.testing.assert_close(torch.tensor([0, 200 / 255, 0]).expand(20, 3), brightest)
+
+
+def test_pictures_with_nothing_to_cut_out_are_told(tmp_path: Path) -> None:
+    """Where no picture has an object of 16 pixels, one is named: nothing else is pasted in its place."""
+
+    class Specks(FolderPictures):
+        def photo(self, index: int) -> Photo:
+            photo = super().photo(index)
+            return Photo(photo.pixels, torch.where(photo.ids.cumsum(0) == 1, 1, 0).to(torch.uint8))
+
+    pictures = Specks(tmp_path, open_folder(_small(tmp_path, 12), layout="stills")._stills)
+    with pytest.raises(MaskError, match=r"images/[abc]\.png: .*the largest in it and 19 other draws has 12"):
+        Cutter(pictures).cut(np.random.default_rng(0), natural=1.0, side=30)
 
 
 def test_an_object_that_vanishes_when_shrunk_is_told(tmp_path: Path) -> None:
