@@ -306,6 +306,48 @@ def test_pictures_with_nothing_to_cut_out_are_told(tmp_path: Path) -> None:
         Cutter(pictures).cut(np.random.default_rng(0), natural=1.0, side=30)
 
 
+def _turned(root: Path) -> None:
+    """A picture that a camera took on its side, and the mask of the upright one."""
+    pixels = np.zeros((64, 80, 3), np.uint8)
+    pixels[BOX > 0] = (250, 30, 20)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    Image.fromarray(pixels).save(_made(root / "images") / "a.jpg", exif=exif, quality=95)
+    _grey(root / "masks" / "a.png", np.rot90(BOX, -1).copy())
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "packed"])
+def test_pictures_are_upright(packed: bool, tmp_path: Path) -> None:
+    """A mask lies on the picture as people see it: EXIF orientation is applied."""
+    _turned(tmp_path)
+    if packed:
+        assert () == pack(tmp_path, tmp_path / "material.safetensors").skipped
+    photo = (Material.load(tmp_path / "material.safetensors") if packed else open_folder(tmp_path, layout="stills")).photo(0)
+
+    assert ((80, 64), (3, 80, 64)) == (tuple(photo.ids.shape), tuple(photo.pixels.shape))
+    assert bool(((photo.pixels[0] > 125) == (photo.ids == 1)).float().mean() > 0.97)
+
+
+def test_a_mask_on_its_side_is_told(tmp_path: Path) -> None:
+    """A mask of the picture before it was turned is refused, and the error says why."""
+    _turned(tmp_path)
+    _grey(tmp_path / "masks" / "a.png", BOX)
+    with pytest.raises(MaskError, match="64x80, got 80x64; draw it on the picture as its EXIF"):
+        open_folder(tmp_path, layout="stills").photo(0)
+
+
+def test_pack_refuses_16_bits(tmp_path: Path) -> None:
+    """A deep grey picture, which a plain conversion would make white, is skipped with the reason, as in folders."""
+    _grey(tmp_path / "masks" / "a.png", BOX)
+    Image.fromarray(np.full((64, 80), 9000, np.uint16)).save(_made(tmp_path / "images") / "a.png")
+    _stills(tmp_path / "fine")
+    report = pack(tmp_path, tmp_path / "material.safetensors")
+
+    assert 1 == len(report.skipped) and "8 bits a channel" in report.skipped[0]
+    with pytest.raises(FrameError, match="8 bits a channel"):
+        open_folder(tmp_path, layout="stills").photo(0)
+
+
 def test_an_object_that_vanishes_when_shrunk_is_told(tmp_path: Path) -> None:
     """What counts is the object as clips would show it: 4 x 4 pixels of a large picture are no object."""
     ids = np.zeros((1500, 2000), np.uint8)

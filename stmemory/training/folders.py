@@ -11,10 +11,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stmemory.errors import FrameError, MaskError, OptionError
-from stmemory.images import UNREADABLE, image_to_rgb
+from stmemory.errors import MaskError, OptionError
 from stmemory.training.mask_readers import MaskReader
 from stmemory.training.material import Item, Photo
+from stmemory.training.picture_files import read_picture, shrunk
 
 __all__ = ["FolderPictures", "Still"]
 
@@ -78,13 +78,15 @@ class FolderPictures:
                 once it is shrunk.
         """
         still = self._stills[index]
-        image = self._read(still)
+        image = read_picture(still.picture)
         ids = still.mask.read(image.width, image.height)
         if ids.shape != (image.height, image.width):
+            on_its_side = ids.shape == (image.width, image.height)
             raise MaskError(
                 f"{still.picture}: expected a mask of the picture's size {image.width}x{image.height}, got {ids.shape[1]}x{ids.shape[0]}"
+                + ("; draw it on the picture as its EXIF orientation turns it" if on_its_side else "")
             )
-        small = self._shrunk(image)
+        small = shrunk(image, self._max_side, Image.Resampling.BILINEAR)
         if small.size != image.size:
             ids = np.array(Image.fromarray(ids).resize(small.size, Image.Resampling.NEAREST))
         largest = int(np.bincount(ids.ravel(), minlength=2)[1:].max())
@@ -100,7 +102,7 @@ class FolderPictures:
         Raises:
             FrameError: it cannot be read.
         """
-        return _tensor(self._shrunk(self._read(self._stills[index])))
+        return _tensor(shrunk(read_picture(self._stills[index].picture), self._max_side, Image.Resampling.BILINEAR))
 
     def cutout(self, index: int) -> Tensor:
         """There are none in folders of pictures with masks.
@@ -109,21 +111,6 @@ class FolderPictures:
             OptionError: always.
         """
         raise OptionError(f"cutout: expected an item of kind cutout, got {self.items[index]}; draw from photo()")
-
-    def _read(self, still: Still) -> Image.Image:
-        try:
-            with Image.open(still.picture) as image:
-                return Image.fromarray(image_to_rgb(image))
-        except FrameError as error:
-            raise FrameError(f"{still.picture}: {error}") from error
-        except UNREADABLE as error:
-            raise FrameError(f"{still.picture}: expected a picture, got a file that cannot be read: {error}") from error
-
-    def _shrunk(self, image: Image.Image) -> Image.Image:
-        factor = self._max_side / max(image.size)
-        if factor >= 1:
-            return image
-        return image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))), Image.Resampling.BILINEAR)
 
 
 def _tensor(image: Image.Image) -> Tensor:

@@ -20,12 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
 from stmemory.errors import OptionError
 from stmemory.images import UNREADABLE, natural_order
 from stmemory.training.mask_readers import IdMask
+from stmemory.training.picture_files import read_picture, shrunk
 
 __all__ = ["KINDS", "PackReport", "pack"]
 
@@ -219,14 +220,11 @@ def _usable(packed: Sequence[_Packed], skipped: list[str]) -> list[_Packed]:
 
 def _encode(entry: _Entry, name: str, *, side: int, quality: int) -> _Packed:
     """The entry, compressed; ValueError when unusable."""
-    with Image.open(entry.picture) as opened:
-        if entry.kind == "cutout":
-            if "A" not in opened.getbands() and "transparency" not in opened.info:
-                raise ValueError("a cut-out has no alpha channel; save it as RGBA")
-            cutout = _shrink(_cropped(opened.convert("RGBA")), side)
-            return _Packed(entry, name, cutout.size, _save(cutout, "WEBP", quality=quality, alpha_quality=80, method=4))
-        picture = opened.convert("RGB")
-    small = _shrink(picture, side)
+    if entry.kind == "cutout":
+        cutout = shrunk(_cropped(_read_cutout(entry.picture)), side, Image.Resampling.LANCZOS)
+        return _Packed(entry, name, cutout.size, _save(cutout, "WEBP", quality=quality, alpha_quality=80, method=4))
+    picture = read_picture(entry.picture)
+    small = shrunk(picture, side, Image.Resampling.LANCZOS)
     compressed = _save(small, "WEBP", quality=quality, method=4)
     if entry.mask is None:
         return _Packed(entry, name, small.size, compressed)
@@ -239,21 +237,20 @@ def _encode(entry: _Entry, name: str, *, side: int, quality: int) -> _Packed:
     return _Packed(entry, name, small.size, compressed, _save(Image.fromarray(mask), "PNG", optimize=True), bool(mask.any()))
 
 
+def _read_cutout(path: Path) -> Image.Image:
+    """An RGBA picture, turned as its EXIF orientation says."""
+    with Image.open(path) as opened:
+        if "A" not in opened.getbands() and "transparency" not in opened.info:
+            raise ValueError("a cut-out has no alpha channel; save it as RGBA")
+        return ImageOps.exif_transpose(opened).convert("RGBA")
+
+
 def _cropped(picture: Image.Image) -> Image.Image:
     """An RGBA picture without its empty margins."""
     box = picture.getchannel("A").point([0 if level <= _OPAQUE else 255 for level in range(256)]).getbbox()
     if box is None:
         raise ValueError("a cut-out is empty: alpha is 0 everywhere")
     return picture.crop(box)
-
-
-def _shrink(picture: Image.Image, side: int) -> Image.Image:
-    """The picture with its longer side at most `side`."""
-    factor = side / max(picture.size)
-    if factor >= 1:
-        return picture
-    width, height = (max(1, round(length * factor)) for length in picture.size)
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _save(picture: Image.Image, kind: str, **options: int | bool) -> bytes:
