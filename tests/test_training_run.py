@@ -317,6 +317,20 @@ def test_bad_data_is_refused_when_asked(tmp_path: Path, missing: bool) -> None:
             pass
 
 
+@pytest.mark.parametrize("render", ["workers", "device"])
+def test_bad_data_in_a_worker_process_is_one_line(render: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a worker could not use ends the command with the sentence that names it, and no traceback."""
+    root = _folder(tmp_path / "data")
+    (root / "images" / "2.jpg").unlink()
+    config = dataclasses.replace(TINY, sources=(Source(str(root)),), bad_data="refuse", render=render)
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert 2 == main(["run", str(tmp_path / "config.json"), "-", str(tmp_path / "run"), "--imagenet", "none", "--workers", "1"])
+    said = capsys.readouterr().err.splitlines()
+
+    assert 1 == len(said)
+    assert said[0].startswith(str(root)) and "expected" in said[0]
+
+
 def test_nothing_to_train_on_is_told(tmp_path: Path) -> None:
     """Neither material nor sources is an error."""
     with pytest.raises(OptionError, match="neither"):

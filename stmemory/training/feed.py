@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from stmemory.errors import StmemoryError
 from stmemory.training.clips import Clips, render_clip
 from stmemory.training.parcel import Parcel
 from stmemory.training.plan import ClipPlan
@@ -22,6 +24,7 @@ from stmemory.training.plan import ClipPlan
 __all__ = ["Batch", "Feed", "load", "render_batch", "rendered"]
 
 Plans = tuple[ClipPlan, ...]
+Whole = TypeVar("Whole")
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +69,8 @@ class Feed(Dataset[Batch]):
         return tuple(self.clips.draw(start + number) for number in self.part)
 
 
-class _Drawn(Dataset[Parcel[Plans]]):
-    """The plans of a feed's batches, packed to be sent."""
+class _Made(Dataset[Batch | StmemoryError]):
+    """The batches of a feed, or what is wrong with its data: raised in a worker, an error would arrive as a traceback in a text."""
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
@@ -75,8 +78,27 @@ class _Drawn(Dataset[Parcel[Plans]]):
     def __len__(self) -> int:
         return len(self.feed)
 
-    def __getitem__(self, item: int) -> Parcel[Plans]:
-        return Parcel.of(self.feed.draw(item))
+    def __getitem__(self, item: int) -> Batch | StmemoryError:
+        try:
+            return self.feed[item]
+        except StmemoryError as error:
+            return error
+
+
+class _Drawn(Dataset[Parcel[Plans] | StmemoryError]):
+    """The plans of a feed's batches, packed to be sent; or what is wrong with its data."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+
+    def __len__(self) -> int:
+        return len(self.feed)
+
+    def __getitem__(self, item: int) -> Parcel[Plans] | StmemoryError:
+        try:
+            return Parcel.of(self.feed.draw(item))
+        except StmemoryError as error:
+            return error
 
 
 def load(feed: Feed, *, workers: int, device: torch.device | None = None) -> Iterable[Batch]:
@@ -86,10 +108,15 @@ def load(feed: Feed, *, workers: int, device: torch.device | None = None) -> Ite
         feed: of the run.
         workers: processes.
         device: where to render; None renders where clips are drawn.
+
+    Raises:
+        StmemoryError: what the clips raised, in this process, when their batch is asked for.
     """
     ahead = 2 if workers else None
     if device is None:
-        return DataLoader(feed, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker)
+        made = _Made(feed)
+        batches = DataLoader(made, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker)
+        return (_fine(batch) for batch in batches)
     drawn = _Drawn(feed)
     parcels = DataLoader(drawn, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker)
     return rendered(parcels, device, ahead=device.type == "cuda")
@@ -102,11 +129,11 @@ def render_batch(plans: Sequence[ClipPlan]) -> Batch:
     return Batch(torch.stack([clip.frames for clip in made]), torch.stack([clip.ids for clip in made]), skipped)
 
 
-def rendered(parcels: Iterable[Parcel[Plans]], device: torch.device, *, ahead: bool) -> Iterator[Batch]:
+def rendered(parcels: Iterable[Parcel[Plans] | StmemoryError], device: torch.device, *, ahead: bool) -> Iterator[Batch]:
     """The batches of parcels, rendered on a device.
 
     Args:
-        parcels: what was drawn.
+        parcels: what was drawn; or an error, which is raised in the place of its batch.
         device: where to render. On CUDA it is done on a stream of its own, beside what the caller has queued.
         ahead: render the next batch in a thread while the caller works on this one; else when it is asked for.
     """
@@ -117,7 +144,7 @@ def rendered(parcels: Iterable[Parcel[Plans]], device: torch.device, *, ahead: b
     def following() -> Batch | None:
         with nullcontext() if stream is None else torch.cuda.stream(stream), torch.no_grad():  # both are of a thread
             parcel = next(upcoming, None)
-            return None if parcel is None else render_batch(parcel.opened(device))
+            return None if parcel is None else render_batch(_fine(parcel).opened(device))
 
     if not ahead:
         while (batch := following()) is not None:
@@ -129,6 +156,13 @@ def rendered(parcels: Iterable[Parcel[Plans]], device: torch.device, *, ahead: b
             arrived = _arrived(batch, stream)
             waiting = thread.submit(following)
             yield arrived
+
+
+def _fine(made: Whole | StmemoryError) -> Whole:
+    """What was made, or the error that came in its place, raised."""
+    if isinstance(made, StmemoryError):
+        raise made
+    return made
 
 
 def _arrived(batch: Batch, stream: torch.cuda.Stream | None) -> Batch:
