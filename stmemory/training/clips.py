@@ -177,11 +177,6 @@ class ClipSource:
             + (f". {len(skipped)} files could not be used, the first: {skipped[0]}" if skipped else "")
         )
 
-    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Clips side by side: frames uint8 [B, T, 3, H, W] and ids uint8 [B, T, H, W]."""
-        clips = [self.clip(index) for index in indices]
-        return torch.stack([clip.frames for clip in clips]), torch.stack([clip.ids for clip in clips])
-
     def _scene(self, rng: Generator) -> Scene:
         """A made scene, or a piece of a video."""
         if self._cutter.videos and (rng.random() < self.config.video or not self._cutter.has_objects):

@@ -23,6 +23,7 @@ __all__ = ["Cutout", "Cutter", "Pool", "Tint", "box_of", "resized", "shrunk_shap
 _USEFUL = 500  # pixels of an instance that is cut out of a photo; smaller ones are blurred when they are shown larger
 _LEAST = 16  # pixels of one that is cut out all the same when photo after photo has no larger one
 _ATTEMPTS = 20
+_TURNING = 9  # sides from which on an object turns in clips: from fewer, all around, it would jump by 45 degrees and more
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,7 +155,7 @@ class Cutter:
         """The sides of a turning object in order, or the single picture: premultiplied [V, 4, h, w]."""
         numbers = [item.index]
         series = self._series.get(item.series, [])
-        if len(series) > 8 and rng.random() < 0.5:
+        if len(series) >= _TURNING and rng.random() < 0.5:
             first = series.index(item.index)
             numbers = [series[(first + step) % len(series)] for step in range(6)]
         views = [_premultiplied(self.material.cutout(number)) for number in numbers]

@@ -98,7 +98,7 @@ class SbdMask:
         try:
             from scipy.io import loadmat
         except ImportError as error:
-            raise MaskError(f"{self.path}: expected SciPy to read a .mat file, and it is not installed; pip install scipy") from error
+            raise MaskError(f"{self.path}: expected SciPy to read a .mat file, and it is not installed; pip install scipy, or stmemory[train]") from error
         try:
             values = np.asarray(loadmat(str(self.path))["GTinst"]["Segmentation"][0, 0])
         except (OSError, KeyError, ValueError, IndexError, TypeError, NotImplementedError) as error:

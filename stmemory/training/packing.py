@@ -34,7 +34,7 @@ KINDS = ("photo", "cutout", "background", "video")
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _OPAQUE = 8  # alpha at or below this counts as empty when a cut-out is cropped to what is seen
-_MIN_VIEWS = 4
+_MIN_VIEWS = 4  # fewer pictures with numbers are as likely different objects; from how many on one turns in clips, `cutting` says
 
 
 @dataclass(frozen=True)
