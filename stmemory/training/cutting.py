@@ -44,7 +44,7 @@ class Cutout:
     """An object cut out of a picture.
 
     Attributes:
-        views: float32 [V, 4, h, w], premultiplied RGB and alpha in [0, 1]; V > 1 are sides of a turning object.
+        views: float32 [sides, 4, h, w], premultiplied RGB and alpha in [0, 1]; more than one side, in order, of an object that turns.
         name: where it came from.
         tint: what is still to be done to its colours, when it is put on something.
     """
@@ -152,7 +152,7 @@ class Cutter:
         return self.material.pixels(pool.draw(rng).index)
 
     def _views(self, rng: Generator, item: Item) -> Tensor:
-        """The sides of a turning object in order, or the single picture: premultiplied [V, 4, h, w]."""
+        """The sides of a turning object in order, or the single picture: premultiplied [sides, 4, h, w]."""
         numbers = [item.index]
         series = self._series.get(item.series, [])
         if len(series) >= _TURNING and rng.random() < 0.5:
@@ -187,7 +187,7 @@ def shrunk_shape(height: int, width: int, side: float) -> tuple[int, int]:
 
 
 def resized(picture: Tensor, side: float) -> Tensor:
-    """The pictures [V, C, h, w] shrunk, antialiased, so that their longer side is about `side`; never enlarged.
+    """The pictures [number, C, h, w] shrunk, antialiased, so that their longer side is about `side`; never enlarged.
 
     Example:
         >>> resized(torch.zeros(1, 3, 40, 20), 10).shape

@@ -41,7 +41,7 @@ def with_events(rng: Generator, cutter: Cutter, layers: list[Layer], *, natural:
 
 
 def cover_path(rng: Generator, cutter: Cutter, ids: Tensor, *, natural: float, shot: Shot) -> list[Layer]:
-    """What passes over object 1 of `ids` uint8 [T, S, S], which is in frame 0; see `with_events`."""
+    """What passes over object 1 of `ids` uint8 [T, H, W], which is in frame 0; see `with_events`."""
     path, half = _path_of(ids == 1)
     return [
         _occluder(rng, cutter, shot, path=path, half=half, options=(natural, window)) for window in shot.windows(rng)
@@ -68,7 +68,7 @@ def _occluder(
 
 
 def _path_of(masks: Tensor) -> tuple[Tensor, tuple[float, float]]:
-    """Centres float32 [T, 2] and half sizes in frame 0 of a mask [T, S, S] that is not empty in frame 0, in frame sides."""
+    """Centres float32 [T, 2] and half sizes in frame 0 of a mask [T, H, W] that is not empty in frame 0, in frame sides."""
     size = masks.shape[-1]
     x, y, half_width, half_height = box_of(masks[0])
     centres = [torch.tensor([x, y])]
