@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from numpy.random import Generator
@@ -13,6 +13,23 @@ from stmemory.training.motion import out_and_back, pass_over
 from stmemory.training.shot import Layer, Shot
 
 __all__ = ["cover_path", "with_events"]
+
+
+@dataclass(frozen=True, eq=False)
+class _Passed:
+    """What is passed over, and how.
+
+    Attributes:
+        path: float32 [T, 2] of its centre, in frame sides.
+        half: half its width and height, in frame sides.
+        window: first and last frame of that; None is all of the clip.
+        natural: probability that what passes over is photographed.
+    """
+
+    path: Tensor
+    half: tuple[float, float]
+    window: tuple[int, int] | None
+    natural: float
 
 
 def with_events(rng: Generator, cutter: Cutter, layers: list[Layer], *, natural: float, shot: Shot) -> list[Layer]:
@@ -35,35 +52,23 @@ def with_events(rng: Generator, cutter: Cutter, layers: list[Layer], *, natural:
             shift = out_and_back(shot.frames, start=(x, y), reach=1.2 * max(target.half), window=window)
             layers[number] = replace(target, motion=target.motion.moved(shift))
         else:
-            path = target.motion.centre
-            layers.append(_occluder(rng, cutter, shot, path=path, half=target.half, options=(natural, window)))
+            layers.append(_occluder(rng, cutter, shot, _Passed(target.motion.centre, target.half, window, natural)))
     return layers
 
 
 def cover_path(rng: Generator, cutter: Cutter, ids: Tensor, *, natural: float, shot: Shot) -> list[Layer]:
     """What passes over object 1 of `ids` uint8 [T, H, W], which is in frame 0; see `with_events`."""
     path, half = _path_of(ids == 1)
-    return [
-        _occluder(rng, cutter, shot, path=path, half=half, options=(natural, window)) for window in shot.windows(rng)
-    ]
+    return [_occluder(rng, cutter, shot, _Passed(path, half, window, natural)) for window in shot.windows(rng)]
 
 
-def _occluder(
-    rng: Generator,
-    cutter: Cutter,
-    shot: Shot,
-    *,
-    path: Tensor,
-    half: tuple[float, float],
-    options: tuple[float, tuple[int, int] | None],
-) -> Layer:
-    """An untracked cut-out that passes over what moves along `path` [T, 2] with half sizes `half`, in frame sides."""
-    natural, window = options
+def _occluder(rng: Generator, cutter: Cutter, shot: Shot, passed: _Passed) -> Layer:
+    """An untracked cut-out, larger than what it passes over."""
     factor = rng.uniform(1.4, 2.2)
-    half_sizes = (half[0] * factor, half[1] * factor)
-    cutout = cutter.cut(rng, natural=natural, side=2 * max(half_sizes) * shot.size)
+    half_sizes = (passed.half[0] * factor, passed.half[1] * factor)
+    cutout = cutter.cut(rng, natural=passed.natural, side=2 * max(half_sizes) * shot.size)
     motion = shot.motion(rng, centre=(0.5, 0.5), speed=0.5, elastic=0.05)
-    centres = pass_over(rng, path, reach=1.3 * (max(half) + max(half_sizes)), window=window)
+    centres = pass_over(rng, passed.path, reach=1.3 * (max(passed.half) + max(half_sizes)), window=passed.window)
     return Layer(cutout, motion.moved(centres - motion.centre), half_sizes, 0)
 
 
