@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,7 @@ from stmemory.predictor import VOSPredictor
 from stmemory.saving import save_network
 from stmemory.training.__main__ import main
 from stmemory.training.config import Phase, Source, TrainingConfig
+from stmemory.training.feed import _begin_worker
 from stmemory.training.learner import Learner
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material
@@ -329,6 +333,33 @@ def test_bad_data_in_a_worker_process_is_one_line(render: str, tmp_path: Path, c
 
     assert 1 == len(said)
     assert said[0].startswith(str(root)) and "expected" in said[0]
+    assert [] == multiprocessing.active_children()
+
+
+def test_a_worker_process_ends_at_the_second_signal() -> None:
+    """A terminal's or a scheduler's SIGTERM is for the run; another, which Python sends when it exits, ends a worker that was left."""
+    here, there = multiprocessing.Pipe()
+    worker = multiprocessing.Process(target=_answer, args=(there,), daemon=True)
+    worker.start()
+    assert "ready" == here.recv()
+    worker.terminate()
+    here.send("still there?")
+    assert "yes" == here.recv()
+    worker.terminate()
+    worker.join(timeout=60)
+
+    assert -signal.SIGTERM == worker.exitcode
+
+
+def _answer(pipe: Connection) -> None:
+    """A worker process that answers once it has seen a signal, and waits for another."""
+    _begin_worker(0)
+    pipe.send("ready")
+    while signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        time.sleep(0.01)
+    pipe.recv()
+    pipe.send("yes")
+    pipe.recv()
 
 
 def test_nothing_to_train_on_is_told(tmp_path: Path) -> None:

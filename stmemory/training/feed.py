@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
@@ -101,6 +101,25 @@ class _Drawn(Dataset[Parcel[Plans] | StmemoryError]):
             return error
 
 
+class _Arriving(Generic[Whole]):
+    """What the processes of a loader make; they begin with this. An error that comes in its place ends them, and is raised here."""
+
+    def __init__(self, loader: Iterable[Whole | StmemoryError]) -> None:
+        self._left: Iterator[Whole | StmemoryError] | None = iter(loader)
+
+    def __iter__(self) -> Iterator[Whole]:
+        return self
+
+    def __next__(self) -> Whole:
+        if self._left is None:
+            raise StopIteration
+        made = next(self._left)
+        if isinstance(made, StmemoryError):
+            self._left = None  # else the error's traceback would keep the processes alive, and the command from ending
+            raise made
+        return made
+
+
 def load(feed: Feed, *, workers: int, device: torch.device | None = None) -> Iterable[Batch]:
     """The batches one after the other, made ahead by processes; 0 makes them here, when they are asked for.
 
@@ -116,10 +135,10 @@ def load(feed: Feed, *, workers: int, device: torch.device | None = None) -> Ite
     if device is None:
         made = _Made(feed)
         batches = DataLoader(made, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker)
-        return (_fine(batch) for batch in batches)
+        return _Arriving(batches)
     drawn = _Drawn(feed)
     parcels = DataLoader(drawn, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker)
-    return rendered(parcels, device, ahead=device.type == "cuda")
+    return rendered(_Arriving(parcels), device, ahead=device.type == "cuda")
 
 
 def render_batch(plans: Sequence[ClipPlan]) -> Batch:
@@ -129,11 +148,11 @@ def render_batch(plans: Sequence[ClipPlan]) -> Batch:
     return Batch(torch.stack([clip.frames for clip in made]), torch.stack([clip.ids for clip in made]), skipped)
 
 
-def rendered(parcels: Iterable[Parcel[Plans] | StmemoryError], device: torch.device, *, ahead: bool) -> Iterator[Batch]:
+def rendered(parcels: Iterable[Parcel[Plans]], device: torch.device, *, ahead: bool) -> Iterator[Batch]:
     """The batches of parcels, rendered on a device.
 
     Args:
-        parcels: what was drawn; or an error, which is raised in the place of its batch.
+        parcels: what was drawn.
         device: where to render. On CUDA it is done on a stream of its own, beside what the caller has queued.
         ahead: render the next batch in a thread while the caller works on this one; else when it is asked for.
     """
@@ -144,7 +163,7 @@ def rendered(parcels: Iterable[Parcel[Plans] | StmemoryError], device: torch.dev
     def following() -> Batch | None:
         with nullcontext() if stream is None else torch.cuda.stream(stream), torch.no_grad():  # both are of a thread
             parcel = next(upcoming, None)
-            return None if parcel is None else render_batch(_fine(parcel).opened(device))
+            return None if parcel is None else render_batch(parcel.opened(device))
 
     if not ahead:
         while (batch := following()) is not None:
@@ -156,13 +175,6 @@ def rendered(parcels: Iterable[Parcel[Plans] | StmemoryError], device: torch.dev
             arrived = _arrived(batch, stream)
             waiting = thread.submit(following)
             yield arrived
-
-
-def _fine(made: Whole | StmemoryError) -> Whole:
-    """What was made, or the error that came in its place, raised."""
-    if isinstance(made, StmemoryError):
-        raise made
-    return made
 
 
 def _arrived(batch: Batch, stream: torch.cuda.Stream | None) -> Batch:
@@ -177,5 +189,7 @@ def _arrived(batch: Batch, stream: torch.cuda.Stream | None) -> Batch:
 
 def _begin_worker(worker: int) -> None:
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):  # these are for the run, which ends its workers when it is done with them
-        signal.signal(number, signal.SIG_IGN)
+    # The first of each is for the run, which ends its workers when it is done with them. When it was ended by an error, it may
+    # not have done so, and Python sends them SIGTERM as it exits, and waits: those who ignored that would keep it forever.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))
