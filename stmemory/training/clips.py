@@ -115,7 +115,15 @@ class Clips(Protocol):
 
 
 def render_clip(plan: ClipPlan) -> Clip:
-    """The clip of a plan, on the device of the plan's tensors."""
+    """The clip of a plan, on the device of the plan's tensors.
+
+    >>> from stmemory.training.photometric import Look
+    >>> film = Film(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.ones(2, 16, 16, dtype=torch.uint8))
+    >>> plan = ClipPlan(Scene(film, (), 16, "film"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    >>> clip = render_clip(plan)
+    >>> clip.name, clip.frames.shape
+    ('film', torch.Size([2, 3, 16, 16]))
+    """
     frames, ids = develop(plan)
     return Clip(frames=frames, ids=ids, name=plan.scene.name, skipped=plan.skipped)
 

@@ -20,7 +20,18 @@ __all__ = ["base_ids", "develop", "ids_at"]
 
 
 def develop(plan: ClipPlan) -> tuple[Tensor, Tensor]:
-    """Frames uint8 [T, 3, H, W] and ids uint8 [T, H, W] of a clip."""
+    """Frames uint8 [T, 3, H, W] and ids uint8 [T, H, W] of a clip.
+
+    >>> from stmemory.training.photometric import Look
+    >>> ids = torch.zeros(2, 16, 16, dtype=torch.uint8)
+    >>> ids[:, :8] = 7
+    >>> scene = Scene(Film(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), ids), (), 16, "film")
+    >>> table = torch.zeros(256, dtype=torch.uint8)
+    >>> table[7] = 1
+    >>> frames, ids = develop(ClipPlan(scene, table, Look(torch.ones(2, 3))))
+    >>> frames.shape, ids.unique().tolist()
+    (torch.Size([2, 3, 16, 16]), [0, 1])
+    """
     scene = plan.scene
     frames, ids = _developed_base(scene.base, scene.size)
     tone = frames[0].mean((1, 2))
@@ -32,7 +43,14 @@ def develop(plan: ClipPlan) -> tuple[Tensor, Tensor]:
 
 
 def ids_at(scene: Scene, time: int) -> Tensor:
-    """What `develop` makes of one frame of a scene: ids uint8 [H, W], in any order; of its masks alone, since that is quick."""
+    """What `develop` makes of one frame of a scene: ids uint8 [H, W], in any order; of its masks alone, since that is quick.
+
+    >>> ids = torch.zeros(2, 16, 16, dtype=torch.uint8)
+    >>> ids[:, :8] = 7
+    >>> scene = Scene(Film(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), ids), (), 16, "film")
+    >>> ids_at(scene, 1).unique().tolist()
+    [0, 7]
+    """
     ids = base_ids(scene.base, [time], size=scene.size)
     for layer in scene.layers:
         views = layer.cutout.views[:, 3:]
@@ -42,7 +60,12 @@ def ids_at(scene: Scene, time: int) -> Tensor:
 
 
 def base_ids(base: Ground | Film, times: Sequence[int], *, size: int) -> Tensor:
-    """Ids uint8 [times, H, W] of what is below all layers."""
+    """Ids uint8 [times, H, W] of what is below all layers.
+
+    >>> film = Film(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(4, 16, 16, dtype=torch.uint8))
+    >>> base_ids(film, [0, 3], size=16).shape
+    torch.Size([2, 16, 16])
+    """
     chosen = list(times)
     if isinstance(base, Film):
         ids = base.ids[chosen].flip(-1) if base.mirrored else base.ids[chosen]

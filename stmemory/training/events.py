@@ -41,6 +41,22 @@ def with_events(rng: Generator, cutter: Cutter, layers: list[Layer], *, natural:
         layers: some of them tracked.
         natural: probability that it is photographed.
         shot: how the frames are taken.
+
+    >>> import numpy as np
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from stmemory.training.material import Material, pack
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "cutouts").mkdir()
+    ...     Image.new("RGBA", (20, 20), "red").save(Path(folder) / "cutouts" / "red.png")
+    ...     _ = pack(folder, Path(folder) / "packed.safetensors")
+    ...     material = Material.load(Path(folder) / "packed.safetensors")
+    >>> rng, shot, cutter = np.random.default_rng(0), Shot(frames=4, gap=1, size=32), Cutter(material)
+    >>> motion = shot.motion(rng, centre=(0.5, 0.5), speed=1.0, elastic=0.0)
+    >>> tracked = Layer(cutter.cut(rng, natural=1.0, side=8), motion, (0.1, 0.1), object_id=1)
+    >>> [layer.object_id for layer in with_events(rng, cutter, [tracked], natural=1.0, shot=shot)]
+    [1, 0]
     """
     numbers = [number for number, layer in enumerate(layers) if layer.object_id]
     layers = list(layers)
@@ -57,7 +73,23 @@ def with_events(rng: Generator, cutter: Cutter, layers: list[Layer], *, natural:
 
 
 def cover_path(rng: Generator, cutter: Cutter, ids: Tensor, *, natural: float, shot: Shot) -> list[Layer]:
-    """What passes over object 1 of `ids` uint8 [T, H, W], which is in frame 0; see `with_events`."""
+    """What passes over object 1 of `ids` uint8 [T, H, W], which is in frame 0; see `with_events`.
+
+    >>> import numpy as np
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from stmemory.training.material import Material, pack
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "cutouts").mkdir()
+    ...     Image.new("RGBA", (20, 20), "red").save(Path(folder) / "cutouts" / "red.png")
+    ...     _ = pack(folder, Path(folder) / "packed.safetensors")
+    ...     material = Material.load(Path(folder) / "packed.safetensors")
+    >>> ids, shot = torch.zeros(4, 32, 32, dtype=torch.uint8), Shot(frames=4, gap=1, size=32)
+    >>> ids[:, 8:16, 8:16] = 1
+    >>> [layer.object_id for layer in cover_path(np.random.default_rng(0), Cutter(material), ids, natural=1.0, shot=shot)]
+    [0]
+    """
     path, half = _path_of(ids == 1)
     return [_occluder(rng, cutter, shot, _Passed(path, half, window, natural)) for window in shot.windows(rng)]
 

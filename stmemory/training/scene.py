@@ -54,6 +54,21 @@ def draw_scene(rng: Generator, cutter: Cutter, config: SceneConfig) -> Scene:
 
     Raises:
         FrameError, MaskError: a picture of it cannot be used.
+
+    >>> import numpy as np
+    >>> from stmemory.training.clips import ClipConfig
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from stmemory.training.material import Material, pack
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "cutouts").mkdir()
+    ...     Image.new("RGBA", (20, 20), "red").save(Path(folder) / "cutouts" / "red.png")
+    ...     _ = pack(folder, Path(folder) / "packed.safetensors")
+    ...     material = Material.load(Path(folder) / "packed.safetensors")
+    >>> scene = draw_scene(np.random.default_rng(0), Cutter(material), ClipConfig(size=32))
+    >>> scene.size, {layer.cutout.name for layer in scene.layers}
+    (32, {'cutouts/red.png'})
     """
     wanted = int(rng.integers(1, config.max_objects + 1))
     speed = float(rng.choice(_BASE_SPEEDS))
