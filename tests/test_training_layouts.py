@@ -541,6 +541,19 @@ def test_a_run_without_validation_holds_nothing_out(tmp_path: Path) -> None:
         sources.clips(phase, validation=True)
 
 
+def test_a_picture_that_can_be_used_is_held_out(tmp_path: Path) -> None:
+    """Though half of the pictures are bad, those whose turn it would be, validation has one that is not, and training has the others."""
+    for number in range(8):
+        save_still(tmp_path, str(number), seed=number)
+        if number in (6, 1, 7, 3):
+            _grey(tmp_path / "masks" / f"{number}.png", np.zeros((64, 80), np.uint8))
+    sources = Sources(dataclasses.replace(VALIDATING, sources=(Source(str(tmp_path)),)), None)
+    trained, validated = (_names(sources, validation=validation) for validation in (False, True))
+
+    assert {"images/0.jpg"} == validated
+    assert {"images/2.jpg", "images/4.jpg", "images/5.jpg"} == trained
+
+
 def test_too_little_to_validate_on_is_told(tmp_path: Path) -> None:
     """One picture cannot be trained on and held out; a source beside others is trained on then, and that is said."""
     save_still(tmp_path / "one", "a")

@@ -1,6 +1,6 @@
-"""Hold-outs: parts pictures into those to train on and those to validate on. Decodes nothing, opens no file.
+"""Hold-outs: parts pictures into those to train on and those to validate on. Opens no file but to see that one can be used.
 
-Which ones are held out depends on names alone: it is the same in every process, and after an interruption.
+Which ones are held out depends on names, and on which can be read: it is the same in every process, and after an interruption.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from hashlib import sha256
 
 from torch import Tensor
 
+from stmemory.errors import FrameError, MaskError
 from stmemory.training.material import Item, Photo, Pictures
 
 __all__ = ["Subset", "held_out", "without"]
@@ -49,18 +50,26 @@ class Subset:
 def held_out(pictures: Pictures) -> tuple[Pictures, Pictures | None]:
     """Hold about one in twenty out, at least one and never all of a kind; frames of a video and sides of an object stay together.
 
+    The first that is held out can be used, or validation of a small folder would depend on the luck of one picture.
+
     Args:
         pictures: all of them.
 
     Returns:
         What is left to train on, and what is held out: None when there are not two pictures or videos with objects.
 
-    >>> from stmemory.training.material import Material
-    >>> import torch
-    >>> names = [Item(index, "photo", False, -1, f"images/{index}.jpg") for index in range(40)]
-    >>> training, validation = held_out(Material(torch.zeros(0), torch.zeros(0), tuple(names)))
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from stmemory.training.material import Material, pack
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "cutouts").mkdir()
+    ...     for number in range(40):
+    ...         Image.new("RGBA", (4, 4), "red").save(Path(folder) / "cutouts" / f"{number}.png")
+    ...     _ = pack(folder, Path(folder) / "packed.safetensors")
+    ...     training, validation = held_out(Material.load(Path(folder) / "packed.safetensors"))
     >>> len(training.items), [item.name for item in validation.items]
-    (38, ['images/6.jpg', 'images/32.jpg'])
+    (38, ['cutouts/9.png', 'cutouts/32.png'])
     """
     first_of: dict[int, str] = {}
     groups: dict[str, dict[str, list[Item]]] = defaultdict(lambda: defaultdict(list))
@@ -76,11 +85,24 @@ def held_out(pictures: Pictures) -> tuple[Pictures, Pictures | None]:
     for named in groups.values():
         by_chance = sorted(named, key=lambda name: sha256(name.encode()).digest())
         count = max(1, round(len(named) / _ONE_IN)) if len(named) > 1 else 0
+        if count:
+            first = next((name for name in by_chance if _usable(pictures, named[name][0])), by_chance[0])
+            by_chance.insert(0, by_chance.pop(by_chance.index(first)))
         held |= {item.index for name in by_chance[:count] for item in named[name]}
     return (
         Subset(pictures, (item for item in pictures.items if item.index not in held)),
         Subset(pictures, (item for item in pictures.items if item.index in held)),
     )
+
+
+def _usable(pictures: Pictures, item: Item) -> bool:
+    """Whether a picture can be read, with the mask that it needs."""
+    read = {"cutout": pictures.cutout, "background": pictures.pixels}.get(item.kind, pictures.photo)
+    try:
+        read(item.index)
+    except (FrameError, MaskError):
+        return False
+    return True
 
 
 def without(pictures: Pictures, others: Pictures) -> Pictures:
