@@ -108,6 +108,22 @@ def test_pack_keeps_masks_exact(tree: Path, material: Material) -> None:
     assert photo.pixels[:, 35, 28].tolist() == pytest.approx([250, 30, 20], abs=12)
 
 
+def test_pack_reads_masks_as_folders_do(tmp_path: Path) -> None:
+    """Void is background, and a mask of 0 and 255 alone is skipped with the reason."""
+    for name in ("void", "white"):
+        _photo(tmp_path, name, colour=(250, 30, 20))
+    ids = np.zeros((72, 96), np.uint8)
+    ids[20:50, 10:45] = 255
+    Image.fromarray(ids).save(tmp_path / "masks" / "white.png")
+    ids[30:60, 60:85] = 3
+    Image.fromarray(ids).save(tmp_path / "masks" / "void.png")
+    report = pack(tmp_path, tmp_path / "material.safetensors")
+    photo = Material.load(tmp_path / "material.safetensors").photo(0)
+
+    assert 1 == len(report.skipped) and report.skipped[0].startswith("images/white.jpg: ") and "255 is void" in report.skipped[0]
+    assert np.where(ids == 255, 0, ids).tolist() == photo.ids.tolist()
+
+
 def test_pack_crops_cutouts(material: Material) -> None:
     """A cut-out loses its empty margins."""
     item = next(item for item in material.items if item.name.endswith("star.webp"))
@@ -127,6 +143,48 @@ def test_material_groups_series(material: Material) -> None:
         groups.setdefault(item.series, []).append(Path(item.name).stem)
     assert [4, 5, 10] == sorted(len(names) for names in groups.values())
     assert {"cat", "dog", "blue", "star", "moon"} == set(groups[-1])
+
+
+def test_pack_counts_as_people_do(tmp_path: Path) -> None:
+    """Frames of a video and sides of an object are packed in the order of their numbers, which need not be padded."""
+    (tmp_path / "cutouts").mkdir()
+    for number in range(12):
+        _photo(tmp_path, str(number), colour=(250, 30, 20))
+        Image.new("RGBA", (8, 8), "red").save(tmp_path / "cutouts" / f"cup_{number}.png")
+    pack(tmp_path, tmp_path / "material.safetensors")
+    items = Material.load(tmp_path / "material.safetensors").items
+
+    numbers = [str(number) for number in range(12)]
+    assert [f"cup_{number}" for number in numbers] == [Path(item.name).stem for item in items if item.kind == "cutout"]
+    assert numbers == [Path(item.name).stem for item in items if item.kind == "video"]
+
+
+def test_pack_keeps_frames_in_which_the_object_is_hidden(tmp_path: Path) -> None:
+    """A video keeps its frames without an object, and clips are made of it; one that never shows an object is skipped, frame by frame."""
+    for film, hidden in (("seen", (1, 2)), ("empty", (0, 1, 2, 3))):
+        for time in range(4):
+            _photo(tmp_path / film, str(time), colour=(250, 30, 20))
+        for time in hidden:
+            Image.new("L", (96, 72)).save(tmp_path / film / "masks" / f"{time}.png")
+    report = pack(tmp_path, tmp_path / "material.safetensors")
+    material = Material.load(tmp_path / "material.safetensors")
+
+    assert [f"empty/images/{time}.jpg: no frame of this video holds an object" for time in range(4)] == list(report.skipped)
+    assert [f"seen/images/{time}.jpg" for time in range(4)] == [item.name for item in material.items]
+    assert [True, False, False, True] == [bool(material.photo(index).ids.any()) for index in range(4)]
+    assert 1 <= int(ClipSource(material, ClipConfig(size=32, frames=4), RNG_SEED).clip(0).ids[0].max())
+
+
+def test_pack_skips_frames_of_another_size(tmp_path: Path) -> None:
+    """A frame that is not of the size of most of its video is named, though it be the first."""
+    for time in range(4):
+        _photo(tmp_path, str(time), colour=(250, 30, 20))
+    Image.new("RGB", (60, 60)).save(tmp_path / "images" / "0.jpg")
+    Image.new("L", (60, 60), 1).save(tmp_path / "masks" / "0.png")
+    report = pack(tmp_path, tmp_path / "material.safetensors")
+
+    assert ("images/0.jpg: is 60x60 when it is shrunk, most frames of this video 96x72",) == report.skipped
+    assert 3 == report.counts["video"]
 
 
 def test_material_refuses_other_files(tmp_path: Path, material: Material) -> None:
@@ -171,10 +229,11 @@ def test_clip_depends_on_seed_and_index_only(material: Material) -> None:
     source = ClipSource(material, config, RNG_SEED)
     forward = [source.clip(index) for index in range(4)]
     torch.manual_seed(123)
-    frames, ids = ClipSource(material, config, RNG_SEED).batch([3, 2, 1, 0])
-    for index, clip in enumerate(forward):
-        assert torch.equal(clip.frames, frames[3 - index])
-        assert torch.equal(clip.ids, ids[3 - index])
+    again = ClipSource(material, config, RNG_SEED)
+    for index in (3, 2, 1, 0):
+        clip = again.clip(index)
+        assert torch.equal(forward[index].frames, clip.frames)
+        assert torch.equal(forward[index].ids, clip.ids)
     other = ClipSource(material, config, RNG_SEED + 1).clip(0)
     assert not torch.equal(forward[0].frames, other.frames)
 

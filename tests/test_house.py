@@ -47,7 +47,7 @@ ORDER = (
     " evaluation.ablation_rows evaluation.ablation evaluation.ablation_report evaluation "
     "inspection.attention inspection.changes inspection.history inspection.moments inspection.ink inspection.axis inspection.timeline "
     "inspection.heat inspection.slot_sheet inspection.report inspection.inspector inspection "
-    "training.arguments training.checks training.packing training.material training.mask_readers training.folders training.layouts training.motion training.photometric training.placing training.render training.cutting training.parcel training.plan training.developing "
+    "training.arguments training.checks training.mask_readers training.picture_files training.packing training.material training.holdout training.folders training.layouts training.motion training.photometric training.placing training.render training.cutting training.parcel training.plan training.developing "
     "training.shot training.events training.scene training.clips training.strips training.losses training.unroll training.config "
     "training.schedule training.learner training.parallel training.validation training.sources training.feed training.clip_times training.journal training.window training.run_state "
     "training.imagenet training.loop training.exporting "

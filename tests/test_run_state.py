@@ -272,7 +272,11 @@ def test_processes_meet_when_there_is_something_to_write(bad_folder: TrainingCon
 
 
 def test_bad_files_of_validation_are_named(bad_folder: TrainingConfig, tmp_path: Path) -> None:
-    """What could not be used for its clips is in the list and in the count."""
+    """What could not be used for its clips is in the list and in the count; of 84 pictures, some that are held out are bad."""
+    for number in range(24, 84):
+        save_still(tmp_path / "data", str(number), seed=number)
+        if number % 2:
+            Image.new("L", (80, 64)).save(tmp_path / "data" / "masks" / f"{number}.png")
     config = dataclasses.replace(bad_folder, validate_every=1, validation_clips=4)
     trainer = Trainer(config, None, tmp_path / "run", workers=0)
     phase = config.phases[0]

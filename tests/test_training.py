@@ -208,6 +208,7 @@ def test_the_rate_warms_up_and_falls() -> None:
         '{"data": {"blur": 2}}',
         '{"sources": [{"path": "x"}]}',
         '{"sources": [{"root": "x", "weight": 0}]}',
+        '{"sources": [{"root": "x", "layout": "cityscapes"}]}',
         '{"learning_rate": 0}',
         '{"ema": 1.0}',
         '{"warmup": -5}',

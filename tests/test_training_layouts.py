@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import shutil
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from pictures import save_still
+from pictures import pack_tiny, save_still
 from PIL import Image
 
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.training.clips import ClipConfig, ClipSource
 from stmemory.training.config import Phase, Source, TrainingConfig
+from stmemory.training.cutting import Cutter
 from stmemory.training.folders import FolderPictures
 from stmemory.training.layouts import LAYOUTS, open_folder
 from stmemory.training.mask_readers import SbdMask
+from stmemory.training.material import Material, Photo, pack
 from stmemory.training.plan import Film
 from stmemory.training.sources import Mixture, Sources
 
@@ -151,6 +156,27 @@ def test_an_unknown_layout_and_a_missing_folder_are_told(tmp_path: Path) -> None
         open_folder(tmp_path / "none", layout="davis")
 
 
+@pytest.mark.parametrize("layout", ["davis", "youtube_vos", "coco", "sbd"])
+def test_a_split_that_is_not_there_is_told(layout: str, tmp_path: Path) -> None:
+    """A split is never replaced by another: the error names its file, and the splits that there are."""
+    MAKERS[layout](tmp_path)
+    with pytest.raises(OptionError, match=r"trian.*the splits that are there: train$"):
+        open_folder(tmp_path, layout=layout, split="trian")
+
+
+def test_a_folder_that_nobody_split_says_so(tmp_path: Path) -> None:
+    """Videos in the layout of DAVIS without `ImageSets` are all taken, and that is told; with it but without lists, none are."""
+    _davis(tmp_path)
+    (tmp_path / "ImageSets" / "2017" / "train.txt").unlink()
+    with pytest.raises(OptionError, match=r"ImageSets/2017/train\.txt .*no split at all"):
+        open_folder(tmp_path, layout="davis")
+    shutil.rmtree(tmp_path / "ImageSets")
+    folder = open_folder(tmp_path, layout="davis")
+
+    assert {"bear", "not-listed"} == {Path(item.name).parent.name for item in folder.items}
+    assert ["no ImageSets"] == [note.split(": ")[1][:12] for note in folder.notes]
+
+
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     """A frame without its mask, a mask without its frame, and a video without frames are skipped by name."""
     _videos(tmp_path)
@@ -184,6 +210,10 @@ def _colours(root: Path) -> None:
     Image.new("RGB", (80, 64), "red").save(root / "masks" / "a.png")
 
 
+def _white(root: Path) -> None:
+    _grey(root / "masks" / "a.png", BOX * 255)
+
+
 def _broken_mask(root: Path) -> None:
     (root / "masks" / "a.png").write_bytes(b"no")
 
@@ -197,6 +227,7 @@ BAD = {
     "one pixel": (_pixel, MaskError, "largest has 1"),
     "other size": (_other_size, MaskError, "80x64, got 8x6"),
     "colours": (_colours, MaskError, "palette or grey"),
+    "white": (_white, MaskError, "255 is void"),
     "broken mask": (_broken_mask, MaskError, "cannot be read"),
     "broken picture": (_broken_picture, FrameError, "cannot be read"),
 }
@@ -238,6 +269,130 @@ def test_large_pictures_are_shrunk_with_their_masks(tmp_path: Path) -> None:
 
     assert (3, 32, 40) == tuple(small.pixels.shape)
     assert BOX[1::2, 1::2].sum() == pytest.approx(int(small.ids.sum()), rel=0.1)
+
+
+def _small(root: Path, side: int) -> Path:
+    """Three pictures with a square object each, green on black."""
+    for name in "abc":
+        ids = np.zeros((200, 240), np.uint8)
+        ids[90 : 90 + side, 100 : 100 + side] = 1
+        _grey(_made(root / "masks") / f"{name}.png", ids)
+        Image.fromarray(ids[..., None] * np.array([0, 200, 0], np.uint8)).save(_made(root / "images") / f"{name}.png")
+    return root
+
+
+def test_small_objects_are_cut_out_where_there_are_no_larger_ones(tmp_path: Path) -> None:
+    """What is pasted is an object of the pictures and has their names, though all are of 400 pixels."""
+    cutter = Cutter(open_folder(_small(tmp_path, 20), layout="stills"))
+    rng = np.random.default_rng(0)
+    cutouts = [cutter.cut(rng, natural=1.0, side=30) for _ in range(20)]
+
+    assert {"images/a.png", "images/b.png", "images/c.png"} == {cutout.name for cutout in cutouts}
+    assert {(22, 22)} == {tuple(cutout.views.shape[-2:]) for cutout in cutouts}
+    brightest = torch.stack([cutout.views[0, :3].amax((1, 2)) for cutout in cutouts])
+    torch.testing.assert_close(torch.tensor([0, 200 / 255, 0]).expand(20, 3), brightest)
+
+
+def test_pictures_with_nothing_to_cut_out_are_told(tmp_path: Path) -> None:
+    """Where no picture has an object of 16 pixels, one is named: nothing else is pasted in its place."""
+
+    class Specks(FolderPictures):
+        def photo(self, index: int) -> Photo:
+            photo = super().photo(index)
+            return Photo(photo.pixels, torch.where(photo.ids.cumsum(0) == 1, 1, 0).to(torch.uint8))
+
+    pictures = Specks(tmp_path, open_folder(_small(tmp_path, 12), layout="stills")._stills)
+    with pytest.raises(MaskError, match=r"images/[abc]\.png: .*the largest in it and 19 other draws has 12"):
+        Cutter(pictures).cut(np.random.default_rng(0), natural=1.0, side=30)
+
+
+def _turned(root: Path) -> None:
+    """A picture that a camera took on its side, and the mask of the upright one."""
+    pixels = np.zeros((64, 80, 3), np.uint8)
+    pixels[BOX > 0] = (250, 30, 20)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    Image.fromarray(pixels).save(_made(root / "images") / "a.jpg", exif=exif, quality=95)
+    _grey(root / "masks" / "a.png", np.rot90(BOX, -1).copy())
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["folder", "packed"])
+def test_pictures_are_upright(packed: bool, tmp_path: Path) -> None:
+    """A mask lies on the picture as people see it: EXIF orientation is applied."""
+    _turned(tmp_path)
+    if packed:
+        assert () == pack(tmp_path, tmp_path / "material.safetensors").skipped
+    photo = (Material.load(tmp_path / "material.safetensors") if packed else open_folder(tmp_path, layout="stills")).photo(0)
+
+    assert ((80, 64), (3, 80, 64)) == (tuple(photo.ids.shape), tuple(photo.pixels.shape))
+    assert bool(((photo.pixels[0] > 125) == (photo.ids == 1)).float().mean() > 0.97)
+
+
+def test_a_mask_on_its_side_is_told(tmp_path: Path) -> None:
+    """A mask of the picture before it was turned is refused, and the error says why."""
+    _turned(tmp_path)
+    _grey(tmp_path / "masks" / "a.png", BOX)
+    with pytest.raises(MaskError, match="64x80, got 80x64; draw it on the picture as its EXIF"):
+        open_folder(tmp_path, layout="stills").photo(0)
+
+
+def test_pack_refuses_16_bits(tmp_path: Path) -> None:
+    """A deep grey picture, which a plain conversion would make white, is skipped with the reason, as in folders."""
+    _grey(tmp_path / "masks" / "a.png", BOX)
+    Image.fromarray(np.full((64, 80), 9000, np.uint16)).save(_made(tmp_path / "images") / "a.png")
+    _stills(tmp_path / "fine")
+    report = pack(tmp_path, tmp_path / "material.safetensors")
+
+    assert 1 == len(report.skipped) and "8 bits a channel" in report.skipped[0]
+    with pytest.raises(FrameError, match="8 bits a channel"):
+        open_folder(tmp_path, layout="stills").photo(0)
+
+
+def test_an_object_that_vanishes_when_shrunk_is_told(tmp_path: Path) -> None:
+    """What counts is the object as clips would show it: 4 x 4 pixels of a large picture are no object."""
+    ids = np.zeros((1500, 2000), np.uint8)
+    ids[700:704, 900:904] = 1
+    _grey(tmp_path / "masks" / "a.png", ids)
+    Image.new("RGB", (2000, 1500)).save(_made(tmp_path / "images") / "a.png")
+    with pytest.raises(MaskError, match=r"a\.png: .*the largest has [0-9] at 640x480"):
+        open_folder(tmp_path, layout="stills").photo(0)
+
+
+def test_a_picture_without_an_object_is_no_base(tmp_path: Path) -> None:
+    """Whoever hands an empty mask out, its background is never tracked: the picture is named."""
+
+    class Empty(FolderPictures):
+        def photo(self, index: int) -> Photo:
+            return Photo(self.pixels(index), torch.zeros(64, 80, dtype=torch.uint8))
+
+    save_still(tmp_path, "a")
+    pictures = Empty(tmp_path, open_folder(tmp_path, layout="stills")._stills)
+    with pytest.raises(MaskError, match=r"images/a\.jpg"):
+        ClipSource(pictures, ClipConfig(size=32, frames=2, photo_base=1.0), 0).clip(0)
+
+
+def test_masks_of_davis_2016_say_what_is_wrong(tmp_path: Path) -> None:
+    """Videos whose masks are black and white end in an error that says what to save instead, though bad files are skipped."""
+    _davis(tmp_path)
+    for mask in tmp_path.glob("Annotations/480p/*/*.png"):
+        _grey(mask, BOX * 255)
+    with pytest.raises(OptionError, match=r"00000\.png: expected objects with the ids 1 to N, got a mask of 0 and 255 only"):
+        ClipSource(open_folder(tmp_path, layout="davis"), ClipConfig(size=32, frames=6), 0, skip_bad=True).clip(0)
+
+
+def test_a_frame_of_another_size_is_told(tmp_path: Path) -> None:
+    """A video that changes its size ends a clip by the name of the frame, or the clip is made of other frames."""
+    _videos(tmp_path)
+    Image.new("RGB", (40, 32)).save(tmp_path / "images" / "cat" / "5.jpg")
+    _grey(tmp_path / "masks" / "cat" / "5.png", np.ones((32, 40), np.uint8))
+    folder, config = open_folder(tmp_path, layout="videos"), ClipConfig(size=32, frames=3)
+    with pytest.raises(FrameError, match=r"cat/[345]\.jpg: expected the size of"):
+        for index in range(30):
+            ClipSource(folder, config, 0).clip(index)
+    clips = [ClipSource(folder, config, 0, skip_bad=True).clip(index) for index in range(30)]
+
+    assert {(3, 3, 32, 32)} == {tuple(clip.frames.shape) for clip in clips}
+    assert any(clip.skipped for clip in clips)
 
 
 def test_sbd_without_scipy_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,10 +448,119 @@ def test_sources_are_mixed_by_weight(tmp_path: Path) -> None:
     assert torch.equal(*twice)
 
 
-def test_validation_sees_other_clips(tmp_path: Path) -> None:
-    """No clip of the training is among those of the validation."""
-    save_still(tmp_path, "a")
-    config = TrainingConfig(phases=(Phase(size=32, frames=5, capacity=3),), sources=(Source(str(tmp_path)),))
-    sources, phase = Sources(config, None), config.phases[0]
+VALIDATING = TrainingConfig(phases=(Phase(size=32, frames=5, capacity=3),), validate_every=1)
 
-    assert not torch.equal(sources.clips(phase).clip(0).frames, sources.clips(phase, validation=True).clip(0).frames)
+
+def _names(sources: Sources, *, validation: bool) -> set[str]:
+    """What the first clips are made of, without what is pasted over it."""
+    clips = sources.clips(VALIDATING.phases[0], validation=validation)
+    return {part for index in range(60) for part in clips.draw(index).scene.name.split(" + ") if part}
+
+
+def _many_videos(root: Path) -> None:
+    for name in ("cat", "dog", "eel"):
+        for time in range(3):
+            _picture(root / "images" / name / f"{time}.jpg")
+            _grey(root / "masks" / name / f"{time}.png", BOX)
+
+
+def _many_stills(root: Path) -> None:
+    for number in range(6):
+        save_still(root, str(number), seed=number)
+
+
+@pytest.mark.parametrize(("make", "layout", "held"), [(_many_stills, "stills", 1), (_many_videos, "videos", 3)], ids=["stills", "videos"])
+def test_validation_sees_other_pictures_of_a_folder(make: Callable[[Path], None], layout: str, held: int, tmp_path: Path) -> None:
+    """No picture of the training is in a clip of the validation, nor a frame of a video; all are used for one of them."""
+    make(tmp_path)
+    sources = Sources(dataclasses.replace(VALIDATING, sources=(Source(str(tmp_path), layout),)), None)
+    trained, validated = (_names(sources, validation=validation) for validation in (False, True))
+    if layout == "videos":  # a clip is named after one frame of its video
+        trained, validated = ({Path(name).parent.name for name in names} for names in (trained, validated))
+
+    assert set() == trained & validated
+    assert (len(open_folder(tmp_path, layout=layout).items) // held, 1) == (len(trained | validated), len(validated))
+    assert f"{held} of" in sources.notes[0]
+
+
+def test_validation_sees_other_pictures_of_packed_material(tmp_path: Path) -> None:
+    """Of a packed file some photos are held out too, and a cut-out that is the only one is trained on."""
+    for name in "abc":
+        save_still(tmp_path / "things", name)
+    pack_tiny(tmp_path / "film")
+    (tmp_path / "film" / "things" / "masks" / "0.png").unlink()
+    pack(tmp_path, tmp_path / "material.safetensors")
+    material = Material.load(tmp_path / "material.safetensors")
+    sources = Sources(dataclasses.replace(VALIDATING, data={"video": 0.4}), material)
+    trained, validated = (_names(sources, validation=validation) for validation in (False, True))
+
+    assert {"photo": 3, "video": 2, "cutout": 1} == dict(Counter(item.kind for item in material.items))
+    assert set() == trained & validated
+    assert (4, 1) == (len(trained), len(validated))  # a clip of the video is named after its first frame
+
+
+def test_a_video_and_a_cutout_are_parted(tmp_path: Path) -> None:
+    """Where no kind has two, one of all is held out."""
+    sources = Sources(dataclasses.replace(VALIDATING, data={"video": 0.5}), Material.load(pack_tiny(tmp_path)))
+    trained, validated = (_names(sources, validation=validation) for validation in (False, True))
+
+    assert set() == trained & validated
+    assert 2 == len(trained | validated)
+
+
+@pytest.mark.parametrize("split", ["val", ""], ids=["val", "held-out"])
+def test_validation_uses_the_split_for_it(split: str, tmp_path: Path) -> None:
+    """Where a data set has a validation split, that is what is validated on, unless some are to be held out."""
+    _many_videos(tmp_path)
+    (tmp_path / "JPEGImages").mkdir()
+    (tmp_path / "images").rename(tmp_path / "JPEGImages" / "480p")
+    (tmp_path / "Annotations").mkdir()
+    (tmp_path / "masks").rename(tmp_path / "Annotations" / "480p")
+    lists = tmp_path / "ImageSets" / "2017"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("cat\ndog\n")
+    (lists / "val.txt").write_text("eel\n")
+    source = Source(str(tmp_path), "davis", validation_split=split)
+    sources = Sources(dataclasses.replace(VALIDATING, sources=(source,)), None)
+    trained, validated = ({Path(name).parent.name for name in _names(sources, validation=validation)} for validation in (False, True))
+
+    assert (({"cat", "dog"}, {"eel"}) if split else (1, 1)) == ((trained, validated) if split else (len(trained), len(validated)))
+    assert set() == trained & validated
+
+
+def test_a_run_without_validation_holds_nothing_out(tmp_path: Path) -> None:
+    """Its clips are those of all pictures, and clips for validation are refused."""
+    _many_stills(tmp_path)
+    config = dataclasses.replace(VALIDATING, validate_every=0, sources=(Source(str(tmp_path)),))
+    sources, phase = Sources(config, None), config.phases[0]
+    expected = ClipSource(open_folder(tmp_path, layout="stills"), ClipConfig(size=32, frames=5), 0, skip_bad=True)
+
+    assert all(torch.equal(expected.clip(index).frames, sources.clips(phase).clip(index).frames) for index in range(4))
+    assert () == tuple(sources.notes)
+    with pytest.raises(OptionError, match="validate_every"):
+        sources.clips(phase, validation=True)
+
+
+def test_a_picture_that_can_be_used_is_held_out(tmp_path: Path) -> None:
+    """Though half of the pictures are bad, those whose turn it would be, validation has one that is not, and training has the others."""
+    for number in range(8):
+        save_still(tmp_path, str(number), seed=number)
+        if number in (6, 1, 7, 3):
+            _grey(tmp_path / "masks" / f"{number}.png", np.zeros((64, 80), np.uint8))
+    sources = Sources(dataclasses.replace(VALIDATING, sources=(Source(str(tmp_path)),)), None)
+    trained, validated = (_names(sources, validation=validation) for validation in (False, True))
+
+    assert {"images/0.jpg"} == validated
+    assert {"images/2.jpg", "images/4.jpg", "images/5.jpg"} == trained
+
+
+def test_too_little_to_validate_on_is_told(tmp_path: Path) -> None:
+    """One picture cannot be trained on and held out; a source beside others is trained on then, and that is said."""
+    save_still(tmp_path / "one", "a")
+    _many_stills(tmp_path / "many")
+    one, many = (Source(str(tmp_path / name)) for name in ("one", "many"))
+    with pytest.raises(OptionError, match="held out"):
+        Sources(dataclasses.replace(VALIDATING, sources=(one,)), None)
+
+    notes = Sources(dataclasses.replace(VALIDATING, sources=(one, many)), None).notes
+    assert ["too few", "1 of 6 "] == [note.split(": ")[1][:7] for note in notes]

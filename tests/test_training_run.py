@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
@@ -27,6 +30,7 @@ from stmemory.predictor import VOSPredictor
 from stmemory.saving import save_network
 from stmemory.training.__main__ import main
 from stmemory.training.config import Phase, Source, TrainingConfig
+from stmemory.training.feed import _begin_worker
 from stmemory.training.learner import Learner
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material
@@ -321,6 +325,47 @@ def test_bad_data_is_refused_when_asked(tmp_path: Path, missing: bool) -> None:
     with pytest.raises((OptionError, ValueError), match=r"2\.jpg" if missing else r"[34]\.jpg"):
         for _ in Trainer(config, None, tmp_path / "run", workers=0).run():
             pass
+
+
+@pytest.mark.parametrize("render", ["workers", "device"])
+def test_bad_data_in_a_worker_process_is_one_line(render: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a worker could not use ends the command with the sentence that names it, and no traceback."""
+    root = _folder(tmp_path / "data")
+    (root / "images" / "2.jpg").unlink()
+    config = dataclasses.replace(TINY, sources=(Source(str(root)),), bad_data="refuse", render=render)
+    (tmp_path / "config.json").write_text(config.to_json())
+    assert 2 == main(["run", str(tmp_path / "config.json"), "-", str(tmp_path / "run"), "--imagenet", "none", "--workers", "1"])
+    said = capsys.readouterr().err.splitlines()
+
+    assert 1 == len(said)
+    assert said[0].startswith(str(root)) and "expected" in said[0]
+    assert [] == multiprocessing.active_children()
+
+
+def test_a_worker_process_ends_at_the_second_signal() -> None:
+    """A terminal's or a scheduler's SIGTERM is for the run; another, which Python sends when it exits, ends a worker that was left."""
+    here, there = multiprocessing.Pipe()
+    worker = multiprocessing.Process(target=_answer, args=(there,), daemon=True)
+    worker.start()
+    assert "ready" == here.recv()
+    worker.terminate()
+    here.send("still there?")
+    assert "yes" == here.recv()
+    worker.terminate()
+    worker.join(timeout=60)
+
+    assert -signal.SIGTERM == worker.exitcode
+
+
+def _answer(pipe: Connection) -> None:
+    """A worker process that answers once it has seen a signal, and waits for another."""
+    _begin_worker(0)
+    pipe.send("ready")
+    while signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        time.sleep(0.01)
+    pipe.recv()
+    pipe.send("yes")
+    pipe.recv()
 
 
 def test_nothing_to_train_on_is_told(tmp_path: Path) -> None:

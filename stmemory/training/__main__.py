@@ -118,6 +118,7 @@ def _clips(options: argparse.Namespace) -> int:
     config = TrainingConfig.load(options.config)
     phase = config.phases[-1]
     sources = Sources(config, _material(options.material))
+    sys.stderr.write("".join(f"{line}\n" for line in sources.notes))
     torch.set_num_threads(1)  # as in a worker
     made, since = sources.clips(phase), perf_counter()
     clips = [made.clip(index) for index in range(options.number)]
@@ -144,6 +145,7 @@ def _run(options: argparse.Namespace) -> int:
     world = World.from_environment(options.device)
     device = str(usable_device(options.device))
     trainer = Trainer(config, _material(options.material), options.out, device=device, workers=options.workers, world=world)
+    sys.stderr.write("".join(f"{line}\n" for line in trainer.sources.notes if world.first))
     with stop_on_signals(lambda: _stop(trainer)):
         if not trainer.resume():
             if options.init:

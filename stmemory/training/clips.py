@@ -21,7 +21,7 @@ from torch import Tensor
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.training.cutting import Cutter
 from stmemory.training.developing import develop, ids_at
-from stmemory.training.material import Pictures
+from stmemory.training.material import Photo, Pictures
 from stmemory.training.photometric import draw_look
 from stmemory.training.placing import place_camera
 from stmemory.training.plan import ClipPlan, Film, Scene
@@ -115,7 +115,15 @@ class Clips(Protocol):
 
 
 def render_clip(plan: ClipPlan) -> Clip:
-    """The clip of a plan, on the device of the plan's tensors."""
+    """The clip of a plan, on the device of the plan's tensors.
+
+    >>> from stmemory.training.photometric import Look
+    >>> film = Film(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), torch.ones(2, 16, 16, dtype=torch.uint8))
+    >>> plan = ClipPlan(Scene(film, (), 16, "film"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    >>> clip = render_clip(plan)
+    >>> clip.name, clip.frames.shape
+    ('film', torch.Size([2, 3, 16, 16]))
+    """
     frames, ids = develop(plan)
     return Clip(frames=frames, ids=ids, name=plan.scene.name, skipped=plan.skipped)
 
@@ -177,11 +185,6 @@ class ClipSource:
             + (f". {len(skipped)} files could not be used, the first: {skipped[0]}" if skipped else "")
         )
 
-    def batch(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
-        """Clips side by side: frames uint8 [B, T, 3, H, W] and ids uint8 [B, T, H, W]."""
-        clips = [self.clip(index) for index in indices]
-        return torch.stack([clip.frames for clip in clips]), torch.stack([clip.ids for clip in clips])
-
     def _scene(self, rng: Generator) -> Scene:
         """A made scene, or a piece of a video."""
         if self._cutter.videos and (rng.random() < self.config.video or not self._cutter.has_objects):
@@ -195,9 +198,9 @@ class ClipSource:
         stride = int(rng.integers(1, 1 + config.gap))
         there_and_back = [*range(len(video)), *range(len(video) - 2, 0, -1)]  # a clip longer than the video turns around
         first = int(rng.integers(max(1, len(video) - stride * (config.frames - 1))))
-        photos = [
-            material.photo(video[there_and_back[(first + stride * time) % len(there_and_back)]]) for time in range(config.frames)
-        ]
+        numbers = [video[there_and_back[(first + stride * time) % len(there_and_back)]] for time in range(config.frames)]
+        photos = [material.photo(number) for number in numbers]
+        _check_sizes(photos, [material.items[number].name for number in numbers])
         pixels = torch.stack([photo.pixels for photo in photos])
         ids = torch.stack([photo.ids for photo in photos])
         height, width = ids.shape[-2:]
@@ -213,6 +216,14 @@ class ClipSource:
             camera = shot.motion(rng, centre=(0.5, 0.5), speed=float(rng.choice([0.3, 1.0])), elastic=0.0).held(0.2)
             theta = place_camera(camera)
         return Scene(Film(pixels, ids, mirrored, theta), (), config.size, material.items[video[0]].name)
+
+
+def _check_sizes(photos: Sequence[Photo], names: Sequence[str]) -> None:
+    """Frames of a video are of one size."""
+    expected, *sizes = (f"{photo.ids.shape[1]}x{photo.ids.shape[0]}" for photo in photos)
+    for name, size in zip(names[1:], sizes, strict=True):
+        if size != expected:
+            raise FrameError(f"{name}: expected the size of {names[0]}, {expected}, got {size}; frames of one video must be of one size")
 
 
 def _numbering(ids: Tensor, max_objects: int) -> Tensor | None:

@@ -13,6 +13,7 @@ from stmemory.memory.registry import update_policy
 from stmemory.networks.config import NetworkConfig
 from stmemory.training.checks import check_types, check_values
 from stmemory.training.clips import ClipConfig
+from stmemory.training.layouts import LAYOUTS
 
 __all__ = ["Phase", "Source", "TrainingConfig"]
 
@@ -83,14 +84,19 @@ class Source:
         layout: how it is laid out, see `stmemory.training.layouts`.
         weight: how often a clip comes from it, relative to the others; the packed material has a weight of 1.
         split: of the layouts that have some: "train", "val".
+        validation_split: what a run that validates does so on. Where the layout has no splits, or not this one, about one
+            picture or video in twenty is held out of the training, by a hash of its name; "" always does that.
     """
 
     root: str = ""
     layout: str = "stills"
     weight: float = 1.0
     split: str = "train"
+    validation_split: str = "val"
 
     def __post_init__(self) -> None:
+        if self.layout not in LAYOUTS:
+            raise OptionError(f"Source: expected a layout of {', '.join(LAYOUTS)}, got {self.layout!r} for {self.root!r}")
         if not self.weight > 0:
             raise OptionError(f"Source: expected a weight above 0, got {self.weight} for {self.root!r}")
 

@@ -15,12 +15,15 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
-from stmemory.errors import OptionError
-from stmemory.training.material import Item, Pictures
+from stmemory.errors import MaskError, OptionError
+from stmemory.training.material import Item, Photo, Pictures
 
 __all__ = ["Cutout", "Cutter", "Pool", "Tint", "box_of", "resized", "shrunk_shape"]
 
-_SMALLEST = 500  # pixels of a photo that an instance must have to be cut out of it
+_USEFUL = 500  # pixels of an instance that is cut out of a photo; smaller ones are blurred when they are shown larger
+_LEAST = 16  # pixels of one that is cut out all the same when photo after photo has no larger one
+_ATTEMPTS = 20
+_TURNING = 9  # sides from which on an object turns in clips: from fewer, all around, it would jump by 45 degrees and more
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +44,7 @@ class Cutout:
     """An object cut out of a picture.
 
     Attributes:
-        views: float32 [V, 4, h, w], premultiplied RGB and alpha in [0, 1]; V > 1 are sides of a turning object.
+        views: float32 [sides, 4, h, w], premultiplied RGB and alpha in [0, 1]; more than one side, in order, of an object that turns.
         name: where it came from.
         tint: what is still to be done to its colours, when it is put on something.
     """
@@ -115,20 +118,31 @@ class Cutter:
             rng: the only source of chance.
             natural: probability of a photographed object.
             side: longer side at which it will be shown, pixels; larger pictures are shrunk to about that.
+
+        Raises:
+            FrameError, MaskError: a photo cannot be used, or 20 of them have no instance worth cutting out.
         """
         pool = self._natural if (rng.random() < natural and self._natural) or not self._drawn else self._drawn
-        for _ in range(20):
+        largest, smaller = 0, None
+        for _ in range(_ATTEMPTS):
             item = pool.draw(rng)
             if item.kind == "cutout":
-                views = self._views(rng, item)
-            else:
-                found = self._instance(rng, item)
-                if found is None:
-                    continue
-                views = found[None]
-            return Cutout(views=_bordered(resized(views, side)), name=item.name)
-        fallback = torch.ones(1, 4, 8, 8)  # only reached when no photo of the material has an instance of useful size
-        return Cutout(views=_bordered(fallback), name="")
+                return Cutout(views=_bordered(resized(self._views(rng, item), side)), name=item.name)
+            photo = self.material.photo(item.index)
+            areas = torch.bincount(photo.ids.flatten(), minlength=2)
+            areas[0] = 0
+            useful = (areas >= _USEFUL).nonzero()[:, 0].tolist()
+            if useful:
+                number = useful[int(rng.integers(len(useful)))]
+                return Cutout(views=_bordered(resized(_instance(photo, number), side)), name=item.name)
+            if int(areas.max()) > largest:
+                largest, smaller = int(areas.max()), Cutout(_instance(photo, int(areas.argmax())), item.name)
+        if smaller is None or largest < _LEAST:
+            raise MaskError(
+                f"{item.name}: expected an object of {_LEAST} pixels or more to cut out, the largest in it and "
+                f"{_ATTEMPTS - 1} other draws has {largest}; leave such pictures out"
+            )
+        return Cutout(views=_bordered(resized(smaller.views, side)), name=smaller.name)
 
     def background(self, rng: Generator) -> Tensor:
         """A picture to put objects on: uint8 [3, H, W], or float32 in [0, 1] when there is none; any photo will do."""
@@ -138,30 +152,15 @@ class Cutter:
         return self.material.pixels(pool.draw(rng).index)
 
     def _views(self, rng: Generator, item: Item) -> Tensor:
-        """The sides of a turning object in order, or the single picture: premultiplied [V, 4, h, w]."""
+        """The sides of a turning object in order, or the single picture: premultiplied [sides, 4, h, w]."""
         numbers = [item.index]
         series = self._series.get(item.series, [])
-        if len(series) > 8 and rng.random() < 0.5:
+        if len(series) >= _TURNING and rng.random() < 0.5:
             first = series.index(item.index)
             numbers = [series[(first + step) % len(series)] for step in range(6)]
         views = [_premultiplied(self.material.cutout(number)) for number in numbers]
         height, width = (max(view.shape[dim] for view in views) for dim in (1, 2))
         return torch.stack([_centred(view, height, width) for view in views])
-
-    def _instance(self, rng: Generator, item: Item) -> Tensor | None:
-        """One instance of a photo with a soft edge: premultiplied [4, h, w]; None without one of useful size."""
-        photo = self.material.photo(item.index)
-        areas = torch.bincount(photo.ids.flatten(), minlength=2)
-        areas[0] = 0
-        useful = (areas >= _SMALLEST).nonzero()[:, 0].tolist()
-        if not useful:
-            return None
-        mask = photo.ids == useful[int(rng.integers(len(useful)))]
-        rows, columns = mask.any(1).nonzero()[:, 0].tolist(), mask.any(0).nonzero()[:, 0].tolist()
-        box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
-        soft = F.avg_pool2d(F.pad(mask[box].float(), (1, 1, 1, 1))[None], 3, 1)  # [1, h, w]
-        alpha = ((soft - 0.3) / 0.6).clamp(0, 1)  # a little inside the mask, so that no rim of the old background is seen
-        return torch.cat([photo.pixels[(slice(None), *box)].float().div_(255) * alpha, alpha])
 
 
 def box_of(mask: Tensor) -> tuple[float, float, float, float]:
@@ -188,7 +187,7 @@ def shrunk_shape(height: int, width: int, side: float) -> tuple[int, int]:
 
 
 def resized(picture: Tensor, side: float) -> Tensor:
-    """The pictures [V, C, h, w] shrunk, antialiased, so that their longer side is about `side`; never enlarged.
+    """The pictures [number, C, h, w] shrunk, antialiased, so that their longer side is about `side`; never enlarged.
 
     Example:
         >>> resized(torch.zeros(1, 3, 40, 20), 10).shape
@@ -198,6 +197,16 @@ def resized(picture: Tensor, side: float) -> Tensor:
     if shape == tuple(picture.shape[-2:]):
         return picture
     return F.interpolate(picture, size=shape, mode="bilinear", antialias=True, align_corners=False)
+
+
+def _instance(photo: Photo, number: int) -> Tensor:
+    """One instance of a photo with a soft edge: premultiplied [1, 4, h, w]."""
+    mask = photo.ids == number
+    rows, columns = mask.any(1).nonzero()[:, 0].tolist(), mask.any(0).nonzero()[:, 0].tolist()
+    box = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+    soft = F.avg_pool2d(F.pad(mask[box].float(), (1, 1, 1, 1))[None], 3, 1)  # [1, h, w]
+    alpha = ((soft - 0.3) / 0.6).clamp(0, 1)  # a little inside the mask, so that no rim of the old background is seen
+    return torch.cat([photo.pixels[(slice(None), *box)].float().div_(255) * alpha, alpha])[None]
 
 
 def _premultiplied(picture: Tensor) -> Tensor:

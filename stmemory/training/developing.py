@@ -20,7 +20,18 @@ __all__ = ["base_ids", "develop", "ids_at"]
 
 
 def develop(plan: ClipPlan) -> tuple[Tensor, Tensor]:
-    """Frames uint8 [T, 3, S, S] and ids uint8 [T, S, S] of a clip."""
+    """Frames uint8 [T, 3, H, W] and ids uint8 [T, H, W] of a clip.
+
+    >>> from stmemory.training.photometric import Look
+    >>> ids = torch.zeros(2, 16, 16, dtype=torch.uint8)
+    >>> ids[:, :8] = 7
+    >>> scene = Scene(Film(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), ids), (), 16, "film")
+    >>> table = torch.zeros(256, dtype=torch.uint8)
+    >>> table[7] = 1
+    >>> frames, ids = develop(ClipPlan(scene, table, Look(torch.ones(2, 3))))
+    >>> frames.shape, ids.unique().tolist()
+    (torch.Size([2, 3, 16, 16]), [0, 1])
+    """
     scene = plan.scene
     frames, ids = _developed_base(scene.base, scene.size)
     tone = frames[0].mean((1, 2))
@@ -32,7 +43,14 @@ def develop(plan: ClipPlan) -> tuple[Tensor, Tensor]:
 
 
 def ids_at(scene: Scene, time: int) -> Tensor:
-    """What `develop` makes of one frame of a scene: ids uint8 [S, S], in any order; of its masks alone, since that is quick."""
+    """What `develop` makes of one frame of a scene: ids uint8 [H, W], in any order; of its masks alone, since that is quick.
+
+    >>> ids = torch.zeros(2, 16, 16, dtype=torch.uint8)
+    >>> ids[:, :8] = 7
+    >>> scene = Scene(Film(torch.zeros(2, 3, 16, 16, dtype=torch.uint8), ids), (), 16, "film")
+    >>> ids_at(scene, 1).unique().tolist()
+    [0, 7]
+    """
     ids = base_ids(scene.base, [time], size=scene.size)
     for layer in scene.layers:
         views = layer.cutout.views[:, 3:]
@@ -42,7 +60,12 @@ def ids_at(scene: Scene, time: int) -> Tensor:
 
 
 def base_ids(base: Ground | Film, times: Sequence[int], *, size: int) -> Tensor:
-    """Ids uint8 [times, S, S] of what is below all layers."""
+    """Ids uint8 [times, H, W] of what is below all layers.
+
+    >>> film = Film(torch.zeros(4, 3, 16, 16, dtype=torch.uint8), torch.zeros(4, 16, 16, dtype=torch.uint8))
+    >>> base_ids(film, [0, 3], size=16).shape
+    torch.Size([2, 16, 16])
+    """
     chosen = list(times)
     if isinstance(base, Film):
         ids = base.ids[chosen].flip(-1) if base.mirrored else base.ids[chosen]
@@ -55,7 +78,7 @@ def base_ids(base: Ground | Film, times: Sequence[int], *, size: int) -> Tensor:
 
 
 def _developed_base(base: Ground | Film, size: int) -> tuple[Tensor, Tensor]:
-    """Frames float32 [T, 3, S, S] in [0, 1] and ids uint8 [T, S, S], both to be painted on."""
+    """Frames float32 [T, 3, H, W] in [0, 1] and ids uint8 [T, H, W], both to be painted on."""
     if isinstance(base, Film):
         frames = base.pixels.float().div_(255)
         frames = F.interpolate(frames, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
@@ -81,7 +104,7 @@ def _masks(base: Ground, labels: Tensor) -> Tensor:
 
 
 def _best(masks: Tensor) -> Tensor:
-    """Soft masks [T, N, S, S] to ids uint8 [T, S, S]: the strongest, where it makes up half of the pixel."""
+    """Soft masks [T, N, H, W] to ids uint8 [T, H, W]: the strongest, where it makes up half of the pixel."""
     best, ids = masks.max(1)
     return torch.where(best >= 0.5, ids + 1, 0).to(torch.uint8)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from numpy.random import Generator
@@ -15,6 +15,23 @@ from stmemory.training.shot import Layer, Shot
 __all__ = ["cover_path", "with_events"]
 
 
+@dataclass(frozen=True, eq=False)
+class _Passed:
+    """What is passed over, and how.
+
+    Attributes:
+        path: float32 [T, 2] of its centre, in frame sides.
+        half: half its width and height, in frame sides.
+        window: first and last frame of that; None is all of the clip.
+        natural: probability that what passes over is photographed.
+    """
+
+    path: Tensor
+    half: tuple[float, float]
+    window: tuple[int, int] | None
+    natural: float
+
+
 def with_events(rng: Generator, cutter: Cutter, layers: list[Layer], *, natural: float, shot: Shot) -> list[Layer]:
     """The layers, from bottom to top, with events that befall tracked ones, and with what passes over these.
 
@@ -24,6 +41,22 @@ def with_events(rng: Generator, cutter: Cutter, layers: list[Layer], *, natural:
         layers: some of them tracked.
         natural: probability that it is photographed.
         shot: how the frames are taken.
+
+    >>> import numpy as np
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from stmemory.training.material import Material, pack
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "cutouts").mkdir()
+    ...     Image.new("RGBA", (20, 20), "red").save(Path(folder) / "cutouts" / "red.png")
+    ...     _ = pack(folder, Path(folder) / "packed.safetensors")
+    ...     material = Material.load(Path(folder) / "packed.safetensors")
+    >>> rng, shot, cutter = np.random.default_rng(0), Shot(frames=4, gap=1, size=32), Cutter(material)
+    >>> motion = shot.motion(rng, centre=(0.5, 0.5), speed=1.0, elastic=0.0)
+    >>> tracked = Layer(cutter.cut(rng, natural=1.0, side=8), motion, (0.1, 0.1), object_id=1)
+    >>> [layer.object_id for layer in with_events(rng, cutter, [tracked], natural=1.0, shot=shot)]
+    [1, 0]
     """
     numbers = [number for number, layer in enumerate(layers) if layer.object_id]
     layers = list(layers)
@@ -35,40 +68,44 @@ def with_events(rng: Generator, cutter: Cutter, layers: list[Layer], *, natural:
             shift = out_and_back(shot.frames, start=(x, y), reach=1.2 * max(target.half), window=window)
             layers[number] = replace(target, motion=target.motion.moved(shift))
         else:
-            path = target.motion.centre
-            layers.append(_occluder(rng, cutter, shot, path=path, half=target.half, options=(natural, window)))
+            layers.append(_occluder(rng, cutter, shot, _Passed(target.motion.centre, target.half, window, natural)))
     return layers
 
 
 def cover_path(rng: Generator, cutter: Cutter, ids: Tensor, *, natural: float, shot: Shot) -> list[Layer]:
-    """What passes over object 1 of `ids` uint8 [T, S, S], which is in frame 0; see `with_events`."""
+    """What passes over object 1 of `ids` uint8 [T, H, W], which is in frame 0; see `with_events`.
+
+    >>> import numpy as np
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from stmemory.training.material import Material, pack
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "cutouts").mkdir()
+    ...     Image.new("RGBA", (20, 20), "red").save(Path(folder) / "cutouts" / "red.png")
+    ...     _ = pack(folder, Path(folder) / "packed.safetensors")
+    ...     material = Material.load(Path(folder) / "packed.safetensors")
+    >>> ids, shot = torch.zeros(4, 32, 32, dtype=torch.uint8), Shot(frames=4, gap=1, size=32)
+    >>> ids[:, 8:16, 8:16] = 1
+    >>> [layer.object_id for layer in cover_path(np.random.default_rng(0), Cutter(material), ids, natural=1.0, shot=shot)]
+    [0]
+    """
     path, half = _path_of(ids == 1)
-    return [
-        _occluder(rng, cutter, shot, path=path, half=half, options=(natural, window)) for window in shot.windows(rng)
-    ]
+    return [_occluder(rng, cutter, shot, _Passed(path, half, window, natural)) for window in shot.windows(rng)]
 
 
-def _occluder(
-    rng: Generator,
-    cutter: Cutter,
-    shot: Shot,
-    *,
-    path: Tensor,
-    half: tuple[float, float],
-    options: tuple[float, tuple[int, int] | None],
-) -> Layer:
-    """An untracked cut-out that passes over what moves along `path` [T, 2] with half sizes `half`, in frame sides."""
-    natural, window = options
+def _occluder(rng: Generator, cutter: Cutter, shot: Shot, passed: _Passed) -> Layer:
+    """An untracked cut-out, larger than what it passes over."""
     factor = rng.uniform(1.4, 2.2)
-    half_sizes = (half[0] * factor, half[1] * factor)
-    cutout = cutter.cut(rng, natural=natural, side=2 * max(half_sizes) * shot.size)
+    half_sizes = (passed.half[0] * factor, passed.half[1] * factor)
+    cutout = cutter.cut(rng, natural=passed.natural, side=2 * max(half_sizes) * shot.size)
     motion = shot.motion(rng, centre=(0.5, 0.5), speed=0.5, elastic=0.05)
-    centres = pass_over(rng, path, reach=1.3 * (max(half) + max(half_sizes)), window=window)
+    centres = pass_over(rng, passed.path, reach=1.3 * (max(passed.half) + max(half_sizes)), window=passed.window)
     return Layer(cutout, motion.moved(centres - motion.centre), half_sizes, 0)
 
 
 def _path_of(masks: Tensor) -> tuple[Tensor, tuple[float, float]]:
-    """Centres float32 [T, 2] and half sizes in frame 0 of a mask [T, S, S] that is not empty in frame 0, in frame sides."""
+    """Centres float32 [T, 2] and half sizes in frame 0 of a mask [T, H, W] that is not empty in frame 0, in frame sides."""
     size = masks.shape[-1]
     x, y, half_width, half_height = box_of(masks[0])
     centres = [torch.tensor([x, y])]

@@ -10,11 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from stmemory.errors import StmemoryError
 from stmemory.training.clips import Clips, render_clip
 from stmemory.training.parcel import Parcel
 from stmemory.training.plan import ClipPlan
@@ -22,6 +24,7 @@ from stmemory.training.plan import ClipPlan
 __all__ = ["Batch", "Feed", "load", "render_batch", "rendered"]
 
 Plans = tuple[ClipPlan, ...]
+Whole = TypeVar("Whole")
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,8 +77,8 @@ class Feed(Dataset[Batch]):
         return tuple(self.clips.draw(start + number) for number in self.part)
 
 
-class _Drawn(Dataset[Parcel[Plans]]):
-    """The plans of a feed's batches, packed to be sent."""
+class _Made(Dataset[Batch | StmemoryError]):
+    """The batches of a feed, or what is wrong with its data: raised in a worker, an error would arrive as a traceback in a text."""
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
@@ -83,8 +86,46 @@ class _Drawn(Dataset[Parcel[Plans]]):
     def __len__(self) -> int:
         return len(self.feed)
 
-    def __getitem__(self, item: int) -> Parcel[Plans]:
-        return Parcel.of(self.feed.draw(item))
+    def __getitem__(self, item: int) -> Batch | StmemoryError:
+        try:
+            return self.feed[item]
+        except StmemoryError as error:
+            return error
+
+
+class _Drawn(Dataset[Parcel[Plans] | StmemoryError]):
+    """The plans of a feed's batches, packed to be sent; or what is wrong with its data."""
+
+    def __init__(self, feed: Feed) -> None:
+        self.feed = feed
+
+    def __len__(self) -> int:
+        return len(self.feed)
+
+    def __getitem__(self, item: int) -> Parcel[Plans] | StmemoryError:
+        try:
+            return Parcel.of(self.feed.draw(item))
+        except StmemoryError as error:
+            return error
+
+
+class _Arriving(Generic[Whole]):
+    """What the processes of a loader make; they begin with this. An error that comes in its place ends them, and is raised here."""
+
+    def __init__(self, loader: Iterable[Whole | StmemoryError]) -> None:
+        self._left: Iterator[Whole | StmemoryError] | None = iter(loader)
+
+    def __iter__(self) -> Iterator[Whole]:
+        return self
+
+    def __next__(self) -> Whole:
+        if self._left is None:
+            raise StopIteration
+        made = next(self._left)
+        if isinstance(made, StmemoryError):
+            self._left = None  # else the error's traceback would keep the processes alive, and the command from ending
+            raise made
+        return made
 
 
 def load(feed: Feed, *, workers: int, device: torch.device | None = None, pin: bool = False) -> Iterable[Batch]:
@@ -95,6 +136,9 @@ def load(feed: Feed, *, workers: int, device: torch.device | None = None, pin: b
         workers: processes.
         device: where to render; None renders where clips are drawn.
         pin: put what was rendered there into pinned memory, for a GPU to fetch.
+
+    Raises:
+        StmemoryError: what the clips raised, in this process, when their batch is asked for.
 
     >>> from stmemory.training.photometric import Look
     >>> from stmemory.training.plan import Film, Scene
@@ -108,10 +152,12 @@ def load(feed: Feed, *, workers: int, device: torch.device | None = None, pin: b
     """
     ahead = 2 if workers else None
     if device is None:
-        return DataLoader(feed, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker, pin_memory=pin)
+        made = _Made(feed)
+        batches = DataLoader(made, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker, pin_memory=pin)
+        return _Arriving(batches)
     drawn = _Drawn(feed)
     parcels = DataLoader(drawn, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker)
-    return rendered(parcels, device, ahead=device.type == "cuda")
+    return rendered(_Arriving(parcels), device, ahead=device.type == "cuda")
 
 
 def render_batch(plans: Sequence[ClipPlan]) -> Batch:
@@ -186,5 +232,7 @@ def _arrived(batch: Batch, stream: torch.cuda.Stream | None) -> Batch:
 
 def _begin_worker(worker: int) -> None:
     torch.set_num_threads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):  # these are for the run, which ends its workers when it is done with them
-        signal.signal(number, signal.SIG_IGN)
+    # The first of each is for the run, which ends its workers when it is done with them. When it was ended by an error, it may
+    # not have done so, and Python sends them SIGTERM as it exits, and waits: those who ignored that would keep it forever.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

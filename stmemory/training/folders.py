@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stmemory.errors import FrameError, MaskError, OptionError
-from stmemory.images import UNREADABLE, image_to_rgb
+from stmemory.errors import MaskError, OptionError
 from stmemory.training.mask_readers import MaskReader
 from stmemory.training.material import Item, Photo
+from stmemory.training.picture_files import read_picture, shrunk
 
 __all__ = ["FolderPictures", "Still"]
 
-_LEAST = 16  # pixels of the largest object of a still; less is an error of whoever drew it
+_LEAST = 16  # pixels of the largest object of a still as it is used; less is an error of whoever drew it
 
 
 @dataclass(frozen=True)
@@ -43,16 +43,19 @@ class FolderPictures:
         root: the folder, which names begin after.
         stills: the pictures; frames of one video in order.
         skipped: files that cannot be used, a line each.
+        notes: what else there is to tell about the folder, a line each.
         max_side: pictures are shrunk to this longer side when they are read, pixels.
 
     Raises:
         OptionError: there is no picture.
     """
 
-    def __init__(self, root: Path, stills: Sequence[Still], *, skipped: Sequence[str] = (), max_side: int = 640) -> None:
+    def __init__(
+        self, root: Path, stills: Sequence[Still], *, skipped: Sequence[str] = (), notes: Sequence[str] = (), max_side: int = 640
+    ) -> None:
         if not stills:
             raise OptionError(f"{root}: expected pictures with masks, got none; check the layout. Of no use: {list(skipped[:3])}")
-        self.skipped = tuple(skipped)
+        self.skipped, self.notes = tuple(skipped), tuple(notes)
         self._stills, self._max_side = tuple(stills), max_side
         numbers = {name: number for number, name in enumerate(dict.fromkeys(still.video for still in stills if still.video))}
         self.items = tuple(
@@ -71,21 +74,26 @@ class FolderPictures:
 
         Raises:
             FrameError: the picture cannot be read.
-            MaskError: the mask cannot be read, is of another size, or (of a still) holds no object of 16 pixels or more.
+            MaskError: the mask cannot be read, is of another size, or (of a still) holds no object of 16 pixels or more
+                once it is shrunk.
         """
         still = self._stills[index]
-        image = self._read(still)
+        image = read_picture(still.picture)
         ids = still.mask.read(image.width, image.height)
         if ids.shape != (image.height, image.width):
+            on_its_side = ids.shape == (image.width, image.height)
             raise MaskError(
                 f"{still.picture}: expected a mask of the picture's size {image.width}x{image.height}, got {ids.shape[1]}x{ids.shape[0]}"
+                + ("; draw it on the picture as its EXIF orientation turns it" if on_its_side else "")
             )
-        areas = np.bincount(ids.ravel(), minlength=2)[1:]
-        if not still.video and int(areas.max()) < _LEAST:
-            raise MaskError(f"{still.picture}: expected an object of {_LEAST} pixels or more, the largest has {int(areas.max())}")
-        small = self._shrunk(image)
+        small = shrunk(image, self._max_side, Image.Resampling.BILINEAR)
         if small.size != image.size:
             ids = np.array(Image.fromarray(ids).resize(small.size, Image.Resampling.NEAREST))
+        largest = int(np.bincount(ids.ravel(), minlength=2)[1:].max())
+        if not still.video and largest < _LEAST:
+            raise MaskError(
+                f"{still.picture}: expected an object of {_LEAST} pixels or more, the largest has {largest} at {small.width}x{small.height}"
+            )
         return Photo(pixels=_tensor(small), ids=torch.from_numpy(ids))
 
     def pixels(self, index: int) -> Tensor:
@@ -94,7 +102,7 @@ class FolderPictures:
         Raises:
             FrameError: it cannot be read.
         """
-        return _tensor(self._shrunk(self._read(self._stills[index])))
+        return _tensor(shrunk(read_picture(self._stills[index].picture), self._max_side, Image.Resampling.BILINEAR))
 
     def cutout(self, index: int) -> Tensor:
         """There are none in folders of pictures with masks.
@@ -103,21 +111,6 @@ class FolderPictures:
             OptionError: always.
         """
         raise OptionError(f"cutout: expected an item of kind cutout, got {self.items[index]}; draw from photo()")
-
-    def _read(self, still: Still) -> Image.Image:
-        try:
-            with Image.open(still.picture) as image:
-                return Image.fromarray(image_to_rgb(image))
-        except FrameError as error:
-            raise FrameError(f"{still.picture}: {error}") from error
-        except UNREADABLE as error:
-            raise FrameError(f"{still.picture}: expected a picture, got a file that cannot be read: {error}") from error
-
-    def _shrunk(self, image: Image.Image) -> Image.Image:
-        factor = self._max_side / max(image.size)
-        if factor >= 1:
-            return image
-        return image.resize((max(1, round(image.width * factor)), max(1, round(image.height * factor))), Image.Resampling.BILINEAR)
 
 
 def _tensor(image: Image.Image) -> Tensor:

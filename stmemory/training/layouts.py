@@ -3,13 +3,15 @@
     stills       images/NAME.*  masks/NAME.png                      ids (palette or grey)
     videos       images/VIDEO/NAME.*  masks/VIDEO/NAME.png          ids
     clips        VIDEO/images/NAME.*  VIDEO/masks/NAME.png          ids; or JPEGImages and Annotations
-    davis        JPEGImages/480p/VIDEO/NAME.jpg  Annotations/480p/VIDEO/NAME.png  ImageSets/2017/SPLIT.txt
+    davis        JPEGImages/480p/VIDEO/NAME.jpg  Annotations/480p/VIDEO/NAME.png  ImageSets/2017/SPLIT.txt, or no ImageSets
     youtube_vos  SPLIT/JPEGImages/VIDEO/NAME.jpg  SPLIT/Annotations/VIDEO/NAME.png (every fifth frame)
     coco         SPLIT2017/NAME.jpg  annotations/instances_SPLIT2017.json         polygons; crowds are left out
     ecssd        images/NAME.jpg  ground_truth_mask/NAME.png        bright on dark
     hku_is       imgs/NAME.png  gt/NAME.png                         bright on dark
     msra10k      Imgs/NAME.jpg  Imgs/NAME.png                       bright on dark
     sbd          img/NAME.jpg  inst/NAME.mat  SPLIT.txt             ids in MATLAB files
+
+Where a layout has splits, one that is not there is an error: nothing else is taken in its place.
 """
 
 from __future__ import annotations
@@ -25,9 +27,16 @@ from stmemory.images import image_files
 from stmemory.training.folders import FolderPictures, Still
 from stmemory.training.mask_readers import BinaryMask, IdMask, MaskReader, PolygonMask, SbdMask
 
-__all__ = ["LAYOUTS", "open_folder"]
+__all__ = ["LAYOUTS", "open_folder", "splits_of"]
 
 _Found = Iterator[Still | str]  # a picture, or a line about a file that is of no use
+# What is there for each split of a layout that has some.
+_SPLITS = {
+    "davis": "ImageSets/2017/*.txt",
+    "youtube_vos": "*/Annotations",
+    "coco": "annotations/instances_*2017.json",
+    "sbd": "*.txt",
+}
 
 
 def open_folder(root: str | Path, *, layout: str, split: str = "train") -> FolderPictures:
@@ -36,10 +45,11 @@ def open_folder(root: str | Path, *, layout: str, split: str = "train") -> Folde
     Args:
         root: the folder.
         layout: one of those above.
-        split: "train" or "val", where the layout has splits.
+        split: "train", "val" or another one that is there, where the layout has splits; see `splits_of`. A folder of
+            layout "davis" without `ImageSets` has none, and all of its videos are taken.
 
     Raises:
-        OptionError: the layout is unknown, or there is no picture with a mask where it says.
+        OptionError: the layout is unknown, the split is not there, or there is no picture with a mask where it says.
 
     >>> sorted(LAYOUTS)
     ['clips', 'coco', 'davis', 'ecssd', 'hku_is', 'msra10k', 'sbd', 'stills', 'videos', 'youtube_vos']
@@ -49,6 +59,7 @@ def open_folder(root: str | Path, *, layout: str, split: str = "train") -> Folde
         raise OptionError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
     if not root.is_dir():
         raise OptionError(f"{root}: expected the folder of a data set of layout {layout!r}, got no folder; check the path")
+    notes = _check_split(root, layout, split)
     try:
         found = list(LAYOUTS[layout](root, split))
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -56,7 +67,40 @@ def open_folder(root: str | Path, *, layout: str, split: str = "train") -> Folde
             raise
         raise OptionError(f"{root}: expected a data set of layout {layout!r}, got: {error!r}") from error
     stills = [still for still in found if isinstance(still, Still)]
-    return FolderPictures(root, stills, skipped=[f"{root}/{line}" for line in found if isinstance(line, str)])
+    return FolderPictures(root, stills, skipped=[f"{root}/{line}" for line in found if isinstance(line, str)], notes=notes)
+
+
+def splits_of(root: str | Path, *, layout: str) -> tuple[str, ...]:
+    """Names of the splits that a folder has, sorted; none where its layout has no splits.
+
+    Args:
+        root: the folder.
+        layout: one of those above.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("train.txt", "val.txt"):
+    ...         (Path(folder) / name).touch()
+    ...     splits_of(folder, layout="sbd"), splits_of(folder, layout="stills")
+    (('train', 'val'), ())
+    """
+    if layout not in _SPLITS:
+        return ()
+    before, after = _SPLITS[layout].split("*")
+    found = (path.relative_to(root).as_posix() for path in Path(root).glob(_SPLITS[layout]))
+    return tuple(sorted(path[len(before) : len(path) - len(after)] for path in found))
+
+
+def _check_split(root: Path, layout: str, split: str) -> tuple[str, ...]:
+    """What there is to tell about a folder's splits; an error where the one that is wanted is not there."""
+    if layout not in _SPLITS or split in (there := splits_of(root, layout=layout)):
+        return ()
+    if layout == "davis" and not (root / "ImageSets").is_dir():  # folders of one's own, which nobody split
+        return (f"{root}: no ImageSets in it, so all of its videos are taken, whatever the split",)
+    raise OptionError(
+        f"{root}: expected {_SPLITS[layout].replace('*', split)} for the split {split!r}, got no such file; "
+        + (f"the splits that are there: {', '.join(there)}" if there else "there is no split at all: check the path and the layout")
+    )
 
 
 def _pairs(
@@ -109,8 +153,9 @@ def _clips(root: Path, split: str) -> _Found:
 
 
 def _davis(root: Path, split: str) -> _Found:
+    has_splits = (root / "ImageSets").is_dir()
     listed = root / "ImageSets" / "2017" / f"{split}.txt"
-    names = listed.read_text().split() if listed.is_file() else _folders(root / "JPEGImages" / "480p")
+    names = listed.read_text().split() if has_splits else _folders(root / "JPEGImages" / "480p")
     return _videos(root, "JPEGImages/480p", "Annotations/480p", names)
 
 

@@ -32,7 +32,10 @@ class MaskReader(Protocol):
 
 @dataclass(frozen=True)
 class IdMask:
-    """A palette or grey PNG whose values are ids; 255 is void and counts as background (DAVIS, YouTube-VOS)."""
+    """A palette or grey PNG whose values are ids; 255 is void and counts as background (DAVIS 2017, YouTube-VOS).
+
+    A mask of nothing but 0 and 255 is refused: it may be one white object (DAVIS 2016), or void alone.
+    """
 
     path: Path
 
@@ -44,7 +47,14 @@ class IdMask:
         values = np.array(image.convert("L") if image.mode == "1" else image, dtype=np.uint8)
         if image.mode == "1":
             values = (values > 0).astype(np.uint8)
-        return np.where(values == _VOID, 0, values).astype(np.uint8)
+        void = values == _VOID
+        ids = np.where(void, 0, values).astype(np.uint8)
+        if bool(void.any()) and not bool(ids.any()):
+            raise MaskError(
+                f"{self.path}: expected objects with the ids 1 to N, got a mask of 0 and 255 only, and 255 is void; "
+                "if white is an object, save it as 1"
+            )
+        return ids
 
 
 @dataclass(frozen=True)
@@ -88,7 +98,7 @@ class SbdMask:
         try:
             from scipy.io import loadmat
         except ImportError as error:
-            raise MaskError(f"{self.path}: expected SciPy to read a .mat file, and it is not installed; pip install scipy") from error
+            raise MaskError(f"{self.path}: expected SciPy to read a .mat file, and it is not installed; pip install scipy, or stmemory[train]") from error
         try:
             values = np.asarray(loadmat(str(self.path))["GTinst"]["Segmentation"][0, 0])
         except (OSError, KeyError, ValueError, IndexError, TypeError, NotImplementedError) as error:

@@ -2,7 +2,8 @@
 
 Layout, at any depth of the tree:
 
-    */images/NAME + */masks/NAME.png   photos with instance masks (palette or grey PNG, 0 = background, 1..N = instances);
+    */images/NAME + */masks/NAME.png   photos with instance masks (palette or grey PNG, 0 = background, 1..N = instances,
+                                       255 = void);
                                        a folder whose names are the numbers 0..n-1 is one video, frame by frame
     */cutouts/NAME                     pictures with alpha; PREFIX_0 .. PREFIX_n are one object seen from n + 1 sides
     */backgrounds/**/NAME              pictures without masks
@@ -12,19 +13,21 @@ from __future__ import annotations
 
 import io
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.torch import save_file
 
 from stmemory.errors import OptionError
 from stmemory.files import out_file, whole_file
-from stmemory.images import UNREADABLE
+from stmemory.images import UNREADABLE, natural_order
+from stmemory.training.mask_readers import IdMask
+from stmemory.training.picture_files import read_picture, shrunk
 
 __all__ = ["KINDS", "PackReport", "pack"]
 
@@ -32,7 +35,7 @@ KINDS = ("photo", "cutout", "background", "video")
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _OPAQUE = 8  # alpha at or below this counts as empty when a cut-out is cropped to what is seen
-_MIN_VIEWS = 4
+_MIN_VIEWS = 4  # fewer pictures with numbers are as likely different objects; from how many on one turns in clips, `cutting` says
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,27 @@ class _Entry:
     picture: Path
     mask: Path | None
     series: str
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """An entry as it goes into the file.
+
+    Attributes:
+        entry: what it was made of.
+        name: its path below the tree.
+        size: width and height.
+        picture: compressed.
+        mask: compressed; empty without one.
+        has_object: whether the mask holds one.
+    """
+
+    entry: _Entry
+    name: str
+    size: tuple[int, int]
+    picture: bytes
+    mask: bytes = b""
+    has_object: bool = True
 
 
 def pack(
@@ -102,31 +126,29 @@ def pack(
             f"got {max_side}, {cutout_side}, {quality}"
         )
     sides = {kind: cutout_side if kind == "cutout" else max_side for kind in KINDS}
-    blobs: list[bytes] = []
-    rows: list[list[int]] = []
-    names: list[str] = []
-    series_numbers: dict[str, int] = {}
     skipped: list[str] = []
+    packed: list[_Packed] = []
     for entry in _entries(root, skipped):
         name = entry.picture.relative_to(root).as_posix()
         try:
-            picture, mask = _encode(entry, side=sides[entry.kind], quality=quality)
+            packed.append(_encode(entry, name, side=sides[entry.kind], quality=quality))
         except UNREADABLE as error:  # a ValueError of ours among them
             skipped.append(f"{name}: {error}")
-            continue
-        number = series_numbers.setdefault(entry.series, len(series_numbers)) if entry.series else -1
-        is_drawn = bool(set(Path(name).parts[:-1]) & set(drawn))
-        rows.append([KINDS.index(entry.kind), int(is_drawn), number])
-        blobs += [picture, mask]
-        names.append(name)
-    if not rows:
+    packed = _usable(packed, skipped)
+    if not packed:
         raise OptionError(f"root: found no usable picture below {str(root)!r}; see stmemory/training/packing.py for the layout")
+    numbers = {series: number for number, series in enumerate(dict.fromkeys(each.entry.series for each in packed if each.entry.series))}
+    rows = [
+        [KINDS.index(each.entry.kind), int(bool(set(Path(each.name).parts[:-1]) & set(drawn))), numbers.get(each.entry.series, -1)]
+        for each in packed
+    ]
+    blobs = [blob for each in packed for blob in (each.picture, each.mask)]
     sizes = np.array([0] + [len(blob) for blob in blobs])
     tensors = {
         "blobs": torch.from_numpy(np.frombuffer(b"".join(blobs), dtype=np.uint8).copy()),
         "offsets": torch.from_numpy(sizes.cumsum()),
         "table": torch.tensor(rows, dtype=torch.int32),
-        "names": torch.from_numpy(np.frombuffer("\n".join(names).encode(), dtype=np.uint8).copy()),
+        "names": torch.from_numpy(np.frombuffer("\n".join(each.name for each in packed).encode(), dtype=np.uint8).copy()),
     }
     with whole_file(out) as part:
         save_file(tensors, part)
@@ -137,7 +159,8 @@ def pack(
 def _entries(root: Path, skipped: list[str]) -> Iterator[_Entry]:
     """All pictures below root in a fixed order; a photo without a mask file is added to `skipped`."""
     for folder in sorted(path for path in root.rglob("*") if path.is_dir()):
-        files = sorted(path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+        found = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
+        files = sorted(found, key=lambda path: natural_order(path.name))  # the order of a series is that of its frames or sides
         parts = folder.relative_to(root).parts
         if folder.name == "images" and (folder.parent / "masks").is_dir():
             stems = [path.stem for path in files]
@@ -172,28 +195,55 @@ def _views(files: Sequence[Path]) -> dict[Path, str]:
     }
 
 
-def _encode(entry: _Entry, *, side: int, quality: int) -> tuple[bytes, bytes]:
-    """Compressed picture and compressed mask (empty bytes without one) of an entry; ValueError when unusable."""
-    with Image.open(entry.picture) as opened:
-        if entry.kind == "cutout":
-            if "A" not in opened.getbands() and "transparency" not in opened.info:
-                raise ValueError("a cut-out has no alpha channel; save it as RGBA")
-            return _save(_shrink(_cropped(opened.convert("RGBA")), side), "WEBP", quality=quality, alpha_quality=80, method=4), b""
-        picture = opened.convert("RGB")
-    small = _shrink(picture, side)
+def _usable(packed: Sequence[_Packed], skipped: list[str]) -> list[_Packed]:
+    """What clips can be made of; the rest is added to `skipped`.
+
+    Frames of a video are of the size that most of them have. The object may be hidden in some of them, not in all.
+    """
+    frames: dict[str, list[_Packed]] = defaultdict(list)
+    for each in packed:
+        if each.entry.kind == "video":
+            frames[each.entry.series].append(each)
+    sizes = {series: Counter(each.size for each in found).most_common(1)[0][0] for series, found in frames.items()}
+    shown = {series for series, found in frames.items() if any(each.has_object and each.size == sizes[series] for each in found)}
+    usable = []
+    for each in packed:
+        series = each.entry.series
+        if each.entry.kind != "video" or (series in shown and each.size == sizes[series]):
+            usable.append(each)
+        elif each.size != sizes[series]:
+            expected, size = (f"{width}x{height}" for width, height in (sizes[series], each.size))
+            skipped.append(f"{each.name}: is {size} when it is shrunk, most frames of this video {expected}")
+        else:
+            skipped.append(f"{each.name}: no frame of this video holds an object")
+    return usable
+
+
+def _encode(entry: _Entry, name: str, *, side: int, quality: int) -> _Packed:
+    """The entry, compressed; ValueError when unusable."""
+    if entry.kind == "cutout":
+        cutout = shrunk(_cropped(_read_cutout(entry.picture)), side, Image.Resampling.LANCZOS)
+        return _Packed(entry, name, cutout.size, _save(cutout, "WEBP", quality=quality, alpha_quality=80, method=4))
+    picture = read_picture(entry.picture)
+    small = shrunk(picture, side, Image.Resampling.LANCZOS)
     compressed = _save(small, "WEBP", quality=quality, method=4)
     if entry.mask is None:
-        return compressed, b""
-    with Image.open(entry.mask) as opened:
-        if opened.mode not in ("P", "L", "1"):
-            raise ValueError(f"mask {entry.mask.name}: expected a palette or grey PNG, got mode {opened.mode}")
-        ids = np.asarray(opened.convert("L") if opened.mode == "1" else opened)
+        return _Packed(entry, name, small.size, compressed)
+    ids = IdMask(entry.mask).read(picture.width, picture.height)
     if ids.shape != (picture.height, picture.width):
         raise ValueError(f"mask {entry.mask.name} is {ids.shape[1]}x{ids.shape[0]}, its picture {picture.width}x{picture.height}")
     mask = np.asarray(Image.fromarray(ids).resize(small.size, Image.Resampling.NEAREST))
-    if not mask.any():
+    if not mask.any() and entry.kind != "video":
         raise ValueError(f"mask {entry.mask.name} holds no object")
-    return compressed, _save(Image.fromarray(mask), "PNG", optimize=True)
+    return _Packed(entry, name, small.size, compressed, _save(Image.fromarray(mask), "PNG", optimize=True), bool(mask.any()))
+
+
+def _read_cutout(path: Path) -> Image.Image:
+    """An RGBA picture, turned as its EXIF orientation says."""
+    with Image.open(path) as opened:
+        if "A" not in opened.getbands() and "transparency" not in opened.info:
+            raise ValueError("a cut-out has no alpha channel; save it as RGBA")
+        return ImageOps.exif_transpose(opened).convert("RGBA")
 
 
 def _cropped(picture: Image.Image) -> Image.Image:
@@ -202,15 +252,6 @@ def _cropped(picture: Image.Image) -> Image.Image:
     if box is None:
         raise ValueError("a cut-out is empty: alpha is 0 everywhere")
     return picture.crop(box)
-
-
-def _shrink(picture: Image.Image, side: int) -> Image.Image:
-    """The picture with its longer side at most `side`."""
-    factor = side / max(picture.size)
-    if factor >= 1:
-        return picture
-    width, height = (max(1, round(length * factor)) for length in picture.size)
-    return picture.resize((width, height), Image.Resampling.LANCZOS)
 
 
 def _save(picture: Image.Image, kind: str, **options: int | bool) -> bytes:

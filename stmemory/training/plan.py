@@ -43,8 +43,8 @@ class Film:
     """A piece of a video.
 
     Attributes:
-        pixels: uint8 [T, 3, side, side], not yet of the clip's size.
-        ids: uint8 [T, S, S].
+        pixels: uint8 [T, 3, h, w], square, not yet of the clip's size.
+        ids: uint8 [T, H, W].
         mirrored: whether left is right in the end.
         theta: float32 [T, 2, 3] of a camera that moves over it, see `place_camera`; or None.
     """

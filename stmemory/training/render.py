@@ -58,7 +58,7 @@ def render_base(texture: Tensor, nodes: Tensor, *, size: int, colours: int = 3) 
 
 
 def render_seen(frames: Tensor, theta: Tensor) -> Tensor:
-    """Colours float32 [T, 3, S, S] under a camera that moves on its own, or labels uint8 [T, S, S].
+    """Colours float32 [T, 3, H, W] under a camera that moves on its own, or labels uint8 [T, H, W].
 
     Args:
         frames: of a video.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from numpy.random import Generator
 from torch import Tensor
 
+from stmemory.errors import MaskError
 from stmemory.training.cutting import Cutout, Cutter, Tint, box_of, shrunk_shape
 from stmemory.training.developing import base_ids
 from stmemory.training.events import cover_path, with_events
@@ -25,6 +26,21 @@ _BASE_SPEEDS = (0.1, 0.3, 0.6, 1.0, 1.5)
 _PANNED = 0.3  # how far the camera of a long clip turns away from where it began, in frame sides
 
 
+@dataclass(frozen=True, eq=False)
+class _Take:
+    """How a scene is taken.
+
+    Attributes:
+        shot: its frames.
+        camera: over T frames.
+        wanted: how many objects are tracked in all, if there is room.
+    """
+
+    shot: Shot
+    camera: Motion
+    wanted: int
+
+
 def draw_scene(rng: Generator, cutter: Cutter, config: SceneConfig) -> Scene:
     """Draw a base and the cut-outs over it.
 
@@ -35,6 +51,24 @@ def draw_scene(rng: Generator, cutter: Cutter, config: SceneConfig) -> Scene:
 
     Returns:
         A scene that usually, but not always, has an object in frame 0.
+
+    Raises:
+        FrameError, MaskError: a picture of it cannot be used.
+
+    >>> import numpy as np
+    >>> from stmemory.training.clips import ClipConfig
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from stmemory.training.material import Material, pack
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "cutouts").mkdir()
+    ...     Image.new("RGBA", (20, 20), "red").save(Path(folder) / "cutouts" / "red.png")
+    ...     _ = pack(folder, Path(folder) / "packed.safetensors")
+    ...     material = Material.load(Path(folder) / "packed.safetensors")
+    >>> scene = draw_scene(np.random.default_rng(0), Cutter(material), ClipConfig(size=32))
+    >>> scene.size, {layer.cutout.name for layer in scene.layers}
+    (32, {'cutouts/red.png'})
     """
     wanted = int(rng.integers(1, config.max_objects + 1))
     speed = float(rng.choice(_BASE_SPEEDS))
@@ -42,15 +76,16 @@ def draw_scene(rng: Generator, cutter: Cutter, config: SceneConfig) -> Scene:
     camera = shot.motion(rng, centre=(0.5, 0.5), speed=speed, elastic=0.03)
     if shot.is_long:
         camera = camera.held(_PANNED)  # beyond its rim a photo is mirrored, with copies of the objects that nobody labelled
+    take = _Take(shot, camera, wanted)
     if cutter.photos and rng.random() < config.photo_base:
-        base, name = _photo_base(rng, cutter, config, camera=camera, shot=(shot, wanted))
+        base, name = _photo_base(rng, cutter, config, take)
     else:
         pixels, name = cutter.background(rng), ""
         height, width = pixels.shape[-2:]
         side = min(height, width) * math.exp(rng.uniform(math.log(0.45), 0.0))
         x, y = (rng.uniform(0.5 * side, length - 0.5 * side) for length in (width, height))
         base = _ground(pixels, camera, View(x, y, side), bumps=[], size=config.size)
-    layers = _layers(rng, cutter, config, camera=(shot, camera), wanted=wanted, base=base)
+    layers = _layers(rng, cutter, config, take, base=base)
     pasted = tuple(_pasted(rng, layer, shot) for layer in layers)
     return Scene(base, pasted, config.size, name + "".join(f" + {layer.cutout.name}" for layer in layers))
 
@@ -78,22 +113,18 @@ def _ground(pixels: Tensor, camera: Motion, view: View, *, bumps: Sequence[Bump]
     return Ground(pixels, None, (), shape, place_base(camera, view, bumps=bumps, shape=shape, size=size))
 
 
-def _photo_base(
-    rng: Generator, cutter: Cutter, config: SceneConfig, *, camera: Motion, shot: tuple[Shot, int]
-) -> tuple[Ground, str]:
-    """A photo zoomed so that one of its instances is as large as drawn, near ones tracked with it if there is room.
-
-    `shot` is how it is taken, and how many objects are wanted.
-    """
-    how, wanted = shot
+def _photo_base(rng: Generator, cutter: Cutter, config: SceneConfig, take: _Take) -> tuple[Ground, str]:
+    """A photo zoomed so that one of its instances is as large as drawn, near ones tracked with it if there is room."""
     item = cutter.photos.draw(rng)
     photo = cutter.material.photo(item.index)
     areas = torch.bincount(photo.ids.flatten(), minlength=2)
     areas[0] = 0
+    if not bool(areas.any()):  # or the background would be tracked
+        raise MaskError(f"{item.name}: expected an object in its mask, got none; label one, or leave the picture out")
     numbers = (areas >= 30).nonzero()[:, 0].tolist() or [int(areas.argmax())]
     chosen = int(rng.choice(numbers))
     others = [number for number in numbers if number != chosen]
-    extra = min(len(others), int(rng.integers(0, wanted)))
+    extra = min(len(others), int(rng.integers(0, take.wanted)))
     picked = [chosen, *rng.choice(others, extra, replace=False).tolist()] if extra else [chosen]
     masks = torch.stack([photo.ids == number for number in picked])
 
@@ -110,8 +141,8 @@ def _photo_base(
     bumps = []
     for box in boxes:
         if rng.random() < config.local_motion:
-            bumps.append(_bump(rng, box, how, side))
-    ground = _ground(photo.pixels, camera, View(x, y, side), bumps=bumps, size=config.size)
+            bumps.append(_bump(rng, box, take.shot, side))
+    ground = _ground(photo.pixels, take.camera, View(x, y, side), bumps=bumps, size=config.size)
     mirrored = rng.random() < 0.5
     return replace(ground, labels=photo.ids, picked=tuple(picked), mirrored=mirrored), item.name
 
@@ -125,28 +156,20 @@ def _bump(rng: Generator, box: tuple[float, float, float, float], shot: Shot, si
     return Bump(x, y, radius, limit * torch.tanh(steps / limit))
 
 
-def _layers(
-    rng: Generator,
-    cutter: Cutter,
-    config: SceneConfig,
-    *,
-    camera: tuple[Shot, Motion],
-    wanted: int,
-    base: Ground,
-) -> list[Layer]:
-    """The cut-outs from bottom to top, on a base; `wanted` objects are tracked in all, if there is room."""
+def _layers(rng: Generator, cutter: Cutter, config: SceneConfig, take: _Take, *, base: Ground) -> list[Layer]:
+    """The cut-outs from bottom to top, on a base."""
     taken = len(base.picked)
     least = 0 if taken else 1
     count = int(rng.integers(least, config.max_pasted + 1))
     layers: list[Layer] = []
     for number in range(count):
-        tracked = taken < wanted and (number == 0 or rng.random() < 0.6)
+        tracked = taken < take.wanted and (number == 0 or rng.random() < 0.6)
         taken += tracked
-        layers.append(_layer(rng, cutter, config, camera=camera, object_id=taken if tracked else 0))
+        layers.append(_layer(rng, cutter, config, take, object_id=taken if tracked else 0))
     followed = [layer for layer in layers if layer.object_id]
     if followed and rng.random() < config.lookalike:
         twin = followed[int(rng.integers(len(followed)))]
-        motion = _wander(rng, camera, 0.1)
+        motion = _wander(rng, take, 0.1)
         factor = math.exp(rng.uniform(-0.3, 0.3))
         half = (twin.half[0] * factor, twin.half[1] * factor)
         layers.append(Layer(twin.cutout, motion, half, 0))
@@ -154,20 +177,18 @@ def _layers(
     layers = [layers[place] for place in order]
     if config.frames > 2 and rng.random() < config.event:
         if followed:
-            layers = with_events(rng, cutter, layers, natural=config.natural, shot=camera[0])
+            layers = with_events(rng, cutter, layers, natural=config.natural, shot=take.shot)
         else:
             ids = base_ids(base, range(config.frames), size=config.size)
             if bool((ids[0] == 1).any()):
-                layers += cover_path(rng, cutter, ids, natural=config.natural, shot=camera[0])
+                layers += cover_path(rng, cutter, ids, natural=config.natural, shot=take.shot)
     return layers
 
 
-def _layer(
-    rng: Generator, cutter: Cutter, config: SceneConfig, *, camera: tuple[Shot, Motion], object_id: int
-) -> Layer:
+def _layer(rng: Generator, cutter: Cutter, config: SceneConfig, take: _Take, *, object_id: int) -> Layer:
     """One cut-out of random size and shape in random motion, its colours pulled a little to the base's now and then."""
     longer = math.exp(rng.uniform(math.log(0.04), math.log(0.8)))
-    motion = _wander(rng, camera, 0.0 if longer < 0.08 else 0.1)
+    motion = _wander(rng, take, 0.0 if longer < 0.08 else 0.1)
     zoom = float(motion.log_scale.exp().max())
     cutout = cutter.cut(rng, natural=config.natural, side=max(6.0, longer * zoom * config.size))
     views = cutout.views.flip(-1) if rng.random() < 0.5 else cutout.views
@@ -183,12 +204,11 @@ def _layer(
     return Layer(Cutout(views, cutout.name, tint), motion, half, object_id)
 
 
-def _wander(rng: Generator, camera: tuple[Shot, Motion], elastic: float) -> Motion:
+def _wander(rng: Generator, take: _Take, elastic: float) -> Motion:
     """A motion from somewhere in the frame, half of the time on top of the camera's own."""
-    shot, base = camera
     speed = float(rng.choice(_SPEEDS))
     x, y = rng.uniform(0.1, 0.9, 2)
-    motion = shot.motion(rng, centre=(x, y), speed=speed, elastic=elastic)
+    motion = take.shot.motion(rng, centre=(x, y), speed=speed, elastic=elastic)
     if rng.random() < 0.5:
-        motion = motion.moved(base.centre - 0.5)
-    return motion.kept_near() if shot.is_long else motion
+        motion = motion.moved(take.camera.centre - 0.5)
+    return motion.kept_near() if take.shot.is_long else motion

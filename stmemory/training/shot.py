@@ -71,7 +71,7 @@ class Shot:
         return random_motion(rng, self.moments, centre=centre, speed=speed, elastic=elastic).every(self.gap)
 
     def exposed(self, motion: Motion) -> tuple[Motion, int]:
-        """A motion of T x S moments that blurs each frame as much as a shutter would, and S: at most about 3 pixels apart."""
+        """A motion of T * steps moments that blurs each frame as much as a shutter would, and steps: at most about 3 pixels apart."""
         moved = motion.centre.diff(dim=0).norm(dim=1)
         shutter = _SHUTTER / self.gap
         fastest = float(moved.max()) * shutter * self.size if len(moved) else 0.0
