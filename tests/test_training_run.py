@@ -17,7 +17,7 @@ from PIL import Image
 from tiny import tiny_network
 from torch import nn
 
-from stmemory.errors import OptionError, WeightsError
+from stmemory.errors import OptionError, StmemoryError, WeightsError
 from stmemory.memory.learned import LearnedPolicy
 from stmemory.memory.policy_file import load_policy, save_policy
 from stmemory.networks.config import NetworkConfig
@@ -128,7 +128,32 @@ def test_a_lost_step_changes_nothing_and_is_counted(material: Material, tmp_path
     records += trainer.run(log_every=2)
 
     assert [2.0, 0.0] == [record["lost"] for record in records]
+    assert ["seconds", "lost", "skipped"] == list(records[0])[3:]  # no losses: there are none
     assert all(torch.tensor(list(record.values())).isfinite().all() for record in records)
+
+
+def test_a_run_that_diverged_ends_with_an_error(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred lost steps one after another are the end, also when an interruption lies between them; the state stays."""
+
+    def lost(trainer: Trainer, *_: object, **__: object) -> tuple[dict[str, float], None]:
+        trainer.step += 1
+        return {"lost": 1.0} if trainer.step > 20 else {"cross_entropy": 1.0, "dice": 1.0, "norm": 1.0}, None
+
+    monkeypatch.setattr(Trainer, "train_step", lost)
+    config = dataclasses.replace(TINY, phases=(dataclasses.replace(TINY.phases[0], steps=500),))
+    for _ in Trainer(config, material, tmp_path, workers=0).run(until=60):
+        pass
+    again = Trainer(config, material, tmp_path, workers=0)
+    assert again.resume()
+    with pytest.raises(StmemoryError, match="diverged"):
+        for _ in again.run():
+            pass
+
+    assert 120 == again.step
+    assert 100 == torch.load(tmp_path / "state.pt", weights_only=True)["step"]
+    assert [False] * 2 + [True] * 9 == ["dice" not in record for record in _log(tmp_path)]
 
 
 def test_a_learned_policy_is_trained(material: Material, tmp_path: Path) -> None:
