@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 
@@ -23,6 +24,7 @@ from stmemory.training.loop import Trainer
 from stmemory.training.material import Material, pack
 from stmemory.training.parallel import World
 from stmemory.training.prediction.command import add_to as add_prediction
+from stmemory.training.run_folder import held
 from stmemory.training.sources import Sources
 from stmemory.training.strips import clip_strips
 
@@ -144,7 +146,7 @@ def _run(options: argparse.Namespace) -> int:
     world = World.from_environment(options.device)
     device = str(usable_device(options.device))
     trainer = Trainer(config, _material(options.material), options.out, device=device, workers=options.workers, world=world)
-    with stop_on_signals(lambda: _stop(trainer)):
+    with held(options.out) if world.first else nullcontext(), stop_on_signals(lambda: _stop(trainer)):
         if not trainer.resume():
             if options.init:
                 trainer.start_from(options.init)

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from stmemory.errors import WeightsError
-from stmemory.files import whole_file
 from stmemory.memory.policy_file import POLICY_FILE, load_policy
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.clips import Clip
@@ -22,6 +21,7 @@ from stmemory.training.journal import Journal
 from stmemory.training.learner import Learner
 from stmemory.training.material import Material
 from stmemory.training.parallel import World
+from stmemory.training.run_folder import expect_own_config, write_config
 from stmemory.training.run_state import expect_same, read_state, write_state
 from stmemory.training.schedule import Plateau, hard_share, learning_rate
 from stmemory.training.sources import Sources
@@ -130,11 +130,13 @@ class Trainer:
         """Go on from `state.pt` if there is one; whether there was.
 
         Raises:
-            OptionError: it was written by a run with another configuration or with other material.
+            OptionError: it was written by a run with another configuration or with other material; or there is none yet, but the
+                `config.json` of another run or of exported weights.
             WeightsError: it is damaged, or something else.
         """
         path = self.out / "state.pt"
         if not path.exists():
+            expect_own_config(self.out, self.config)
             return False
         state = read_state(path, needs=_NEEDS)
         if "config" in state:
@@ -190,8 +192,7 @@ class Trainer:
         """
         journal = Journal(self.out, step=self.step, skipped=self._skipped, tensorboard=tensorboard) if self.world.first else None
         if journal is not None:
-            with whole_file(self.out / "config.json") as part:
-                part.write_text(self.config.to_json())
+            write_config(self.out, self.config)
             journal.skip(self.sources.skipped)
         save_every = save_every or self.config.save_every
         pending: list[str] = []  # files that were of no use, of this process, that the first one does not know of
