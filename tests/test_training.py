@@ -232,7 +232,7 @@ def test_a_bad_config_is_named(tmp_path: Path, text: str) -> None:
         TrainingConfig.load(path)
 
 
-@pytest.mark.parametrize("name", ["lite_pretrain", "lite_finetune", "lite_policy", "lite_rules", "paper_pretrain", "paper_finetune"])
+@pytest.mark.parametrize("name", ["lite_pretrain", "lite_between", "lite_finetune", "lite_policy", "lite_rules", "paper_pretrain", "paper_finetune"])
 def test_the_configurations_in_the_repository_load(name: str) -> None:
     """Each is a configuration of one of the stages, and the second stages run in segments."""
     config = TrainingConfig.load(Path(__file__).parents[1] / "examples" / "training" / f"{name}.json")

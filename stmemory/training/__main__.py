@@ -70,6 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     running.add_argument("--threads", type=zero_or_more, default=0, help="of torch; 0 leaves torch's own choice")
     running.add_argument("--strips", type=zero_or_more, default=0, help="steps between two pictures of a clip and its prediction; 0 none")
     running.add_argument("--tensorboard", action="store_true", help="write for TensorBoard too (extra train)")
+    running.add_argument("--until", type=one_or_more, metavar="STEP", help="end, saved, at that step; the same command without it goes on")
     start = running.add_mutually_exclusive_group()
     start.add_argument(
         "--init", metavar="STATE_OR_WEIGHTS", help="weights to start from: state.pt of another run, a bundled name or a folder; else ImageNet's"
@@ -152,12 +153,19 @@ def _run(options: argparse.Namespace) -> int:
                 trainer.start_from(options.init)
             elif options.imagenet != "none":
                 trainer.adopt({**trainer.network.state_dict(), **imagenet_state(config.preset, options.imagenet)})
-        for record in trainer.run(strip_every=options.strips, tensorboard=options.tensorboard):
+        for record in trainer.run(strip_every=options.strips, tensorboard=options.tensorboard, until=options.until):
             if world.first:
-                sys.stdout.write(" ".join(f"{name} {value:.5g}" for name, value in record.items()) + "\n")
+                said = (f"{name} {value}" if isinstance(value, int) else f"{name} {value:.5g}" for name, value in record.items())
+                sys.stdout.write(" ".join(said) + "\n")
                 sys.stdout.flush()
     world.close()
-    return 0 if trainer.step == config.steps else _INTERRUPTED
+    done, reached = trainer.step == config.steps, options.until is not None and trainer.step >= options.until
+    if world.first and (done or reached):
+        last = f"done; python -m stmemory.training export {options.out} WEIGHTS" if done else "saved; the same command without --until goes on"
+        sys.stdout.write(f"step {trainer.step} of {config.steps}: {last}\n")
+        if trainer.lost:
+            sys.stderr.write(f"the last steps changed no weight ({trainer.lost} lost in a row): see the log, and try a lower learning_rate\n")
+    return 0 if done or reached else _INTERRUPTED
 
 
 def _stop(trainer: Trainer) -> None:

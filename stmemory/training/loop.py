@@ -89,6 +89,11 @@ class Trainer:
         """The moving average of it: what is exported."""
         return self.learner.average
 
+    @property
+    def lost(self) -> int:
+        """How many of the last steps in a row changed no weight."""
+        return self._window.lost
+
     def adopt(self, weights: dict[str, Tensor]) -> None:
         """Start from these weights of a network, strictly."""
         self.learner.adopt(weights)
@@ -185,7 +190,7 @@ class Trainer:
 
         Args:
             save_every: steps between two states; 0 for as many as the configuration says.
-            log_every: steps that a line of the log is the mean of.
+            log_every: steps that a line of the log is the mean of; fewer at the end of a phase.
             strip_every: steps between two pictures of a clip and its prediction; 0 draws none.
             tensorboard: write for TensorBoard too.
             until: step to end at.
@@ -199,7 +204,8 @@ class Trainer:
         last = self.config.steps if until is None else min(until, self.config.steps)
         while self.step < last and not self.world.any(self._stopping, self.device):
             number, phase = self.config.phase_at(self.step)
-            end = min(last, sum(p.steps for p in self.config.phases[: number + 1]))
+            of_phase = sum(p.steps for p in self.config.phases[: number + 1])
+            end = min(last, of_phase)
             feed = Feed(
                 self.sources.clips(phase), (self.step, end), batch=phase.batch, part=self.world.part(phase.batch)
             )
@@ -212,7 +218,7 @@ class Trainer:
                 stopping = self.world.any(self._stopping, self.device)
                 saves = self.step % save_every == 0 or self.step == end or stopping
                 record: dict[str, float] = {}
-                if self.step % log_every == 0:
+                if self.step % log_every == 0 or self.step == of_phase:  # not at `until`: the log of an interrupted run is that of a whole one
                     record = {"step": self.step, "phase": number, "rate": rate, **self._window.record()}
                 if self.config.validate_every and self.step % self.config.validate_every == 0:
                     found = self._validate(number, phase)
