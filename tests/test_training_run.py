@@ -241,6 +241,21 @@ def test_a_run_can_start_from_another(material: Material, tmp_path: Path) -> Non
             second.start_from(tmp_path / name)
 
 
+def test_a_state_of_another_preset_is_told_in_a_line(material: Material, tmp_path: Path) -> None:
+    """By the presets where the state says it, else by a few names of weights."""
+    paper = dataclasses.replace(TINY, preset="paper")
+    told = {"average": SegmentationNetwork(NetworkConfig.of("paper")).state_dict(), "config": paper.to_json()}
+    torch.save(told, tmp_path / "told.pt")
+    torch.save({"average": told["average"]}, tmp_path / "untold.pt")
+    trainer = Trainer(TINY, material, tmp_path / "run", workers=0)
+    with pytest.raises(WeightsError, match=r"told\.pt: expected the state of a run with preset 'lite', got one with 'paper'$"):
+        trainer.start_from(tmp_path / "told.pt")
+    with pytest.raises(WeightsError, match=r"untold\.pt: .* with preset 'lite', got other weights; missing: .* and \d+ more") as caught:
+        trainer.start_from(tmp_path / "untold.pt")
+
+    assert len(str(caught.value)) < 1500
+
+
 def test_a_run_can_start_from_weights(material: Material, tmp_path: Path) -> None:
     """Weights to track with, and the policy beside them, are what a run starts from; those of another preset are named."""
     network = SegmentationNetwork(NetworkConfig.of("lite"))
@@ -265,6 +280,7 @@ def test_a_policy_file_is_checked(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="save_policy"):
         load_policy(tmp_path)
     save_policy(LearnedPolicy(hidden=4), tmp_path / "other.safetensors")
+    assert (tmp_path / "policy.safetensors").stat().st_mode == (tmp_path / "other.safetensors").stat().st_mode  # as open to others
     assert 4 == load_policy(tmp_path / "other.safetensors").remove_score[0].out_features
 
 

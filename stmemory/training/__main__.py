@@ -10,7 +10,7 @@ from time import perf_counter
 
 import torch
 
-from stmemory.errors import StmemoryError
+from stmemory.errors import OptionError, StmemoryError
 from stmemory.files import out_file, out_folder
 from stmemory.inventory import usable_device
 from stmemory.job import stop_on_signals
@@ -31,6 +31,7 @@ from stmemory.training.strips import clip_strips
 __all__ = ["main"]
 
 _INTERRUPTED = 130
+_ORDER = "CONFIG MATERIAL OUT, and MATERIAL is - for the sources of the configuration alone"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -118,7 +119,7 @@ def _pack(options: argparse.Namespace) -> int:
 def _clips(options: argparse.Namespace) -> int:
     out_file(options.out)
     device = usable_device(options.device)
-    config = TrainingConfig.load(options.config)
+    config = _config(options)
     phase = config.phases[-1]
     sources = Sources(config, _material(options.material))
     torch.set_num_threads(1)  # as in a worker
@@ -135,6 +136,19 @@ def _clips(options: argparse.Namespace) -> int:
     return 1 if skipped else 0
 
 
+def _config(options: argparse.Namespace) -> TrainingConfig:
+    """The configuration, if the arguments are in their places."""
+    config, material = options.config, options.material
+    if str(config) == "-" or config.suffix == ".safetensors" or config.is_dir():
+        raise OptionError(f"config: expected a JSON file, see TrainingConfig, got {str(config)!r}; the order is {_ORDER}")
+    if material.is_dir():
+        advice = "name it in sources of the configuration, and give - here (or pack it first)"
+        raise OptionError(f"material: expected a file that pack wrote, or -, got the folder {str(material)!r}; {advice}")
+    if material.suffix == ".json":
+        raise OptionError(f"material: expected a file that pack wrote, or -, got {str(material)!r}; the order is {_ORDER}")
+    return TrainingConfig.load(config)
+
+
 def _material(path: Path) -> Material | None:
     return None if str(path) == "-" else Material.load(path)
 
@@ -142,7 +156,7 @@ def _material(path: Path) -> Material | None:
 def _run(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
-    config = TrainingConfig.load(options.config)
+    config = _config(options)
     out_folder(options.out)
     world = World.from_environment(options.device)
     device = str(usable_device(options.device))

@@ -11,8 +11,6 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from stmemory.errors import WeightsError
-from stmemory.memory.policy_file import POLICY_FILE, load_policy
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.clips import Clip
 from stmemory.training.config import Phase, TrainingConfig
@@ -25,10 +23,10 @@ from stmemory.training.run_folder import expect_own_config, write_config
 from stmemory.training.run_state import expect_same, read_state, write_state
 from stmemory.training.schedule import Plateau, hard_share, learning_rate
 from stmemory.training.sources import Sources
+from stmemory.training.start import find_start
 from stmemory.training.unroll import Unroller, UnrollOptions
 from stmemory.training.validation import Validation, validate
 from stmemory.training.window import Window
-from stmemory.weights import find_checkpoint, load_part
 
 __all__ = ["Trainer"]
 
@@ -107,25 +105,9 @@ class Trainer:
         Raises:
             WeightsError: there is no such file and there are no such weights, or they are of another preset.
         """
-        path = Path(where)
-        if path.suffix != ".pt" and not path.is_file():
-            self._start_from_weights(str(where))
-            return
-        state = read_state(path)
-        try:
-            self.adopt(state["average"])
-            self.learner.adopt_policy(state.get("policy_average"))
-        except (TypeError, RuntimeError) as error:
-            raise WeightsError(f"{path}: expected the state.pt of a run with preset {self.config.preset!r}, got: {error}") from error
-
-    def _start_from_weights(self, name: str) -> None:
-        checkpoint = find_checkpoint(name)
-        network = load_part(SegmentationNetwork, checkpoint)
-        if network.config != self.network.config:
-            raise WeightsError(f"{name}: expected weights of preset {self.config.preset!r}, got those of {network.config.preset!r}")
-        self.adopt(network.state_dict())
-        if (checkpoint.folder / POLICY_FILE).is_file():
-            self.learner.adopt_policy(load_policy(checkpoint.folder).state_dict())
+        found = find_start(where, self.config)
+        self.adopt(found.network)
+        self.learner.adopt_policy(found.policy)
 
     def stop(self) -> None:
         """Let `run` end after the step that it is in, with its state saved; before the first step, let it do none."""
