@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -339,6 +340,23 @@ def test_commands_train_and_report(tmp_path: Path, capsys: pytest.CaptureFixture
     assert rows == [result["name"] for result in results if result["test"] == "moving"]
     assert {"prediction.png", "strips_run_0.png", "strips_run_1.png"} <= {file.name for file in out.iterdir()}
     assert 2 == main(["predict", "export", str(run), "convlstm", str(tmp_path / "weights")])
+
+
+def test_a_report_without_matplotlib_has_no_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It has all the rest, the plot of an earlier report is gone, and the command names the extra and fails for nothing."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    run, out = tmp_path / "run", tmp_path / "out"
+    config = replace(TINY, steps=1, contenders=(Contender(),), test_clips=2)
+    assert any(test.kind != "moving" for test in config.tests)
+    (tmp_path / "config.json").write_text(config.to_json())
+    out.mkdir()
+    (out / "prediction.png").write_bytes(b"of another time")
+    assert 0 == main(["predict", "run", str(tmp_path / "config.json"), "-o", str(run)])
+    assert 0 == main(["predict", "report", str(run), "-o", str(out)])
+
+    assert 'no plot: it needs matplotlib: pip install "stmemory[plot]"' == capsys.readouterr().out.splitlines()[-1]
+    assert ["prediction.json", "prediction.md", "strips_run_0.png", "strips_run_1.png"] == sorted(file.name for file in out.iterdir())
+    assert "matplotlib" not in (out / "prediction.md").read_text()
 
 
 def test_comparisons_of_one_name_are_told_apart(tmp_path: Path) -> None:
