@@ -20,6 +20,7 @@ from stmemory.training.clips import Clip
 from stmemory.training.config import TrainingConfig
 from stmemory.training.exporting import export, read_about
 from stmemory.training.imagenet import imagenet_state
+from stmemory.training.journal import told
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material, pack
 from stmemory.training.parallel import World
@@ -169,8 +170,7 @@ def _run(options: argparse.Namespace) -> int:
                 trainer.adopt({**trainer.network.state_dict(), **imagenet_state(config.preset, options.imagenet)})
         for record in trainer.run(strip_every=options.strips, tensorboard=options.tensorboard, until=options.until):
             if world.first:
-                said = (f"{name} {value}" if isinstance(value, int) else f"{name} {value:.5g}" for name, value in record.items())
-                sys.stdout.write(" ".join(said) + "\n")
+                sys.stdout.write(f"{told(record)}\n")
                 sys.stdout.flush()
     world.close()
     done, reached = trainer.step == config.steps, options.until is not None and trainer.step >= options.until

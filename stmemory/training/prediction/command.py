@@ -12,6 +12,7 @@ from stmemory.files import out_folder, whole_file
 from stmemory.inventory import usable_device
 from stmemory.job import stop_on_signals
 from stmemory.training.arguments import zero_or_more
+from stmemory.training.journal import told
 from stmemory.training.prediction.config import PredictionTraining
 from stmemory.training.prediction.loop import PredictionTrainer
 from stmemory.training.prediction.report import Others, export, report
@@ -67,8 +68,7 @@ def _run(options: argparse.Namespace) -> int:
             for trainer in trainers:
                 until = trainer.step + options.turns if options.turns else config.steps
                 for record in trainer.run(until=until) if not stop.wanted else ():
-                    line = " ".join(f"{name} {value:.5g}" for name, value in record.items())
-                    sys.stdout.write(f"{trainer.contender.name} {line}\n")
+                    sys.stdout.write(f"{trainer.contender.name} {told(record)}\n")
                     sys.stdout.flush()
     return _INTERRUPTED if stop.wanted else 0
 
