@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -339,6 +340,52 @@ def test_commands_train_and_report(tmp_path: Path, capsys: pytest.CaptureFixture
     assert rows == [result["name"] for result in results if result["test"] == "moving"]
     assert {"prediction.png", "strips_run_0.png", "strips_run_1.png"} <= {file.name for file in out.iterdir()}
     assert 2 == main(["predict", "export", str(run), "convlstm", str(tmp_path / "weights")])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"batches": 3}', "batches: expected the name of a setting, got one that does not exist; did you mean batch?"),
+        ('{"tests": [{"size": "32"}]}', "tests[0].size: expected a whole number, got '32'"),
+        ('{"train": {"size": 18}}', "train.size: expected a multiple of 4, 16 or more, got 18"),
+        ('{"contenders": {}}', "contenders: expected a list, in [ and ], got {}"),
+        ('{"contenders": [{"network": 3}]}', "contenders[0].network: expected an object of settings, in { and }, got 3"),
+    ],
+)
+def test_a_bad_comparison_is_told_by_its_field(text: str, said: str) -> None:
+    """The place in the file, what was expected there, and what came."""
+    with pytest.raises(OptionError) as caught:
+        PredictionTraining.from_json(text)
+
+    assert said == str(caught.value)
+
+
+def test_the_last_steps_of_a_comparison_are_logged(tmp_path: Path) -> None:
+    """Three steps give a line, of the third; where a run is interrupted makes none."""
+    for until in (1, 3):
+        trainer = PredictionTrainer(replace(TINY, steps=3), "convlstm", tmp_path)
+        trainer.resume()
+        for _ in trainer.run(until=until):
+            pass
+
+    assert [3] == [json.loads(line)["step"] for line in (tmp_path / "convlstm" / "log.jsonl").read_text().splitlines()]
+
+
+def test_a_report_without_matplotlib_has_no_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It has all the rest, the plot of an earlier report is gone, and the command names the extra and fails for nothing."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    run, out = tmp_path / "run", tmp_path / "out"
+    config = replace(TINY, steps=1, contenders=(Contender(),), test_clips=2)
+    assert any(test.kind != "moving" for test in config.tests)
+    (tmp_path / "config.json").write_text(config.to_json())
+    out.mkdir()
+    (out / "prediction.png").write_bytes(b"of another time")
+    assert 0 == main(["predict", "run", str(tmp_path / "config.json"), "-o", str(run)])
+    assert 0 == main(["predict", "report", str(run), "-o", str(out)])
+
+    assert 'no plot: it needs matplotlib: pip install "stmemory[plot]"' == capsys.readouterr().out.splitlines()[-1]
+    assert ["prediction.json", "prediction.md", "strips_run_0.png", "strips_run_1.png"] == sorted(file.name for file in out.iterdir())
+    assert "matplotlib" not in (out / "prediction.md").read_text()
 
 
 def test_comparisons_of_one_name_are_told_apart(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ def half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("half_a_second")
 def test_the_log_says_how_long_a_step_took(material: Material, tmp_path: Path) -> None:
-    """Seconds a step are those of steps alone, in lines that span two phases, an interruption and a validation."""
+    """Seconds a step are those of steps alone, in lines that span an interruption and a validation."""
     config = dataclasses.replace(THREES, validate_every=5, validation_clips=1)
     for until in (1, 6):
         trainer = Trainer(config, material, tmp_path, workers=0)
@@ -78,7 +78,21 @@ def test_the_log_says_how_long_a_step_took(material: Material, tmp_path: Path) -
         for _ in trainer.run(log_every=2, until=until):
             pass
 
-    assert [0.5] * 3 == [record["seconds"] for record in log_of(tmp_path) if "seconds" in record]
+    assert [0.5] * 4 == [record["seconds"] for record in log_of(tmp_path) if "seconds" in record]
+
+
+@pytest.mark.usefixtures("half_a_second")
+@pytest.mark.parametrize("stops", [(6,), (1, 2, 3, 4, 5, 6), (2, 5, 6)], ids=["in one go", "at every step", "in the phases"])
+def test_each_step_is_in_one_line_of_the_log(stops: tuple[int, ...], material: Material, tmp_path: Path) -> None:
+    """The last steps of a phase and of the run too, and where a run is interrupted makes no line."""
+    for until in stops:
+        trainer = Trainer(THREES, material, tmp_path, workers=0)
+        trainer.resume()
+        for _ in trainer.run(until=until):
+            pass
+
+    assert [(3, 0), (6, 1)] == [(record["step"], record["phase"]) for record in log_of(tmp_path)]
+    assert [1.0] * 2 == [record["cross_entropy"] for record in log_of(tmp_path)]
 
 
 def test_states_of_earlier_versions_are_gone_on_from(material: Material, tmp_path: Path) -> None:

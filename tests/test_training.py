@@ -233,7 +233,40 @@ def test_a_bad_config_is_named(tmp_path: Path, text: str) -> None:
         TrainingConfig.load(path)
 
 
-@pytest.mark.parametrize("name", ["lite_pretrain", "lite_finetune", "lite_policy", "lite_rules", "paper_pretrain", "paper_finetune"])
+@pytest.mark.parametrize(
+    ("text", "said"),
+    {
+        '{"learning_rat": 1}': "learning_rat: expected the name of a setting, got one that does not exist; did you mean learning_rate?",
+        '{"phases": [{"step": 3}]}': "phases[0].step: expected the name of a setting, got one that does not exist; did you mean steps?",
+        '{"data": {"blurr": 0.5}}': "data.blurr: expected the name of a setting, got one that does not exist; did you mean blur?",
+        '{"learning_rate": "1e-4"}': "learning_rate: expected a finite number, got '1e-4'",
+        '{"learning_rate": Infinity}': "learning_rate: expected a finite number, got inf",
+        '{"phases": [{"size": "64"}]}': "phases[0].size: expected a whole number, got '64'",
+        '{"phases": [{}, {"size": 0}]}': "phases[1].size: expected a multiple of 16, 16 or more, got 0",
+        '{"phases": [{"frozen": 99}]}': "phases[0].frozen: expected 0 to 6, the parts of the trunk, got 99",
+        '{"phases": [{"max_objects": 300}]}': "phases[0].max_objects: expected 1 to 50, got 300",
+        '{"phases": {}}': "phases: expected a list, in [ and ], got {}",
+        '{"sources": {"root": "x"}}': "sources: expected a list, in [ and ], got {'root': 'x'}",
+        '{"sources": ["x"]}': "sources[0]: expected an object of settings, in { and }, got 'x'",
+        '{"sources": [{"root": "x", "weight": Infinity}]}': "sources[0].weight: expected a finite number, got inf",
+        '{"schedule": "linear"}': "schedule: expected cosine or plateau, got 'linear'",
+        '{"schedule": "plateau"}': "validate_every: expected above 0, since the schedule is plateau, got 0",
+        '{"data": {"blur": "much"}}': "data.blur: expected a finite number, got 'much'",
+        '{"data": {"blur": 2}}': "data.blur: expected a probability in [0, 1], got 2",
+        '{"data": [1]}': "data: expected an object of settings, in { and }, got [1]",
+        "[1]": "expected an object of settings, in { and }, got [1]",
+    }.items(),
+)
+def test_a_bad_config_is_told_by_its_field(tmp_path: Path, text: str, said: str) -> None:
+    """The place in the file, what was expected there, and what came; for a misspelt name, the nearest one."""
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(OptionError) as caught:
+        TrainingConfig.load(tmp_path / "config.json")
+
+    assert f"{tmp_path / 'config.json'}: {said}" == str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["lite_pretrain", "lite_between", "lite_finetune", "lite_policy", "lite_rules", "paper_pretrain", "paper_finetune"])
 def test_the_configurations_in_the_repository_load(name: str) -> None:
     """Each is a configuration of one of the stages, and the second stages run in segments."""
     config = TrainingConfig.load(Path(__file__).parents[1] / "examples" / "training" / f"{name}.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,13 @@ BAD = {
     "run on a GPU that is not there": ("run config.json MATERIAL run --device cuda:99", "device: expected one of cpu"),
     "fewer than no workers": ("run config.json MATERIAL run --workers -1", "0 or more, got '-1'"),
     "fewer than no threads": ("run config.json MATERIAL run --threads -1", "0 or more, got '-1'"),
+    "until no step": ("run config.json MATERIAL run --until 0", "1 or more, got '0'"),
+    "no configuration": ("run - config.json run", "config: expected a JSON file, see TrainingConfig, got '-'; the order is CONFIG MATERIAL OUT"),
+    "material in the first place": ("run MATERIAL config.json run", "config: expected a JSON file, see TrainingConfig, got 'pictures/material.safetensors'"),
+    "clips of the wrong order": ("clips MATERIAL config.json clips.png", "config: expected a JSON file, see TrainingConfig, got 'pictures/material.safetensors'"),
+    "configurations in both places": ("run config.json config.json run", "material: expected a file that pack wrote, or -, got 'config.json'"),
+    "a folder for material": ("run config.json pictures run", "got the folder 'pictures'; name it in sources of the configuration, and give - here"),
+    "begin with the folder of a run": ("run config.json MATERIAL run --init damaged", "got the folder of a run: give damaged/state.pt"),
     "resume from a damaged state": ("run config.json MATERIAL damaged", "damaged/state.pt: expected the state.pt of a run"),
     "begin with a damaged state": ("run config.json MATERIAL run --init damaged/state.pt", "damaged/state.pt: expected the state.pt of a run"),
     "predict on no device": ("predict run config.json -o run --device nowhere", "device: expected one of cpu"),
@@ -78,6 +86,17 @@ def test_clips_are_written_into_a_new_folder(place: Path, monkeypatch: pytest.Mo
     assert 0 == main(["clips", "config.json", "pictures/material.safetensors", "new/clips.webp", "--number", "1"])
     with Image.open("new/clips.webp") as sheet:
         assert "WEBP" == sheet.format
+
+
+def test_a_run_says_where_it_ended(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--until` ends it, saved, with exit code 0; a run that is finished says what to do next, also when it is run again."""
+    monkeypatch.chdir(place)
+    command = "run config.json pictures/material.safetensors short --imagenet none --workers 0".split()
+    last = [main([*command, *more]) or capsys.readouterr().out.splitlines()[-1] for more in (["--until", "1"], [], [])]
+
+    done = "step 4 of 4: done; python -m stmemory.training export short WEIGHTS"
+    assert ["step 1 of 4: saved; the same command without --until goes on", done, done] == last
+    assert [2, 4] == [json.loads(line)["step"] for line in Path("short/log.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.parametrize("device", ["cuda:1", "cuda", "nowhere"])

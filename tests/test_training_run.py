@@ -20,7 +20,7 @@ from PIL import Image
 from tiny import tiny_network
 from torch import nn
 
-from stmemory.errors import OptionError, WeightsError
+from stmemory.errors import OptionError, StmemoryError, WeightsError
 from stmemory.memory.learned import LearnedPolicy
 from stmemory.memory.policy_file import load_policy, save_policy
 from stmemory.networks.config import NetworkConfig
@@ -82,7 +82,7 @@ def test_a_run_that_stops_at_every_step_is_a_run_that_never_stops(config: Traini
 
     assert _log(tmp_path / "whole") == _log(tmp_path / "parts")
     states = [torch.load(tmp_path / name / "state.pt", weights_only=True) for name in ("whole", "parts")]
-    assert all(state["window"].pop("seconds") > 0 for state in states)
+    assert all(state["window"].pop("seconds") == 0 for state in states)  # all steps are in the log
     assert _same(*states)
     assert ["00000002.png", "00000004.png"] == sorted(path.name for path in (tmp_path / "parts" / "strips").iterdir())
 
@@ -132,7 +132,32 @@ def test_a_lost_step_changes_nothing_and_is_counted(material: Material, tmp_path
     records += trainer.run(log_every=2)
 
     assert [2.0, 0.0] == [record["lost"] for record in records]
+    assert ["seconds", "lost", "skipped"] == list(records[0])[3:]  # no losses: there are none
     assert all(torch.tensor(list(record.values())).isfinite().all() for record in records)
+
+
+def test_a_run_that_diverged_ends_with_an_error(
+    material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred lost steps one after another are the end, also when an interruption lies between them; the state stays."""
+
+    def lost(trainer: Trainer, *_: object, **__: object) -> tuple[dict[str, float], None]:
+        trainer.step += 1
+        return {"lost": 1.0} if trainer.step > 20 else {"cross_entropy": 1.0, "dice": 1.0, "norm": 1.0}, None
+
+    monkeypatch.setattr(Trainer, "train_step", lost)
+    config = dataclasses.replace(TINY, phases=(dataclasses.replace(TINY.phases[0], steps=500),))
+    for _ in Trainer(config, material, tmp_path, workers=0).run(until=60):
+        pass
+    again = Trainer(config, material, tmp_path, workers=0)
+    assert again.resume()
+    with pytest.raises(StmemoryError, match="diverged"):
+        for _ in again.run():
+            pass
+
+    assert 120 == again.step
+    assert 100 == torch.load(tmp_path / "state.pt", weights_only=True)["step"]
+    assert [False] * 2 + [True] * 9 == ["dice" not in record for record in _log(tmp_path)]
 
 
 def test_a_learned_policy_is_trained(material: Material, tmp_path: Path) -> None:
@@ -220,6 +245,21 @@ def test_a_run_can_start_from_another(material: Material, tmp_path: Path) -> Non
             second.start_from(tmp_path / name)
 
 
+def test_a_state_of_another_preset_is_told_in_a_line(material: Material, tmp_path: Path) -> None:
+    """By the presets where the state says it, else by a few names of weights."""
+    paper = dataclasses.replace(TINY, preset="paper")
+    told = {"average": SegmentationNetwork(NetworkConfig.of("paper")).state_dict(), "config": paper.to_json()}
+    torch.save(told, tmp_path / "told.pt")
+    torch.save({"average": told["average"]}, tmp_path / "untold.pt")
+    trainer = Trainer(TINY, material, tmp_path / "run", workers=0)
+    with pytest.raises(WeightsError, match=r"told\.pt: expected the state of a run with preset 'lite', got one with 'paper'$"):
+        trainer.start_from(tmp_path / "told.pt")
+    with pytest.raises(WeightsError, match=r"untold\.pt: .* with preset 'lite', got other weights; missing: .* and \d+ more") as caught:
+        trainer.start_from(tmp_path / "untold.pt")
+
+    assert len(str(caught.value)) < 1500
+
+
 def test_a_run_can_start_from_weights(material: Material, tmp_path: Path) -> None:
     """Weights to track with, and the policy beside them, are what a run starts from; those of another preset are named."""
     network = SegmentationNetwork(NetworkConfig.of("lite"))
@@ -244,6 +284,7 @@ def test_a_policy_file_is_checked(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="save_policy"):
         load_policy(tmp_path)
     save_policy(LearnedPolicy(hidden=4), tmp_path / "other.safetensors")
+    assert (tmp_path / "policy.safetensors").stat().st_mode == (tmp_path / "other.safetensors").stat().st_mode  # as open to others
     assert 4 == load_policy(tmp_path / "other.safetensors").remove_score[0].out_features
 
 

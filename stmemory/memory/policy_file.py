@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from stmemory.errors import WeightsError
 from stmemory.files import whole_file
@@ -33,8 +33,9 @@ def save_policy(policy: LearnedPolicy, path: str | Path) -> None:
     """
     path = Path(path) / POLICY_FILE if Path(path).is_dir() else Path(path)
     about = {"format": "stmemory.policy", "version": str(_VERSION), "temperature": str(policy.temperature)}
+    content = save({name: t.detach().cpu().contiguous() for name, t in policy.state_dict().items()}, metadata=about)
     with whole_file(path) as part:
-        save_file({name: t.detach().cpu().contiguous() for name, t in policy.state_dict().items()}, str(part), metadata=about)
+        part.write_bytes(content)  # save_file() hides the file from other users of the machine
 
 
 def load_policy(path: str | Path) -> LearnedPolicy:

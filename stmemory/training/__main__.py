@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 
 import torch
 
-from stmemory.errors import StmemoryError
+from stmemory.errors import OptionError, StmemoryError
 from stmemory.files import out_file, out_folder
 from stmemory.inventory import usable_device
 from stmemory.job import stop_on_signals
@@ -19,16 +20,19 @@ from stmemory.training.clips import Clip
 from stmemory.training.config import TrainingConfig
 from stmemory.training.exporting import export, read_about
 from stmemory.training.imagenet import imagenet_state
+from stmemory.training.journal import told
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material, pack
 from stmemory.training.parallel import World
 from stmemory.training.prediction.command import add_to as add_prediction
+from stmemory.training.run_folder import held
 from stmemory.training.sources import Sources
 from stmemory.training.strips import clip_strips
 
 __all__ = ["main"]
 
 _INTERRUPTED = 130
+_ORDER = "CONFIG MATERIAL OUT, and MATERIAL is - for the sources of the configuration alone"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,6 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
     running.add_argument("--threads", type=zero_or_more, default=0, help="of torch; 0 leaves torch's own choice")
     running.add_argument("--strips", type=zero_or_more, default=0, help="steps between two pictures of a clip and its prediction; 0 none")
     running.add_argument("--tensorboard", action="store_true", help="write for TensorBoard too (extra train)")
+    running.add_argument("--until", type=one_or_more, metavar="STEP", help="end, saved, at that step; the same command without it goes on")
     start = running.add_mutually_exclusive_group()
     start.add_argument(
         "--init", metavar="STATE_OR_WEIGHTS", help="weights to start from: state.pt of another run, a bundled name or a folder; else ImageNet's"
@@ -115,7 +120,7 @@ def _pack(options: argparse.Namespace) -> int:
 def _clips(options: argparse.Namespace) -> int:
     out_file(options.out)
     device = usable_device(options.device)
-    config = TrainingConfig.load(options.config)
+    config = _config(options)
     phase = config.phases[-1]
     sources = Sources(config, _material(options.material))
     sys.stderr.write("".join(f"{line}\n" for line in sources.notes))
@@ -133,6 +138,19 @@ def _clips(options: argparse.Namespace) -> int:
     return 1 if skipped else 0
 
 
+def _config(options: argparse.Namespace) -> TrainingConfig:
+    """The configuration, if the arguments are in their places."""
+    config, material = options.config, options.material
+    if str(config) == "-" or config.suffix == ".safetensors" or config.is_dir():
+        raise OptionError(f"config: expected a JSON file, see TrainingConfig, got {str(config)!r}; the order is {_ORDER}")
+    if material.is_dir():
+        advice = "name it in sources of the configuration, and give - here (or pack it first)"
+        raise OptionError(f"material: expected a file that pack wrote, or -, got the folder {str(material)!r}; {advice}")
+    if material.suffix == ".json":
+        raise OptionError(f"material: expected a file that pack wrote, or -, got {str(material)!r}; the order is {_ORDER}")
+    return TrainingConfig.load(config)
+
+
 def _material(path: Path) -> Material | None:
     return None if str(path) == "-" else Material.load(path)
 
@@ -140,24 +158,30 @@ def _material(path: Path) -> Material | None:
 def _run(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
-    config = TrainingConfig.load(options.config)
+    config = _config(options)
     out_folder(options.out)
     world = World.from_environment(options.device)
     device = str(usable_device(options.device))
     trainer = Trainer(config, _material(options.material), options.out, device=device, workers=options.workers, world=world)
     sys.stderr.write("".join(f"{line}\n" for line in trainer.sources.notes if world.first))
-    with stop_on_signals(lambda: _stop(trainer)):
+    with held(options.out) if world.first else nullcontext(), stop_on_signals(lambda: _stop(trainer)):
         if not trainer.resume():
             if options.init:
                 trainer.start_from(options.init)
             elif options.imagenet != "none":
                 trainer.adopt({**trainer.network.state_dict(), **imagenet_state(config.preset, options.imagenet)})
-        for record in trainer.run(strip_every=options.strips, tensorboard=options.tensorboard):
+        for record in trainer.run(strip_every=options.strips, tensorboard=options.tensorboard, until=options.until):
             if world.first:
-                sys.stdout.write(" ".join(f"{name} {value:.5g}" for name, value in record.items()) + "\n")
+                sys.stdout.write(f"{told(record)}\n")
                 sys.stdout.flush()
     world.close()
-    return 0 if trainer.step == config.steps else _INTERRUPTED
+    done, reached = trainer.step == config.steps, options.until is not None and trainer.step >= options.until
+    if world.first and (done or reached):
+        last = f"done; python -m stmemory.training export {options.out} WEIGHTS" if done else "saved; the same command without --until goes on"
+        sys.stdout.write(f"step {trainer.step} of {config.steps}: {last}\n")
+        if trainer.lost:
+            sys.stderr.write(f"the last steps changed no weight ({trainer.lost} lost in a row): see the log, and try a lower learning_rate\n")
+    return 0 if done or reached else _INTERRUPTED
 
 
 def _stop(trainer: Trainer) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from stmemory.errors import OptionError
 from stmemory.memory.registry import update_policy
 from stmemory.networks.config import NetworkConfig
-from stmemory.training.checks import check_types, check_values
+from stmemory.training.checks import check_types, check_values, read_list, read_record
 from stmemory.training.clips import ClipConfig
 from stmemory.training.layouts import LAYOUTS
 
@@ -25,6 +25,8 @@ _CHOICES = {
     "render": ("auto", "device", "workers"),
 }
 _OF_PHASES = {"size", "frames", "gap", "max_objects"}
+_MOST_OBJECTS = 50  # of a clip
+_PARTS = 6  # of the trunk of `lite`
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Phase:
         batch: clips a step.
         capacity: K; slots are fused in a clip when there is room for two beside the first, and fewer than its `frames - 1`.
         max_objects: most tracked objects a clip.
-        frozen: parts of the `lite` trunk (stem, five stages) that keep their weights, from the first; 0 trains all.
+        frozen: parts of the `lite` trunk (stem, five stages) that keep their weights, from the first; 0 trains all, 6 none.
         segment: frames after which the graph is cut (truncated backpropagation, section 3.4.2); 0 keeps a clip whole. The
             gradients of a clip's segments are added up, and one optimiser step follows: all of a clip sees the same
             weights, and a run is only ever interrupted between clips, with no bank to save.
@@ -57,17 +59,18 @@ class Phase:
 
     def __post_init__(self) -> None:
         check_types(self)
-        if min(self.steps, self.batch, self.max_objects) < 1 or self.size % 16 or self.frames < 2 or self.capacity < 2:
-            raise OptionError(
-                f"Phase: expected steps, batch, max_objects >= 1, size a multiple of 16, frames and capacity >= 2, got {self}"
-            )
-        if self.segment < 0 or self.segment == 1 or self.gap < 1:
-            raise OptionError(
-                f"Phase: expected a segment of 0 (all of the clip) or of 2 frames and more, and a gap >= 1, got {self.segment}, {self.gap}"
-            )
-
-        if self.frozen < 0:
-            raise OptionError(f"Phase: expected frozen of 0 or more, got {self.frozen}")
+        checks = (
+            ("steps", self.steps >= 1, "1 or more"),
+            ("size", self.size >= 16 and self.size % 16 == 0, "a multiple of 16, 16 or more"),
+            ("frames", self.frames >= 2, "2 or more"),
+            ("batch", self.batch >= 1, "1 or more"),
+            ("capacity", self.capacity >= 2, "2 or more"),
+            ("max_objects", 1 <= self.max_objects <= _MOST_OBJECTS, f"1 to {_MOST_OBJECTS}"),
+            ("frozen", 0 <= self.frozen <= _PARTS, f"0 to {_PARTS}, the parts of the trunk"),
+            ("segment", self.segment == 0 or self.segment >= 2, "0 (all of the clip), or 2 frames and more"),
+            ("gap", self.gap >= 1, "1 or more"),
+        )
+        check_values(self, checks)
 
     @property
     def fuses(self) -> bool:
@@ -95,10 +98,8 @@ class Source:
     validation_split: str = "val"
 
     def __post_init__(self) -> None:
-        if self.layout not in LAYOUTS:
-            raise OptionError(f"Source: expected a layout of {', '.join(LAYOUTS)}, got {self.layout!r} for {self.root!r}")
-        if not self.weight > 0:
-            raise OptionError(f"Source: expected a weight above 0, got {self.weight} for {self.root!r}")
+        check_types(self)
+        check_values(self, (("layout", self.layout in LAYOUTS, " or ".join(LAYOUTS)), ("weight", self.weight > 0, "above 0")))
 
 
 @dataclass(frozen=True)
@@ -171,22 +172,21 @@ class TrainingConfig:
         check_types(self)
         NetworkConfig.of(self.preset)  # raises for unknown names
         update_policy(self.policy)
-        known = {field.name for field in dataclasses.fields(ClipConfig)}
-        unknown = [f"{key} in data" for key in self.data if key in _OF_PHASES or key not in known]
-        if unknown:
-            raise OptionError(f"TrainingConfig: expected data to hold fields of ClipConfig that phases do not have, got {unknown}")
-        ClipConfig(**self.data)
+        for name in _OF_PHASES & set(self.data):
+            raise OptionError(f"TrainingConfig.data.{name}: expected a setting of clips that phases do not have, got one of phases; put it there")
+        read_record(ClipConfig, self.data, "TrainingConfig.data")
         checks = (
             ("phases", len(self.phases) >= 1, "one or more"),
+            *((name, getattr(self, name) in choices, " or ".join(choices)) for name, choices in _CHOICES.items()),
             ("learning_rate", self.learning_rate > 0, "above 0"),
             ("trunk_factor", self.trunk_factor >= 0, "0 or more"),
             ("network_factor", self.network_factor >= 0, "0 or more"),
             ("policy_factor", self.policy_factor >= 0, "0 or more"),
             ("temperature", self.temperature > 0, "above 0"),
             ("final_temperature", self.final_temperature > 0, "above 0"),
-            ("validate_every", self.validate_every > 0 or (self.validate_every == 0 and self.schedule == "cosine"), "above 0 for a plateau"),
+            ("validate_every", self.validate_every >= 0, "0 or more"),
+            ("validate_every", self.validate_every > 0 or self.schedule != "plateau", "above 0, since the schedule is plateau"),
             ("validation_clips", self.validation_clips > 0, "above 0"),
-            *((name, getattr(self, name) in choices, " or ".join(choices)) for name, choices in _CHOICES.items()),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
             ("warmup", self.warmup >= 0, "0 or more"),
             ("final_factor", 0 <= self.final_factor <= 1, "0 to 1"),
@@ -197,13 +197,13 @@ class TrainingConfig:
             ("ema", 0 <= self.ema < 1, "0 to below 1"),
             ("seed", self.seed >= 0, "0 or more"),
         )
-        last = self.phases[-1] if self.phases else Phase()
+        check_values(self, checks)
+        last = self.phases[-1]
         if not last.fuses:
             raise OptionError(
-                "TrainingConfig: expected a last phase that fuses slots in every clip, 3 <= capacity < frames - 1, got "
-                f"capacity {last.capacity} and {last.frames} frames; use longer clips or fewer slots"
+                f"TrainingConfig.phases[{len(self.phases) - 1}]: expected the last phase to fuse slots in every clip, 3 <= capacity < frames - 1, "
+                f"got capacity {last.capacity} and {last.frames} frames; use longer clips or fewer slots"
             )
-        check_values(self, checks)
 
     @property
     def steps(self) -> int:
@@ -230,12 +230,15 @@ class TrainingConfig:
             OptionError: the text is not JSON, or names something that does not exist.
         """
         try:
-            values: dict[str, Any] = dict(json.loads(text))
-            phases = tuple(Phase(**phase) for phase in values.pop("phases", [{}]))
-            sources = tuple(Source(**source) for source in values.pop("sources", []))
-            return cls(phases=phases, sources=sources, **values)
-        except (ValueError, TypeError) as error:
-            raise OptionError(f"TrainingConfig: expected JSON of its fields, got: {error}") from error
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise OptionError(f"expected JSON, see TrainingConfig, got something else: {error}") from error
+        if isinstance(values, dict):
+            for name, kind in (("phases", Phase), ("sources", Source)):
+                if name in values:
+                    listed = read_list(values[name], name)
+                    values[name] = tuple(read_record(kind, value, f"{name}[{number}]") for number, value in enumerate(listed))
+        return read_record(cls, values)
 
     @classmethod
     def load(cls, path: str | Path) -> TrainingConfig:
@@ -245,6 +248,10 @@ class TrainingConfig:
             OptionError: the file is missing, is not JSON, or names something that does not exist.
         """
         try:
-            return cls.from_json(Path(path).read_text())
-        except (OSError, ValueError) as error:
+            return cls.from_json(Path(path).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise OptionError(f"{path}: expected the JSON of a run, see TrainingConfig, got: {error.strerror or error}; check the path") from error
+        except UnicodeDecodeError as error:
+            raise OptionError(f"{path}: expected the JSON of a run, see TrainingConfig, got a file that is no text; check the path") from error
+        except OptionError as error:
             raise OptionError(f"{path}: {error}") from error

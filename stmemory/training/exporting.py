@@ -17,6 +17,7 @@ from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.saving import save_network
 from stmemory.training.config import TrainingConfig
+from stmemory.training.run_folder import expect_no_run
 from stmemory.training.run_state import read_state
 
 __all__ = ["export", "read_about"]
@@ -31,23 +32,24 @@ def export(run: Path, out: Path, *, about: Mapping[str, Any] | None = None) -> i
         about: what to tell of the weights, see `stmemory.card`; the run's steps, configuration and material are added.
 
     Raises:
-        OptionError: the folder holds no run, or `out` cannot be a folder.
+        OptionError: `out` cannot be a folder, or is that of a run.
         WeightsError: the run has no state yet, or a damaged one.
 
     >>> export(Path("no/such/run"), Path("weights"))
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such/run/config.json: [Errno 2] No such file or directory: 'no/such/run/config.json'
+    stmemory.errors.WeightsError: no/such/run/state.pt: expected the state of a run, got no such file; train first, or check the path
     """
-    out_folder(out)
-    config, path = TrainingConfig.load(run / "config.json"), run / "state.pt"
+    expect_no_run(out_folder(out))
+    path = run / "state.pt"
     state = read_state(path, needs=("average", "step"))
+    config = TrainingConfig.from_json(state["config"]) if "config" in state else TrainingConfig.load(run / "config.json")
     network, policy = SegmentationNetwork(NetworkConfig.of(config.preset)), LearnedPolicy()
     try:
         network.load_state_dict(state["average"])
         if "policy_average" in state:
             policy.load_state_dict(state["policy_average"])
     except (TypeError, RuntimeError) as error:
-        raise WeightsError(f"{path}: expected the state of a run with {run / 'config.json'}, got: {error}") from error
+        raise WeightsError(f"{path}: expected the state of a run of {config.preset!r}, got other weights ({str(error).splitlines()[0]})") from error
     training = {"steps": int(state["step"]), "config": json.loads(config.to_json())}
     if state.get("material"):
         training["material"] = state["material"]

@@ -12,7 +12,7 @@ from stmemory.files import whole_file
 from stmemory.training.clips import Clip
 from stmemory.training.strips import clip_strips
 
-__all__ = ["Journal"]
+__all__ = ["Journal", "told"]
 
 
 class Journal:
@@ -73,6 +73,15 @@ class Journal:
         """Finish the files."""
         if self._board is not None:
             self._board.close()
+
+
+def told(record: Mapping[str, float]) -> str:
+    """A line of the log for the screen: counts whole, the rest to five digits.
+
+    >>> told({"step": 123456, "rate": 0.000123456})
+    'step 123456 rate 0.00012346'
+    """
+    return " ".join(f"{name} {value}" if isinstance(value, int) else f"{name} {value:.5g}" for name, value in record.items())
 
 
 def _rewrite(path: Path, lines: Sequence[str]) -> None:

@@ -11,9 +11,6 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
-from stmemory.errors import WeightsError
-from stmemory.files import whole_file
-from stmemory.memory.policy_file import POLICY_FILE, load_policy
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.clips import Clip
 from stmemory.training.config import Phase, TrainingConfig
@@ -22,13 +19,14 @@ from stmemory.training.journal import Journal
 from stmemory.training.learner import Learner
 from stmemory.training.material import Material
 from stmemory.training.parallel import World
+from stmemory.training.run_folder import expect_own_config, write_config
 from stmemory.training.run_state import expect_same, read_state, write_state
 from stmemory.training.schedule import Plateau, hard_share, learning_rate
 from stmemory.training.sources import Sources
+from stmemory.training.start import find_start
 from stmemory.training.unroll import Unroller, UnrollOptions
 from stmemory.training.validation import Validation, validate
 from stmemory.training.window import Window
-from stmemory.weights import find_checkpoint, load_part
 
 __all__ = ["Trainer"]
 
@@ -89,6 +87,11 @@ class Trainer:
         """The moving average of it: what is exported."""
         return self.learner.average
 
+    @property
+    def lost(self) -> int:
+        """How many of the last steps in a row changed no weight."""
+        return self._window.lost
+
     def adopt(self, weights: dict[str, Tensor]) -> None:
         """Start from these weights of a network, strictly."""
         self.learner.adopt(weights)
@@ -102,25 +105,9 @@ class Trainer:
         Raises:
             WeightsError: there is no such file and there are no such weights, or they are of another preset.
         """
-        path = Path(where)
-        if path.suffix != ".pt" and not path.is_file():
-            self._start_from_weights(str(where))
-            return
-        state = read_state(path)
-        try:
-            self.adopt(state["average"])
-            self.learner.adopt_policy(state.get("policy_average"))
-        except (TypeError, RuntimeError) as error:
-            raise WeightsError(f"{path}: expected the state.pt of a run with preset {self.config.preset!r}, got: {error}") from error
-
-    def _start_from_weights(self, name: str) -> None:
-        checkpoint = find_checkpoint(name)
-        network = load_part(SegmentationNetwork, checkpoint)
-        if network.config != self.network.config:
-            raise WeightsError(f"{name}: expected weights of preset {self.config.preset!r}, got those of {network.config.preset!r}")
-        self.adopt(network.state_dict())
-        if (checkpoint.folder / POLICY_FILE).is_file():
-            self.learner.adopt_policy(load_policy(checkpoint.folder).state_dict())
+        found = find_start(where, self.config)
+        self.adopt(found.network)
+        self.learner.adopt_policy(found.policy)
 
     def stop(self) -> None:
         """Let `run` end after the step that it is in, with its state saved; before the first step, let it do none."""
@@ -130,11 +117,13 @@ class Trainer:
         """Go on from `state.pt` if there is one; whether there was.
 
         Raises:
-            OptionError: it was written by a run with another configuration or with other material.
+            OptionError: it was written by a run with another configuration or with other material; or there is none yet, but the
+                `config.json` of another run or of exported weights.
             WeightsError: it is damaged, or something else.
         """
         path = self.out / "state.pt"
         if not path.exists():
+            expect_own_config(self.out, self.config)
             return False
         state = read_state(path, needs=_NEEDS)
         if "config" in state:
@@ -183,22 +172,22 @@ class Trainer:
 
         Args:
             save_every: steps between two states; 0 for as many as the configuration says.
-            log_every: steps that a line of the log is the mean of.
+            log_every: steps that a line of the log is the mean of; fewer at the end of a phase.
             strip_every: steps between two pictures of a clip and its prediction; 0 draws none.
             tensorboard: write for TensorBoard too.
             until: step to end at.
         """
         journal = Journal(self.out, step=self.step, skipped=self._skipped, tensorboard=tensorboard) if self.world.first else None
         if journal is not None:
-            with whole_file(self.out / "config.json") as part:
-                part.write_text(self.config.to_json())
+            write_config(self.out, self.config)
             journal.skip(self.sources.skipped)
         save_every = save_every or self.config.save_every
         pending: list[str] = []  # files that were of no use, of this process, that the first one does not know of
         last = self.config.steps if until is None else min(until, self.config.steps)
         while self.step < last and not self.world.any(self._stopping, self.device):
             number, phase = self.config.phase_at(self.step)
-            end = min(last, sum(p.steps for p in self.config.phases[: number + 1]))
+            of_phase = sum(p.steps for p in self.config.phases[: number + 1])
+            end = min(last, of_phase)
             feed = Feed(
                 self.sources.clips(phase), (self.step, end), batch=phase.batch, part=self.world.part(phase.batch)
             )
@@ -211,7 +200,7 @@ class Trainer:
                 stopping = self.world.any(self._stopping, self.device)
                 saves = self.step % save_every == 0 or self.step == end or stopping
                 record: dict[str, float] = {}
-                if self.step % log_every == 0:
+                if self.step % log_every == 0 or self.step == of_phase:  # not at `until`: the log of an interrupted run is that of a whole one
                     record = {"step": self.step, "phase": number, "rate": rate, **self._window.record()}
                 if self.config.validate_every and self.step % self.config.validate_every == 0:
                     found = self._validate(number, phase)

@@ -12,9 +12,11 @@ from stmemory.files import out_folder, whole_file
 from stmemory.inventory import usable_device
 from stmemory.job import stop_on_signals
 from stmemory.training.arguments import zero_or_more
+from stmemory.training.journal import told
 from stmemory.training.prediction.config import PredictionTraining
 from stmemory.training.prediction.loop import PredictionTrainer
 from stmemory.training.prediction.report import Others, export, report
+from stmemory.training.run_folder import expect_no_run, expect_no_weights
 
 __all__ = ["add_to"]
 
@@ -51,7 +53,7 @@ def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def _run(options: argparse.Namespace) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
-    out_folder(options.out)
+    expect_no_weights(out_folder(options.out))
     device = str(usable_device(options.device))
     config = PredictionTraining.load(options.config)
     names = options.only or [contender.name for contender in config.contenders]
@@ -66,8 +68,7 @@ def _run(options: argparse.Namespace) -> int:
             for trainer in trainers:
                 until = trainer.step + options.turns if options.turns else config.steps
                 for record in trainer.run(until=until) if not stop.wanted else ():
-                    line = " ".join(f"{name} {value:.5g}" for name, value in record.items())
-                    sys.stdout.write(f"{trainer.contender.name} {line}\n")
+                    sys.stdout.write(f"{trainer.contender.name} {told(record)}\n")
                     sys.stdout.flush()
     return _INTERRUPTED if stop.wanted else 0
 
@@ -95,6 +96,7 @@ def _report(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    step = export(options.run, options.name, out_folder(options.out))
+    expect_no_run(out_folder(options.out))
+    step = export(options.run, options.name, options.out)
     sys.stdout.write(f"step {step} written to {options.out}\n")
     return 0

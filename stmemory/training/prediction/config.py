@@ -12,7 +12,7 @@ from typing import Any
 from stmemory.errors import OptionError
 from stmemory.memory.registry import update_policy
 from stmemory.networks.prediction_config import PredictionConfig
-from stmemory.training.checks import check_types, check_values
+from stmemory.training.checks import check_types, check_values, read_list, read_record
 
 __all__ = ["ClipSet", "Contender", "PredictionTraining"]
 
@@ -227,18 +227,19 @@ class PredictionTraining:
         5
         """
         try:
-            values: dict[str, Any] = dict(json.loads(text))
-            if "contenders" in values:
-                values["contenders"] = tuple(Contender(**contender) for contender in values["contenders"])
-            if "tests" in values:
-                values["tests"] = tuple(ClipSet(**test) for test in values["tests"])
+            values = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise OptionError(f"expected JSON, see PredictionTraining, got something else: {error}") from error
+        if isinstance(values, dict):
+            for name, kind in (("contenders", Contender), ("tests", ClipSet)):
+                if name in values:
+                    listed = read_list(values[name], name)
+                    values[name] = tuple(read_record(kind, value, f"{name}[{number}]") for number, value in enumerate(listed))
             if "train" in values:
-                values["train"] = ClipSet(**values["train"])
+                values["train"] = read_record(ClipSet, values["train"], "train")
             if "periods" in values:
-                values["periods"] = tuple(values["periods"])
-            return cls(**values)
-        except (ValueError, TypeError) as error:
-            raise OptionError(f"PredictionTraining: expected JSON of its fields, got: {error}") from error
+                values["periods"] = tuple(read_list(values["periods"], "periods"))
+        return read_record(cls, values)
 
     @classmethod
     def load(cls, path: str | Path) -> PredictionTraining:

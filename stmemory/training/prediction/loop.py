@@ -94,7 +94,7 @@ class PredictionTrainer:
         """Train to the end of the schedule, to a step, or until `stop`, after which it takes a new trainer; yields what it logs.
 
         Args:
-            log_every: steps that a line of the log is the mean of.
+            log_every: steps that a line of the log is the mean of; fewer at the end of the run.
             until: step to end at.
         """
         journal = Journal(self.out, step=self.step)
@@ -105,7 +105,7 @@ class PredictionTrainer:
             losses = self.train_step()
             self._window.add(losses, seconds=perf_counter() - since)
             record: dict[str, float] = {}
-            if self.step % log_every == 0:
+            if self.step % log_every == 0 or self.step == self.config.steps:
                 record = {"step": self.step, **used, **self._window.record()}
                 journal.write(record)
             if self.step % self.config.save_every == 0 or self.step == last:

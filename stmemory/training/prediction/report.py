@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -126,16 +127,17 @@ def report(
 
     Args:
         runs: folders of comparisons.
-        out: folder for `prediction.md`, `prediction.json`, `prediction.png` if there is a recall set, and `strips_TEST_NUMBER.png`.
+        out: folder for `prediction.md`, `prediction.json`, `strips_TEST_NUMBER.png`, and `prediction.png` if there is a recall set and
+            matplotlib is installed.
         clips: of each test; 0 for as many as the configuration says.
         others: measure networks with a bank at these memory sizes and under these policies too, whatever they were trained with.
         device: where to measure.
 
     Returns:
-        The Markdown, and the contenders that have no state yet.
+        The Markdown, with a line if matplotlib is missing where a plot would be, and the contenders that have no state yet.
 
     Raises:
-        OptionError: matplotlib is missing, a folder holds no comparison or is named twice, or `clips` is below 0.
+        OptionError: a folder holds no comparison or is named twice, or `clips` is below 0.
 
     >>> report([Path("no/such/run")], Path("report"))
     Traceback (most recent call last):
@@ -163,8 +165,13 @@ def report(
         part.write_text(text, encoding="utf-8")
     with whole_file(out / "prediction.json") as part:
         part.write_text(prediction_document(results, circumstances, extra={"configs": configs, "missing": missing}), encoding="utf-8")
-    if any(result.period is not None for result in results):
-        draw_recall(out / "prediction.png", results, title=told)
+    plot = out / "prediction.png"
+    if all(result.period is None for result in results):
+        return text, missing
+    if importlib.util.find_spec("matplotlib") is None:
+        plot.unlink(missing_ok=True)  # that of another report, whose table is gone
+        return f'{text}no plot: it needs matplotlib: pip install "stmemory[plot]"\n', missing
+    draw_recall(plot, results, title=told)
     return text, missing
 
 

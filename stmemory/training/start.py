@@ -1,0 +1,88 @@
+"""Where a run may start from: the state of another one, or weights to track with. Trains nothing."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from stmemory.checkpoint import differences
+from stmemory.errors import WeightsError
+from stmemory.memory.learned import LearnedPolicy
+from stmemory.memory.policy_file import POLICY_FILE, load_policy
+from stmemory.memory.registry import update_policy
+from stmemory.networks.config import NetworkConfig
+from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.training.config import TrainingConfig
+from stmemory.training.run_state import read_state
+from stmemory.weights import bundled_names, find_checkpoint, load_part
+
+__all__ = ["Start", "find_start"]
+
+
+@dataclass(frozen=True, eq=False)
+class Start:
+    """Weights to start from, by the names of their modules.
+
+    Attributes:
+        network: of a `SegmentationNetwork`.
+        policy: of a `LearnedPolicy`, if there is one.
+    """
+
+    network: dict[str, Tensor]
+    policy: dict[str, Tensor] | None = None
+
+
+def find_start(where: str | Path, config: TrainingConfig) -> Start:
+    """Find what a run is to start from.
+
+    Args:
+        where: the `state.pt` of another run, whose averages are taken; or weights to track with, see
+            `stmemory.weights.find_checkpoint`, and the policy beside them.
+        config: of the run that starts.
+
+    Raises:
+        WeightsError: there are none, they are of another preset, or it is the folder of a run.
+
+    >>> find_start("lite", TrainingConfig(preset="paper"))
+    Traceback (most recent call last):
+    stmemory.errors.WeightsError: lite: expected weights of preset 'paper', got those of 'lite'
+    """
+    path = Path(where)
+    if path.suffix == ".pt" or path.is_file():
+        return _from_state(path, config)
+    if str(where) not in bundled_names() and (path / "state.pt").is_file():
+        raise WeightsError(f"{path}: expected weights or the state.pt of a run, got the folder of a run: give {path / 'state.pt'}")
+    checkpoint = find_checkpoint(str(where))
+    network = load_part(SegmentationNetwork, checkpoint)
+    if network.config != NetworkConfig.of(config.preset):
+        raise WeightsError(f"{where}: expected weights of preset {config.preset!r}, got those of {network.config.preset!r}")
+    policy = load_policy(checkpoint.folder).state_dict() if (checkpoint.folder / POLICY_FILE).is_file() else None
+    return Start(network.state_dict(), _wanted_policy(policy, checkpoint.folder / POLICY_FILE, config))
+
+
+def _from_state(path: Path, config: TrainingConfig) -> Start:
+    state = read_state(path)
+    preset = json.loads(state["config"])["preset"] if "config" in state else config.preset  # states of earlier versions do not say
+    if preset != config.preset:
+        raise WeightsError(f"{path}: expected the state of a run with preset {config.preset!r}, got one with {preset!r}")
+    with torch.device("meta"):
+        expected = SegmentationNetwork(NetworkConfig.of(config.preset)).state_dict()
+    average = state["average"]
+    told = differences(average, expected) if isinstance(average, dict) else "no weights"
+    if told:
+        raise WeightsError(f"{path}: expected the state of a run with preset {config.preset!r}, got other weights; {told}")
+    return Start(average, _wanted_policy(state.get("policy_average"), path, config))
+
+
+def _wanted_policy(found: dict[str, Tensor] | None, path: Path, config: TrainingConfig) -> dict[str, Tensor] | None:
+    """The policy's weights, checked, where one is learned."""
+    policy = update_policy(config.policy)
+    if found is None or not isinstance(policy, LearnedPolicy):
+        return None
+    if told := differences(found, policy.state_dict()):
+        raise WeightsError(f"{path}: expected a learned policy as a run has it, got another; {told}")
+    return found
