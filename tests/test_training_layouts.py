@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 import sys
@@ -22,7 +23,7 @@ from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.cutting import Cutter
 from stmemory.training.folders import FolderPictures
 from stmemory.training.layouts import LAYOUTS, open_folder
-from stmemory.training.mask_readers import SbdMask
+from stmemory.training.mask_readers import IdMask, SbdMask
 from stmemory.training.material import Material, Photo, pack
 from stmemory.training.plan import Film
 from stmemory.training.sources import Mixture, Sources
@@ -214,6 +215,25 @@ def _white(root: Path) -> None:
     _grey(root / "masks" / "a.png", BOX * 255)
 
 
+def _smooth(root: Path) -> None:
+    Image.fromarray(BOX * 255).resize((160, 128)).rotate(7).resize((80, 64), Image.Resampling.LANCZOS).save(root / "masks" / "a.png")
+
+
+def _was_jpeg(root: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(BOX * 255).rotate(7).save(buffer, "JPEG")
+    with Image.open(buffer) as image:
+        image.save(root / "masks" / "a.png", "PNG")
+
+
+def _jpeg(root: Path) -> None:
+    Image.fromarray(BOX).save(root / "masks" / "a.png", "JPEG")
+
+
+def _deep(root: Path) -> None:
+    Image.fromarray(BOX.astype(np.uint16)).save(root / "masks" / "a.png")
+
+
 def _broken_mask(root: Path) -> None:
     (root / "masks" / "a.png").write_bytes(b"no")
 
@@ -228,6 +248,10 @@ BAD = {
     "other size": (_other_size, MaskError, "80x64, got 8x6"),
     "colours": (_colours, MaskError, "palette or grey"),
     "white": (_white, MaskError, "255 is void"),
+    "smoothed": (_smooth, MaskError, "looks like a mask with smoothed edges or of JPEG; save ids 1..N as PNG, without smoothing"),
+    "was JPEG": (_was_jpeg, MaskError, "looks like a mask with smoothed edges or of JPEG"),
+    "JPEG": (_jpeg, MaskError, "got JPEG data, which blurs ids"),
+    "16 bits": (_deep, MaskError, "got mode I;16; save it with 8 bits"),
     "broken mask": (_broken_mask, MaskError, "cannot be read"),
     "broken picture": (_broken_picture, FrameError, "cannot be read"),
 }
@@ -251,6 +275,19 @@ def test_bad_pictures_are_skipped_or_refused_by_name(kind: str, tmp_path: Path) 
 
     skipped = [line for index in range(30) for line in ClipSource(folder, config, 0, skip_bad=True).clip(index).skipped]
     assert {str(raised.value)} == set(skipped)
+
+
+@pytest.mark.parametrize(("step", "thin"), [(1, True), (5, False)], ids=["thin-1-to-50", "every-fifth"])
+def test_many_small_objects_do_not_look_smoothed(step: int, thin: bool, tmp_path: Path) -> None:
+    """Fifty objects are read as they are drawn: of two pixels each when they are numbered 1 to 50, of nine when they are numbered otherwise."""
+    ids = np.zeros((64, 80), np.uint8)
+    ids[:4, :] = 255
+    for number in range(50):
+        y, x = 10 + 5 * (number // 10), 5 + 7 * (number % 10)
+        ids[y : y + (1 if thin else 3), x : x + (2 if thin else 3)] = step * (number + 1)
+    _grey(tmp_path / "a.png", ids)
+
+    assert np.where(ids == 255, 0, ids).tolist() == IdMask(tmp_path / "a.png").read(80, 64).tolist()
 
 
 def test_a_folder_of_bad_pictures_only_is_told(tmp_path: Path) -> None:

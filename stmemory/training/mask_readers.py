@@ -16,6 +16,10 @@ from stmemory.images import UNREADABLE
 __all__ = ["BinaryMask", "IdMask", "MaskReader", "PolygonMask", "SbdMask"]
 
 _VOID = 255
+_JPEG = ("JPEG", "MPO", "JPEG2000")
+_INSTEAD = "save ids 1..N as PNG, without smoothing"
+_ADVICE = {mode: "; save it with 8 bits" for mode in ("I;16", "I;16B", "I;16L", "I")}
+_COUNTED = 50  # objects are numbered up to here at the most, and greys are not
 
 
 class MaskReader(Protocol):
@@ -34,7 +38,9 @@ class MaskReader(Protocol):
 class IdMask:
     """A palette or grey PNG whose values are ids; 255 is void and counts as background (DAVIS 2017, YouTube-VOS).
 
-    A mask of nothing but 0 and 255 is refused: it may be one white object (DAVIS 2016), or void alone.
+    A mask of nothing but 0 and 255 is refused: it may be one white object (DAVIS 2016), or void alone. JPEG is refused, and so is
+    a grey mask that looks smoothed: 3 ids or more lie above 50, and more than three in four of all ids nowhere fill 3 x 3 pixels.
+    Objects that are numbered 1 to 50 never look like that.
     """
 
     path: Path
@@ -42,11 +48,18 @@ class IdMask:
     def read(self, width: int, height: int) -> NDArray[np.uint8]:
         """See `MaskReader.read`."""
         image = _opened(self.path)
+        if image.format in _JPEG:
+            raise MaskError(f"{self.path}: expected a PNG of ids, got JPEG data, which blurs ids at their edges; {_INSTEAD}")
         if image.mode not in ("P", "L", "1"):
-            raise MaskError(f"{self.path}: expected a palette or grey PNG of ids, got mode {image.mode}")
+            raise MaskError(f"{self.path}: expected a palette or grey PNG of ids, got mode {image.mode}{_ADVICE.get(image.mode, '')}")
         values = np.array(image.convert("L") if image.mode == "1" else image, dtype=np.uint8)
         if image.mode == "1":
             values = (values > 0).astype(np.uint8)
+        if image.mode == "L" and _looks_smoothed(values):
+            raise MaskError(
+                f"{self.path}: expected objects with the ids 1 to N, got {len(np.unique(values))} greys, most of them as thin lines: "
+                f"it looks like a mask with smoothed edges or of JPEG; {_INSTEAD}"
+            )
         void = values == _VOID
         ids = np.where(void, 0, values).astype(np.uint8)
         if bool(void.any()) and not bool(ids.any()):
@@ -113,3 +126,16 @@ def _opened(path: Path) -> Image.Image:
             return image
     except UNREADABLE as error:
         raise MaskError(f"{path}: expected a mask picture, got one that cannot be read: {error}") from error
+
+
+def _looks_smoothed(values: NDArray[np.uint8]) -> bool:
+    """Whether the values of a grey mask `[H, W]` are greys of edges rather than ids; see `IdMask`."""
+    ids = np.bincount(values.ravel(), minlength=256) > 0
+    ids[[0, _VOID]] = False
+    if ids[_COUNTED + 1 :].sum() < 3:
+        return False
+    middle = values[:, 1:-1]
+    rows = (values[:, :-2] == middle) & (middle == values[:, 2:])  # three in a row are alike
+    columns = (middle[:-2] == middle[1:-1]) & (middle[1:-1] == middle[2:])
+    filled = np.bincount(middle[1:-1][rows[:-2] & rows[1:-1] & rows[2:] & columns], minlength=256) > 0
+    return int((ids & filled).sum()) * 4 < int(ids.sum())
