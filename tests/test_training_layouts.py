@@ -417,6 +417,37 @@ def test_masks_of_davis_2016_say_what_is_wrong(tmp_path: Path) -> None:
         ClipSource(open_folder(tmp_path, layout="davis"), ClipConfig(size=32, frames=6), 0, skip_bad=True).clip(0)
 
 
+@pytest.mark.parametrize("layout", ["clips", "davis", "videos", "youtube_vos"])
+def test_a_frame_of_void_alone_is_one_of_a_hidden_object(layout: str, tmp_path: Path) -> None:
+    """In a video that shows its object elsewhere, a mask of 0 and 255 is an empty one."""
+    MAKERS[layout](tmp_path)
+    for mask in sorted(tmp_path.rglob("*.png"))[1::2]:
+        _grey(mask, BOX * 255)
+    folder = open_folder(tmp_path, layout=layout)
+
+    assert {True, False} == {bool(folder.photo(item.index).ids.any()) for item in folder.items}
+
+
+def test_a_video_without_an_object_is_named(tmp_path: Path) -> None:
+    """It is skipped as one, whichever of its frames are drawn; clips are made of the others."""
+    _clips(tmp_path)
+    for mask in (tmp_path / "cat" / "Annotations").iterdir():
+        _grey(mask, BOX * 0)
+    source = ClipSource(open_folder(tmp_path, layout="clips"), ClipConfig(size=32, frames=2), 0, skip_bad=True)
+
+    lines = {line for index in range(12) for line in source.clip(index).skipped}
+    assert {f"{tmp_path}/cat/Annotations: no frame of this video holds an object"} == lines
+
+
+def test_a_mask_without_a_picture_is_named(tmp_path: Path) -> None:
+    """In a folder of stills too."""
+    for name in "ab":
+        save_still(tmp_path, name)
+    (tmp_path / "images" / "b.jpg").unlink()
+
+    assert (f"{tmp_path}/masks/b.png: no picture in images",) == open_folder(tmp_path, layout="stills").skipped
+
+
 def test_a_frame_of_another_size_is_told(tmp_path: Path) -> None:
     """A video that changes its size ends a clip by the name of the frame, or the clip is made of other frames."""
     _videos(tmp_path)

@@ -19,13 +19,14 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from stmemory.errors import FrameError, OptionError
 from stmemory.images import image_files
 from stmemory.training.folders import FolderPictures, Still
-from stmemory.training.mask_readers import BinaryMask, IdMask, MaskReader, PolygonMask, SbdMask
+from stmemory.training.mask_readers import BinaryMask, IdMask, MaskReader, PolygonMask, SbdMask, VideoMasks
 
 __all__ = ["LAYOUTS", "open_folder", "splits_of"]
 
@@ -112,17 +113,17 @@ def _pairs(
     except (FrameError, OSError):
         yield f"{pictures}: no pictures in it"
         return
+    there = sorted((root / masks).glob("*.png"))
+    if video:
+        read = partial(IdMask, video=VideoMasks(tuple(there)))
     for file in files:
         mask = root / masks / f"{file.stem}.png"
         if mask.is_file():
             yield Still(file, read(mask), video)
         elif not sparse:
             yield f"{pictures}/{file.name}: no mask {masks}/{mask.name}"
-    if video and (root / masks).is_dir():
-        stems = {file.stem for file in files}
-        for mask in sorted((root / masks).glob("*.png")):
-            if mask.stem not in stems:
-                yield f"{masks}/{mask.name}: no picture in {pictures}"
+    stems = {file.stem for file in files}
+    yield from (f"{masks}/{mask.name}: no picture in {pictures}" for mask in there if mask.stem not in stems)
 
 
 def _videos(root: Path, pictures: str, masks: str, names: Iterable[str], *, sparse: bool = False) -> _Found:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -13,7 +14,7 @@ from PIL import Image, ImageDraw
 from stmemory.errors import MaskError
 from stmemory.images import UNREADABLE
 
-__all__ = ["BinaryMask", "IdMask", "MaskReader", "PolygonMask", "SbdMask"]
+__all__ = ["BinaryMask", "IdMask", "MaskReader", "PolygonMask", "SbdMask", "VideoMasks"]
 
 _VOID = 255
 _JPEG = ("JPEG", "MPO", "JPEG2000")
@@ -38,15 +39,39 @@ class MaskReader(Protocol):
 class IdMask:
     """A palette or grey PNG whose values are ids; 255 is void and counts as background (DAVIS 2017, YouTube-VOS).
 
-    A mask of nothing but 0 and 255 is refused: it may be one white object (DAVIS 2016), or void alone. JPEG is refused, and so is
+    A mask of nothing but 0 and 255 is refused: it may be one white object (DAVIS 2016), or void alone. In a video it is void, and the
+    object is hidden, if another frame has ids; if none has, each frame is refused. JPEG is refused, and so is
     a grey mask that looks smoothed: 3 ids or more lie above 50, and more than three in four of all ids nowhere fill 3 x 3 pixels.
     Objects that are numbered 1 to 50 never look like that.
     """
 
     path: Path
+    video: VideoMasks | None = None
 
     def read(self, width: int, height: int) -> NDArray[np.uint8]:
         """See `MaskReader.read`."""
+        ids, has_void = self._values()
+        if ids.any() or (self.video and self.video.have_ids):
+            return ids
+        if has_void:
+            raise MaskError(
+                f"{self.path}: expected objects with the ids 1 to N, got a mask of 0 and 255 only, and 255 is void; "
+                "if white is an object, save it as 1"
+            )
+        if self.video:
+            raise MaskError(f"{self.path.parent}: no frame of this video holds an object")
+        return ids
+
+    @property
+    def has_ids(self) -> bool:
+        """Whether the mask can be read and holds an object."""
+        try:
+            return bool(self._values()[0].any())
+        except MaskError:
+            return False
+
+    def _values(self) -> tuple[NDArray[np.uint8], bool]:
+        """Ids, and whether there is void."""
         image = _opened(self.path)
         if image.format in _JPEG:
             raise MaskError(f"{self.path}: expected a PNG of ids, got JPEG data, which blurs ids at their edges; {_INSTEAD}")
@@ -61,13 +86,23 @@ class IdMask:
                 f"it looks like a mask with smoothed edges or of JPEG; {_INSTEAD}"
             )
         void = values == _VOID
-        ids = np.where(void, 0, values).astype(np.uint8)
-        if bool(void.any()) and not bool(ids.any()):
-            raise MaskError(
-                f"{self.path}: expected objects with the ids 1 to N, got a mask of 0 and 255 only, and 255 is void; "
-                "if white is an object, save it as 1"
-            )
-        return ids
+        return np.where(void, 0, values).astype(np.uint8), bool(void.any())
+
+
+@dataclass(frozen=True)
+class VideoMasks:
+    """The masks of all frames of one video, which its `IdMask`s share.
+
+    >>> VideoMasks(()).have_ids
+    False
+    """
+
+    paths: tuple[Path, ...]
+
+    @cached_property
+    def have_ids(self) -> bool:
+        """Whether any of them holds an object; read once, and only when it is asked for."""
+        return any(IdMask(path).has_ids for path in self.paths)
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from stmemory.errors import OptionError
 from stmemory.files import out_file, whole_file
 from stmemory.images import UNREADABLE, natural_order
-from stmemory.training.mask_readers import IdMask
+from stmemory.training.mask_readers import IdMask, VideoMasks
 from stmemory.training.picture_files import read_picture, shrunk
 
 __all__ = ["KINDS", "PackReport", "pack"]
@@ -61,6 +61,7 @@ class _Entry:
     picture: Path
     mask: Path | None
     series: str
+    video: VideoMasks | None = None
 
 
 @dataclass(frozen=True)
@@ -165,10 +166,11 @@ def _entries(root: Path, skipped: list[str]) -> Iterator[_Entry]:
         if folder.name == "images" and (folder.parent / "masks").is_dir():
             stems = [path.stem for path in files]
             is_video = len(files) > 1 and all(s.isdigit() for s in stems) and sorted(map(int, stems)) == list(range(len(files)))
-            for path in files:
-                mask = folder.parent / "masks" / f"{path.stem}.png"
+            masks = {path: folder.parent / "masks" / f"{path.stem}.png" for path in files}
+            together = VideoMasks(tuple(masks.values())) if is_video else None
+            for path, mask in masks.items():
                 if mask.is_file():
-                    yield _Entry("video" if is_video else "photo", path, mask, str(folder) if is_video else "")
+                    yield _Entry("video" if is_video else "photo", path, mask, str(folder) if is_video else "", together)
                 else:
                     skipped.append(f"{path.relative_to(root).as_posix()}: no mask {mask.name} in masks/")
         elif folder.name == "cutouts":
@@ -229,7 +231,7 @@ def _encode(entry: _Entry, name: str, *, side: int, quality: int) -> _Packed:
     compressed = _save(small, "WEBP", quality=quality, method=4)
     if entry.mask is None:
         return _Packed(entry, name, small.size, compressed)
-    ids = IdMask(entry.mask).read(picture.width, picture.height)
+    ids = IdMask(entry.mask, entry.video).read(picture.width, picture.height)
     if ids.shape != (picture.height, picture.width):
         raise ValueError(f"mask {entry.mask.name} is {ids.shape[1]}x{ids.shape[0]}, its picture {picture.width}x{picture.height}")
     mask = np.asarray(Image.fromarray(ids).resize(small.size, Image.Resampling.NEAREST))
