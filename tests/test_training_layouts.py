@@ -18,6 +18,7 @@ from pictures import pack_tiny, save_still
 from PIL import Image
 
 from stmemory.errors import FrameError, MaskError, OptionError
+from stmemory.formats import encode_rle
 from stmemory.training.clips import ClipConfig, ClipSource
 from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.cutting import Cutter
@@ -446,6 +447,49 @@ def test_a_mask_without_a_picture_is_named(tmp_path: Path) -> None:
     (tmp_path / "images" / "b.jpg").unlink()
 
     assert (f"{tmp_path}/masks/b.png: no picture in images",) == open_folder(tmp_path, layout="stills").skipped
+
+
+def _coco_segments(root: Path, segmentation: object, **more: object) -> None:
+    """Gives the picture 1 an annotation of BOX as it is given, and one of its upper left corner on top, without an area."""
+    corner = {"image_id": 1, "segmentation": [[20, 15, 29, 15, 29, 24, 20, 24]], **more}
+    about = json.loads((root / "annotations" / "instances_train2017.json").read_text())
+    about["annotations"] = [corner, {"id": 7, "image_id": 1, "segmentation": segmentation, **({"area": 1200} if more else {})}]
+    (root / "annotations" / "instances_train2017.json").write_text(json.dumps(about))
+
+
+RUNS = [20 * 64 + 15, *([30, 34] * 40)[:-1], 19 * 64 + 53]
+RUNS[-1] = 64 * 80 - sum(RUNS[:-1])
+SEGMENTS = {"list": {"size": [64, 80], "counts": RUNS}, "text": encode_rle(BOX > 0), "polygon": [[20, 15, 59, 15, 59, 44, 20, 44]]}
+
+
+@pytest.mark.parametrize("area", [{}, {"area": 100}], ids=["no-area", "area"])
+@pytest.mark.parametrize("segmentation", SEGMENTS.values(), ids=SEGMENTS.keys())
+def test_coco_has_polygons_and_runs(segmentation: object, area: dict[str, int], tmp_path: Path) -> None:
+    """An object is read from either, large ones lie below small ones, and an area that is not given is counted."""
+    _coco(tmp_path)
+    _coco_segments(tmp_path, segmentation, **area)
+    folder = open_folder(tmp_path, layout="coco")
+    expected = BOX.copy()
+    expected[15:25, 20:30] = 2
+
+    assert () == folder.skipped
+    assert expected.tolist() == folder.photo(0).ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "said"),
+    [([], "annotation 7 of picture 1: no segmentation"), (None, "no segmentation"), ({"size": [64, 80], "counts": [9]}, "the file is damaged")],
+    ids=["empty", "null", "damaged"],
+)
+def test_coco_names_annotations_of_no_use(segmentation: object, said: str, tmp_path: Path) -> None:
+    """What is not there or damaged is named; the other pictures are used."""
+    _coco(tmp_path)
+    _coco_segments(tmp_path, segmentation)
+    about = json.loads((tmp_path / "annotations" / "instances_train2017.json").read_text())
+    about["annotations"].append({"image_id": 2, "segmentation": SEGMENTS["polygon"]})
+    (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(about))
+
+    assert [True] == [said in line for line in open_folder(tmp_path, layout="coco").skipped]
 
 
 def test_a_frame_of_another_size_is_told(tmp_path: Path) -> None:

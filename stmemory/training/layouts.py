@@ -5,7 +5,7 @@
     clips        VIDEO/images/NAME.*  VIDEO/masks/NAME.png          ids; or JPEGImages and Annotations
     davis        JPEGImages/480p/VIDEO/NAME.jpg  Annotations/480p/VIDEO/NAME.png  ImageSets/2017/SPLIT.txt, or no ImageSets
     youtube_vos  SPLIT/JPEGImages/VIDEO/NAME.jpg  SPLIT/Annotations/VIDEO/NAME.png (every fifth frame)
-    coco         SPLIT2017/NAME.jpg  annotations/instances_SPLIT2017.json         polygons; crowds are left out
+    coco         SPLIT2017/NAME.jpg  annotations/instances_SPLIT2017.json         polygons or RLE; crowds are left out
     ecssd        images/NAME.jpg  ground_truth_mask/NAME.png        bright on dark
     hku_is       imgs/NAME.png  gt/NAME.png                         bright on dark
     msra10k      Imgs/NAME.jpg  Imgs/NAME.png                       bright on dark
@@ -19,14 +19,15 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stmemory.errors import FrameError, OptionError
+from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.images import image_files
 from stmemory.training.folders import FolderPictures, Still
-from stmemory.training.mask_readers import BinaryMask, IdMask, MaskReader, PolygonMask, SbdMask, VideoMasks
+from stmemory.training.mask_readers import BinaryMask, CocoMask, IdMask, MaskReader, SbdMask, VideoMasks
 
 __all__ = ["LAYOUTS", "open_folder", "splits_of"]
 
@@ -165,18 +166,34 @@ def _youtube_vos(root: Path, split: str) -> _Found:
 
 
 def _coco(root: Path, split: str) -> _Found:
-    about: dict[str, Any] = json.loads((root / "annotations" / f"instances_{split}2017.json").read_text())
-    objects: dict[int, list[tuple[float, tuple[tuple[float, ...], ...]]]] = defaultdict(list)
+    listed = f"annotations/instances_{split}2017.json"
+    about: dict[str, Any] = json.loads((root / listed).read_text())
+    objects: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for each in about["annotations"]:
-        if not each.get("iscrowd") and isinstance(each["segmentation"], list):
-            objects[each["image_id"]].append((float(each["area"]), tuple(map(tuple, each["segmentation"]))))
+        if each.get("iscrowd"):
+            continue
+        if isinstance(each.get("segmentation"), list | dict) and each["segmentation"]:
+            objects[each["image_id"]].append(each)
+        else:
+            yield f"{listed}: annotation {each.get('id', '')} of picture {each['image_id']}: no segmentation, neither polygons nor RLE"
     for image in about["images"]:
         file, drawn = root / f"{split}2017" / image["file_name"], objects.get(image["id"], [])
         if not file.is_file():
             yield f"{split}2017/{image['file_name']}: no such picture"
         elif drawn:  # pictures without objects are no fault
-            by_size = sorted(drawn, key=lambda one: -one[0])  # small objects lie on large ones more often than under them
-            yield Still(file, PolygonMask(tuple(polygons for _, polygons in by_size), image["width"], image["height"]))
+            yield _coco_still(file, drawn, image["width"], image["height"])
+
+
+def _coco_still(file: Path, drawn: list[dict[str, Any]], width: int, height: int) -> Still | str:
+    """A picture with its annotations, the largest first: small objects lie on large ones more often than under them."""
+    shapes = [each["segmentation"] if isinstance(each["segmentation"], dict) else tuple(map(tuple, each["segmentation"])) for each in drawn]
+    mask = CocoMask(tuple(shapes), width, height, str(file))
+    try:
+        areas = [float(each["area"]) for each in drawn] if all("area" in each for each in drawn) else mask.areas()
+    except MaskError as error:
+        return f"{file.parent.name}/{file.name}: {error}"
+    by_size = sorted(range(len(shapes)), key=lambda number: -areas[number])
+    return Still(file, replace(mask, objects=tuple(shapes[number] for number in by_size)))
 
 
 def _ecssd(root: Path, split: str) -> _Found:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -12,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from stmemory.errors import MaskError
+from stmemory.formats.rle import decode_rle
 from stmemory.images import UNREADABLE
 
-__all__ = ["BinaryMask", "IdMask", "MaskReader", "PolygonMask", "SbdMask", "VideoMasks"]
+__all__ = ["BinaryMask", "CocoMask", "IdMask", "MaskReader", "SbdMask", "VideoMasks"]
 
 _VOID = 255
 _JPEG = ("JPEG", "MPO", "JPEG2000")
@@ -117,22 +119,49 @@ class BinaryMask:
 
 
 @dataclass(frozen=True)
-class PolygonMask:
-    """Objects as polygons, each a list of x, y, x, y in pixels (COCO); later objects lie on top."""
+class CocoMask:
+    """Objects of COCO; later ones lie on top.
 
-    objects: tuple[tuple[tuple[float, ...], ...], ...]
+    Attributes:
+        objects: of each its polygons, every one a list of x, y, x, y in pixels, or its RLE (see `stmemory.formats.decode_rle`).
+        width, height: of the picture, pixels.
+        name: of the picture, for messages.
+    """
+
+    objects: tuple[tuple[tuple[float, ...], ...] | Mapping[str, object], ...]
     width: int
     height: int
+    name: str = ""
 
     def read(self, width: int, height: int) -> NDArray[np.uint8]:
         """See `MaskReader.read`."""
         canvas = Image.new("L", (self.width, self.height))
-        draw = ImageDraw.Draw(canvas)
-        for number, polygons in enumerate(self.objects[: _VOID - 1], 1):
-            for polygon in polygons:
-                if len(polygon) >= 6:
-                    draw.polygon(list(zip(polygon[::2], polygon[1::2], strict=False)), fill=number)
+        for number, shape in enumerate(self.objects[: _VOID - 1], 1):
+            self._add(canvas, shape, number)
         return np.array(canvas)
+
+    def areas(self) -> list[int]:
+        """Pixels of each object, whatever lies on it.
+
+        Raises:
+            MaskError: an RLE is damaged, or of another size than the picture.
+        """
+        return [int(replace(self, objects=(shape,)).read(self.width, self.height).sum()) for shape in self.objects]
+
+    def _add(self, canvas: Image.Image, shape: tuple[tuple[float, ...], ...] | Mapping[str, object], number: int) -> None:
+        if isinstance(shape, Mapping):
+            try:
+                mask = decode_rle(shape)
+            except MaskError as error:
+                raise MaskError(f"{self.name}: {error}") from error
+            if mask.shape != (self.height, self.width):
+                raise MaskError(f"{self.name}: expected an RLE of {self.width}x{self.height}, got one of {mask.shape[1]}x{mask.shape[0]}")
+            canvas.paste(number, (0, 0), Image.fromarray(mask))
+            return
+        draw = ImageDraw.Draw(canvas)
+        for polygon in shape:
+            if len(polygon) >= 6:
+                draw.polygon(list(zip(polygon[::2], polygon[1::2], strict=False)), fill=number)
 
 
 @dataclass(frozen=True)
