@@ -214,8 +214,29 @@ def test_material_refuses_other_files(tmp_path: Path, material: Material) -> Non
 
 def test_pack_refuses_an_empty_tree(tmp_path: Path) -> None:
     """A tree without a usable picture is an error."""
-    with pytest.raises(OptionError, match="no usable picture"):
+    with pytest.raises(OptionError, match=r"images/NAME with masks/NAME.png .*; got none of them"):
         pack(tmp_path, tmp_path / "out.safetensors")
+
+
+def test_pack_says_why_nothing_is_of_use(tmp_path: Path) -> None:
+    """The error has the first reasons; a mask without its picture is one."""
+    _photo(tmp_path, "a", colour=(250, 30, 20))
+    Image.new("L", (96, 72)).save(tmp_path / "masks" / "b.png")
+    (tmp_path / "images" / "a.jpg").write_bytes(b"no")
+    with pytest.raises(OptionError, match=r"got 2 of no use: masks/b\.png: no picture in images/; images/a\.jpg: .*cannot be read"):
+        pack(tmp_path, tmp_path / "out.safetensors")
+
+
+def test_pack_knows_the_drawn_folders(tree: Path, tmp_path: Path) -> None:
+    """A name that no folder has is an error, which says those that there are."""
+    with pytest.raises(OptionError, match=r"got 'arts'; there are a, art, "):
+        pack(tree, tmp_path / "out.safetensors", drawn=("art", "arts"))
+
+
+def test_packed_files_can_be_read_by_others(packed: tuple[Path, PackReport], tmp_path: Path) -> None:
+    """The file has the mode of any other new file."""
+    (tmp_path / "any").touch()
+    assert (tmp_path / "any").stat().st_mode == packed[0].stat().st_mode
 
 
 @pytest.mark.parametrize("index", range(24))
