@@ -150,6 +150,27 @@ def test_an_empty_folder_is_told(layout: str, tmp_path: Path) -> None:
         open_folder(tmp_path, layout=layout)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right", "said"),
+    [
+        ("videos", "davis", "got no images in it"),
+        ("davis", "videos", "got no JPEGImages/480p in it"),
+        ("stills", "videos", "got none (images: no pictures in it)"),
+        ("videos", "stills", "got none"),
+        ("clips", "msra10k", "got none"),
+        ("coco", "youtube_vos", "there is no split at all"),
+    ],
+)
+def test_the_layout_that_would_fit_is_told(wrong: str, right: str, said: str, tmp_path: Path) -> None:
+    """A folder of another layout is an error that names what is missing, and the layout that the folder has."""
+    MAKERS[right](tmp_path)
+    with pytest.raises(OptionError) as raised:
+        open_folder(tmp_path, layout=wrong)
+
+    assert said in str(raised.value)
+    assert str(raised.value).endswith(f"it looks like the layout {right!r}")
+
+
 def test_an_unknown_layout_and_a_missing_folder_are_told(tmp_path: Path) -> None:
     """Both are named."""
     with pytest.raises(OptionError, match="'cityscapes'"):

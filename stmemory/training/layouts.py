@@ -64,11 +64,20 @@ def open_folder(root: str | Path, *, layout: str, split: str = "train") -> Folde
     notes = _check_split(root, layout, split)
     try:
         found = list(LAYOUTS[layout](root, split))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        missing = Path(error.filename or root)
+        place = missing.relative_to(root) if missing.is_relative_to(root) else missing
+        raise OptionError(f"{root}: expected a data set of layout {layout!r}, got no {place.as_posix()} in it; {_advice(root, layout, split)}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, OptionError):
             raise
         raise OptionError(f"{root}: expected a data set of layout {layout!r}, got: {error!r}") from error
     stills = [still for still in found if isinstance(still, Still)]
+    if not stills:
+        lines = "; ".join(str(line) for line in found[:3])
+        raise OptionError(
+            f"{root}: expected pictures with masks in the layout {layout!r}, got none" + (f" ({lines})" if lines else "") + f"; {_advice(root, layout, split)}"
+        )
     return FolderPictures(root, stills, skipped=[f"{root}/{line}" for line in found if isinstance(line, str)], notes=notes)
 
 
@@ -101,8 +110,19 @@ def _check_split(root: Path, layout: str, split: str) -> tuple[str, ...]:
         return (f"{root}: no ImageSets in it, so all of its videos are taken, whatever the split",)
     raise OptionError(
         f"{root}: expected {_SPLITS[layout].replace('*', split)} for the split {split!r}, got no such file; "
-        + (f"the splits that are there: {', '.join(there)}" if there else "there is no split at all: check the path and the layout")
+        + (f"the splits that are there: {', '.join(there)}" if there else f"there is no split at all: {_advice(root, layout, split)}")
     )
+
+
+def _advice(root: Path, layout: str, split: str) -> str:
+    """What to do about a folder that does not have a layout: the first other one that fits it, or to check."""
+    for other, find in LAYOUTS.items():
+        try:
+            if other != layout and any(isinstance(each, Still) for each in find(root, split)):
+                return f"it looks like the layout {other!r}"
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return "check the path and the layout"
 
 
 def _pairs(
