@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -127,7 +127,7 @@ def test_clips_name_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     for name in "ab":
         save_still(tmp_path / "stills", name)
     (tmp_path / "stills" / "masks" / "a.png").write_bytes(b"no")
-    config = replace(TINY, sources=(Source(str(tmp_path / "stills"), "stills"),))
+    config = dataclasses.replace(TINY, sources=(Source(str(tmp_path / "stills"), "stills"),))
     (tmp_path / "config.json").write_text(config.to_json())
     monkeypatch.chdir(tmp_path)
 
