@@ -169,10 +169,25 @@ def test_pack_keeps_frames_in_which_the_object_is_hidden(tmp_path: Path) -> None
     report = pack(tmp_path, tmp_path / "material.safetensors")
     material = Material.load(tmp_path / "material.safetensors")
 
-    assert [f"empty/images/{time}.jpg: no frame of this video holds an object" for time in range(4)] == list(report.skipped)
+    expected = [(f"empty/images/{time}.jpg", "no frame of this video holds an object") for time in range(4)]
+    assert expected == [(line.split(": ")[0], line.split(": ")[-1]) for line in report.skipped]
     assert [f"seen/images/{time}.jpg" for time in range(4)] == [item.name for item in material.items]
     assert [True, False, False, True] == [bool(material.photo(index).ids.any()) for index in range(4)]
     assert 1 <= int(ClipSource(material, ClipConfig(size=32, frames=4), RNG_SEED).clip(0).ids[0].max())
+
+
+def test_pack_keeps_frames_of_void_alone(tmp_path: Path) -> None:
+    """In a video a mask of 0 and 255 is one of a hidden object; where no frame has ids, each is skipped with what to do."""
+    for film, void in (("seen", (1, 2)), ("white", (0, 1, 2, 3))):
+        for time in range(4):
+            _photo(tmp_path / film, str(time), colour=(250, 30, 20))
+        for time in void:
+            Image.new("L", (96, 72), 255).save(tmp_path / film / "masks" / f"{time}.png")
+    report = pack(tmp_path, tmp_path / "material.safetensors")
+    material = Material.load(tmp_path / "material.safetensors")
+
+    assert [True] * 4 == ["if white is an object, save it as 1" in line for line in report.skipped]
+    assert [True, False, False, True] == [bool(material.photo(index).ids.any()) for index in range(4)]
 
 
 def test_pack_skips_frames_of_another_size(tmp_path: Path) -> None:
@@ -199,8 +214,29 @@ def test_material_refuses_other_files(tmp_path: Path, material: Material) -> Non
 
 def test_pack_refuses_an_empty_tree(tmp_path: Path) -> None:
     """A tree without a usable picture is an error."""
-    with pytest.raises(OptionError, match="no usable picture"):
+    with pytest.raises(OptionError, match=r"images/NAME with masks/NAME.png .*; got none of them"):
         pack(tmp_path, tmp_path / "out.safetensors")
+
+
+def test_pack_says_why_nothing_is_of_use(tmp_path: Path) -> None:
+    """The error has the first reasons; a mask without its picture is one."""
+    _photo(tmp_path, "a", colour=(250, 30, 20))
+    Image.new("L", (96, 72)).save(tmp_path / "masks" / "b.png")
+    (tmp_path / "images" / "a.jpg").write_bytes(b"no")
+    with pytest.raises(OptionError, match=r"got 2 of no use: masks/b\.png: no picture in images/; images/a\.jpg: .*cannot be read"):
+        pack(tmp_path, tmp_path / "out.safetensors")
+
+
+def test_pack_knows_the_drawn_folders(tree: Path, tmp_path: Path) -> None:
+    """A name that no folder has is an error, which says those that there are."""
+    with pytest.raises(OptionError, match=r"got 'arts'; there are a, art, "):
+        pack(tree, tmp_path / "out.safetensors", drawn=("art", "arts"))
+
+
+def test_packed_files_can_be_read_by_others(packed: tuple[Path, PackReport], tmp_path: Path) -> None:
+    """The file has the mode of any other new file."""
+    (tmp_path / "any").touch()
+    assert (tmp_path / "any").stat().st_mode == packed[0].stat().st_mode
 
 
 @pytest.mark.parametrize("index", range(24))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 from pathlib import Path
 
 import pytest
-from pictures import TINY, pack_tiny
+from pictures import TINY, pack_tiny, save_still
 from PIL import Image
 
 from stmemory.errors import OptionError
 from stmemory.training.__main__ import main
-from stmemory.training.material import PackReport, pack
+from stmemory.training.config import Source
+from stmemory.training.material import Material, PackReport, pack
 from stmemory.training.parallel import World
 
 
@@ -121,3 +123,32 @@ def test_packing_has_one_set_of_defaults(monkeypatch: pytest.MonkeyPatch) -> Non
     defaults = {name: parameter.default for name, parameter in inspect.signature(pack).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
 
     assert {**defaults, "drawn": []} == given
+
+
+def test_packing_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In words, with what was skipped; names of drawn folders may stand before or after the others, once or together."""
+    save_still(tmp_path / "photos", "a")
+    save_still(tmp_path / "emoji", "a")
+    save_still(tmp_path / "clip art", "a")
+    (tmp_path / "photos" / "images" / "b.jpg").write_bytes(b"no")
+    root, out = str(tmp_path), str(tmp_path / "m.safetensors")
+    for line in (["--drawn=emoji", root, "--drawn=clip art", out], [root, out, "--drawn", "emoji", "clip art"]):
+        assert 1 == main(["pack", *line])
+        said = capsys.readouterr().out.splitlines()
+
+        assert ["skipped photos/images/b.jpg: no mask b.png in masks/", f"3 photos packed into {out}"] == [said[0], said[1].split(",")[0]]
+        assert said[1].endswith(" MB; files skipped: 1")
+        assert [True, True, False] == [item.drawn for item in Material.load(out).items]
+
+
+def test_clips_name_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """However many clips it was drawn for."""
+    for name in "ab":
+        save_still(tmp_path / "stills", name)
+    (tmp_path / "stills" / "masks" / "a.png").write_bytes(b"no")
+    config = dataclasses.replace(TINY, sources=(Source(str(tmp_path / "stills"), "stills"),))
+    (tmp_path / "config.json").write_text(config.to_json())
+    monkeypatch.chdir(tmp_path)
+
+    assert 1 == main(["clips", "config.json", "-", "clips.png", "--number", "8"])
+    assert 1 == capsys.readouterr().out.count("skipped ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import shutil
 import sys
@@ -17,12 +18,13 @@ from pictures import pack_tiny, save_still
 from PIL import Image
 
 from stmemory.errors import FrameError, MaskError, OptionError
+from stmemory.formats import encode_rle
 from stmemory.training.clips import ClipConfig, ClipSource
 from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.cutting import Cutter
 from stmemory.training.folders import FolderPictures
 from stmemory.training.layouts import LAYOUTS, open_folder
-from stmemory.training.mask_readers import SbdMask
+from stmemory.training.mask_readers import IdMask, SbdMask
 from stmemory.training.material import Material, Photo, pack
 from stmemory.training.plan import Film
 from stmemory.training.sources import Mixture, Sources
@@ -148,6 +150,27 @@ def test_an_empty_folder_is_told(layout: str, tmp_path: Path) -> None:
         open_folder(tmp_path, layout=layout)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "right", "said"),
+    [
+        ("videos", "davis", "got no images in it"),
+        ("davis", "videos", "got no JPEGImages/480p in it"),
+        ("stills", "videos", "got none (images: no pictures in it)"),
+        ("videos", "stills", "got none"),
+        ("clips", "msra10k", "got none"),
+        ("coco", "youtube_vos", "there is no split at all"),
+    ],
+)
+def test_the_layout_that_would_fit_is_told(wrong: str, right: str, said: str, tmp_path: Path) -> None:
+    """A folder of another layout is an error that names what is missing, and the layout that the folder has."""
+    MAKERS[right](tmp_path)
+    with pytest.raises(OptionError) as raised:
+        open_folder(tmp_path, layout=wrong)
+
+    assert said in str(raised.value)
+    assert str(raised.value).endswith(f"it looks like the layout {right!r}")
+
+
 def test_an_unknown_layout_and_a_missing_folder_are_told(tmp_path: Path) -> None:
     """Both are named."""
     with pytest.raises(OptionError, match="'cityscapes'"):
@@ -214,6 +237,25 @@ def _white(root: Path) -> None:
     _grey(root / "masks" / "a.png", BOX * 255)
 
 
+def _smooth(root: Path) -> None:
+    Image.fromarray(BOX * 255).resize((160, 128)).rotate(7).resize((80, 64), Image.Resampling.LANCZOS).save(root / "masks" / "a.png")
+
+
+def _was_jpeg(root: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(BOX * 255).rotate(7).save(buffer, "JPEG")
+    with Image.open(buffer) as image:
+        image.save(root / "masks" / "a.png", "PNG")
+
+
+def _jpeg(root: Path) -> None:
+    Image.fromarray(BOX).save(root / "masks" / "a.png", "JPEG")
+
+
+def _deep(root: Path) -> None:
+    Image.fromarray(BOX.astype(np.uint16)).save(root / "masks" / "a.png")
+
+
 def _broken_mask(root: Path) -> None:
     (root / "masks" / "a.png").write_bytes(b"no")
 
@@ -228,6 +270,10 @@ BAD = {
     "other size": (_other_size, MaskError, "80x64, got 8x6"),
     "colours": (_colours, MaskError, "palette or grey"),
     "white": (_white, MaskError, "255 is void"),
+    "smoothed": (_smooth, MaskError, "looks like a mask with smoothed edges or of JPEG; save ids 1..N as PNG, without smoothing"),
+    "was JPEG": (_was_jpeg, MaskError, "looks like a mask with smoothed edges or of JPEG"),
+    "JPEG": (_jpeg, MaskError, "got JPEG data, which blurs ids"),
+    "16 bits": (_deep, MaskError, "got mode I;16; save it with 8 bits"),
     "broken mask": (_broken_mask, MaskError, "cannot be read"),
     "broken picture": (_broken_picture, FrameError, "cannot be read"),
 }
@@ -251,6 +297,19 @@ def test_bad_pictures_are_skipped_or_refused_by_name(kind: str, tmp_path: Path) 
 
     skipped = [line for index in range(30) for line in ClipSource(folder, config, 0, skip_bad=True).clip(index).skipped]
     assert {str(raised.value)} == set(skipped)
+
+
+@pytest.mark.parametrize(("step", "thin"), [(1, True), (5, False)], ids=["thin-1-to-50", "every-fifth"])
+def test_many_small_objects_do_not_look_smoothed(step: int, thin: bool, tmp_path: Path) -> None:
+    """Fifty objects are read as they are drawn: of two pixels each when they are numbered 1 to 50, of nine when they are numbered otherwise."""
+    ids = np.zeros((64, 80), np.uint8)
+    ids[:4, :] = 255
+    for number in range(50):
+        y, x = 10 + 5 * (number // 10), 5 + 7 * (number % 10)
+        ids[y : y + (1 if thin else 3), x : x + (2 if thin else 3)] = step * (number + 1)
+    _grey(tmp_path / "a.png", ids)
+
+    assert np.where(ids == 255, 0, ids).tolist() == IdMask(tmp_path / "a.png").read(80, 64).tolist()
 
 
 def test_a_folder_of_bad_pictures_only_is_told(tmp_path: Path) -> None:
@@ -378,6 +437,80 @@ def test_masks_of_davis_2016_say_what_is_wrong(tmp_path: Path) -> None:
         _grey(mask, BOX * 255)
     with pytest.raises(OptionError, match=r"00000\.png: expected objects with the ids 1 to N, got a mask of 0 and 255 only"):
         ClipSource(open_folder(tmp_path, layout="davis"), ClipConfig(size=32, frames=6), 0, skip_bad=True).clip(0)
+
+
+@pytest.mark.parametrize("layout", ["clips", "davis", "videos", "youtube_vos"])
+def test_a_frame_of_void_alone_is_one_of_a_hidden_object(layout: str, tmp_path: Path) -> None:
+    """In a video that shows its object elsewhere, a mask of 0 and 255 is an empty one."""
+    MAKERS[layout](tmp_path)
+    for mask in sorted(tmp_path.rglob("*.png"))[1::2]:
+        _grey(mask, BOX * 255)
+    folder = open_folder(tmp_path, layout=layout)
+
+    assert {True, False} == {bool(folder.photo(item.index).ids.any()) for item in folder.items}
+
+
+def test_a_video_without_an_object_is_named(tmp_path: Path) -> None:
+    """It is skipped as one, whichever of its frames are drawn; clips are made of the others."""
+    _clips(tmp_path)
+    for mask in (tmp_path / "cat" / "Annotations").iterdir():
+        _grey(mask, BOX * 0)
+    source = ClipSource(open_folder(tmp_path, layout="clips"), ClipConfig(size=32, frames=2), 0, skip_bad=True)
+
+    lines = {line for index in range(12) for line in source.clip(index).skipped}
+    assert {f"{tmp_path}/cat/Annotations: no frame of this video holds an object"} == lines
+
+
+def test_a_mask_without_a_picture_is_named(tmp_path: Path) -> None:
+    """In a folder of stills too."""
+    for name in "ab":
+        save_still(tmp_path, name)
+    (tmp_path / "images" / "b.jpg").unlink()
+
+    assert (f"{tmp_path}/masks/b.png: no picture in images",) == open_folder(tmp_path, layout="stills").skipped
+
+
+def _coco_segments(root: Path, segmentation: object, **more: object) -> None:
+    """Gives the picture 1 an annotation of BOX as it is given, and one of its upper left corner on top, without an area."""
+    corner = {"image_id": 1, "segmentation": [[20, 15, 29, 15, 29, 24, 20, 24]], **more}
+    about = json.loads((root / "annotations" / "instances_train2017.json").read_text())
+    about["annotations"] = [corner, {"id": 7, "image_id": 1, "segmentation": segmentation, **({"area": 1200} if more else {})}]
+    (root / "annotations" / "instances_train2017.json").write_text(json.dumps(about))
+
+
+RUNS = [20 * 64 + 15, *([30, 34] * 40)[:-1], 19 * 64 + 53]
+RUNS[-1] = 64 * 80 - sum(RUNS[:-1])
+SEGMENTS = {"list": {"size": [64, 80], "counts": RUNS}, "text": encode_rle(BOX > 0), "polygon": [[20, 15, 59, 15, 59, 44, 20, 44]]}
+
+
+@pytest.mark.parametrize("area", [{}, {"area": 100}], ids=["no-area", "area"])
+@pytest.mark.parametrize("segmentation", SEGMENTS.values(), ids=SEGMENTS.keys())
+def test_coco_has_polygons_and_runs(segmentation: object, area: dict[str, int], tmp_path: Path) -> None:
+    """An object is read from either, large ones lie below small ones, and an area that is not given is counted."""
+    _coco(tmp_path)
+    _coco_segments(tmp_path, segmentation, **area)
+    folder = open_folder(tmp_path, layout="coco")
+    expected = BOX.copy()
+    expected[15:25, 20:30] = 2
+
+    assert () == folder.skipped
+    assert expected.tolist() == folder.photo(0).ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "said"),
+    [([], "annotation 7 of picture 1: no segmentation"), (None, "no segmentation"), ({"size": [64, 80], "counts": [9]}, "the file is damaged")],
+    ids=["empty", "null", "damaged"],
+)
+def test_coco_names_annotations_of_no_use(segmentation: object, said: str, tmp_path: Path) -> None:
+    """What is not there or damaged is named; the other pictures are used."""
+    _coco(tmp_path)
+    _coco_segments(tmp_path, segmentation)
+    about = json.loads((tmp_path / "annotations" / "instances_train2017.json").read_text())
+    about["annotations"].append({"image_id": 2, "segmentation": SEGMENTS["polygon"]})
+    (tmp_path / "annotations" / "instances_train2017.json").write_text(json.dumps(about))
+
+    assert [True] == [said in line for line in open_folder(tmp_path, layout="coco").skipped]
 
 
 def test_a_frame_of_another_size_is_told(tmp_path: Path) -> None:

@@ -55,7 +55,14 @@ def main(arguments: list[str] | None = None) -> int:
     packing.add_argument("--max-side", type=one_or_more, default=300, help="of photos, px")
     packing.add_argument("--cutout-side", type=one_or_more, default=128, help="of cut-outs, px")
     packing.add_argument("--quality", type=one_or_more, default=68, help="of WebP, 1..95")
-    packing.add_argument("--drawn", nargs="*", default=[], help="folders that hold drawings or renders, not photos")
+    packing.add_argument(
+        "--drawn",
+        nargs="*",
+        action="extend",
+        default=[],
+        metavar="NAME",
+        help="names of folders that hold drawings or renders, not photos: after ROOT and OUT, or as --drawn=NAME, once for each",
+    )
     looking = commands.add_parser("clips", help="draw clips of a configuration, to look at before training")
     looking.add_argument("config", type=Path, help="JSON, see TrainingConfig")
     looking.add_argument("material", type=Path, help="a file that pack wrote; - for the sources of the configuration alone")
@@ -113,7 +120,10 @@ def _pack(options: argparse.Namespace) -> int:
         quality=options.quality,
         drawn=options.drawn,
     )
-    sys.stdout.write(f"{report}\n")
+    sys.stdout.write("".join(f"skipped {line}\n" for line in report.skipped))
+    words = {"photo": "photos", "cutout": "cut-outs", "background": "backgrounds", "video": "frames of videos"}
+    counts = ", ".join(f"{count} {words[kind]}" for kind, count in report.counts.items() if count)
+    sys.stdout.write(f"{counts} packed into {options.out}, {report.nbytes / 1e6:.1f} MB; files skipped: {len(report.skipped)}\n")
     return 1 if report.skipped else 0
 
 
@@ -130,7 +140,7 @@ def _clips(options: argparse.Namespace) -> int:
     took = 1000 * (perf_counter() - since) / (options.number * phase.frames)
     small = [Clip(clip.frames[..., ::2, ::2], clip.ids[..., ::2, ::2], clip.name) for clip in clips]
     clip_strips(small, options.out)
-    skipped = [*sources.skipped, *(line for clip in clips for line in clip.skipped)]
+    skipped = list(dict.fromkeys([*sources.skipped, *(line for clip in clips for line in clip.skipped)]))
     sys.stdout.write("".join(f"skipped {line}\n" for line in skipped))
     sys.stdout.write(f"{len(clips)} clips of {phase.frames} frames at {phase.size} px: {took:.0f} ms a frame on one thread\n")
     if options.time:

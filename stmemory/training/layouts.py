@@ -5,7 +5,7 @@
     clips        VIDEO/images/NAME.*  VIDEO/masks/NAME.png          ids; or JPEGImages and Annotations
     davis        JPEGImages/480p/VIDEO/NAME.jpg  Annotations/480p/VIDEO/NAME.png  ImageSets/2017/SPLIT.txt, or no ImageSets
     youtube_vos  SPLIT/JPEGImages/VIDEO/NAME.jpg  SPLIT/Annotations/VIDEO/NAME.png (every fifth frame)
-    coco         SPLIT2017/NAME.jpg  annotations/instances_SPLIT2017.json         polygons; crowds are left out
+    coco         SPLIT2017/NAME.jpg  annotations/instances_SPLIT2017.json         polygons or RLE; crowds are left out
     ecssd        images/NAME.jpg  ground_truth_mask/NAME.png        bright on dark
     hku_is       imgs/NAME.png  gt/NAME.png                         bright on dark
     msra10k      Imgs/NAME.jpg  Imgs/NAME.png                       bright on dark
@@ -19,13 +19,15 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from stmemory.errors import FrameError, OptionError
+from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.images import image_files
 from stmemory.training.folders import FolderPictures, Still
-from stmemory.training.mask_readers import BinaryMask, IdMask, MaskReader, PolygonMask, SbdMask
+from stmemory.training.mask_readers import BinaryMask, CocoMask, IdMask, MaskReader, SbdMask, VideoMasks
 
 __all__ = ["LAYOUTS", "open_folder", "splits_of"]
 
@@ -62,11 +64,20 @@ def open_folder(root: str | Path, *, layout: str, split: str = "train") -> Folde
     notes = _check_split(root, layout, split)
     try:
         found = list(LAYOUTS[layout](root, split))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        missing = Path(error.filename or root)
+        place = missing.relative_to(root) if missing.is_relative_to(root) else missing
+        raise OptionError(f"{root}: expected a data set of layout {layout!r}, got no {place.as_posix()} in it; {_advice(root, layout, split)}") from error
     except (OSError, ValueError, KeyError, TypeError) as error:
         if isinstance(error, OptionError):
             raise
         raise OptionError(f"{root}: expected a data set of layout {layout!r}, got: {error!r}") from error
     stills = [still for still in found if isinstance(still, Still)]
+    if not stills:
+        lines = "; ".join(str(line) for line in found[:3])
+        raise OptionError(
+            f"{root}: expected pictures with masks in the layout {layout!r}, got none" + (f" ({lines})" if lines else "") + f"; {_advice(root, layout, split)}"
+        )
     return FolderPictures(root, stills, skipped=[f"{root}/{line}" for line in found if isinstance(line, str)], notes=notes)
 
 
@@ -99,8 +110,19 @@ def _check_split(root: Path, layout: str, split: str) -> tuple[str, ...]:
         return (f"{root}: no ImageSets in it, so all of its videos are taken, whatever the split",)
     raise OptionError(
         f"{root}: expected {_SPLITS[layout].replace('*', split)} for the split {split!r}, got no such file; "
-        + (f"the splits that are there: {', '.join(there)}" if there else "there is no split at all: check the path and the layout")
+        + (f"the splits that are there: {', '.join(there)}" if there else f"there is no split at all: {_advice(root, layout, split)}")
     )
+
+
+def _advice(root: Path, layout: str, split: str) -> str:
+    """What to do about a folder that does not have a layout: the first other one that fits it, or to check."""
+    for other, find in LAYOUTS.items():
+        try:
+            if other != layout and any(isinstance(each, Still) for each in find(root, split)):
+                return f"it looks like the layout {other!r}"
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return "check the path and the layout"
 
 
 def _pairs(
@@ -112,17 +134,17 @@ def _pairs(
     except (FrameError, OSError):
         yield f"{pictures}: no pictures in it"
         return
+    there = sorted((root / masks).glob("*.png"))
+    if video:
+        read = partial(IdMask, video=VideoMasks(tuple(there)))
     for file in files:
         mask = root / masks / f"{file.stem}.png"
         if mask.is_file():
             yield Still(file, read(mask), video)
         elif not sparse:
             yield f"{pictures}/{file.name}: no mask {masks}/{mask.name}"
-    if video and (root / masks).is_dir():
-        stems = {file.stem for file in files}
-        for mask in sorted((root / masks).glob("*.png")):
-            if mask.stem not in stems:
-                yield f"{masks}/{mask.name}: no picture in {pictures}"
+    stems = {file.stem for file in files}
+    yield from (f"{masks}/{mask.name}: no picture in {pictures}" for mask in there if mask.stem not in stems)
 
 
 def _videos(root: Path, pictures: str, masks: str, names: Iterable[str], *, sparse: bool = False) -> _Found:
@@ -164,18 +186,34 @@ def _youtube_vos(root: Path, split: str) -> _Found:
 
 
 def _coco(root: Path, split: str) -> _Found:
-    about: dict[str, Any] = json.loads((root / "annotations" / f"instances_{split}2017.json").read_text())
-    objects: dict[int, list[tuple[float, tuple[tuple[float, ...], ...]]]] = defaultdict(list)
+    listed = f"annotations/instances_{split}2017.json"
+    about: dict[str, Any] = json.loads((root / listed).read_text())
+    objects: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for each in about["annotations"]:
-        if not each.get("iscrowd") and isinstance(each["segmentation"], list):
-            objects[each["image_id"]].append((float(each["area"]), tuple(map(tuple, each["segmentation"]))))
+        if each.get("iscrowd"):
+            continue
+        if isinstance(each.get("segmentation"), list | dict) and each["segmentation"]:
+            objects[each["image_id"]].append(each)
+        else:
+            yield f"{listed}: annotation {each.get('id', '')} of picture {each['image_id']}: no segmentation, neither polygons nor RLE"
     for image in about["images"]:
         file, drawn = root / f"{split}2017" / image["file_name"], objects.get(image["id"], [])
         if not file.is_file():
             yield f"{split}2017/{image['file_name']}: no such picture"
         elif drawn:  # pictures without objects are no fault
-            by_size = sorted(drawn, key=lambda one: -one[0])  # small objects lie on large ones more often than under them
-            yield Still(file, PolygonMask(tuple(polygons for _, polygons in by_size), image["width"], image["height"]))
+            yield _coco_still(file, drawn, image["width"], image["height"])
+
+
+def _coco_still(file: Path, drawn: list[dict[str, Any]], width: int, height: int) -> Still | str:
+    """A picture with its annotations, the largest first: small objects lie on large ones more often than under them."""
+    shapes = [each["segmentation"] if isinstance(each["segmentation"], dict) else tuple(map(tuple, each["segmentation"])) for each in drawn]
+    mask = CocoMask(tuple(shapes), width, height, str(file))
+    try:
+        areas = [float(each["area"]) for each in drawn] if all("area" in each for each in drawn) else mask.areas()
+    except MaskError as error:
+        return f"{file.parent.name}/{file.name}: {error}"
+    by_size = sorted(range(len(shapes)), key=lambda number: -areas[number])
+    return Still(file, replace(mask, objects=tuple(shapes[number] for number in by_size)))
 
 
 def _ecssd(root: Path, split: str) -> _Found:

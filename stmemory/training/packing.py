@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from stmemory.errors import OptionError
 from stmemory.files import out_file, whole_file
 from stmemory.images import UNREADABLE, natural_order
-from stmemory.training.mask_readers import IdMask
+from stmemory.training.mask_readers import IdMask, VideoMasks
 from stmemory.training.picture_files import read_picture, shrunk
 
 __all__ = ["KINDS", "PackReport", "pack"]
@@ -34,6 +34,7 @@ __all__ = ["KINDS", "PackReport", "pack"]
 KINDS = ("photo", "cutout", "background", "video")
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+_LAYOUT = "images/NAME with masks/NAME.png (ids 1 to N; one video if the names are 0 to n - 1), cutouts/NAME (with alpha), or backgrounds/NAME (without masks)"
 _OPAQUE = 8  # alpha at or below this counts as empty when a cut-out is cropped to what is seen
 _MIN_VIEWS = 4  # fewer pictures with numbers are as likely different objects; from how many on one turns in clips, `cutting` says
 
@@ -61,6 +62,7 @@ class _Entry:
     picture: Path
     mask: Path | None
     series: str
+    video: VideoMasks | None = None
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,8 @@ def pack(
         Counts by kind and the files that were skipped, each with the reason. Bad files never stop the packing.
 
     Raises:
-        OptionError: `root` is not a folder, holds nothing usable, `out` cannot be a file, or an option is out of range.
+        OptionError: `root` is not a folder, holds nothing usable, `out` cannot be a file, no pictures lie in a folder of `drawn`, or
+            an option is out of range.
 
     Example:
         >>> import tempfile
@@ -128,7 +131,9 @@ def pack(
     sides = {kind: cutout_side if kind == "cutout" else max_side for kind in KINDS}
     skipped: list[str] = []
     packed: list[_Packed] = []
-    for entry in _entries(root, skipped):
+    entries = list(_entries(root, skipped))
+    _check_drawn(drawn, root, entries)
+    for entry in entries:
         name = entry.picture.relative_to(root).as_posix()
         try:
             packed.append(_encode(entry, name, side=sides[entry.kind], quality=quality))
@@ -136,7 +141,10 @@ def pack(
             skipped.append(f"{name}: {error}")
     packed = _usable(packed, skipped)
     if not packed:
-        raise OptionError(f"root: found no usable picture below {str(root)!r}; see stmemory/training/packing.py for the layout")
+        raise OptionError(
+            f"root: expected pictures below {str(root)!r}, at any depth, as {_LAYOUT}; got "
+            + (f"{len(skipped)} of no use: {'; '.join(skipped[:3])}" if skipped else "none of them")
+        )
     numbers = {series: number for number, series in enumerate(dict.fromkeys(each.entry.series for each in packed if each.entry.series))}
     rows = [
         [KINDS.index(each.entry.kind), int(bool(set(Path(each.name).parts[:-1]) & set(drawn))), numbers.get(each.entry.series, -1)]
@@ -150,8 +158,9 @@ def pack(
         "table": torch.tensor(rows, dtype=torch.int32),
         "names": torch.from_numpy(np.frombuffer("\n".join(each.name for each in packed).encode(), dtype=np.uint8).copy()),
     }
+    content = save(tensors)  # save_file() hides the file from other users of the machine
     with whole_file(out) as part:
-        save_file(tensors, part)
+        part.write_bytes(content)
     counts = {kind: sum(row[0] == index for row in rows) for index, kind in enumerate(KINDS)}
     return PackReport(counts=counts, nbytes=out.stat().st_size, skipped=tuple(skipped))
 
@@ -165,10 +174,13 @@ def _entries(root: Path, skipped: list[str]) -> Iterator[_Entry]:
         if folder.name == "images" and (folder.parent / "masks").is_dir():
             stems = [path.stem for path in files]
             is_video = len(files) > 1 and all(s.isdigit() for s in stems) and sorted(map(int, stems)) == list(range(len(files)))
-            for path in files:
-                mask = folder.parent / "masks" / f"{path.stem}.png"
+            stray = (mask for mask in sorted((folder.parent / "masks").glob("*.png")) if mask.stem not in set(stems))
+            skipped += (f"{mask.relative_to(root).as_posix()}: no picture in images/" for mask in stray)
+            masks = {path: folder.parent / "masks" / f"{path.stem}.png" for path in files}
+            together = VideoMasks(tuple(masks.values())) if is_video else None
+            for path, mask in masks.items():
                 if mask.is_file():
-                    yield _Entry("video" if is_video else "photo", path, mask, str(folder) if is_video else "")
+                    yield _Entry("video" if is_video else "photo", path, mask, str(folder) if is_video else "", together)
                 else:
                     skipped.append(f"{path.relative_to(root).as_posix()}: no mask {mask.name} in masks/")
         elif folder.name == "cutouts":
@@ -178,6 +190,16 @@ def _entries(root: Path, skipped: list[str]) -> Iterator[_Entry]:
         elif "backgrounds" in parts:
             for path in files:
                 yield _Entry("background", path, None, "")
+
+
+def _check_drawn(drawn: Sequence[str], root: Path, entries: Sequence[_Entry]) -> None:
+    folders = {part for entry in entries for part in entry.picture.relative_to(root).parts[:-1]}
+    for name in drawn:
+        if entries and name not in folders:
+            raise OptionError(
+                f"drawn: expected the name of a folder with pictures below {str(root)!r}, without any /, got {name!r}; "
+                f"there are {', '.join(sorted(folders)[:20])}"
+            )
 
 
 def _views(files: Sequence[Path]) -> dict[Path, str]:
@@ -229,7 +251,7 @@ def _encode(entry: _Entry, name: str, *, side: int, quality: int) -> _Packed:
     compressed = _save(small, "WEBP", quality=quality, method=4)
     if entry.mask is None:
         return _Packed(entry, name, small.size, compressed)
-    ids = IdMask(entry.mask).read(picture.width, picture.height)
+    ids = IdMask(entry.mask, entry.video).read(picture.width, picture.height)
     if ids.shape != (picture.height, picture.width):
         raise ValueError(f"mask {entry.mask.name} is {ids.shape[1]}x{ids.shape[0]}, its picture {picture.width}x{picture.height}")
     mask = np.asarray(Image.fromarray(ids).resize(small.size, Image.Resampling.NEAREST))
