@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
@@ -235,7 +236,8 @@ class _Watched:
 
     def __init__(self, config: TrainingConfig, *_: object, **__: object) -> None:
         self.network = SegmentationNetwork(NetworkConfig.of(config.preset))
-        self.step = config.steps
+        self.step, self.lost = config.steps, 0
+        self.sources = SimpleNamespace(notes=())
 
     def resume(self) -> bool:
         return False

@@ -205,5 +205,5 @@ def test_times_of_clips_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "drawing:" in told and "rendering:" in told and "clips/s on cpu" in told
     with pytest.raises(OptionError, match="1 or more"):
         time_clips(source(), 0, CPU)
-    with pytest.raises(OptionError, match="expected render of auto or device or workers"):
+    with pytest.raises(OptionError, match="render: expected auto or device or workers, got 'gpu'"):
         TrainingConfig.from_json('{"render": "gpu"}')
