@@ -49,7 +49,7 @@ ORDER = (
     "inspection.heat inspection.slot_sheet inspection.report inspection.inspector inspection "
     "training.arguments training.checks training.mask_readers training.picture_files training.packing training.material training.holdout training.folders training.layouts training.motion training.photometric training.placing training.render training.cutting training.parcel training.plan training.developing "
     "training.shot training.events training.scene training.clips training.strips training.losses training.unroll training.config "
-    "training.schedule training.learner training.parallel training.validation training.sources training.feed training.clip_times training.journal training.window training.run_state training.run_folder training.start "
+    "training.schedule training.repeatable training.learner training.parallel training.validation training.sources training.feed training.clip_times training.journal training.window training.run_state training.run_folder training.start "
     "training.imagenet training.loop training.exporting "
     "training.prediction.config training.prediction.baselines training.prediction.clips training.prediction.roll training.prediction.loop "
     "training.prediction.report training.prediction.command training.prediction training training.__main__ "

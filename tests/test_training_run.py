@@ -35,6 +35,7 @@ from stmemory.training.learner import Learner
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material
 from stmemory.training.parallel import World
+from stmemory.training.repeatable import repeatable
 from stmemory.training.schedule import temperature
 
 LEARNED = dataclasses.replace(TINY, policy="learned", temperature=2.0, final_temperature=0.5)
@@ -114,6 +115,37 @@ def test_a_run_that_is_told_to_stop_saves_the_step_it_is_in(material: Material, 
 
     assert again.resume()
     assert trainer.step == again.step < TINY.steps
+
+
+def test_sums_over_the_rows_of_a_frame_repeat() -> None:
+    """With two threads the gradient of three objects that share a frame has the same bits each time: a step can be done again."""
+    threads, seen = torch.get_num_threads(), set()
+    features = torch.zeros(2, 32, 40, 40, requires_grad=True)
+    gradient = torch.randn(4, 32, 40, 40, generator=torch.Generator().manual_seed(0))
+    torch.set_num_threads(2)
+    try:
+        for _ in range(50):  # without `repeatable`, some forty of these differ
+            features.grad = None
+            with repeatable(torch.device("cpu")):
+                features[torch.tensor([0, 1, 1, 1])].backward(gradient)
+            assert features.grad is not None
+            seen.add(features.grad.numpy().tobytes())
+    finally:
+        torch.set_num_threads(threads)
+
+    assert 1 == len(seen)
+
+
+def test_steps_repeat_and_leave_torch_as_it_was(material: Material, tmp_path: Path) -> None:
+    """The gradients of a step are added in a fixed order, and only they."""
+    trainer, seen = Trainer(TINY, material, tmp_path, workers=0), []
+    hook = next(trainer.network.fusion.parameters()).register_hook(lambda gradient: seen.append(torch.are_deterministic_algorithms_enabled()))
+    for _ in trainer.run(log_every=1, until=1):
+        assert not torch.are_deterministic_algorithms_enabled()
+    hook.remove()
+
+    assert {True} == set(seen)
+    assert torch.utils.deterministic.fill_uninitialized_memory
 
 
 def test_a_lost_step_changes_nothing_and_is_counted(material: Material, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from stmemory.training.journal import Journal
 from stmemory.training.learner import Learner
 from stmemory.training.material import Material
 from stmemory.training.parallel import World
+from stmemory.training.repeatable import repeatable
 from stmemory.training.run_folder import expect_own_config, write_config
 from stmemory.training.run_state import expect_same, read_state, write_state
 from stmemory.training.schedule import Plateau, hard_share, learning_rate
@@ -244,7 +245,8 @@ class Trainer:
             weight = result.length / (length - 1)  # so that segments add up to the mean over the clip
             loss = (result.cross_entropy + result.dice) * weight
             if loss.requires_grad:  # not where a policy is learned alone, and decided nothing yet
-                torch.autograd.backward(loss)
+                with repeatable(self.device):
+                    torch.autograd.backward(loss)
             sums += torch.stack([result.cross_entropy.detach(), result.dice.detach()]) * weight
             if predict:
                 predicted.append(result.probabilities[0].argmax(1).to(torch.uint8).cpu())

@@ -18,6 +18,7 @@ from stmemory.training.prediction.baselines import RecurrentNetwork, matched, pa
 from stmemory.training.prediction.clips import Clips, ClipSource
 from stmemory.training.prediction.config import PredictionTraining
 from stmemory.training.prediction.roll import prediction_loss, roll, true_frames
+from stmemory.training.repeatable import repeatable
 from stmemory.training.run_state import expect_same, read_state, write_state
 from stmemory.training.schedule import averaging, learning_rate
 from stmemory.training.window import Window
@@ -131,7 +132,8 @@ class PredictionTrainer:
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
             predicted = roll(self.network, clips.frames, given.to(self.device), capacity=self.capacity, policy=self.policy)
         loss = prediction_loss(predicted, clips, unknown_weight=config.unknown_weight, absolute_weight=config.absolute_weight)
-        torch.autograd.backward(loss)
+        with repeatable(self.device):
+            torch.autograd.backward(loss)
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm))
         self.step += 1
         if not math.isfinite(norm):
