@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from stmemory.errors import OptionError
 
-__all__ = ["check_types", "check_values", "read_list", "read_record"]
+__all__ = ["check_types", "check_values", "read_json", "read_list", "read_record", "read_records"]
 
 _Record = TypeVar("_Record")
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -106,6 +107,39 @@ def read_record(kind: type[_Record], values: object, where: str = "") -> _Record
         raise
     except (TypeError, ValueError) as error:  # of values inside of values
         raise OptionError(f"{where or own}: expected values of the types that are documented, got: {error}") from error
+
+
+def read_json(text: str, *, see: str) -> Any:
+    """The values of a JSON text.
+
+    Args:
+        text: all of it.
+        see: the record that says what belongs there.
+
+    Raises:
+        OptionError: it is no JSON.
+
+    >>> read_json("{", see="TrainingConfig")
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: expected JSON, see TrainingConfig, got something else: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise OptionError(f"expected JSON, see {see}, got something else: {error}") from error
+
+
+def read_records(kind: type[_Record], values: object, where: str) -> tuple[_Record, ...]:
+    """Make dataclasses of a JSON list of objects, see `read_record`.
+
+    Raises:
+        OptionError: it is no list, or one of them is wrong.
+
+    >>> phase = dataclasses.make_dataclass("Phase", [("steps", "int", 5)])
+    >>> [each.steps for each in read_records(phase, [{"steps": 3}, {}], "phases")]
+    [3, 5]
+    """
+    return tuple(read_record(kind, value, f"{where}[{number}]") for number, value in enumerate(read_list(values, where)))
 
 
 def read_list(values: object, where: str) -> list[Any]:

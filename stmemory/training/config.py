@@ -11,7 +11,7 @@ from typing import Any
 from stmemory.errors import OptionError
 from stmemory.memory.registry import update_policy
 from stmemory.networks.config import NetworkConfig
-from stmemory.training.checks import check_types, check_values, read_list, read_record
+from stmemory.training.checks import check_types, check_values, read_json, read_record, read_records
 from stmemory.training.clips import ClipConfig
 from stmemory.training.layouts import LAYOUTS
 
@@ -229,15 +229,11 @@ class TrainingConfig:
         Raises:
             OptionError: the text is not JSON, or names something that does not exist.
         """
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise OptionError(f"expected JSON, see TrainingConfig, got something else: {error}") from error
+        values = read_json(text, see=cls.__name__)
         if isinstance(values, dict):
             for name, kind in (("phases", Phase), ("sources", Source)):
                 if name in values:
-                    listed = read_list(values[name], name)
-                    values[name] = tuple(read_record(kind, value, f"{name}[{number}]") for number, value in enumerate(listed))
+                    values[name] = read_records(kind, values[name], name)
         return read_record(cls, values)
 
     @classmethod

@@ -76,35 +76,23 @@ class Feed(Dataset[Batch]):
         start = (self.steps[0] + item) * self.batch
         return tuple(self.clips.draw(start + number) for number in self.part)
 
-
-class _Made(Dataset[Batch | StmemoryError]):
-    """The batches of a feed, or what is wrong with its data: raised in a worker, an error would arrive as a traceback in a text."""
-
-    def __init__(self, feed: Feed) -> None:
-        self.feed = feed
-
-    def __len__(self) -> int:
-        return len(self.feed)
-
-    def __getitem__(self, item: int) -> Batch | StmemoryError:
-        try:
-            return self.feed[item]
-        except StmemoryError as error:
-            return error
+    def parcel(self, item: int) -> Parcel[Plans]:
+        """The plans of a batch, packed to be sent."""
+        return Parcel.of(self.draw(item))
 
 
-class _Drawn(Dataset[Parcel[Plans] | StmemoryError]):
-    """The plans of a feed's batches, packed to be sent; or what is wrong with its data."""
+class _Answers(Dataset[Whole | StmemoryError]):
+    """What is made of each item, or what is wrong with its data: raised in a worker, an error would arrive as a traceback in a text."""
 
-    def __init__(self, feed: Feed) -> None:
-        self.feed = feed
+    def __init__(self, make: Callable[[int], Whole], length: int) -> None:
+        self.make, self.length = make, length
 
     def __len__(self) -> int:
-        return len(self.feed)
+        return self.length
 
-    def __getitem__(self, item: int) -> Parcel[Plans] | StmemoryError:
+    def __getitem__(self, item: int) -> Whole | StmemoryError:
         try:
-            return Parcel.of(self.feed.draw(item))
+            return self.make(item)
         except StmemoryError as error:
             return error
 
@@ -152,10 +140,10 @@ def load(feed: Feed, *, workers: int, device: torch.device | None = None, pin: b
     """
     ahead = 2 if workers else None
     if device is None:
-        made = _Made(feed)
+        made = _Answers(feed.__getitem__, len(feed))
         batches = DataLoader(made, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker, pin_memory=pin)
         return _Arriving(batches)
-    drawn = _Drawn(feed)
+    drawn = _Answers(feed.parcel, len(feed))
     parcels = DataLoader(drawn, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker)
     return rendered(_Arriving(parcels), device, ahead=device.type == "cuda")
 

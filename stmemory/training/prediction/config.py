@@ -12,7 +12,7 @@ from typing import Any
 from stmemory.errors import OptionError
 from stmemory.memory.registry import update_policy
 from stmemory.networks.prediction_config import PredictionConfig
-from stmemory.training.checks import check_types, check_values, read_list, read_record
+from stmemory.training.checks import check_types, check_values, read_json, read_list, read_record, read_records
 
 __all__ = ["ClipSet", "Contender", "PredictionTraining"]
 
@@ -226,15 +226,11 @@ class PredictionTraining:
         >>> PredictionTraining.from_json('{"steps": 5}').steps
         5
         """
-        try:
-            values = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise OptionError(f"expected JSON, see PredictionTraining, got something else: {error}") from error
+        values = read_json(text, see=cls.__name__)
         if isinstance(values, dict):
             for name, kind in (("contenders", Contender), ("tests", ClipSet)):
                 if name in values:
-                    listed = read_list(values[name], name)
-                    values[name] = tuple(read_record(kind, value, f"{name}[{number}]") for number, value in enumerate(listed))
+                    values[name] = read_records(kind, values[name], name)
             if "train" in values:
                 values["train"] = read_record(ClipSet, values["train"], "train")
             if "periods" in values:
