@@ -13,6 +13,7 @@ from stmemory.frames import WorkingSize, restore, to_frame
 from stmemory.given import GivenMasks, impose, keep_near, last_places, object_scores, segmentation_of
 from stmemory.masks import MAX_OBJECTS, soft_aggregate, to_object_masks, winners
 from stmemory.memory.bank import MemoryBank
+from stmemory.memory.discriminative import DiscriminativeMemory
 from stmemory.memory.read import ReadCache
 from stmemory.memory.slots import SlotInfo
 from stmemory.networks.features import FrameFeatures
@@ -186,9 +187,12 @@ class VOSStream:
             return
         rows = [row for row, object_id in enumerate(self.object_ids) if object_id not in gone]
         if rows:
-            self._state.bank.remove_rows([row for row in range(len(self.object_ids)) if row not in rows])
+            out = [row for row in range(len(self.object_ids)) if row not in rows]
+            self._state.bank.remove_rows(out)
+            if self._state.sums.rows:
+                self._state.sums.remove_rows(out)
         else:
-            self._state.bank = self._new_bank()
+            self._state.bank, self._state.sums = self._new_bank(), DiscriminativeMemory()
         self._state.cache = ReadCache()
         self._state.object_ids = tuple(self.object_ids[row] for row in rows)
         if self._state.probabilities is not None and self._state.places is not None:
@@ -223,6 +227,8 @@ class VOSStream:
         new = tuple(i for i in given.object_ids if i not in self.object_ids)
         if new and self._state.bank.rows:
             self._state.bank.add_rows(len(new))
+            if self._state.sums.rows:
+                self._state.sums.add_rows(len(new))
         self._state.object_ids += new
 
     def _segment(self, features: FrameFeatures) -> Tensor:
@@ -231,8 +237,10 @@ class VOSStream:
         if not len(video):
             return torch.zeros(0, *features.frame.shape[2:], device=features.key.device)
         recalled = self.network.recall(features, self._state.bank, video, self._state.cache)
+        scores = self.network.scores(features, self._state.sums, video)  # [N, 2, H'/8, W'/8] or None
         parts = [slice(start, start + _CHUNK) for start in range(0, len(video), _CHUNK)]
-        found = torch.cat([self.network.decode(recalled[part], features, video[part]).float().sigmoid() for part in parts])
+        decoded = (self.network.decode(recalled[p], features, video[p], None if scores is None else scores[p]) for p in parts)
+        found = torch.cat([logits.float().sigmoid() for logits in decoded])
         if not bool(found.sum().isfinite()):  # between 0 and 1, or NaN
             raise WeightsError("expected finite values from the network, got NaN; use dtype=torch.float32, or other weights")
         return found
@@ -279,6 +287,16 @@ class VOSStream:
                 others = (everything - mask).clamp(0, 1).to(features.key.dtype)
                 video = torch.zeros(len(part), dtype=torch.int64, device=mask.device)
                 self._write(self.network.encode_memory(features, mask, others, video), part, is_given)
+                if is_given or self.frame_index % self.options.memory_every == 0:
+                    self._learn(features, (mask, others), part, is_given)
+
+    def _learn(self, features: FrameFeatures, masks: tuple[Tensor, Tensor], rows: list[int], is_given: bool) -> None:
+        """Add what the frame says of objects, `mask` and `others` `[R, H', W']`, to the sums of the discriminative read."""
+        sums, first = self._state.sums, not self._state.sums.rows
+        video = torch.zeros(len(rows), dtype=torch.int64, device=masks[0].device)
+        self.network.learn(sums, features, *masks, video, rows=None if first else rows, frame=self.frame_index, given=is_given)
+        if first and sums.rows:
+            sums.add_rows(len(self.object_ids) - sums.rows)
 
     def _write(self, template: Tensor, rows: list[int], is_given: bool) -> None:
         """Store templates; given ones are pinned, as far as that leaves two slots free."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from stmemory.errors import FrameError
 from stmemory.frames import WorkingSize
 from stmemory.memory.bank import MemoryBank
+from stmemory.memory.discriminative import DiscriminativeMemory
 from stmemory.memory.read import ReadCache
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
@@ -20,7 +21,7 @@ from stmemory.state_file import fill_memory, memory_tensors, read_state, write_s
 
 __all__ = ["FORMAT_VERSION", "StreamState", "load_state", "save_state"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2 added the sums of the discriminative read
 _KIND = ("stmemory.stream", FORMAT_VERSION)
 
 
@@ -31,6 +32,7 @@ class StreamState:
     Attributes:
         bank: the memory; row n belongs to `object_ids[n]`.
         cache: of the bank's keys and values.
+        sums: of the discriminative read; row n belongs to `object_ids[n]`. Empty where the network has no such read.
         object_ids: the N ids being tracked.
         frame_index: of the last frame, from 0; -1 before the first.
         size: frame size and working size; None before the first frame.
@@ -42,6 +44,7 @@ class StreamState:
 
     bank: MemoryBank
     cache: ReadCache = field(default_factory=ReadCache)
+    sums: DiscriminativeMemory = field(default_factory=DiscriminativeMemory)
     object_ids: tuple[int, ...] = ()
     frame_index: int = -1
     size: WorkingSize | None = None
@@ -56,7 +59,7 @@ class StreamState:
         kept = [self.pixels, self.probabilities, self.places]
         if self.last is not None:
             kept += [self.last.ids, self.last.probabilities]
-        return self.bank.nbytes + self.cache.nbytes + sum(t.numel() * t.element_size() for t in kept if t is not None)
+        return self.bank.nbytes + self.cache.nbytes + self.sums.nbytes + sum(t.numel() * t.element_size() for t in kept if t is not None)
 
     def last_frame(self) -> tuple[Tensor, WorkingSize, Tensor]:
         """Pixels, size and probabilities of the last frame.
@@ -77,6 +80,7 @@ def save_state(state: StreamState, path: str | Path, *, network: SegmentationNet
     """
     pixels, size, probabilities = state.last_frame()
     tensors = memory_tensors(state.bank, state.cache) | {"pixels": pixels, "probabilities": probabilities}
+    tensors |= {f"sums.{name}": t for name, t in state.sums.state_dict().items()}
     if state.places is not None:
         tensors["places"] = state.places
     about: dict[str, object] = {"frame_index": state.frame_index, "object_ids": state.object_ids, "size": dataclasses.asdict(size)}
@@ -108,6 +112,7 @@ def load_state(path: str | Path, *, bank: MemoryBank, network: SegmentationNetwo
 def _state(about: dict[str, Any], tensors: dict[str, Tensor], bank: MemoryBank) -> StreamState:
     state = StreamState(bank)
     fill_memory(state.bank, state.cache, tensors)
+    state.sums.load_state_dict({name.removeprefix("sums."): t for name, t in tensors.items() if name.startswith("sums.")})
     state.object_ids = tuple(about["object_ids"])
     state.frame_index, state.size = about["frame_index"], WorkingSize(**about["size"])
     state.pixels, state.probabilities, state.places = tensors["pixels"], tensors["probabilities"], tensors.get("places")

@@ -83,6 +83,7 @@ class SpaceTimeRead(FromPretrained, nn.Module):
         affinity: `"dot"` (eq. 13) or `"l2"`, the negative squared distance.
         scale: factor on the affinity; None is `1 / sqrt(Ck)` as in STM, 1.0 is eq. 13 to the letter.
         top_k: attend only to that many best cells of the memory for each query cell; None attends to all.
+        pinned_bias: learn a number that is added to the scores of pinned slots, 0 at first: what was given is told from what was found.
 
     Raises:
         OptionError: an unknown affinity or a `top_k` below 1.
@@ -96,8 +97,10 @@ class SpaceTimeRead(FromPretrained, nn.Module):
         affinity: str = "dot",
         scale: float | None = None,
         top_k: int | None = None,
+        pinned_bias: bool = False,
     ) -> None:
         super().__init__()
+        self.pinned_bias = nn.Parameter(torch.zeros(())) if pinned_bias else None
         if affinity not in AFFINITIES or (top_k is not None and top_k < 1):
             raise OptionError(f"SpaceTimeRead: expected affinity in {AFFINITIES} and top_k >= 1 or None, got {affinity!r}, {top_k}")
         self.key, self.value = key, value
@@ -123,8 +126,14 @@ class SpaceTimeRead(FromPretrained, nn.Module):
             affinity=self.affinity,
             scale=self.scale,
             top_k=self.top_k,
+            bias=self.bias(bank),
         )
         return recalled.reshape(*recalled.shape[:2], *query_key.shape[2:])
+
+
+    def bias(self, bank: MemoryBank) -> Tensor | None:
+        """What is added to the scores of each slot, `[B, K]`; None where nothing is."""
+        return None if self.pinned_bias is None else self.pinned_bias.float() * bank.pinned
 
 
 def memory_tokens(bank: MemoryBank) -> tuple[Tensor, Tensor]:
@@ -160,6 +169,7 @@ def space_time_read(
     affinity: str = "dot",
     scale: float | None = None,
     top_k: int | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Eq. 13 for B rows: softmax over all cells of all slots in use, in float32, then the weighted sum of their values.
 
@@ -171,6 +181,7 @@ def space_time_read(
         affinity: see `SpaceTimeRead`.
         scale: see `SpaceTimeRead`.
         top_k: see `SpaceTimeRead`; without it no K n by m matrix is held.
+        bias: `[B, K]`, added to the scores of all cells of a slot after `scale`; None is eq. 13.
 
     Returns:
         `[B, Cv, m]`.
@@ -189,14 +200,16 @@ def space_time_read(
         )
     scale = 1 / math.sqrt(keys.shape[2]) if scale is None else scale
     with torch.autocast(query.device.type, enabled=False):  # squared distances lose their meaning in half precision
-        return _read(query, keys, values, valid, (affinity, scale, top_k))
+        extra = torch.zeros_like(valid, dtype=keys.dtype) if bias is None else bias / scale
+        return _read(query, keys, values, (valid, extra), (affinity, scale, top_k))
 
 
-def _read(query: Tensor, keys: Tensor, values: Tensor, valid: Tensor, how: tuple[str, float, int | None]) -> Tensor:
+def _read(query: Tensor, keys: Tensor, values: Tensor, slots_in_use: tuple[Tensor, Tensor], how: tuple[str, float, int | None]) -> Tensor:
     affinity, scale, top_k = how
+    valid, extra = slots_in_use
     rows, slots, _, cells = keys.shape
     wide = torch.promote_types(query.dtype, torch.float32)
-    query, keys = _fold(query.to(wide), keys.to(wide), valid, affinity)  # one more channel: what a score has beside the product
+    query, keys = _fold(query.to(wide), keys.to(wide), valid, extra.to(wide), affinity)  # one more channel: what a score has beside the product
     whole = top_k is None or top_k >= slots * cells
     if whole and query.device.type == "cpu" and not torch.is_grad_enabled():
         held = valid | ~valid.any(1, keepdim=True)  # a row that holds nothing recalls the mean of what lies there, as with the kernel
@@ -215,13 +228,13 @@ def _read(query: Tensor, keys: Tensor, values: Tensor, valid: Tensor, how: tuple
     return recalled[:, 0, :, : contents.shape[2]].transpose(1, 2).to(values.dtype)
 
 
-def _fold(query: Tensor, keys: Tensor, valid: Tensor, affinity: str) -> tuple[Tensor, Tensor]:
+def _fold(query: Tensor, keys: Tensor, valid: Tensor, extra: Tensor, affinity: str) -> tuple[Tensor, Tensor]:
     """Write the score of every pair as one product, with the part that depends on the memory alone in an extra channel.
 
     -|q - k|^2 = 2 q.k - |k|^2 - |q|^2, and the last term is the same for all of a query's scores, so softmax loses it.
     """
     bias = -keys.square().sum(2, keepdim=True) if affinity == "l2" else torch.zeros_like(keys[:, :, :1])
-    bias = bias.masked_fill(~valid[:, :, None, None], _HIDDEN)
+    bias = (bias + extra[:, :, None, None]).masked_fill(~valid[:, :, None, None], _HIDDEN)
     query = torch.cat([2 * query if affinity == "l2" else query, torch.ones_like(query[:, :1])], 1)
     keys = torch.cat([keys.masked_fill(~valid[:, :, None, None], 0.0), bias], 2)
     return query, keys

@@ -33,6 +33,8 @@ class NetworkConfig:
         fusion_kernel: kernel size of the fusion cell's convolutions.
         fusion_bottleneck: its middle channels; 0 for none.
         fusion_scale: factor in eq. 3; 1.0 is the paper's equation, 0.0 stands for 1 / sqrt(C).
+        appearance_channels: E of the discriminative read, which compares 2 E features; 0 leaves it out. efficientnet_lite0 alone has it.
+        pinned_bias: whether the space-time read learns how much more a pinned slot counts.
 
     Raises:
         OptionError: a value is out of its range.
@@ -50,14 +52,16 @@ class NetworkConfig:
     fusion_kernel: int = 3
     fusion_bottleneck: int = 96
     fusion_scale: float = 0.0
+    appearance_channels: int = 64
+    pinned_bias: bool = True
 
     def __post_init__(self) -> None:
         for name, known in (("backbone", BACKBONES), ("norm", ("group", "batch")), ("affinity", ("dot", "l2"))):
             if getattr(self, name) not in known:
                 raise OptionError(f"NetworkConfig: expected {name} in {known}, got {getattr(self, name)!r}")
         for name, value in dataclasses.asdict(self).items():
-            least = 0 if name == "fusion_bottleneck" else 1
-            if isinstance(value, int) and value < least:
+            least = 0 if name in ("fusion_bottleneck", "appearance_channels") else 1
+            if type(value) is int and value < least:
                 raise OptionError(f"NetworkConfig: expected {name} >= {least}, got {value}")
         if self.fusion_kernel % 2 == 0 or not math.isfinite(self.fusion_scale):
             raise OptionError(
@@ -66,6 +70,8 @@ class NetworkConfig:
         lite = self.backbone == "efficientnet_lite0"
         if lite and self.norm != "batch":
             raise OptionError(f"NetworkConfig: expected norm 'batch' with efficientnet_lite0, which has no other, got {self.norm!r}")
+        if not lite and self.appearance_channels:
+            raise OptionError(f"NetworkConfig: expected appearance_channels 0 with {self.backbone}, got {self.appearance_channels}")
         if not lite and self.template_channels % 16:
             raise OptionError(
                 f"NetworkConfig: expected template_channels that 16 divides (16 times the stem of a resnet50), got "
@@ -98,7 +104,7 @@ class NetworkConfig:
         Raises:
             OptionError: a key is unknown or missing, or a value has another type.
         """
-        return cls(**own_values(cls(), values))
+        return cls(**own_values(cls(), {**_BEFORE, **values}))
 
 
 def own_values(default: Any, values: Mapping[str, object]) -> dict[str, Any]:
@@ -127,6 +133,8 @@ def own_values(default: Any, values: Mapping[str, object]) -> dict[str, Any]:
     return found
 
 
+_BEFORE: dict[str, object] = {"appearance_channels": 0, "pinned_bias": False}  # of files that were written before there were these
+
 _PAPER = NetworkConfig(
     preset="paper",
     backbone="resnet50",
@@ -139,6 +147,8 @@ _PAPER = NetworkConfig(
     affinity="dot",
     fusion_bottleneck=256,
     fusion_scale=1.0,
+    appearance_channels=0,
+    pinned_bias=False,
 )
 
 PRESETS = {

@@ -21,6 +21,7 @@ class FrameFeatures:
         stride4: `[V, C4, H/4, W/4]`, a skip for the decoder.
         stride8: `[V, C8, H/8, W/8]`, a skip for the decoder.
         stride16: `[V, C16, h, w]`, the deepest features.
+        appearance: `[V, D, H/8, W/8]`, what the discriminative read compares; None in a network without one.
     """
 
     frame: Tensor
@@ -29,6 +30,7 @@ class FrameFeatures:
     stride4: Tensor
     stride8: Tensor
     stride16: Tensor
+    appearance: Tensor | None = None
 
     def of_rows(self, video: Tensor) -> FrameFeatures:
         """Repeat for rows: row b belongs to frame `video[b]`.
@@ -42,6 +44,7 @@ class FrameFeatures:
         return FrameFeatures(
             *(of_rows(features, video) for features in (self.frame, self.key, self.value)),
             *(of_rows(features, video) for features in (self.stride4, self.stride8, self.stride16)),
+            None if self.appearance is None else of_rows(self.appearance, video),
         )
 
 

@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from stmemory.networks.features import FrameFeatures, of_rows
 from stmemory.networks.layers import ConvNorm, ResidualBlock
 
-__all__ = ["LiteDecoder", "LiteKey", "LiteMemoryEncoder", "LiteQueryEncoder", "LiteTrunk", "LiteValue"]
+__all__ = ["LiteAppearance", "LiteDecoder", "LiteKey", "LiteMemoryEncoder", "LiteQueryEncoder", "LiteTrunk", "LiteValue"]
 
 # EfficientNet-Lite0 (Tan and Le, Apache-2.0) to stride 16: expansion, channels, blocks, stride, kernel of each stage.
 STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5))
 STEM = 32
 STRIDE4, STRIDE8, STRIDE16 = 24, 40, 112  # channels after stages 1, 2 and 4
 _STRIP = 1 << 22  # numbers of an expanded part that are held at once: 16 MiB in float32
+_AROUND = 9  # cells of stride 8, the side of what counts as around a cell
+_FAR = 4.0  # deviations
 _MEAN, _SCALE = 127 / 255, 128 / 255  # of the ImageNet weights
 
 
@@ -82,11 +84,54 @@ class LiteTrunk(nn.Module):
         return stride4, stride8, stride16
 
 
+class LiteAppearance(nn.Module):
+    """The trunk's features at strides 4, 8 and 16 as E channels at stride 8, and beside them what is around each cell.
+
+    Args:
+        channels: E.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.project = nn.Conv2d(STRIDE4 + STRIDE8 + STRIDE16, channels, 1)
+        border = _AROUND // 2
+        self.around = nn.Conv2d(channels, channels, _AROUND, padding=border, padding_mode="replicate", groups=channels, bias=False)
+        nn.init.constant_(self.around.weight, 1 / _AROUND**2)
+
+    def forward(self, stride4: Tensor, stride8: Tensor, stride16: Tensor) -> Tensor:
+        """`[V, 2 E, H/8, W/8]` of the trunk's features; values beyond +-4 are cut off."""
+        own: Tensor = self.project(self.stacked(stride4, stride8, stride16)).clamp(-_FAR, _FAR)
+        around: Tensor = self.around(own)
+        return torch.cat([own, around], 1)
+
+    @staticmethod
+    def stacked(stride4: Tensor, stride8: Tensor, stride16: Tensor) -> Tensor:
+        """All of the trunk's features at stride 8, `[V, 176, H/8, W/8]`."""
+        return torch.cat([nn.functional.avg_pool2d(stride4, 2), stride8, _double(stride16)], 1)
+
+    @torch.no_grad()
+    def start_from(self, samples: Tensor) -> None:
+        """Begin with the principal components of the trunk's features, each feature in units of its own deviation.
+
+        Args:
+            samples: `[P, 176]`, of cells of many frames, see `stacked`.
+        """
+        mean, deviation = samples.mean(0), samples.std(0).clamp_min(1e-6)
+        _, vectors = torch.linalg.eigh(((samples - mean) / deviation).double().t().cov())
+        directions = vectors.flip(1).t()[: self.project.out_channels].float()  # [E, 176], the widest first
+        spread = (((samples - mean) / deviation) @ directions.t()).std(0).mean()
+        weight = directions / spread / deviation
+        self.project.weight.copy_(weight[:, :, None, None])
+        if self.project.bias is not None:
+            self.project.bias.copy_(-weight @ mean)
+
+
 class LiteQueryEncoder(nn.Module):
     """Trunk, query key and query value of eq. 13: frames `[V, 3, H, W]` to `FrameFeatures`."""
 
-    def __init__(self, *, key_channels: int, query_channels: int) -> None:
+    def __init__(self, *, key_channels: int, query_channels: int, appearance_channels: int = 0) -> None:
         super().__init__()
+        self.appearance = LiteAppearance(appearance_channels) if appearance_channels else None
         self.trunk = LiteTrunk()
         self.key = nn.Conv2d(STRIDE16, key_channels, 1)
         self.value = nn.Conv2d(STRIDE16, query_channels, 1)
@@ -94,7 +139,8 @@ class LiteQueryEncoder(nn.Module):
     def forward(self, frame: Tensor) -> FrameFeatures:
         """See the class."""
         stride4, stride8, stride16 = self.trunk(frame)
-        return FrameFeatures(frame, self.key(stride16), self.value(stride16), stride4, stride8, stride16)
+        appearance = None if self.appearance is None else self.appearance(stride4, stride8, stride16)
+        return FrameFeatures(frame, self.key(stride16), self.value(stride16), stride4, stride8, stride16, appearance)
 
 
 class LiteMemoryEncoder(nn.Module):
@@ -164,12 +210,33 @@ class LiteValue(nn.Module):
         return value
 
 
+class LiteScores(nn.Module):
+    """Scores of the discriminative read as features for the decoder at strides 8 and 16; nothing at first."""
+
+    def __init__(self, *, wide: int, middle: int) -> None:
+        super().__init__()
+        self.begin = nn.Conv2d(2, 16, 3, padding=1)
+        self.stride8 = nn.Conv2d(16, middle, 1)
+        self.stride16 = nn.Conv2d(16, wide, 3, stride=2, padding=1)
+        for end in (self.stride8, self.stride16):
+            nn.init.zeros_(end.weight)
+            if end.bias is not None:
+                nn.init.zeros_(end.bias)
+
+    def forward(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, 2, H/8, W/8]`, own and rivals', to `[B, middle, H/8, W/8]` and `[B, wide, H/16, W/16]`."""
+        features = torch.relu_(self.begin(((scores - 0.5) * 4).clamp(-_FAR, _FAR)))
+        return self.stride8(features), self.stride16(features)
+
+
 class LiteDecoder(nn.Module):
     """Recalled values to one logit a pixel, through strides 16, 8 and 4 with the trunk's features as skips."""
 
-    def __init__(self, *, value_channels: int, query_channels: int, channels: int) -> None:
+    def __init__(self, *, value_channels: int, query_channels: int, channels: int, scored: bool = False) -> None:
         super().__init__()
         wide, middle, narrow = channels, channels * 2 // 3, channels // 3
+        self.scores = LiteScores(wide=wide, middle=middle) if scored else None
+        self.trust = nn.Parameter(torch.zeros(())) if scored else None
         self.begin = nn.Conv2d(value_channels + query_channels, wide, 3, padding=1)
         self.mix16 = ResidualBlock(wide)
         self.down8 = nn.Conv2d(wide, middle, 1)
@@ -182,21 +249,27 @@ class LiteDecoder(nn.Module):
         if self.end.bias is not None:
             nn.init.constant_(self.end.bias, -2.0)  # most of a frame is background
 
-    def forward(self, recalled: Tensor, features: FrameFeatures, video: Tensor) -> Tensor:
+    def forward(self, recalled: Tensor, features: FrameFeatures, video: Tensor, scores: Tensor | None = None) -> Tensor:
         """Logits of B objects.
 
         Args:
             recalled: `[B, Cv, h, w]`, the first part of eq. 13; the query value is the second.
             features: of V frames.
             video: `[B]` int64, each row's frame.
+            scores: `[B, 2, H/8, W/8]`, of the discriminative read: each row's own, and the best of its rivals.
 
         Returns:
             `[B, H, W]`.
         """
-        x: Tensor = self.mix16(self.begin(torch.cat([recalled, of_rows(features.value, video)], 1)))
-        x = self.mix8(_double(self.down8(x)) + of_rows(self.skip8(features.stride8), video))
+        x: Tensor = self.begin(torch.cat([recalled, of_rows(features.value, video)], 1))
+        found8, found16 = (None, None) if self.scores is None or scores is None else self.scores(scores.to(x.dtype))
+        x = self.mix16(x if found16 is None else x + found16)
+        x = _double(self.down8(x)) + of_rows(self.skip8(features.stride8), video)
+        x = self.mix8(x if found8 is None else x + found8)
         x = self.mix4(_double(self.down4(x)) + of_rows(self.skip4(features.stride4), video))
         logits: Tensor = self.end(torch.relu_(x))
+        if self.trust is not None and scores is not None:
+            logits = logits + self.trust * _double((scores[:, :1] - 0.5).clamp(-0.6, 0.6)).to(logits.dtype)
         return nn.functional.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)[:, 0]
 
 

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from stmemory.memory.bank import MemoryBank
+from stmemory.memory.discriminative import DiscriminativeMemory, DiscriminativeRead, rival_scores
 from stmemory.memory.fusion import FusionCell
 from stmemory.memory.policy import UpdatePolicy
 from stmemory.memory.read import ReadCache, SpaceTimeRead
@@ -41,7 +44,8 @@ class SegmentationNetwork(ToPretrained, nn.Module):
         lite = config.backbone == "efficientnet_lite0"
         build = _lite if lite else _stm
         self.query_encoder, self.memory_encoder, key, value, self.decoder = build(config)
-        self.read = SpaceTimeRead(key, value, affinity=config.affinity)
+        self.read = SpaceTimeRead(key, value, affinity=config.affinity, pinned_bias=config.pinned_bias)
+        self.discriminate = DiscriminativeRead() if config.appearance_channels else None
         self.fusion = FusionCell(
             config.template_channels,
             kernel_size=config.fusion_kernel,
@@ -82,21 +86,62 @@ class SegmentationNetwork(ToPretrained, nn.Module):
         recalled: Tensor = self.read(of_rows(features.key, video), bank, cache)
         return recalled
 
-    def decode(self, recalled: Tensor, features: FrameFeatures, video: Tensor) -> Tensor:
-        """Logits `[B, H, W]` of objects, from `recalled [B, Cv, h, w]` and the features of V frames."""
-        logits: Tensor = self.decoder(recalled, features, video)
+    def scores(self, features: FrameFeatures, memory: DiscriminativeMemory, video: Tensor) -> Tensor | None:
+        """The discriminative read, `[B, 2, H/8, W/8]`: each row's own score, and the best of its rivals'; None in a network without one."""
+        if self.discriminate is None or features.appearance is None:
+            return None
+        own: Tensor = self.discriminate(features.appearance, memory, video)
+        return torch.stack([own, rival_scores(own, video)], 1)
+
+    def learn(
+        self,
+        memory: DiscriminativeMemory,
+        features: FrameFeatures,
+        mask: Tensor,
+        others: Tensor,
+        video: Tensor,
+        *,
+        rows: Sequence[int] | None = None,
+        frame: int = 0,
+        given: bool = False,
+    ) -> None:
+        """Add what a frame says of objects to the sums of the discriminative read; nothing in a network without one.
+
+        Args:
+            memory: where to.
+            features: of V frames.
+            mask: `[R, H, W]` in [0, 1], each row's object.
+            others: `[R, H, W]` in [0, 1], all other objects of the same frame.
+            video: `[R]` int64, each row's frame.
+            rows: see `DiscriminativeMemory.write`.
+            frame: see there.
+            given: see there.
+        """
+        if self.discriminate is None or features.appearance is None:
+            return
+        mask, others = (nn.functional.avg_pool2d(m.float()[:, None], 8)[:, 0] for m in (mask, others))
+        self.discriminate.memorise(memory, features.appearance, mask, others, video, rows=rows, frame=frame, given=given)
+
+    def decode(self, recalled: Tensor, features: FrameFeatures, video: Tensor, scores: Tensor | None = None) -> Tensor:
+        """Logits `[B, H, W]` of objects, from `recalled [B, Cv, h, w]`, the features of V frames, and what `scores` gave."""
+        logits: Tensor = self.decoder(recalled, features, video) if scores is None else self.decoder(recalled, features, video, scores)
         return logits
 
 
 def _lite(config: NetworkConfig) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module, nn.Module]:
     of_object = config.template_channels - config.key_channels
     return (
-        LiteQueryEncoder(key_channels=config.key_channels, query_channels=config.query_channels),
+        LiteQueryEncoder(
+            key_channels=config.key_channels, query_channels=config.query_channels, appearance_channels=config.appearance_channels
+        ),
         LiteMemoryEncoder(object_channels=of_object),
         LiteKey(object_channels=of_object, key_channels=config.key_channels),
         LiteValue(object_channels=of_object, value_channels=config.value_channels),
         LiteDecoder(
-            value_channels=config.value_channels, query_channels=config.query_channels, channels=config.decoder_channels
+            value_channels=config.value_channels,
+            query_channels=config.query_channels,
+            channels=config.decoder_channels,
+            scored=config.appearance_channels > 0,
         ),
     )
 

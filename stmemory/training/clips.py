@@ -49,6 +49,8 @@ class ClipConfig:
         local_motion: a tracked instance of the base moves by itself.
         lookalike: an untracked copy of a tracked cut-out moves about.
         event: an object is passed over by another, or leaves the frame and comes back.
+        composite: a tracked cut-out is one of two or three that are attached and move against each other, as one object.
+        reveal: an object is hidden in part in the first frame, and comes into view.
         natural: a cut-out is photographed, rather than drawn or rendered.
         blur: the clip is out of focus.
         grey: the clip has no colour.
@@ -66,6 +68,8 @@ class ClipConfig:
     local_motion: float = 0.5
     lookalike: float = 0.33
     event: float = 0.2
+    composite: float = 0.0
+    reveal: float = 0.0
     natural: float = 0.75
     blur: float = 0.3
     grey: float = 0.05

@@ -45,6 +45,7 @@ class Phase:
             gradients of a clip's segments are added up, and one optimiser step follows: all of a clip sees the same
             weights, and a run is only ever interrupted between clips, with no bank to save.
         gap: most frames of motion between two frames of a clip; each clip draws its own from 1 to here.
+        memory_every: every so-manieth frame is committed to memory, as `TrackingOptions.memory_every` does.
     """
 
     steps: int = 1000
@@ -56,6 +57,7 @@ class Phase:
     frozen: int = 3
     segment: int = 0
     gap: int = 1
+    memory_every: int = 1
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -69,13 +71,14 @@ class Phase:
             ("frozen", 0 <= self.frozen <= _PARTS, f"0 to {_PARTS}, the parts of the trunk"),
             ("segment", self.segment == 0 or self.segment >= 2, "0 (all of the clip), or 2 frames and more"),
             ("gap", self.gap >= 1, "1 or more"),
+            ("memory_every", self.memory_every >= 1, "1 or more"),
         )
         check_values(self, checks)
 
     @property
     def fuses(self) -> bool:
         """Whether slots are fused in every clip: the first is pinned, a pair needs two more, and they must run out."""
-        return 3 <= self.capacity < self.frames - 1
+        return 3 <= self.capacity < -(-(self.frames - 1) // self.memory_every)
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,9 @@ class TrainingConfig:
         trunk_factor: what the pre-trained trunk's rate is multiplied with.
         network_factor: what the whole network's rate is multiplied with; 0 trains a learned policy alone.
         policy_factor: what a learned policy's rate is multiplied with.
+        score_factor: what the rate of the discriminative read and of all that it brings is multiplied with.
+        score_weight: of the loss of the discriminative read alone.
+        damage: probability that something goes wrong with an object's masks on their way to the memory.
         temperature: of a learned policy's Gumbel-Softmax, at the first step.
         final_temperature: at the last one.
         weight_decay: of the optimiser.
@@ -152,6 +158,9 @@ class TrainingConfig:
     trunk_factor: float = 0.25
     network_factor: float = 1.0
     policy_factor: float = 1.0
+    score_factor: float = 1.0
+    score_weight: float = 0.5
+    damage: float = 0.0
     temperature: float = 1.0
     final_temperature: float = 0.2
     weight_decay: float = 0.01
@@ -182,6 +191,9 @@ class TrainingConfig:
             ("trunk_factor", self.trunk_factor >= 0, "0 or more"),
             ("network_factor", self.network_factor >= 0, "0 or more"),
             ("policy_factor", self.policy_factor >= 0, "0 or more"),
+            ("score_factor", self.score_factor >= 0, "0 or more"),
+            ("score_weight", self.score_weight >= 0, "0 or more"),
+            ("damage", 0 <= self.damage <= 1, "0 to 1"),
             ("temperature", self.temperature > 0, "above 0"),
             ("final_temperature", self.final_temperature > 0, "above 0"),
             ("validate_every", self.validate_every >= 0, "0 or more"),

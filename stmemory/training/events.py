@@ -9,10 +9,10 @@ from numpy.random import Generator
 from torch import Tensor
 
 from stmemory.training.cutting import Cutter, box_of
-from stmemory.training.motion import out_and_back, pass_over
+from stmemory.training.motion import come_in, draw_back, out_and_back, pass_over
 from stmemory.training.shot import Layer, Shot
 
-__all__ = ["cover_path", "with_events"]
+__all__ = ["cover_path", "reveal_path", "with_events", "with_reveal"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +92,74 @@ def cover_path(rng: Generator, cutter: Cutter, ids: Tensor, *, natural: float, s
     """
     path, half = _path_of(ids == 1)
     return [_occluder(rng, cutter, shot, _Passed(path, half, window, natural)) for window in shot.windows(rng)]
+
+
+def with_reveal(rng: Generator, cutter: Cutter, layers: list[Layer], *, natural: float, shot: Shot) -> list[Layer]:
+    """The layers, one of whose tracked ones is hidden in part in frame 0, by the frame's side or by what is added, and comes into view.
+
+    Args:
+        rng: the only source of chance.
+        cutter: where what hides it comes from.
+        layers: from bottom to top, some of them tracked.
+        natural: probability that what hides it is photographed.
+        shot: how the frames are taken.
+
+    >>> import numpy as np
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from stmemory.training.material import Material, pack
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "cutouts").mkdir()
+    ...     Image.new("RGBA", (20, 20), "red").save(Path(folder) / "cutouts" / "red.png")
+    ...     _ = pack(folder, Path(folder) / "packed.safetensors")
+    ...     material = Material.load(Path(folder) / "packed.safetensors")
+    >>> rng, shot, cutter = np.random.default_rng(0), Shot(frames=4, gap=1, size=32), Cutter(material)
+    >>> motion = shot.motion(rng, centre=(0.5, 0.5), speed=1.0, elastic=0.0)
+    >>> tracked = Layer(cutter.cut(rng, natural=1.0, side=8), motion, (0.1, 0.1), object_id=1)
+    >>> [layer.object_id for layer in with_reveal(rng, cutter, [tracked], natural=1.0, shot=shot)]
+    [1, 0]
+    """
+    number = int(rng.choice([number for number, layer in enumerate(layers) if layer.object_id]))
+    target, layers = layers[number], list(layers)
+    if rng.random() < 0.4:
+        x, y = target.motion.centre[0].tolist()
+        shift = come_in(rng, shot.frames, start=(x, y), half=max(target.half))
+        of_object = target.object_id  # all of its parts move together
+        return [replace(one, motion=one.motion.moved(shift)) if one.object_id == of_object else one for one in layers]
+    return [*layers, _hider(rng, cutter, shot, _Passed(target.motion.centre, target.half, None, natural))]
+
+
+def reveal_path(rng: Generator, cutter: Cutter, ids: Tensor, *, natural: float, shot: Shot) -> Layer:
+    """What hides a part of object 1 of `ids` uint8 [T, H, W] in frame 0 and leaves it; see `with_reveal`.
+
+    >>> import numpy as np
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> from stmemory.training.material import Material, pack
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     (Path(folder) / "cutouts").mkdir()
+    ...     Image.new("RGBA", (20, 20), "red").save(Path(folder) / "cutouts" / "red.png")
+    ...     _ = pack(folder, Path(folder) / "packed.safetensors")
+    ...     material = Material.load(Path(folder) / "packed.safetensors")
+    >>> ids, shot = torch.zeros(4, 32, 32, dtype=torch.uint8), Shot(frames=4, gap=1, size=32)
+    >>> ids[:, 8:16, 8:16] = 1
+    >>> reveal_path(np.random.default_rng(0), Cutter(material), ids, natural=1.0, shot=shot).object_id
+    0
+    """
+    path, half = _path_of(ids == 1)
+    return _hider(rng, cutter, shot, _Passed(path, half, None, natural))
+
+
+def _hider(rng: Generator, cutter: Cutter, shot: Shot, passed: _Passed) -> Layer:
+    """An untracked cut-out about as large as what it hides in part."""
+    factor = rng.uniform(0.7, 1.4)
+    half_sizes = (passed.half[0] * factor, passed.half[1] * factor)
+    cutout = cutter.cut(rng, natural=passed.natural, side=2 * max(half_sizes) * shot.size)
+    motion = shot.motion(rng, centre=(0.5, 0.5), speed=0.5, elastic=0.05)
+    centres = draw_back(rng, passed.path, reach=max(passed.half) + max(half_sizes))
+    return Layer(cutout, motion.moved(centres - motion.centre), half_sizes, 0)
 
 
 def _occluder(rng: Generator, cutter: Cutter, shot: Shot, passed: _Passed) -> Layer:

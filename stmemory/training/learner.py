@@ -20,6 +20,7 @@ from stmemory.training.schedule import averaging, temperature
 
 __all__ = ["Learner", "follow"]
 
+_SCORED = (".appearance.", "discriminate.", "decoder.scores.", "decoder.trust", "read.pinned_bias")  # what the discriminative read brings
 _OPTIMISERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
 
@@ -124,12 +125,16 @@ class Learner:
     def _groups(self) -> list[dict[str, Any]]:
         trunk = [p for name, p in self.network.named_parameters() if ".trunk." in name or ".backbone." in name]
         known = {id(p) for p in trunk}
+        scored = [p for name, p in self.network.named_parameters() if any(part in name for part in _SCORED)]
+        known |= {id(p) for p in scored}
         rest = [p for p in self.network.parameters() if id(p) not in known]
         factor = self.config.network_factor
         groups: list[dict[str, Any]] = [
             {"params": trunk, "factor": self.config.trunk_factor * factor},
             {"params": rest, "factor": factor},
         ]
+        if scored:
+            groups.append({"params": scored, "factor": self.config.score_factor * factor})
         if isinstance(self.policy, LearnedPolicy):
             groups.append({"params": list(self.policy.parameters()), "factor": self.config.policy_factor})
         return groups

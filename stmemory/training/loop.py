@@ -11,6 +11,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from stmemory.networks.lite import LiteAppearance, LiteQueryEncoder
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.clips import Clip
 from stmemory.training.config import Phase, TrainingConfig
@@ -31,6 +32,7 @@ from stmemory.training.window import Window
 
 __all__ = ["Trainer"]
 
+_FIRST_CLIPS, _FIRST_CELLS = 64, 500  # whose features the discriminative read begins with, and cells of each
 _NEEDS = ("network", "average", "optimiser", "generator", "step")  # of a state, to go on from it
 
 
@@ -67,7 +69,7 @@ class Trainer:
         self.learner = Learner(config, self.device)
         self.generator = torch.Generator().manual_seed(config.seed)
         self.step = 0
-        self._window = Window("cross_entropy", "dice", "norm")
+        self._window = Window("cross_entropy", "dice", "scores", "norm")
         self._plateau = Plateau()
         self._skipped: tuple[str, ...] | None = ()  # files that were of no use so far; None where a state does not say
         self._stopping = False
@@ -107,8 +109,25 @@ class Trainer:
             WeightsError: there is no such file and there are no such weights, or they are of another preset.
         """
         found = find_start(where, self.config)
-        self.adopt(found.network)
+        begun = self.network.state_dict()
+        self.adopt({**begun, **found.network})
+        if set(begun) - set(found.network):
+            self.adopt({**begun, **found.network, **self._begin_scores()})
         self.learner.adopt_policy(found.policy)
+
+    def _begin_scores(self) -> dict[str, Tensor]:
+        """First weights of the projection that the discriminative read compares: principal components of the first clips' features."""
+        encoder = self.network.query_encoder
+        if not isinstance(encoder, LiteQueryEncoder) or encoder.appearance is None:
+            return {}
+        clips, samples = self.sources.clips(self.config.phases[0]), []
+        with torch.no_grad():
+            for index in range(_FIRST_CLIPS):
+                frame = clips.clip(index).frames[:1].to(self.device).float() / 255
+                cells = LiteAppearance.stacked(*encoder.trunk(frame))[0].flatten(1).t()
+                samples.append(cells[:: max(1, len(cells) // _FIRST_CELLS)])
+        encoder.appearance.start_from(torch.cat(samples))
+        return {f"query_encoder.appearance.{name}": t for name, t in encoder.appearance.state_dict().items()}
 
     def stop(self) -> None:
         """Let `run` end after the step that it is in, with its state saved; before the first step, let it do none."""
@@ -233,28 +252,28 @@ class Trainer:
         """
         config, length, batch = self.config, batch.frames.shape[1], batch.to(self.device)
         self.learner.prepare(phase, self.step, rate=self.rate())
-        options = UnrollOptions(phase.capacity, self.learner.policy, hard_share(config, self.step), config.own_masks)
+        options = UnrollOptions(phase.capacity, self.learner.policy, hard_share(config, self.step), config.own_masks, phase.memory_every, config.damage, length)
         weigh = self.world.object_weights if self.world.size > 1 else None
         unroller = Unroller(self.learner.network, options=options, generator=self.generator, weigh=weigh)
-        sums, predicted = torch.zeros(2, device=self.device), [batch.ids[0, :1].cpu()] if predict else []
+        sums, predicted = torch.zeros(3, device=self.device), [batch.ids[0, :1].cpu()] if predict else []
         for start in range(0, length, phase.segment or length):
             part = slice(start, start + (phase.segment or length))
             pixels = batch.frames[:, part].float() / 255
             with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
                 result = unroller.advance(pixels, batch.ids[:, part].long())
             weight = result.length / (length - 1)  # so that segments add up to the mean over the clip
-            loss = (result.cross_entropy + result.dice) * weight
+            loss = (result.cross_entropy + result.dice + config.score_weight * result.scores) * weight
             if loss.requires_grad:  # not where a policy is learned alone, and decided nothing yet
                 with repeatable(self.device):
                     torch.autograd.backward(loss)
-            sums += torch.stack([result.cross_entropy.detach(), result.dice.detach()]) * weight
+            sums += torch.stack([result.cross_entropy.detach(), result.dice.detach(), result.scores.detach()]) * weight
             if predict:
                 predicted.append(result.probabilities[0].argmax(1).to(torch.uint8).cpu())
         self.world.average_gradients(self.learner.parameters())
         norm = self.learner.update(self.step)
         self.step += 1
-        cross_entropy, dice = self.world.mean(sums).tolist()
-        losses = {"cross_entropy": cross_entropy, "dice": dice, "norm": norm}
+        cross_entropy, dice, scores = self.world.mean(sums).tolist()
+        losses = {"cross_entropy": cross_entropy, "dice": dice, "scores": scores, "norm": norm}
         return losses if math.isfinite(norm) else {"lost": 1.0}, torch.cat(predicted) if predict else None
 
     def rate(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["aggregate_logits", "segmentation_loss"]
+__all__ = ["aggregate_logits", "score_loss", "segmentation_loss"]
 
 _ABSENT = -20.0
 
@@ -61,3 +61,25 @@ def segmentation_loss(scores: Tensor, target: Tensor, *, share: float) -> tuple[
     there = truth.flatten(2).any(2)
     dice = 1 - (2 * overlap + 1) / (size + 1)
     return cross_entropy, (dice * there).sum() / there.sum().clamp_min(1)
+
+
+def score_loss(scores: Tensor, mask: Tensor) -> Tensor:
+    """Cross entropy of the discriminative read's scores, object and background counting one half each.
+
+    Args:
+        scores: `[B, h, w]`, about 1 on the object and 0 elsewhere.
+        mask: `[B, h, w]` in [0, 1].
+
+    Returns:
+        A scalar, the mean over the rows whose object is there; 0 where none is.
+
+    >>> mask = torch.tensor([[[1.0, 0.0, 0.0]]])
+    >>> bool(score_loss(mask, mask) < score_loss(1 - mask, mask))
+    True
+    """
+    per_cell = nn.functional.binary_cross_entropy_with_logits(8 * (scores.float() - 0.5), mask.float(), reduction="none")
+    inside, outside = mask.float(), 1 - mask.float()
+    found = (per_cell * inside).sum((1, 2)) / inside.sum((1, 2)).clamp_min(1e-6)
+    rest = (per_cell * outside).sum((1, 2)) / outside.sum((1, 2)).clamp_min(1e-6)
+    there = inside.sum((1, 2)) > 0.5  # cells
+    return (0.5 * (found + rest) * there).sum() / there.sum().clamp_min(1)

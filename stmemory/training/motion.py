@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.random import Generator
 from torch import Tensor
 
-__all__ = ["Motion", "dense_field", "out_and_back", "pass_over", "random_motion", "walk"]
+__all__ = ["Motion", "come_in", "dense_field", "draw_back", "out_and_back", "pass_over", "random_motion", "walk"]
 
 _GRID = 4  # cells of the elastic field along one side
 _MARGIN = 0.3  # how far outside of the frame a centre may wander, in frame sides
@@ -171,6 +171,48 @@ def pass_over(rng: Generator, target: Tensor, *, reach: float, window: tuple[int
     times = _in_window(target.shape[0], window)
     # slow near the middle, so that it covers for a while; fast outside of the window, so that it soon is out of the frame
     return target + (times * times.abs() * reach).clamp(-3, 3)[:, None] * direction
+
+
+def come_in(rng: Generator, frames: int, *, start: tuple[float, float], half: float) -> Tensor:
+    """A shift float32 [T, 2] that puts a layer half over the nearest side of the frame at first, and leads it in.
+
+    Args:
+        rng: the only source of chance.
+        frames: T.
+        start: x and y of the layer in frame 0 without the shift, in frame sides.
+        half: half its extent, in frame sides.
+
+    Example:
+        >>> come_in(np.random.default_rng(0), 5, start=(0.9, 0.5), half=0.2)[-1].tolist()
+        [0.0, 0.0]
+    """
+    x, y = start
+    to_side = {(-1, 0): x, (1, 0): 1 - x, (0, -1): y, (0, 1): 1 - y}
+    direction = min(to_side, key=lambda side: to_side[side])
+    distance = max(0.0, to_side[direction]) + rng.uniform(-0.4, 0.5) * half
+    last = int(rng.integers(max(1, frames // 4), max(2, frames)))
+    left = (1 - torch.arange(frames) / last).clamp(0, 1) * max(0.0, distance)
+    return left[:, None] * torch.tensor(direction, dtype=torch.float32)
+
+
+def draw_back(rng: Generator, target: Tensor, *, reach: float) -> Tensor:
+    """Centres float32 [T, 2] of an occluder that hides a part of the target in frame 0 and leaves it.
+
+    Args:
+        rng: the only source of chance.
+        target: float32 [T, 2], centres of what is hidden in part, in frame sides.
+        reach: distance of the two centres from which they no longer overlap, in frame sides.
+
+    Example:
+        >>> centres = draw_back(np.random.default_rng(0), torch.zeros(3, 2), reach=0.5)
+        >>> bool(centres[0].norm() < 0.5 < centres[2].norm())
+        True
+    """
+    angle, frames = rng.uniform(0, 2 * math.pi), target.shape[0]
+    direction = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float32)
+    first, last = rng.uniform(0.35, 0.8), int(rng.integers(max(1, frames // 4), max(2, frames)))
+    away = first + (1.1 - first) * torch.arange(frames) / last
+    return target + (away.clamp(max=4) * reach)[:, None] * direction
 
 
 def _in_window(frames: int, window: tuple[int, int] | None) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from stmemory.errors import MaskError
 from stmemory.training.cutting import Cutout, Cutter, Tint, box_of, shrunk_shape
 from stmemory.training.developing import base_ids
-from stmemory.training.events import cover_path, with_events
+from stmemory.training.events import cover_path, reveal_path, with_events, with_reveal
 from stmemory.training.motion import Motion, walk
 from stmemory.training.placing import Bump, View, place_base, place_layer
 from stmemory.training.plan import Ground, Pasted, Scene
@@ -166,6 +166,8 @@ def _layers(rng: Generator, cutter: Cutter, config: SceneConfig, take: _Take, *,
         tracked = taken < take.wanted and (number == 0 or rng.random() < 0.6)
         taken += tracked
         layers.append(_layer(rng, cutter, config, take, object_id=taken if tracked else 0))
+        if tracked and config.composite and rng.random() < config.composite:
+            layers += _attached(rng, cutter, config, take, layers[-1])
     followed = [layer for layer in layers if layer.object_id]
     if followed and rng.random() < config.lookalike:
         twin = followed[int(rng.integers(len(followed)))]
@@ -182,12 +184,37 @@ def _layers(rng: Generator, cutter: Cutter, config: SceneConfig, take: _Take, *,
             ids = base_ids(base, range(config.frames), size=config.size)
             if bool((ids[0] == 1).any()):
                 layers += cover_path(rng, cutter, ids, natural=config.natural, shot=take.shot)
+    if config.frames > 2 and config.reveal and rng.random() < config.reveal:
+        if followed:
+            layers = with_reveal(rng, cutter, layers, natural=config.natural, shot=take.shot)
+        else:
+            ids = base_ids(base, range(config.frames), size=config.size)
+            if bool((ids[0] == 1).any()):
+                layers.append(reveal_path(rng, cutter, ids, natural=config.natural, shot=take.shot))
     return layers
 
 
-def _layer(rng: Generator, cutter: Cutter, config: SceneConfig, take: _Take, *, object_id: int) -> Layer:
+def _attached(rng: Generator, cutter: Cutter, config: SceneConfig, take: _Take, body: Layer) -> list[Layer]:
+    """One or two parts of the body's object: they go with it, and swing about where they hang on it."""
+    parts = []
+    for _ in range(int(rng.integers(1, 3))):
+        longer = 2 * max(body.half) * rng.uniform(0.35, 0.9)
+        part = _layer(rng, cutter, config, take, object_id=body.object_id, longer=longer)
+        turn, swing = rng.uniform(0, 2 * math.pi), take.shot.motion(rng, centre=(0.5, 0.5), speed=float(rng.choice(_SPEEDS)), elastic=0.1)
+        away = torch.tensor([math.cos(turn) * body.half[0], math.sin(turn) * body.half[1]], dtype=torch.float32)  # where it hangs, on the body
+        arm = torch.tensor([math.cos(turn) * part.half[0], math.sin(turn) * part.half[1]], dtype=torch.float32) * 0.7  # from there to its own middle
+        angle = body.motion.angle + 3 * swing.angle
+        motion = replace(swing, angle=angle, log_scale=body.motion.log_scale)
+        centre = body.motion.centre + body.motion.matrix() @ (away * 0.7) + motion.matrix() @ arm
+        parts.append(replace(part, motion=replace(motion, centre=centre)))
+    return parts
+
+
+def _layer(
+    rng: Generator, cutter: Cutter, config: SceneConfig, take: _Take, *, object_id: int, longer: float | None = None
+) -> Layer:
     """One cut-out of random size and shape in random motion, its colours pulled a little to the base's now and then."""
-    longer = math.exp(rng.uniform(math.log(0.04), math.log(0.8)))
+    longer = math.exp(rng.uniform(math.log(0.04), math.log(0.8))) if longer is None else longer
     motion = _wander(rng, take, 0.0 if longer < 0.08 else 0.1)
     zoom = float(motion.log_scale.exp().max())
     cutout = cutter.cut(rng, natural=config.natural, side=max(6.0, longer * zoom * config.size))

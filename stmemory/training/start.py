@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from stmemory.training.config import TrainingConfig
 from stmemory.training.run_state import read_state
 from stmemory.weights import bundled_names, find_checkpoint, load_part
 
-__all__ = ["Start", "find_start"]
+__all__ = ["Start", "find_start", "without_scores"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +29,7 @@ class Start:
     """Weights to start from, by the names of their modules.
 
     Attributes:
-        network: of a `SegmentationNetwork`.
+        network: of a `SegmentationNetwork`; without those of the discriminative read if they are older than it.
         policy: of a `LearnedPolicy`, if there is one.
     """
 
@@ -58,10 +59,20 @@ def find_start(where: str | Path, config: TrainingConfig) -> Start:
         raise WeightsError(f"{path}: expected weights or the state.pt of a run, got the folder of a run: give {path / 'state.pt'}")
     checkpoint = find_checkpoint(str(where))
     network = load_part(SegmentationNetwork, checkpoint)
-    if network.config != NetworkConfig.of(config.preset):
+    wanted = NetworkConfig.of(config.preset)
+    if network.config not in (wanted, without_scores(wanted)):
         raise WeightsError(f"{where}: expected weights of preset {config.preset!r}, got those of {network.config.preset!r}")
     policy = load_policy(checkpoint.folder).state_dict() if (checkpoint.folder / POLICY_FILE).is_file() else None
     return Start(network.state_dict(), _wanted_policy(policy, checkpoint.folder / POLICY_FILE, config))
+
+
+def without_scores(config: NetworkConfig) -> NetworkConfig:
+    """The config of the same network without a discriminative read.
+
+    >>> without_scores(NetworkConfig()).appearance_channels
+    0
+    """
+    return dataclasses.replace(config, appearance_channels=0, pinned_bias=False)
 
 
 def _from_state(path: Path, config: TrainingConfig) -> Start:
@@ -70,9 +81,12 @@ def _from_state(path: Path, config: TrainingConfig) -> Start:
     if preset != config.preset:
         raise WeightsError(f"{path}: expected the state of a run with preset {config.preset!r}, got one with {preset!r}")
     with torch.device("meta"):
-        expected = SegmentationNetwork(NetworkConfig.of(config.preset)).state_dict()
+        wanted = NetworkConfig.of(config.preset)
+        expected, older = (SegmentationNetwork(each).state_dict() for each in (wanted, without_scores(wanted)))
     average = state["average"]
     told = differences(average, expected) if isinstance(average, dict) else "no weights"
+    if told and isinstance(average, dict) and not differences(average, older):
+        told = ""
     if told:
         raise WeightsError(f"{path}: expected the state of a run with preset {config.preset!r}, got other weights; {told}")
     return Start(average, _wanted_policy(state.get("policy_average"), path, config))

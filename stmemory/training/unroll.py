@@ -6,13 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from stmemory.memory.discriminative import DiscriminativeMemory
 from stmemory.memory.policy import UpdatePolicy
 from stmemory.memory.read import ReadCache
 from stmemory.networks.features import FrameFeatures
 from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.training.losses import aggregate_logits, segmentation_loss
+from stmemory.training.damage import Damage, damaged, draw_damage
+from stmemory.training.losses import aggregate_logits, score_loss, segmentation_loss
 
 __all__ = ["UnrollOptions", "Unrolled", "Unroller", "unroll"]
 
@@ -26,12 +28,18 @@ class UnrollOptions:
         policy: its update policy.
         share: of the pixels that count in the cross entropy.
         own_masks: probability that the mask fed back is the network's own, not the truth.
+        memory_every: every so-manieth frame is committed, as in tracking; between them the newest slot follows the clip.
+        damage: probability that something goes wrong with an object's masks on their way to the memory, see `draw_damage`.
+        length: T of the clip, over which damage is drawn; 0 is that of the first segment.
     """
 
     capacity: int = 4
     policy: str | UpdatePolicy = "least_similar"
     share: float = 1.0
     own_masks: float = 0.9
+    memory_every: int = 1
+    damage: float = 0.0
+    length: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +50,13 @@ class Unrolled:
         cross_entropy: scalar.
         dice: scalar.
         probabilities: `[V, L, 1 + N, H, W]`, detached; L is one less than the frames in the segment with the given masks.
+        scores: scalar, the loss of the discriminative read alone; 0 in a network without one.
     """
 
     cross_entropy: Tensor
     dice: Tensor
     probabilities: Tensor
+    scores: Tensor
 
     @property
     def length(self) -> int:
@@ -79,7 +89,9 @@ class Unroller:
     ) -> None:
         self.network, self.options, self.generator, self.weigh = network, options, generator, weigh
         self.bank = network.new_bank(options.capacity, policy=options.policy)
+        self.sums = DiscriminativeMemory()
         self.time = 0  # frames seen
+        self._damages: tuple[Damage | None, ...] = ()  # of the rows
         self._rows = torch.zeros(0, dtype=torch.int64)  # [B], clip * objects + object
         self._objects = 0  # N
         self._pending: tuple[FrameFeatures, Tensor] | None = None  # the last frame [V, ...] and the masks [B, H, W] fed back
@@ -93,7 +105,7 @@ class Unroller:
         """
         clips, length = frames.shape[:2]
         if self.time == 0:
-            self._begin(ids[:, 0])
+            self._begin(ids[:, 0], self.options.length or length)
         rows, objects = self._rows, self._objects
         video, number = rows // objects, rows % objects + 1
         clip = torch.arange(clips, device=ids.device)
@@ -104,14 +116,17 @@ class Unroller:
         visible = (ids[video] == number[:, None, None, None]).flatten(2).any(2).sum(0)  # [S]
         weights = torch.ones_like(visible, dtype=torch.float32) if self.weigh is None else self.weigh(visible)
         cache = ReadCache()  # a new one: values that were cached in the segment before have no graph to their weights
-        cross_entropy, dice, seen = [], [], []
+        cross_entropy, dice, seen, scored = [], [], [], [frames.new_zeros(())]
         for t in range(length):
             features = encoded.of_rows(clip * length + t)
             masks = (ids[video, t] == number[:, None, None]).to(frames.dtype)  # [B, H, W]
             if self.time > 0:
                 self._write()
                 recalled = self.network.recall(features, self.bank, video, cache)
-                logits = self.network.decode(recalled, features, video)
+                found = self.network.scores(features, self.sums, video)  # [B, 2, H/8, W/8]
+                logits = self.network.decode(recalled, features, video, found)
+                if found is not None:
+                    scored.append(score_loss(found[:, 0], nn.functional.avg_pool2d(masks[:, None], 8)[:, 0]))
                 scores = aggregate_logits(logits, rows, clips=clips, objects=objects)  # [V, 1 + N, H, W]
                 losses = segmentation_loss(scores, target[:, t], share=self.options.share)
                 cross_entropy.append(losses[0])
@@ -120,16 +135,19 @@ class Unroller:
                 seen.append(probabilities.detach())
                 if float(torch.rand((), generator=self.generator)) < self.options.own_masks:
                     masks = probabilities[:, 1:].flatten(0, 1)[rows]
+                masks = damaged(masks, self._damages, self.time)
             self._pending = features, masks
             self.time += 1
         self._cut()
-        return Unrolled(torch.stack(cross_entropy).mean(), torch.stack(dice).mean(), torch.stack(seen, 1))
+        means = (torch.stack(losses).mean() for losses in (cross_entropy, dice))
+        return Unrolled(*means, torch.stack(seen, 1), torch.stack(scored).sum() / len(cross_entropy))
 
-    def _begin(self, first: Tensor) -> None:
-        """Learn from the first masks `[V, H, W]` which objects there are."""
+    def _begin(self, first: Tensor, frames: int) -> None:
+        """Learn from the first masks `[V, H, W]` of clips of T frames which objects there are."""
         self._objects = int(first.max())
         wanted = torch.arange(1, self._objects + 1, device=first.device)[None, :, None, None]
         self._rows = (first[:, None] == wanted).flatten(2).any(2).flatten().nonzero().squeeze(1)
+        self._damages = draw_damage(len(self._rows), frames, self.options.damage, self.generator)
 
     def _write(self) -> None:
         """Put the frame before this one into the bank."""
@@ -138,16 +156,21 @@ class Unroller:
         features, masks = self._pending
         video = self._rows // self._objects
         total = masks.new_zeros(len(features.key), *masks.shape[1:]).index_add(0, video, masks)
-        template = self.network.encode_memory(features, masks, (total[video] - masks).clamp(0, 1), video)
-        self.bank.write(template.float(), frame=self.time - 1, pinned=self.time == 1)
+        others, frame = (total[video] - masks).clamp(0, 1), self.time - 1
+        template = self.network.encode_memory(features, masks, others, video)
+        committed = frame % self.options.memory_every == 0
+        self.bank.write(template.float(), frame=frame, pinned=frame == 0, provisional=not committed)
+        if committed:
+            self.network.learn(self.sums, features, masks, others, video, frame=frame, given=frame == 0)
 
     def _cut(self) -> None:
         """Keep what is remembered, without its graph."""
         self.bank.detach()
+        self.sums.detach()
         if self._pending is not None:
             features, masks = self._pending
-            kept = FrameFeatures(**{field.name: getattr(features, field.name).detach() for field in fields(features)})
-            self._pending = kept, masks.detach()
+            held = ((field.name, getattr(features, field.name)) for field in fields(features))
+            self._pending = FrameFeatures(**{name: None if t is None else t.detach() for name, t in held}), masks.detach()
 
 
 def unroll(

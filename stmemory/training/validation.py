@@ -52,7 +52,7 @@ def validate(learner: Learner, clips: Clips, phase: Phase, *, device: torch.devi
     policy = learner.policy_average
     if isinstance(policy, LearnedPolicy):
         policy.eval()
-    options = UnrollOptions(phase.capacity, policy, own_masks=1.0)
+    options = UnrollOptions(phase.capacity, policy, own_masks=1.0, memory_every=phase.memory_every)
     total = 0.0
     skipped: list[str] = []
     learner.average.eval()

@@ -1,0 +1,331 @@
+"""The discriminative read: one linear classifier an object, solved in closed form over all that was memorised of it.
+
+The space-time read (eq. 13) asks which remembered cell looks like this one. A part of the object that was never seen has none.
+This read asks what tells the object from everything else: a ridge regression of its masks on the features of the frames, as in
+the target models of the paper's references [22] (Robinson et al. 2020) and [2] (Bhat et al. 2020). It is not part of the paper.
+
+A ridge regression needs of any number of frames only two sums, X'CX and X'Cy. They are additive, so they take the same bytes
+after one frame and after a million.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from stmemory.errors import BankError, OptionError, ShapeError
+
+__all__ = ["DiscriminativeMemory", "DiscriminativeRead", "rival_scores", "ridge_solution", "ridge_sums"]
+
+_LEAST = 1e-6  # weight, variance or pivot that counts as something
+
+
+class DiscriminativeMemory:
+    """The sums of a ridge regression for each of B rows, whatever the length of the video. A row is one object of one video.
+
+    Two sums a row: the mean over the frames whose mask was given, and an exponential mean over the frames whose mask was found.
+    With D features, a sum is `[D + 1, D + 2]`: X'CX of the features and a constant 1, and X'Cy as its last column.
+
+    >>> memory = DiscriminativeMemory()
+    >>> for frame in range(10):
+    ...     memory.write(torch.rand(2, 5, 6), frame=frame, given=frame == 0, rate=torch.tensor(0.1))
+    >>> memory.rows, memory.nbytes
+    (2, 528)
+    """
+
+    def __init__(self) -> None:
+        self._tensors: dict[str, Tensor] = {}  # given, found [B, D + 1, D + 2]; given_count, found_count, given_frame [B] int64
+
+    @property
+    def rows(self) -> int:
+        """B; 0 before the first write."""
+        return len(self._tensors["given"]) if self._tensors else 0
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all that is held; constant from the first write on while the rows are the same."""
+        return sum(t.numel() * t.element_size() for t in self._tensors.values())
+
+    def write(
+        self, sums: Tensor, *, rows: Sequence[int] | None = None, frame: int = 0, given: bool = False, rate: Tensor | float = 0.1
+    ) -> None:
+        """Add the sums of one frame.
+
+        Args:
+            sums: `[R, D + 1, D + 2]`, of `ridge_sums`.
+            rows: the R rows they belong to, each once; None means all, in order. The first write makes the rows.
+            frame: index of the frame. A second given mask of the only given frame replaces the first.
+            given: whether the masks were given; else they were found.
+            rate: share of the new frame in the exponential mean of found frames, in [0, 1].
+
+        Raises:
+            ShapeError: the sums do not fit.
+        """
+        if not self._tensors:
+            self._allocate(sums)
+        known, index = self._tensors, torch.arange(self.rows) if rows is None else torch.as_tensor(list(rows), dtype=torch.int64)
+        if len(index) != len(sums) or sums.shape[1:] != known["given"].shape[1:] or bool(((index < 0) | (index >= self.rows)).any()):
+            expected = f"[R, {', '.join(map(str, known['given'].shape[1:]))}] for R different rows of 0..{self.rows - 1}"
+            raise ShapeError(f"write: expected sums {expected}, got {tuple(sums.shape)} for rows {index.tolist()}; see ridge_sums()")
+        index = index.to(sums.device)
+        if given:
+            count = known["given_count"][index]
+            again = (count == 1) & (known["given_frame"][index] == frame)
+            share = 1 / (torch.where(again, torch.zeros_like(count), count) + 1)
+            self._put("given", index, torch.lerp(known["given"][index], sums, share.to(sums.dtype)[:, None, None]))
+            self._put("given_count", index, torch.where(again, count, count + 1))
+            self._put("given_frame", index, torch.full_like(count, frame))
+        else:
+            count = known["found_count"][index]
+            share = torch.where(count == 0, torch.ones_like(sums[:, 0, 0]), torch.as_tensor(rate, dtype=sums.dtype, device=sums.device))
+            self._put("found", index, torch.lerp(known["found"][index], sums, share[:, None, None]))
+            self._put("found_count", index, (count + 1).clamp_max(1 << 31))
+
+    def sums(self, given_share: Tensor | float) -> Tensor:
+        """`[B, D + 1, D + 2]`: given and found frames together; what a row has of one kind alone counts whole.
+
+        Args:
+            given_share: weight of the given frames where there are found ones too, in [0, 1].
+
+        Raises:
+            BankError: nothing was written yet.
+        """
+        if not self._tensors:
+            raise BankError("discriminative read: expected a memory with sums of some frame, got an empty one; write() first")
+        given, found = self._tensors["given"], self._tensors["found"]
+        share = torch.as_tensor(given_share, dtype=given.dtype, device=given.device).expand(self.rows)
+        share = torch.where(self._tensors["found_count"] == 0, torch.ones_like(share), share)
+        share = torch.where(self._tensors["given_count"] == 0, torch.zeros_like(share), share)
+        return torch.lerp(found, given, share[:, None, None])
+
+    def add_rows(self, number: int) -> None:
+        """Append empty rows: objects that enter later."""
+        if number < 0 or not self._tensors:
+            raise BankError(f"add_rows: expected a number >= 0 and a memory that was written to, got {number}; call write() first")
+        self._tensors = {name: torch.cat([t, t.new_zeros(number, *t.shape[1:])]) for name, t in self._tensors.items()}
+
+    def remove_rows(self, rows: Sequence[int]) -> None:
+        """Forget whole rows and free their bytes; the rows after them move up.
+
+        Raises:
+            BankError: there is no such row.
+        """
+        if unknown := [row for row in rows if not 0 <= row < self.rows]:
+            raise BankError(f"remove_rows: expected rows in 0..{self.rows - 1}, got {unknown}")
+        kept = [row for row in range(self.rows) if row not in set(rows)]
+        self._tensors = {name: t[kept] for name, t in self._tensors.items()}
+
+    def detach(self) -> None:
+        """Cut the graph: what is held stays, gradients stop here."""
+        self._tensors = {name: t.detach() for name, t in self._tensors.items()}
+
+    def fork(self) -> DiscriminativeMemory:
+        """A memory that goes its own way from here on."""
+        twin = DiscriminativeMemory()
+        twin.load_state_dict(self._tensors)
+        return twin
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """All that is held, by name; copies nothing. Empty before the first write."""
+        return dict(self._tensors)
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Hold a copy of what `state_dict()` gave.
+
+        Raises:
+            BankError: names are missing or unexpected, or sizes do not fit each other.
+        """
+        probe = DiscriminativeMemory()
+        probe._allocate(torch.zeros(1, 2, 3))
+        if state and set(state) != set(probe._tensors):
+            unexpected, missing = sorted(set(state) - set(probe._tensors)), sorted(set(probe._tensors) - set(state))
+            raise BankError(f"load_state_dict: missing {missing}, unexpected {unexpected}; these are not the sums of a discriminative read")
+        if state and any(len(t) != len(state["given"]) for t in state.values()):
+            raise BankError("load_state_dict: expected sums and counts of as many rows each, got others; the state is damaged")
+        self._tensors = {name: t.clone() for name, t in state.items()}
+
+    def _allocate(self, sums: Tensor) -> None:
+        if sums.dim() != 3 or sums.shape[2] != sums.shape[1] + 1:
+            raise ShapeError(f"write: expected sums [R, D + 1, D + 2], got {tuple(sums.shape)}; see ridge_sums()")
+        self._tensors = {name: sums.detach().new_zeros(sums.shape) for name in ("given", "found")}
+        for name in ("given_count", "found_count", "given_frame"):
+            self._tensors[name] = torch.zeros(len(sums), dtype=torch.int64, device=sums.device)
+
+    def _put(self, name: str, index: Tensor, value: Tensor) -> None:
+        self._tensors[name] = self._tensors[name].index_put((index,), value)
+
+
+class DiscriminativeRead(nn.Module):
+    """Scores of objects from their classifiers; what the regression depends on is learned with the network.
+
+    Args:
+        ridge: lambda, in units of the features' mean variance.
+        given_share: weight of the given frames beside the found ones, in (0, 1).
+        rate: share of a new frame in the mean of the found ones, in (0, 1).
+        rivals: how much more a background cell counts where another object claims it, 0 or more.
+
+    Raises:
+        OptionError: a value is out of its range.
+
+    >>> read, memory = DiscriminativeRead(), DiscriminativeMemory()
+    >>> features, mask, video = torch.rand(1, 4, 6, 6), torch.zeros(2, 6, 6), torch.zeros(2, dtype=torch.int64)
+    >>> mask[0, :3], mask[1, 4:] = 1, 1
+    >>> read.memorise(memory, features, mask, mask.flip(0), video, given=True)
+    >>> read(features, memory, video).shape
+    torch.Size([2, 6, 6])
+    """
+
+    def __init__(self, *, ridge: float = 0.01, given_share: float = 0.5, rate: float = 0.1, rivals: float = 1.0) -> None:
+        super().__init__()
+        if not (ridge > 0 and 0 < given_share < 1 and 0 < rate < 1 and rivals > 0):
+            raise OptionError(
+                "DiscriminativeRead: expected ridge and rivals above 0, given_share and rate between 0 and 1, got "
+                f"{ridge}, {rivals}, {given_share} and {rate}"
+            )
+        self.log_ridge = nn.Parameter(torch.tensor(math.log(ridge)))
+        self.log_rivals = nn.Parameter(torch.tensor(math.log(rivals)))
+        self.given_logit = nn.Parameter(torch.tensor(math.log(given_share / (1 - given_share))))
+        self.rate_logit = nn.Parameter(torch.tensor(math.log(rate / (1 - rate))))
+
+    def memorise(
+        self,
+        memory: DiscriminativeMemory,
+        features: Tensor,
+        mask: Tensor,
+        others: Tensor,
+        video: Tensor,
+        *,
+        rows: Sequence[int] | None = None,
+        frame: int = 0,
+        given: bool = False,
+    ) -> None:
+        """Add what a frame says of objects.
+
+        Args:
+            memory: where to.
+            features: `[V, D, *S]`, of V frames.
+            mask: `[R, *S]` in [0, 1], each row's object at the features' size.
+            others: `[R, *S]` in [0, 1], all other objects of the same frame.
+            video: `[R]` int64, each row's frame.
+            rows: see `DiscriminativeMemory.write`.
+            frame: see there.
+            given: see there.
+        """
+        sums = ridge_sums(features, mask, others, video, rivals=self.log_rivals.float().exp())
+        memory.write(sums, rows=rows, frame=frame, given=given, rate=self.rate_logit.float().sigmoid())
+
+    def classifiers(self, memory: DiscriminativeMemory) -> Tensor:
+        """`[B, D + 1]` float32: weights of the features, then the constant."""
+        return ridge_solution(memory.sums(self.given_logit.float().sigmoid()), self.log_ridge.float().exp())
+
+    def forward(self, features: Tensor, memory: DiscriminativeMemory, video: Tensor) -> Tensor:
+        """How much each cell looks like each object: about 1 on it, about 0 elsewhere.
+
+        Args:
+            features: `[V, D, *S]`, of V frames.
+            memory: of B rows.
+            video: `[B]` int64, each row's frame.
+
+        Returns:
+            `[B, *S]` float32.
+        """
+        weights = self.classifiers(memory)  # [B, D + 1]
+        cells = features.float().flatten(2)  # [V, D, n]
+        own = cells.expand(len(video), -1, -1) if len(cells) == 1 else cells[video]
+        with torch.autocast(features.device.type, enabled=False):
+            scores = torch.baddbmm(weights[:, -1:, None], weights[:, None, :-1], own)  # [B, 1, n]
+        return scores.view(len(video), *features.shape[2:])
+
+
+def ridge_sums(features: Tensor, mask: Tensor, others: Tensor, video: Tensor, *, rivals: Tensor | float = 1.0) -> Tensor:
+    """X'CX and X'Cy of one frame for each object: X are the cells' features and a constant 1, y is the mask.
+
+    C weighs the cells: object and background get one half each, whatever their sizes, and within the background a cell counts
+    `1 + rivals` times as much where another object claims it.
+
+    Args:
+        features: `[V, D, *S]`, of V frames.
+        mask: `[R, *S]` in [0, 1].
+        others: `[R, *S]` in [0, 1].
+        video: `[R]` int64, each row's frame.
+        rivals: 0 or more.
+
+    Returns:
+        `[R, D + 1, D + 2]` float32; the last column is X'Cy.
+
+    Raises:
+        ShapeError: the shapes do not fit.
+
+    >>> ridge_sums(torch.rand(1, 4, 9), torch.ones(2, 9), torch.zeros(2, 9), torch.zeros(2).long()).shape
+    torch.Size([2, 5, 6])
+    """
+    if features.dim() < 3 or mask.shape != others.shape or mask.shape[1:] != features.shape[2:] or len(video) != len(mask):
+        raise ShapeError(
+            "ridge_sums: expected features [V, D, *S], mask and others [R, *S] and video [R], got "
+            f"{tuple(features.shape)}, {tuple(mask.shape)}, {tuple(others.shape)} and {tuple(video.shape)}"
+        )
+    cells = features.float().flatten(2)
+    cells = torch.cat([cells, torch.ones_like(cells[:, :1])], 1)  # [V, D + 1, n]
+    own = cells.expand(len(video), -1, -1) if len(cells) == 1 else cells[video]
+    y = mask.float().flatten(1)  # [R, n]
+    rest = (1 - y) * (1 + rivals * others.float().flatten(1))
+    weight = 0.5 * y / y.sum(1, keepdim=True).clamp_min(_LEAST) + 0.5 * rest / rest.sum(1, keepdim=True).clamp_min(_LEAST)
+    with torch.autocast(features.device.type, enabled=False):
+        weighed = own * weight[:, None]  # [R, D + 1, n]
+        return torch.cat([weighed @ own.transpose(1, 2), weighed @ y[:, :, None]], 2)
+
+
+def ridge_solution(sums: Tensor, ridge: Tensor | float) -> Tensor:
+    """The weights w that minimise the weighted squared error of Xw against y, plus `ridge` v |w|^2.
+
+    v is the mean variance of the features, so `ridge` has no unit; the constant's weight is not shrunk. Solved in float64.
+
+    Args:
+        sums: `[B, D + 1, D + 2]`, see `ridge_sums`.
+        ridge: above 0.
+
+    Returns:
+        `[B, D + 1]` float32, the constant's weight last.
+
+    >>> x = torch.tensor([[[0.0, 1.0, 2.0, 3.0]]])
+    >>> sums = ridge_sums(x, torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.zeros(1, 4), torch.zeros(1).long())
+    >>> ridge_solution(sums, 1e-6).mul(10).round().tolist()
+    [[4.0, -1.0]]
+    """
+    device = sums.device
+    exact = sums.cpu().double() if device.type == "mps" else sums.double()  # which has no float64
+    gram, target = exact[..., :-1], exact[..., -1:]
+    total = gram[:, -1, -1].clamp_min(_LEAST)  # [B]
+    diagonal = gram.diagonal(dim1=1, dim2=2)[:, :-1]
+    variance = (diagonal / total[:, None] - (gram[:, :-1, -1] / total[:, None]).square()).clamp_min(0).mean(1) * total
+    penalty = torch.as_tensor(ridge, device=exact.device).double() * variance + _LEAST * (_LEAST + variance)
+    shrunk = torch.cat([torch.ones(exact.shape[1] - 1), torch.full((1,), _LEAST)]).to(exact)
+    factor, _ = torch.linalg.cholesky_ex(gram + torch.diag_embed(penalty[:, None] * shrunk))
+    return torch.cholesky_solve(target, factor).squeeze(2).float().to(device)
+
+
+def rival_scores(scores: Tensor, video: Tensor) -> Tensor:
+    """For each row the best score of the other rows of its video, at least 0: what an object alone has everywhere.
+
+    Args:
+        scores: `[B, *S]`.
+        video: `[B]` int64.
+
+    Returns:
+        `[B, *S]`.
+
+    >>> rival_scores(torch.tensor([[0.2], [0.9], [0.7]]), torch.tensor([0, 0, 1])).flatten().tolist()
+    [0.8999999761581421, 0.20000000298023224, 0.0]
+    """
+    best = torch.zeros_like(scores)
+    for one in set(video.tolist()):
+        rows = (video == one).nonzero().squeeze(1)
+        if len(rows) < 2:
+            continue
+        top, where = scores[rows].topk(2, dim=0)
+        number = torch.arange(len(rows), device=scores.device).view(-1, *[1] * (scores.dim() - 1))
+        best = best.index_put((rows,), torch.where(where[:1] == number, top[1:], top[:1]).clamp_min(0))
+    return best
