@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stmemory.errors import OptionError
-from stmemory.memory import ReadCache
+from stmemory.memory import DiscriminativeMemory, ReadCache
 from stmemory.networks import lite
 from stmemory.networks.config import PRESETS, NetworkConfig
 from stmemory.networks.features import FrameFeatures
@@ -131,6 +131,8 @@ def test_a_whole_number_passes_for_a_float() -> None:
         ({"fusion_bottleneck": -1}, "fusion_bottleneck >= 0, got -1"),
         ({"norm": "group"}, "norm 'batch' with efficientnet_lite0, .* got 'group'"),
         ({"backbone": "resnet50", "template_channels": 1000}, "template_channels that 16 divides .* got 1000"),
+        ({"backbone": "resnet50"}, "appearance_channels 0 with resnet50, .* got 64"),
+        ({"appearance_channels": -1}, "appearance_channels >= 0, got -1"),
         ({"key_channels": 192}, "template_channels above key_channels .* got 192 and 192"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
@@ -147,7 +149,8 @@ def test_values_out_of_range_are_refused(options: dict[str, object], message: st
 @pytest.mark.parametrize(
     ("preset", "expected"),
     [
-        ("lite", (715_232, 503_216, 436_417, 24_768, 609_120, 2_288_753)),
+        # Of these the discriminative read: projection 176 * 64 + 64 and its 9 x 9 context, score path, trust; pinned bias; 4 numbers.
+        ("lite", (731_744, 503_216, 451_730, 24_769, 609_120, 2_320_583)),
         # Heads 9*1024*(128 + 512) + 640; fusion 3 * (2048*256 + 256 + 9*256*1024 + 1024).
         ("paper", (14_442_176, 8_549_568, 10_034_946, 5_898_880, 8_654_592, 47_580_162)),
         ("stm", (14_442_176, 8_549_568, 10_034_946, 5_898_880, 8_654_592, 47_580_162)),
@@ -226,12 +229,16 @@ def test_folding_keeps_what_the_network_computes(preset: str, folds: int) -> Non
 def test_gradients_reach_every_parameter(preset: str) -> None:
     """Over five frames with three slots, the last logits send a gradient to every weight, the fusion cell's too."""
     network, video = small(preset), torch.tensor([0, 0])
-    bank = network.new_bank(3, policy="A")
+    bank, sums = network.new_bank(3, policy="A"), DiscriminativeMemory()
+    for part in (network.decoder.scores.stride8, network.decoder.scores.stride16) if network.discriminate else ():
+        nn.init.normal_(part.weight)  # from the zeros that training begins with, no gradient goes on
     for frame in range(5):
         frames, mask, others = drawn(2, 1, 48, 48)
         features = network.encode_query(frames)
         bank.write(network.encode_memory(features, mask, others, video), frame=frame, pinned=frame == 0)
-    network.decode(network.recall(features, bank, video), features, video).square().sum().backward()
+        network.learn(sums, features, mask, others, video, frame=frame, given=frame == 0)
+    scores = network.scores(features, sums, video)
+    network.decode(network.recall(features, bank, video), features, video, scores).square().sum().backward()
     silent = [
         name
         for name, weight in network.named_parameters()

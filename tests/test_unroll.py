@@ -8,10 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from stmemory.memory.discriminative import DiscriminativeMemory
 from stmemory.memory.read import ReadCache
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.training.losses import aggregate_logits, segmentation_loss
+from stmemory.training.losses import aggregate_logits, score_loss, segmentation_loss
 from stmemory.training.unroll import Unrolled, Unroller, UnrollOptions, unroll
 
 OPTIONS = UnrollOptions(capacity=3, share=0.5, own_masks=0.7)
@@ -44,13 +45,16 @@ def _whole_clip(network: SegmentationNetwork, frames: Tensor, ids: Tensor, gener
     rows = truth[:, 0].flatten(2).any(2).flatten().nonzero().squeeze(1)
     video = rows // objects
     encoded = network.encode_query(frames.flatten(0, 1).contiguous(memory_format=torch.channels_last))
-    bank, cache = network.new_bank(OPTIONS.capacity, policy=OPTIONS.policy), ReadCache()
-    losses, seen = [], []
+    bank, cache, sums = network.new_bank(OPTIONS.capacity, policy=OPTIONS.policy), ReadCache(), DiscriminativeMemory()
+    losses, seen, scored = [], [], []
     for t in range(time):
         features = encoded.of_rows(torch.arange(clips) * time + t)
         masks = truth[:, t].flatten(0, 1)[rows].float()
         if t > 0:
-            logits = network.decode(network.recall(features, bank, video, cache), features, video)
+            recalled = network.recall(features, bank, video, cache)
+            found = network.scores(features, sums, video)
+            logits = network.decode(recalled, features, video, found)
+            scored.append(score_loss(found[:, 0], torch.nn.functional.avg_pool2d(masks[:, None], 8)[:, 0]))
             scores = aggregate_logits(logits, rows, clips=clips, objects=objects)
             losses.append(segmentation_loss(scores, ids[:, t], share=OPTIONS.share))
             seen.append(scores.softmax(1).detach())
@@ -58,10 +62,12 @@ def _whole_clip(network: SegmentationNetwork, frames: Tensor, ids: Tensor, gener
                 masks = scores.softmax(1)[:, 1:].flatten(0, 1)[rows]
         if t < time - 1:
             total = torch.zeros(clips, 32, 32).index_add(0, video, masks)
-            template = network.encode_memory(features, masks, (total[video] - masks).clamp(0, 1), video)
+            others = (total[video] - masks).clamp(0, 1)
+            template = network.encode_memory(features, masks, others, video)
             bank.write(template, frame=t, pinned=t == 0)
+            network.learn(sums, features, masks, others, video, frame=t, given=t == 0)
     cross_entropy, dice = (torch.stack(list(each)).mean() for each in zip(*losses, strict=True))
-    return Unrolled(cross_entropy, dice, torch.stack(seen, 1))
+    return Unrolled(cross_entropy, dice, torch.stack(seen, 1), torch.stack(scored).mean())
 
 
 def _gradients(network: SegmentationNetwork) -> dict[str, Tensor]:
@@ -74,14 +80,15 @@ def test_a_segment_as_long_as_the_clip_is_the_whole_clip() -> None:
     """Losses, probabilities and gradients equal those of a plain loop over the clip, bit for bit."""
     network, (frames, ids) = _network(), _clips(6)
     expected = _whole_clip(network, frames, ids, _generator())
-    torch.autograd.backward(expected.cross_entropy + expected.dice)
+    torch.autograd.backward(expected.cross_entropy + expected.dice + expected.scores)
     gradients = _gradients(network)
 
     result = unroll(network, frames, ids, options=OPTIONS, generator=_generator())
-    torch.autograd.backward(result.cross_entropy + result.dice)
+    torch.autograd.backward(result.cross_entropy + result.dice + result.scores)
 
     assert torch.equal(expected.cross_entropy, result.cross_entropy)
     assert torch.equal(expected.dice, result.dice)
+    torch.testing.assert_close(expected.scores, result.scores)
     assert torch.equal(expected.probabilities, result.probabilities)
     again = _gradients(network)
     assert gradients.keys() == again.keys()

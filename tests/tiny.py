@@ -28,6 +28,7 @@ CONFIG = NetworkConfig(
     query_channels=4,
     decoder_channels=12,
     fusion_bottleneck=4,
+    appearance_channels=4,
 )
 PREDICTION_CONFIG = PredictionConfig(
     preset="tiny", image_side=16, widths=(8, 8, 8, 8, 8, 8), key_channels=16, value_channels=6, clock_channels=4, fusion_bottleneck=4
@@ -51,6 +52,8 @@ def _network(seed: int) -> SegmentationNetwork:
                     torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu")
                 elif parameter.dim() > 1:
                     torch.nn.init.normal_(parameter, std=1.2 / parameter[0].numel() ** 0.5)
+            for part in (network.decoder.scores.stride8, network.decoder.scores.stride16):
+                part.weight.mul_(2.0)
             end = network.decoder.end
             end.weight.mul_(3)
             end.bias.fill_(0.3)

@@ -4,6 +4,7 @@
 """
 
 from stmemory.memory.bank import MemoryBank
+from stmemory.memory.discriminative import DiscriminativeMemory, DiscriminativeRead
 from stmemory.memory.fusion import Fusion, FusionCell, MeanFusion, feature_alignment
 from stmemory.memory.learned import LearnedPolicy
 from stmemory.memory.policy import (
@@ -27,6 +28,8 @@ from stmemory.memory.state import load_bank, save_bank
 __all__ = [
     "BankView",
     "Decision",
+    "DiscriminativeMemory",
+    "DiscriminativeRead",
     "Drop",
     "Fusion",
     "FusionCell",

@@ -18,8 +18,10 @@ from torch import Tensor, nn
 
 from stmemory.errors import BankError, OptionError, ShapeError
 
-__all__ = ["DiscriminativeMemory", "DiscriminativeRead", "rival_scores", "ridge_solution", "ridge_sums"]
+__all__ = ["DiscriminativeMemory", "DiscriminativeRead", "ridge_solution", "ridge_sums", "rival_scores"]
 
+_KINDS = ("given", "found")
+_MOST_FRAMES = 1 << 31  # that are counted
 _LEAST = 1e-6  # weight, variance or pivot that counts as something
 
 
@@ -27,17 +29,18 @@ class DiscriminativeMemory:
     """The sums of a ridge regression for each of B rows, whatever the length of the video. A row is one object of one video.
 
     Two sums a row: the mean over the frames whose mask was given, and an exponential mean over the frames whose mask was found.
-    With D features, a sum is `[D + 1, D + 2]`: X'CX of the features and a constant 1, and X'Cy as its last column.
+    With D features, a sum is `[D + 1, D + 2]`: X'CX of the features and a constant 1, and X'Cy as its last column. Beside each
+    stands what it was before the last frame, so that a frame that is corrected counts once, as it is in the end.
 
     >>> memory = DiscriminativeMemory()
     >>> for frame in range(10):
-    ...     memory.write(torch.rand(2, 5, 6), frame=frame, given=frame == 0, rate=torch.tensor(0.1))
+    ...     memory.write(torch.rand(2, 5, 6), frame=frame, given=frame == 0)
     >>> memory.rows, memory.nbytes
-    (2, 528)
+    (2, 1024)
     """
 
     def __init__(self) -> None:
-        self._tensors: dict[str, Tensor] = {}  # given, found [B, D + 1, D + 2]; given_count, found_count, given_frame [B] int64
+        self._tensors: dict[str, Tensor] = {}  # see _allocate
 
     @property
     def rows(self) -> int:
@@ -52,12 +55,12 @@ class DiscriminativeMemory:
     def write(
         self, sums: Tensor, *, rows: Sequence[int] | None = None, frame: int = 0, given: bool = False, rate: Tensor | float = 0.1
     ) -> None:
-        """Add the sums of one frame.
+        """Add the sums of one frame; those of the same frame, if it is the last one, are taken back first.
 
         Args:
             sums: `[R, D + 1, D + 2]`, of `ridge_sums`.
             rows: the R rows they belong to, each once; None means all, in order. The first write makes the rows.
-            frame: index of the frame. A second given mask of the only given frame replaces the first.
+            frame: index of the frame.
             given: whether the masks were given; else they were found.
             rate: share of the new frame in the exponential mean of found frames, in [0, 1].
 
@@ -66,23 +69,24 @@ class DiscriminativeMemory:
         """
         if not self._tensors:
             self._allocate(sums)
-        known, index = self._tensors, torch.arange(self.rows) if rows is None else torch.as_tensor(list(rows), dtype=torch.int64)
-        if len(index) != len(sums) or sums.shape[1:] != known["given"].shape[1:] or bool(((index < 0) | (index >= self.rows)).any()):
-            expected = f"[R, {', '.join(map(str, known['given'].shape[1:]))}] for R different rows of 0..{self.rows - 1}"
-            raise ShapeError(f"write: expected sums {expected}, got {tuple(sums.shape)} for rows {index.tolist()}; see ridge_sums()")
+        expected = self._tensors["given"].shape[1:]
+        index = torch.arange(self.rows) if rows is None else torch.as_tensor(list(rows), dtype=torch.int64)
+        inside = bool(((index >= 0) & (index < self.rows)).all()) and len(set(index.tolist())) == len(index)
+        if not inside or len(index) != len(sums) or sums.shape[1:] != expected:
+            raise ShapeError(
+                f"write: expected sums [R, {', '.join(map(str, expected))}] for R different rows of 0..{self.rows - 1}, got "
+                f"{tuple(sums.shape)} for rows {index.tolist()}; see ridge_sums()"
+            )
         index = index.to(sums.device)
-        if given:
-            count = known["given_count"][index]
-            again = (count == 1) & (known["given_frame"][index] == frame)
-            share = 1 / (torch.where(again, torch.zeros_like(count), count) + 1)
-            self._put("given", index, torch.lerp(known["given"][index], sums, share.to(sums.dtype)[:, None, None]))
-            self._put("given_count", index, torch.where(again, count, count + 1))
-            self._put("given_frame", index, torch.full_like(count, frame))
-        else:
-            count = known["found_count"][index]
-            share = torch.where(count == 0, torch.ones_like(sums[:, 0, 0]), torch.as_tensor(rate, dtype=sums.dtype, device=sums.device))
-            self._put("found", index, torch.lerp(known["found"][index], sums, share[:, None, None]))
-            self._put("found_count", index, (count + 1).clamp_max(1 << 31))
+        for kind in _KINDS:
+            self._take_back(kind, index, frame)
+        kind = "given" if given else "found"
+        before, count = self._tensors[kind][index], self._tensors[f"{kind}_count"][index]
+        share = 1 / (count + 1) if given else torch.where(count == 0, 1.0, torch.as_tensor(rate, device=sums.device))
+        self._put(f"{kind}_before", index, before)
+        self._put(kind, index, torch.lerp(before, sums, share.to(sums.dtype)[:, None, None]))
+        self._put(f"{kind}_count", index, (count + 1).clamp_max(_MOST_FRAMES))
+        self._put(f"{kind}_frame", index, torch.full_like(count, frame))
 
     def sums(self, given_share: Tensor | float) -> Tensor:
         """`[B, D + 1, D + 2]`: given and found frames together; what a row has of one kind alone counts whole.
@@ -150,9 +154,20 @@ class DiscriminativeMemory:
     def _allocate(self, sums: Tensor) -> None:
         if sums.dim() != 3 or sums.shape[2] != sums.shape[1] + 1:
             raise ShapeError(f"write: expected sums [R, D + 1, D + 2], got {tuple(sums.shape)}; see ridge_sums()")
-        self._tensors = {name: sums.detach().new_zeros(sums.shape) for name in ("given", "found")}
-        for name in ("given_count", "found_count", "given_frame"):
-            self._tensors[name] = torch.zeros(len(sums), dtype=torch.int64, device=sums.device)
+        for kind in _KINDS:
+            for name in (kind, f"{kind}_before"):  # [B, D + 1, D + 2]
+                self._tensors[name] = sums.detach().new_zeros(sums.shape)
+            for name in (f"{kind}_count", f"{kind}_frame"):  # [B]
+                self._tensors[name] = torch.zeros(len(sums), dtype=torch.int64, device=sums.device)
+
+    def _take_back(self, kind: str, index: Tensor, frame: int) -> None:
+        """Forget what the rows `[R]` know of this frame, if it is the last of its kind that they know of."""
+        count = self._tensors[f"{kind}_count"][index]
+        again = (count > 0) & (self._tensors[f"{kind}_frame"][index] == frame)
+        if bool(again.any()):
+            rows = index[again]
+            self._put(kind, rows, self._tensors[f"{kind}_before"][rows])
+            self._put(f"{kind}_count", rows, count[again] - 1)
 
     def _put(self, name: str, index: Tensor, value: Tensor) -> None:
         self._tensors[name] = self._tensors[name].index_put((index,), value)
@@ -301,7 +316,7 @@ def ridge_solution(sums: Tensor, ridge: Tensor | float) -> Tensor:
     total = gram[:, -1, -1].clamp_min(_LEAST)  # [B]
     diagonal = gram.diagonal(dim1=1, dim2=2)[:, :-1]
     variance = (diagonal / total[:, None] - (gram[:, :-1, -1] / total[:, None]).square()).clamp_min(0).mean(1) * total
-    penalty = torch.as_tensor(ridge, device=exact.device).double() * variance + _LEAST * (_LEAST + variance)
+    penalty = torch.as_tensor(ridge, device=exact.device).double() * variance + _LEAST
     shrunk = torch.cat([torch.ones(exact.shape[1] - 1), torch.full((1,), _LEAST)]).to(exact)
     factor, _ = torch.linalg.cholesky_ex(gram + torch.diag_embed(penalty[:, None] * shrunk))
     return torch.cholesky_solve(target, factor).squeeze(2).float().to(device)

@@ -70,12 +70,15 @@ class NetworkConfig:
         lite = self.backbone == "efficientnet_lite0"
         if lite and self.norm != "batch":
             raise OptionError(f"NetworkConfig: expected norm 'batch' with efficientnet_lite0, which has no other, got {self.norm!r}")
-        if not lite and self.appearance_channels:
-            raise OptionError(f"NetworkConfig: expected appearance_channels 0 with {self.backbone}, got {self.appearance_channels}")
         if not lite and self.template_channels % 16:
             raise OptionError(
                 f"NetworkConfig: expected template_channels that 16 divides (16 times the stem of a resnet50), got "
                 f"{self.template_channels}"
+            )
+        if not lite and self.appearance_channels:
+            raise OptionError(
+                f"NetworkConfig: expected appearance_channels 0 with {self.backbone}, which has no discriminative read, got "
+                f"{self.appearance_channels}"
             )
         if lite and self.template_channels <= self.key_channels:
             raise OptionError(

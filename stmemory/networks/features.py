@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -41,10 +42,21 @@ class FrameFeatures:
         Returns:
             The same record with `B` in place of `V`.
         """
+        return self._changed(lambda tensor: of_rows(tensor, video))
+
+    def detach(self) -> FrameFeatures:
+        """The same record without its graph."""
+        return self._changed(Tensor.detach)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> FrameFeatures:
         return FrameFeatures(
-            *(of_rows(features, video) for features in (self.frame, self.key, self.value)),
-            *(of_rows(features, video) for features in (self.stride4, self.stride8, self.stride16)),
-            None if self.appearance is None else of_rows(self.appearance, video),
+            frame=change(self.frame),
+            key=change(self.key),
+            value=change(self.value),
+            stride4=change(self.stride4),
+            stride8=change(self.stride8),
+            stride16=change(self.stride16),
+            appearance=None if self.appearance is None else change(self.appearance),
         )
 
 

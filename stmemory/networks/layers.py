@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -83,8 +84,8 @@ class ConvNorm(nn.Module):
         weight, bias = conv.weight * scale[:, None, None, None], norm.bias - norm.running_mean * scale
         if conv.groups == conv.in_channels == conv.out_channels > 1 and features.device.type == "cpu":
             kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else features.dtype
-            convolved: Tensor = _Depthwise.apply(features.to(kind), weight.to(kind), bias.to(kind), conv.stride[0], conv.kernel_size[0] // 2)
-            return convolved
+            depthwise: Callable[..., Tensor] = _Depthwise.apply
+            return depthwise(features.to(kind), weight.to(kind), bias.to(kind), conv.stride[0], conv.kernel_size[0] // 2)
         return nn.functional.conv2d(features, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from stmemory.networks.features import FrameFeatures, of_rows
 from stmemory.networks.layers import ConvNorm, ResidualBlock
 
-__all__ = ["LiteAppearance", "LiteDecoder", "LiteKey", "LiteMemoryEncoder", "LiteQueryEncoder", "LiteTrunk", "LiteValue"]
+__all__ = ["LiteAppearance", "LiteDecoder", "LiteKey", "LiteMemoryEncoder", "LiteQueryEncoder", "LiteScores", "LiteTrunk", "LiteValue"]
 
 # EfficientNet-Lite0 (Tan and Le, Apache-2.0) to stride 16: expansion, channels, blocks, stride, kernel of each stage.
 STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5))

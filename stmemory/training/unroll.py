@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -116,7 +116,7 @@ class Unroller:
         visible = (ids[video] == number[:, None, None, None]).flatten(2).any(2).sum(0)  # [S]
         weights = torch.ones_like(visible, dtype=torch.float32) if self.weigh is None else self.weigh(visible)
         cache = ReadCache()  # a new one: values that were cached in the segment before have no graph to their weights
-        cross_entropy, dice, seen, scored = [], [], [], [frames.new_zeros(())]
+        cross_entropy, dice, seen, scored = [], [], [], []
         for t in range(length):
             features = encoded.of_rows(clip * length + t)
             masks = (ids[video, t] == number[:, None, None]).to(frames.dtype)  # [B, H, W]
@@ -139,8 +139,8 @@ class Unroller:
             self._pending = features, masks
             self.time += 1
         self._cut()
-        means = (torch.stack(losses).mean() for losses in (cross_entropy, dice))
-        return Unrolled(*means, torch.stack(seen, 1), torch.stack(scored).sum() / len(cross_entropy))
+        of_scores = torch.stack(scored).mean() if scored else frames.new_zeros(())
+        return Unrolled(torch.stack(cross_entropy).mean(), torch.stack(dice).mean(), torch.stack(seen, 1), of_scores)
 
     def _begin(self, first: Tensor, frames: int) -> None:
         """Learn from the first masks `[V, H, W]` of clips of T frames which objects there are."""
@@ -169,8 +169,7 @@ class Unroller:
         self.sums.detach()
         if self._pending is not None:
             features, masks = self._pending
-            held = ((field.name, getattr(features, field.name)) for field in fields(features))
-            self._pending = FrameFeatures(**{name: None if t is None else t.detach() for name, t in held}), masks.detach()
+            self._pending = features.detach(), masks.detach()
 
 
 def unroll(
