@@ -6,6 +6,7 @@ size and back. Does not know how files are read (`images.py`, `video.py`), masks
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
@@ -108,7 +109,7 @@ class WorkingSize:
     Attributes:
         frame_height: H of the user's frames.
         frame_width: W of the user's frames.
-        height: H after resizing, at most `frame_height`.
+        height: H after resizing.
         width: W after resizing.
         padded_height: `height` rounded up to the stride.
         padded_width: `width` rounded up to the stride.
@@ -125,20 +126,23 @@ class WorkingSize:
     padded_width: int
 
     def __post_init__(self) -> None:
-        least = (min(self.frame_height, self.padded_height), min(self.frame_width, self.padded_width))
-        if not (1 <= self.height <= least[0] and 1 <= self.width <= least[1]):
-            raise OptionError(f"expected 1 <= resized <= the frame's and the padded size, got {self}; use WorkingSize.of")
+        own = min(self.frame_height, self.frame_width)
+        if own < 1 or not (1 <= self.height <= self.padded_height and 1 <= self.width <= self.padded_width):
+            raise OptionError(f"expected sizes of at least 1 and a resized size within the padded one, got {self}; use WorkingSize.of")
 
     @classmethod
-    def of(cls, frame_height: int, frame_width: int, short_side: int | None, stride: int) -> WorkingSize:
+    def of(
+        cls, frame_height: int, frame_width: int, short_side: int | None, stride: int, *, enlarge: float = 1.0
+    ) -> WorkingSize:
         """Choose the working size of a clip.
 
         Args:
             frame_height: H of its frames.
             frame_width: W of its frames.
-            short_side: frames whose shorter side is longer than this are shrunk to it, in proportion; smaller ones are left
-                as they are. `None` never resizes.
+            short_side: frames whose shorter side is longer than this are shrunk to it, in proportion. `None` never resizes.
             stride: pixels per feature cell; both sides are padded to a multiple of it.
+            enlarge: frames whose shorter side is shorter than `short_side` are enlarged to it, but at most by this factor; 1 leaves
+                them as they are.
 
         Returns:
             The working size.
@@ -155,13 +159,15 @@ class WorkingSize:
                 f"short_side {short_side}, stride {stride}"
             )
         shorter = min(frame_height, frame_width)
-        scale = 1.0 if short_side is None else min(1.0, short_side / shorter)
+        if not 1 <= enlarge < math.inf:
+            raise OptionError(f"enlarge: expected a factor of 1 or more, got {enlarge}; 1 leaves small frames as they are")
+        scale = 1.0 if short_side is None else min(enlarge, short_side / shorter)
         height, width = max(1, round(frame_height * scale)), max(1, round(frame_width * scale))
         return cls(frame_height, frame_width, height, width, -(-height // stride) * stride, -(-width // stride) * stride)
 
 
 def fit(pixels: Tensor, size: WorkingSize) -> Tensor:
-    """Bring frames or soft maps to the working size: antialiased bilinear shrinking, then zeros at the right and bottom.
+    """Bring frames or soft maps to the working size: bilinear resizing, antialiased where it shrinks, then zeros at the right and bottom.
 
     Args:
         pixels: float `[*, c, H, W]` at the frame's own size; any leading dimensions, or none.
@@ -179,7 +185,7 @@ def fit(pixels: Tensor, size: WorkingSize) -> Tensor:
     own = (size.frame_height, size.frame_width)
     _check_maps(pixels, own, "fit", "make another WorkingSize for frames of another size")
     if (size.height, size.width) != own:
-        pixels = _resize(pixels, size.height, size.width, shrink=True)
+        pixels = _resize(pixels, size.height, size.width)
     return F.pad(pixels, (0, size.padded_width - size.width, 0, size.padded_height - size.height))
 
 
@@ -203,12 +209,13 @@ def restore(maps: Tensor, size: WorkingSize) -> Tensor:
     maps = maps[..., : size.height, : size.width]
     if (size.height, size.width) == (size.frame_height, size.frame_width):
         return maps
-    return _resize(maps, size.frame_height, size.frame_width, shrink=False)
+    return _resize(maps, size.frame_height, size.frame_width)
 
 
-def _resize(maps: Tensor, height: int, width: int, *, shrink: bool) -> Tensor:
+def _resize(maps: Tensor, height: int, width: int) -> Tensor:
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
-    resized = F.interpolate(flat, size=(height, width), mode="bilinear", align_corners=False, antialias=shrink)
+    shrinks = height < maps.shape[-2] or width < maps.shape[-1]
+    resized = F.interpolate(flat, size=(height, width), mode="bilinear", align_corners=False, antialias=shrinks)
     return resized.reshape(*maps.shape[:-2], height, width)
 
 

@@ -10,7 +10,7 @@ from stmemory.frames import WorkingSize, fit
 __all__ = ["next_frame"]
 
 
-def next_frame(image: Tensor, before: WorkingSize | None, *, index: int, short_side: int | None, stride: int, like: Tensor) -> tuple[Tensor, WorkingSize]:
+def next_frame(image: Tensor, before: WorkingSize | None, *, index: int, short_side: int | None, stride: int, like: Tensor, enlarge: float = 1.0) -> tuple[Tensor, WorkingSize]:
     """Fit a frame to the size that a video is worked at.
 
     Args:
@@ -19,6 +19,7 @@ def next_frame(image: Tensor, before: WorkingSize | None, *, index: int, short_s
         index: of the frame, for messages.
         short_side: see `WorkingSize.of`.
         stride: of the network.
+        enlarge: see `WorkingSize.of`.
         like: what has the device and the dtype of the network.
 
     Returns:
@@ -32,7 +33,7 @@ def next_frame(image: Tensor, before: WorkingSize | None, *, index: int, short_s
     torch.Size([1, 3, 32, 48])
     """
     height, width = image.shape[1:]
-    size = before or WorkingSize.of(height, width, short_side, stride)
+    size = before or WorkingSize.of(height, width, short_side, stride, enlarge=enlarge)
     if (height, width) != (size.frame_height, size.frame_width):
         raise FrameError(
             f"frame {index}: expected the size of the frames before, {size.frame_height} x {size.frame_width} "

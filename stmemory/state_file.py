@@ -24,6 +24,7 @@ from stmemory.weights import fingerprint, tensors_digest
 __all__ = ["StreamOptions", "fill_memory", "memory_tensors", "read_state", "weights_of", "write_state"]
 
 _State = TypeVar("_State")
+_BEFORE = {"enlarge": 1.0}  # options that did not exist when a file was written, as they were then
 
 
 class StreamOptions(Protocol):
@@ -129,7 +130,7 @@ def weights_of(network: nn.Module, options: StreamOptions) -> str:
 def _check_belongs(path: str | Path, about: dict[str, Any], weights: str, ours: Mapping[str, object]) -> None:
     if about["weights"] != weights:
         raise WeightsError(f"{path}: expected the weights it was saved with ({about['weights']}), got {weights}; load those")
-    theirs = about["options"]
+    theirs = {**{name: value for name, value in _BEFORE.items() if name in ours}, **about["options"]}
     changed = {name: (theirs.get(name), ours.get(name)) for name in sorted({*ours, *theirs}) if theirs.get(name) != ours.get(name)}
     if changed:
         told = ", ".join(f"{name} {then!r} (now {now!r})" for name, (then, now) in changed.items())

@@ -209,8 +209,9 @@ class VOSStream:
     def _fit(self, frame: object) -> tuple[Tensor, WorkingSize]:
         """The frame at its working size, `[1, 3, H', W']`."""
         like, index = next(self.network.parameters()), self.frame_index + 1
-        short_side, stride = self.options.short_side, self.network.stride
-        return next_frame(to_frame(frame), self._state.size, index=index, short_side=short_side, stride=stride, like=like)
+        options, stride, image = self.options, self.network.stride, to_frame(frame)
+        size, enlarge = self._state.size, options.enlarge
+        return next_frame(image, size, index=index, short_side=options.short_side, stride=stride, like=like, enlarge=enlarge)
 
     def _given(self, mask: object, size: WorkingSize) -> GivenMasks:
         """What the user says about a frame; checks that the objects fit in."""

@@ -385,9 +385,34 @@ def test_a_writer_refuses_what_is_no_picture(tmp_path: Path) -> None:
     ids=["shrunk", "portrait", "small", "never", "one pixel"],
 )
 def test_working_size(height: int, width: int, short_side: int | None, expected: tuple[int, ...]) -> None:
-    """The shorter side is shrunk, never enlarged; both are padded to the stride."""
+    """The shorter side is shrunk, and not enlarged by default; both are padded to the stride."""
     size = WorkingSize.of(height, width, short_side, 16)
     assert WorkingSize(height, width, *expected) == size
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "enlarge", "expected"),
+    [
+        (240, 432, 2.0, (480, 864, 480, 864)),
+        (160, 240, 2.0, (320, 480, 320, 480)),
+        (360, 640, 2.0, (480, 853, 480, 864)),
+        (480, 854, 2.0, (480, 854, 480, 864)),
+        (1080, 1920, 2.0, (480, 853, 480, 864)),
+        (240, 432, 1.0, (240, 432, 240, 432)),
+    ],
+    ids=["twice", "at most twice", "to the target", "at the target", "shrunk", "off"],
+)
+def test_small_frames_are_enlarged(height: int, width: int, enlarge: float, expected: tuple[int, ...]) -> None:
+    """Frames below `short_side` are enlarged to it, but at most by the factor; larger ones are shrunk as without it."""
+    assert WorkingSize(height, width, *expected) == WorkingSize.of(height, width, 480, 16, enlarge=enlarge)
+
+
+def test_an_enlarged_frame_comes_back() -> None:
+    """A map that is fitted to an enlarged working size and restored is nearly itself: both ways are resized smoothly."""
+    ramp = torch.linspace(0, 1, 40).expand(1, 30, 40)
+    size = WorkingSize.of(30, 40, 60, 16, enlarge=2)
+    assert (1, 64, 80) == tuple(fit(ramp, size).shape)
+    torch.testing.assert_close(ramp[..., 2:-2], restore(fit(ramp, size), size)[..., 2:-2], atol=1e-3, rtol=0)
 
 
 def test_wrong_working_sizes_are_errors() -> None:
@@ -397,7 +422,9 @@ def test_wrong_working_sizes_are_errors() -> None:
     with pytest.raises(OptionError, match="frame 0 x 10"):
         WorkingSize.of(0, 10, None, 16)
     with pytest.raises(OptionError, match=r"WorkingSize\.of"):
-        WorkingSize(10, 10, 20, 10, 20, 10)
+        WorkingSize(10, 10, 20, 10, 16, 16)
+    with pytest.raises(OptionError, match="enlarge"):
+        WorkingSize.of(10, 10, 20, 16, enlarge=0.5)
 
 
 def test_fit_and_restore_are_exact_without_resizing() -> None:

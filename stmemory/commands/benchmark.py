@@ -144,7 +144,7 @@ def _cells(predictor: VOSPredictor, size: tuple[int, int]) -> int:
     from stmemory.frames import WorkingSize
 
     stride = predictor.network.stride
-    working = WorkingSize.of(*size, predictor.options.short_side, stride)
+    working = WorkingSize.of(*size, predictor.options.short_side, stride, enlarge=predictor.options.enlarge)
     return working.padded_height * working.padded_width // stride**2
 
 

@@ -121,7 +121,7 @@ class Inspector:
         valid = bank.valid[list(rows.values())] if rows else None
         before = self._seen
         result = self.stream.step(frame, mask, write=write)
-        size = WorkingSize.of(height, width, self.stream.options.short_side, network.stride)
+        size = WorkingSize.of(height, width, self.stream.options.short_side, network.stride, enlarge=self.stream.options.enlarge)
         weight = next(network.parameters())
         query = network.encode_query(fit(pixels.to(weight.device), size)[None].to(weight.dtype)).key[0]  # [Ck, h, w]
         self._seen = self._look()
