@@ -238,9 +238,11 @@ class VOSStream:
         if not len(video):
             return torch.zeros(0, *features.frame.shape[2:], device=features.key.device)
         recalled = self.network.recall(features, self._state.bank, video, self._state.cache)
-        scores = self.network.scores(features, self._state.sums, video)  # [N, 2, H'/8, W'/8] or None
+        _, _, probabilities = self._state.last_frame()
+        masks = probabilities[1:]  # [N, H', W'], of the last frame
+        cues = self.network.cues(features, self._state.sums, (masks, (masks.sum(0) - masks).clamp(0, 1)), video)
         parts = [slice(start, start + _CHUNK) for start in range(0, len(video), _CHUNK)]
-        decoded = (self.network.decode(recalled[p], features, video[p], None if scores is None else scores[p]) for p in parts)
+        decoded = (self.network.decode(recalled[p], features, video[p], None if cues is None else cues[p]) for p in parts)
         found = torch.cat([logits.float().sigmoid() for logits in decoded])
         if not bool(found.sum().isfinite()):  # between 0 and 1, or NaN
             raise WeightsError("expected finite values from the network, got NaN; use dtype=torch.float32, or other weights")

@@ -150,7 +150,7 @@ def test_values_out_of_range_are_refused(options: dict[str, object], message: st
     ("preset", "expected"),
     [
         # Of these the discriminative read: projection 176 * 64 + 64 and its 9 x 9 context, score path, trust; pinned bias; 4 numbers.
-        ("lite", (731_744, 503_216, 451_730, 24_769, 609_120, 2_320_583)),
+        ("lite", (731_744, 503_216, 452_162, 24_769, 609_120, 2_321_015)),
         # Heads 9*1024*(128 + 512) + 640; fusion 3 * (2048*256 + 256 + 9*256*1024 + 1024).
         ("paper", (14_442_176, 8_549_568, 10_034_946, 5_898_880, 8_654_592, 47_580_162)),
         ("stm", (14_442_176, 8_549_568, 10_034_946, 5_898_880, 8_654_592, 47_580_162)),
@@ -230,15 +230,15 @@ def test_gradients_reach_every_parameter(preset: str) -> None:
     """Over five frames with three slots, the last logits send a gradient to every weight, the fusion cell's too."""
     network, video = small(preset), torch.tensor([0, 0])
     bank, sums = network.new_bank(3, policy="A"), DiscriminativeMemory()
-    for part in (network.decoder.scores.stride8, network.decoder.scores.stride16) if network.discriminate else ():
+    for part in (network.decoder.cues.stride8, network.decoder.cues.stride16) if network.discriminate else ():
         nn.init.normal_(part.weight)  # from the zeros that training begins with, no gradient goes on
     for frame in range(5):
         frames, mask, others = drawn(2, 1, 48, 48)
         features = network.encode_query(frames)
         bank.write(network.encode_memory(features, mask, others, video), frame=frame, pinned=frame == 0)
         network.learn(sums, features, mask, others, video, frame=frame, given=frame == 0)
-    scores = network.scores(features, sums, video)
-    network.decode(network.recall(features, bank, video), features, video, scores).square().sum().backward()
+    cues = network.cues(features, sums, (mask, others), video)
+    network.decode(network.recall(features, bank, video), features, video, cues).square().sum().backward()
     silent = [
         name
         for name, weight in network.named_parameters()

@@ -52,14 +52,16 @@ def _whole_clip(network: SegmentationNetwork, frames: Tensor, ids: Tensor, gener
         masks = truth[:, t].flatten(0, 1)[rows].float()
         if t > 0:
             recalled = network.recall(features, bank, video, cache)
-            found = network.scores(features, sums, video)
-            logits = network.decode(recalled, features, video, found)
-            scored.append(score_loss(found[:, 0], torch.nn.functional.avg_pool2d(masks[:, None], 8)[:, 0]))
+            total = torch.zeros(clips, 32, 32).index_add(0, video, last)
+            cues = network.cues(features, sums, (last, (total[video] - last).clamp(0, 1)), video)
+            logits = network.decode(recalled, features, video, cues)
+            scored.append(score_loss(cues[:, 0], torch.nn.functional.avg_pool2d(masks[:, None], 8)[:, 0]))
             scores = aggregate_logits(logits, rows, clips=clips, objects=objects)
             losses.append(segmentation_loss(scores, ids[:, t], share=OPTIONS.share))
             seen.append(scores.softmax(1).detach())
             if float(torch.rand((), generator=generator)) < OPTIONS.own_masks:
                 masks = scores.softmax(1)[:, 1:].flatten(0, 1)[rows]
+        last = masks.detach()
         if t < time - 1:
             total = torch.zeros(clips, 32, 32).index_add(0, video, masks)
             others = (total[video] - masks).clamp(0, 1)

@@ -52,7 +52,7 @@ def _network(seed: int) -> SegmentationNetwork:
                     torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu")
                 elif parameter.dim() > 1:
                     torch.nn.init.normal_(parameter, std=1.2 / parameter[0].numel() ** 0.5)
-            for part in (network.decoder.scores.stride8, network.decoder.scores.stride16):
+            for part in (network.decoder.cues.stride8, network.decoder.cues.stride16):
                 part.weight.mul_(2.0)
             end = network.decoder.end
             end.weight.mul_(3)

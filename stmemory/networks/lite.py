@@ -11,15 +11,17 @@ from torch import Tensor, nn
 from stmemory.networks.features import FrameFeatures, of_rows
 from stmemory.networks.layers import ConvNorm, ResidualBlock
 
-__all__ = ["LiteAppearance", "LiteDecoder", "LiteKey", "LiteMemoryEncoder", "LiteQueryEncoder", "LiteScores", "LiteTrunk", "LiteValue"]
+__all__ = ["CUES", "LiteAppearance", "LiteCues", "LiteDecoder", "LiteKey", "LiteMemoryEncoder", "LiteQueryEncoder", "LiteTrunk", "LiteValue"]
 
 # EfficientNet-Lite0 (Tan and Le, Apache-2.0) to stride 16: expansion, channels, blocks, stride, kernel of each stage.
 STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5))
 STEM = 32
 STRIDE4, STRIDE8, STRIDE16 = 24, 40, 112  # channels after stages 1, 2 and 4
 _STRIP = 1 << 22  # numbers of an expanded part that are held at once: 16 MiB in float32
+CUES = 5  # an object's score, that of its rivals, its last mask, the surroundings of that, and the others' last masks
 _AROUND = 9  # cells of stride 8, the side of what counts as around a cell
 _FAR = 4.0  # deviations
+_TRUST = 5.0  # logits that a score adds, before it is learned how far to trust it
 _MEAN, _SCALE = 127 / 255, 128 / 255  # of the ImageNet weights
 
 
@@ -210,12 +212,12 @@ class LiteValue(nn.Module):
         return value
 
 
-class LiteScores(nn.Module):
-    """Scores of the discriminative read as features for the decoder at strides 8 and 16; nothing at first."""
+class LiteCues(nn.Module):
+    """What the discriminative read and the last frame say of an object, as features for the decoder at strides 8 and 16; nothing at first."""
 
     def __init__(self, *, wide: int, middle: int) -> None:
         super().__init__()
-        self.begin = nn.Conv2d(2, 16, 3, padding=1)
+        self.begin = nn.Conv2d(CUES, 16, 3, padding=1)
         self.stride8 = nn.Conv2d(16, middle, 1)
         self.stride16 = nn.Conv2d(16, wide, 3, stride=2, padding=1)
         for end in (self.stride8, self.stride16):
@@ -223,9 +225,9 @@ class LiteScores(nn.Module):
             if end.bias is not None:
                 nn.init.zeros_(end.bias)
 
-    def forward(self, scores: Tensor) -> tuple[Tensor, Tensor]:
-        """`[B, 2, H/8, W/8]`, own and rivals', to `[B, middle, H/8, W/8]` and `[B, wide, H/16, W/16]`."""
-        features = torch.relu_(self.begin(((scores - 0.5) * 4).clamp(-_FAR, _FAR)))
+    def forward(self, cues: Tensor) -> tuple[Tensor, Tensor]:
+        """`[B, 5, H/8, W/8]`, see `LiteDecoder.forward`, to `[B, middle, H/8, W/8]` and `[B, wide, H/16, W/16]`."""
+        features = torch.relu_(self.begin(((cues - 0.5) * 4).clamp(-_FAR, _FAR)))
         return self.stride8(features), self.stride16(features)
 
 
@@ -235,8 +237,8 @@ class LiteDecoder(nn.Module):
     def __init__(self, *, value_channels: int, query_channels: int, channels: int, scored: bool = False) -> None:
         super().__init__()
         wide, middle, narrow = channels, channels * 2 // 3, channels // 3
-        self.scores = LiteScores(wide=wide, middle=middle) if scored else None
-        self.trust = nn.Parameter(torch.zeros(())) if scored else None
+        self.cues = LiteCues(wide=wide, middle=middle) if scored else None
+        self.trust = nn.Parameter(torch.tensor(_TRUST)) if scored else None
         self.begin = nn.Conv2d(value_channels + query_channels, wide, 3, padding=1)
         self.mix16 = ResidualBlock(wide)
         self.down8 = nn.Conv2d(wide, middle, 1)
@@ -249,27 +251,28 @@ class LiteDecoder(nn.Module):
         if self.end.bias is not None:
             nn.init.constant_(self.end.bias, -2.0)  # most of a frame is background
 
-    def forward(self, recalled: Tensor, features: FrameFeatures, video: Tensor, scores: Tensor | None = None) -> Tensor:
+    def forward(self, recalled: Tensor, features: FrameFeatures, video: Tensor, cues: Tensor | None = None) -> Tensor:
         """Logits of B objects.
 
         Args:
             recalled: `[B, Cv, h, w]`, the first part of eq. 13; the query value is the second.
             features: of V frames.
             video: `[B]` int64, each row's frame.
-            scores: `[B, 2, H/8, W/8]`, of the discriminative read: each row's own, and the best of its rivals.
+            cues: `[B, 5, H/8, W/8]`: each row's score in the discriminative read, the best score of its rivals, its mask in the last
+                frame, the mean of that around each cell, and the masks of all others. None in a network without that read.
 
         Returns:
             `[B, H, W]`.
         """
         x: Tensor = self.begin(torch.cat([recalled, of_rows(features.value, video)], 1))
-        found8, found16 = (None, None) if self.scores is None or scores is None else self.scores(scores.to(x.dtype))
+        found8, found16 = (None, None) if self.cues is None or cues is None else self.cues(cues.to(x.dtype))
         x = self.mix16(x if found16 is None else x + found16)
         x = _double(self.down8(x)) + of_rows(self.skip8(features.stride8), video)
         x = self.mix8(x if found8 is None else x + found8)
         x = self.mix4(_double(self.down4(x)) + of_rows(self.skip4(features.stride4), video))
         logits: Tensor = self.end(torch.relu_(x))
-        if self.trust is not None and scores is not None:
-            logits = logits + self.trust * _double((scores[:, :1] - 0.5).clamp(-0.6, 0.6)).to(logits.dtype)
+        if self.trust is not None and cues is not None:
+            logits = logits + self.trust * _double((cues[:, :1] - 0.5).clamp(-0.6, 0.6)).to(logits.dtype)
         return nn.functional.interpolate(logits, scale_factor=4, mode="bilinear", align_corners=False)[:, 0]
 
 

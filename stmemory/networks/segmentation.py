@@ -86,12 +86,27 @@ class SegmentationNetwork(ToPretrained, nn.Module):
         recalled: Tensor = self.read(of_rows(features.key, video), bank, cache)
         return recalled
 
-    def scores(self, features: FrameFeatures, memory: DiscriminativeMemory, video: Tensor) -> Tensor | None:
-        """The discriminative read, `[B, 2, H/8, W/8]`: each row's own score, and the best of its rivals'; None in a network without one."""
+    def cues(
+        self, features: FrameFeatures, memory: DiscriminativeMemory, last: tuple[Tensor, Tensor], video: Tensor
+    ) -> Tensor | None:
+        """What helps the decoder beside what was recalled; None in a network without a discriminative read.
+
+        Args:
+            features: of V frames.
+            memory: of B rows.
+            last: masks of the frame before `[B, H, W]` in [0, 1], each row's object, and all other objects of its video.
+            video: `[B]` int64, each row's frame.
+
+        Returns:
+            `[B, 5, H/8, W/8]`: each row's score, the best score of its rivals, its last mask, the mean of that over 15 x 15 cells,
+            and the others' last masks.
+        """
         if self.discriminate is None or features.appearance is None:
             return None
         own: Tensor = self.discriminate(features.appearance, memory, video)
-        return torch.stack([own, rival_scores(own, video)], 1)
+        mask, others = (nn.functional.avg_pool2d(m.float()[:, None], 8)[:, 0] for m in last)
+        near = nn.functional.avg_pool2d(mask[:, None], 15, stride=1, padding=7)[:, 0]
+        return torch.stack([own, rival_scores(own, video), mask, near, others], 1)
 
     def learn(
         self,
@@ -122,9 +137,9 @@ class SegmentationNetwork(ToPretrained, nn.Module):
         mask, others = (nn.functional.avg_pool2d(m.float()[:, None], 8)[:, 0] for m in (mask, others))
         self.discriminate.memorise(memory, features.appearance, mask, others, video, rows=rows, frame=frame, given=given)
 
-    def decode(self, recalled: Tensor, features: FrameFeatures, video: Tensor, scores: Tensor | None = None) -> Tensor:
-        """Logits `[B, H, W]` of objects, from `recalled [B, Cv, h, w]`, the features of V frames, and what `scores` gave."""
-        logits: Tensor = self.decoder(recalled, features, video) if scores is None else self.decoder(recalled, features, video, scores)
+    def decode(self, recalled: Tensor, features: FrameFeatures, video: Tensor, cues: Tensor | None = None) -> Tensor:
+        """Logits `[B, H, W]` of objects, from `recalled [B, Cv, h, w]`, the features of V frames, and what `cues` gave."""
+        logits: Tensor = self.decoder(recalled, features, video) if cues is None else self.decoder(recalled, features, video, cues)
         return logits
 
 

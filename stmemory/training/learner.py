@@ -20,7 +20,7 @@ from stmemory.training.schedule import averaging, temperature
 
 __all__ = ["Learner", "follow"]
 
-_SCORED = (".appearance.", "discriminate.", "decoder.scores.", "decoder.trust", "read.pinned_bias")  # what the discriminative read brings
+_SCORED = (".appearance.", "discriminate.", "decoder.cues.", "decoder.trust", "read.pinned_bias")  # what the discriminative read brings
 _OPTIMISERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
 

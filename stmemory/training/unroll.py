@@ -95,6 +95,7 @@ class Unroller:
         self._rows = torch.zeros(0, dtype=torch.int64)  # [B], clip * objects + object
         self._objects = 0  # N
         self._pending: tuple[FrameFeatures, Tensor] | None = None  # the last frame [V, ...] and the masks [B, H, W] fed back
+        self._fed = torch.zeros(0)  # these masks without their graph
 
     def advance(self, frames: Tensor, ids: Tensor) -> Unrolled:
         """Track the objects of the clips' first frames through their next S frames, writing every frame to memory.
@@ -123,10 +124,10 @@ class Unroller:
             if self.time > 0:
                 self._write()
                 recalled = self.network.recall(features, self.bank, video, cache)
-                found = self.network.scores(features, self.sums, video)  # [B, 2, H/8, W/8]
-                logits = self.network.decode(recalled, features, video, found)
-                if found is not None:
-                    scored.append(score_loss(found[:, 0], nn.functional.avg_pool2d(masks[:, None], 8)[:, 0]))
+                cues = self.network.cues(features, self.sums, self._last_masks(), video)  # [B, 5, H/8, W/8] or None
+                logits = self.network.decode(recalled, features, video, cues)
+                if cues is not None:
+                    scored.append(score_loss(cues[:, 0], nn.functional.avg_pool2d(masks[:, None], 8)[:, 0]))
                 scores = aggregate_logits(logits, rows, clips=clips, objects=objects)  # [V, 1 + N, H, W]
                 losses = segmentation_loss(scores, target[:, t], share=self.options.share)
                 cross_entropy.append(losses[0])
@@ -136,7 +137,7 @@ class Unroller:
                 if float(torch.rand((), generator=self.generator)) < self.options.own_masks:
                     masks = probabilities[:, 1:].flatten(0, 1)[rows]
                 masks = damaged(masks, self._damages, self.time)
-            self._pending = features, masks
+            self._pending, self._fed = (features, masks), masks.detach()
             self.time += 1
         self._cut()
         of_scores = torch.stack(scored).mean() if scored else frames.new_zeros(())
@@ -149,14 +150,18 @@ class Unroller:
         self._rows = (first[:, None] == wanted).flatten(2).any(2).flatten().nonzero().squeeze(1)
         self._damages = draw_damage(len(self._rows), frames, self.options.damage, self.generator)
 
+    def _last_masks(self) -> tuple[Tensor, Tensor]:
+        """What was fed back of the frame before this one, without its graph: each object's mask, and those of all others."""
+        assert self._pending is not None
+        return self._fed, _others(self._fed, self._rows // self._objects)
+
     def _write(self) -> None:
         """Put the frame before this one into the bank."""
         if self._pending is None:
             return
         features, masks = self._pending
         video = self._rows // self._objects
-        total = masks.new_zeros(len(features.key), *masks.shape[1:]).index_add(0, video, masks)
-        others, frame = (total[video] - masks).clamp(0, 1), self.time - 1
+        others, frame = _others(masks, video), self.time - 1
         template = self.network.encode_memory(features, masks, others, video)
         committed = frame % self.options.memory_every == 0
         self.bank.write(template.float(), frame=frame, pinned=frame == 0, provisional=not committed)
@@ -170,6 +175,12 @@ class Unroller:
         if self._pending is not None:
             features, masks = self._pending
             self._pending = features.detach(), masks.detach()
+
+
+def _others(masks: Tensor, video: Tensor) -> Tensor:
+    """For each of the masks `[B, H, W]` all others of its video together."""
+    total = masks.new_zeros(int(video.max()) + 1, *masks.shape[1:]).index_add(0, video, masks)
+    return (total[video] - masks).clamp(0, 1)
 
 
 def unroll(
