@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,18 @@ def test_clip_keeps_its_promises(material: Material, index: int) -> None:
     first = set(clip.ids[0].flatten().tolist()) - {0}
     assert first in ({1}, {1, 2})
     assert set(clip.ids.flatten().tolist()) <= first | {0}
+
+
+@pytest.mark.parametrize("index", range(12))
+def test_objects_of_parts_and_objects_that_come_into_view_keep_the_promises_too(material: Material, index: int) -> None:
+    """With each such clip asked for, ids are those of frame 0, all of them are seen there, and the clip differs from one without."""
+    plain = ClipConfig(size=64, frames=5, photo_base=0.0, video=0.0)
+    config = dataclasses.replace(plain, composite=1.0, reveal=1.0)
+    clip = ClipSource(material, config, RNG_SEED).clip(index)
+    assert (5, 3, 64, 64) == tuple(clip.frames.shape)
+    first, ever = set(clip.ids[0].unique().tolist()) - {0}, set(clip.ids.unique().tolist()) - {0}
+    assert set(range(1, len(first) + 1)) == first and ever <= first
+    assert not torch.equal(clip.frames, ClipSource(material, plain, RNG_SEED).clip(index).frames)
 
 
 @pytest.mark.parametrize("frames", [1, 2, 30], ids=["one-frame", "two-frames", "longer-than-the-video"])

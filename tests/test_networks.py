@@ -106,6 +106,14 @@ def test_unknown_and_missing_keys_are_named() -> None:
         NetworkConfig.from_dict(values)
 
 
+def test_files_of_before_have_no_discriminative_read() -> None:
+    """A config that was written before there was one describes the network that it described then."""
+    values = dataclasses.asdict(NetworkConfig())
+    for name in ("appearance_channels", "pinned_bias"):
+        del values[name]
+    assert dataclasses.replace(NetworkConfig(), appearance_channels=0, pinned_bias=False) == NetworkConfig.from_dict(values)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("key_channels", "64"), ("key_channels", 64.0), ("key_channels", True), ("norm", 1), ("fusion_scale", "1"), ("norm", None)],

@@ -37,6 +37,7 @@ from stmemory.training.material import Material
 from stmemory.training.parallel import World
 from stmemory.training.repeatable import repeatable
 from stmemory.training.schedule import temperature
+from stmemory.training.start import without_scores
 
 LEARNED = dataclasses.replace(TINY, policy="learned", temperature=2.0, final_temperature=0.5)
 
@@ -306,6 +307,24 @@ def test_a_run_can_start_from_weights(material: Material, tmp_path: Path) -> Non
     save_network(tiny_network(), tmp_path / "tiny")
     with pytest.raises(WeightsError, match="expected weights of preset 'lite', got those of 'tiny'"):
         trainer.start_from(str(tmp_path / "tiny"))
+
+
+def test_a_run_can_start_from_weights_without_a_discriminative_read(material: Material, tmp_path: Path) -> None:
+    """Older weights are taken over whole; the read that they lack begins with components of the clips' features, and adds no feature yet."""
+    older = SegmentationNetwork(without_scores(NetworkConfig.of("lite")))
+    save_network(older, tmp_path)
+    trainer = Trainer(TINY, material, tmp_path / "run", workers=0)
+    trainer.start_from(tmp_path)
+    begun = dict(trainer.network.state_dict())
+
+    assert _same(dict(older.state_dict()), {name: begun[name] for name in older.state_dict()})
+    assert _same(begun, dict(trainer.average.state_dict()))
+    assert not begun["decoder.cues.stride8.weight"].any() and not begun["decoder.cues.stride16.weight"].any()
+    directions = begun["query_encoder.appearance.project.weight"].flatten(1)
+    assert int(torch.linalg.matrix_rank(directions)) > 1
+    again = Trainer(TINY, material, tmp_path / "again", workers=0)
+    again.start_from(tmp_path)
+    assert _same(begun, dict(again.network.state_dict()))
 
 
 def test_a_policy_file_is_checked(tmp_path: Path) -> None:
