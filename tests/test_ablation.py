@@ -16,7 +16,7 @@ from stmemory.cli import main
 from stmemory.errors import OptionError
 from stmemory.evaluation.ablation import RowResult, run_ablation
 from stmemory.evaluation.ablation_report import ablation_table
-from stmemory.evaluation.ablation_rows import Row, ablation_rows, shortened
+from stmemory.evaluation.ablation_rows import MATCHING, Row, ablation_rows, shortened
 from stmemory.evaluation.clips import Clip
 from stmemory.evaluation.growing import GrowingPredictor
 from stmemory.evaluation.layouts import find_data_set
@@ -28,7 +28,7 @@ from stmemory.memory import LearnedPolicy, load_policy, save_policy
 from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
 from stmemory.saving import save_network
-from stmemory.weights import fingerprint
+from stmemory.weights import fingerprint, load_network
 
 OPTIONS = TrackingOptions(memory_size=3, memory_every=1, write_gate=0.0, reach=None)
 FLAGS = ["--memory-size", "3", "--memory-every", "1", "--write-gate", "0", "--reach", "none"]
@@ -135,15 +135,30 @@ def test_a_clip_that_cannot_be_measured_is_named_and_its_row_marked(clips: list[
     assert "| A: oldest (1 of 2 clips) |" in ablation_table(results, current_circumstances())
 
 
+def test_matching_alone_is_the_network_without_its_discriminative_read(
+    weights: tuple[str, str], clips: list[Clip], tmp_path: Path
+) -> None:
+    """Its row has the default policy, the same weights by name, and the masks of the network with the second read taken out."""
+    rows = ablation_rows(OPTIONS, rules=("C", MATCHING), growing=0, weights=weights[0])
+    assert ["C: least_similar", "matching: least_similar without the discriminative read"] == [row.title for row in rows]
+    results = run_ablation(rows, clips[:1], tmp_path / "out")
+    assert results[0].fingerprint == results[1].fingerprint
+    predictor = VOSPredictor(load_network(weights[0]), options=rows[1].options)
+    predictor.network.discriminate = None
+    expected = evaluate_clip(predictor, clips[0])
+    assert expected.region == results[1].results[0].region != results[0].results[0].region
+
+
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
         ({"rules": ("A", "oldest")}, "each once, got A, oldest"),
+        ({"rules": ("C", "matching", "matching")}, "each once"),
         ({"rules": ("E",)}, "expected one of oldest"),
         ({"rules": (), "growing": 0}, "got none"),
         ({"weights_by_rule": {"learned": "mine"}}, "expected one of A, B, C, D, drop, I2M, growing, got learned"),
     ],
-    ids=["twice", "unknown", "none", "no-such-row"],
+    ids=["twice", "matching-twice", "unknown", "none", "no-such-row"],
 )
 def test_rows_that_cannot_be(asked: dict[str, object], message: str) -> None:
     """What is wrong with the rules is said."""

@@ -31,7 +31,7 @@ def add_to(commands: Commands) -> None:
     ablation = commands.add_parser("ablation", parents=[tracking_options()], help="J, F and bytes of each way to keep the memory")
     add_data_set_options(ablation, "FOLDER_OR_DATA_SET")
     ablation.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="folder: ablation.md, ablation.json, a folder for each row")
-    ablation.add_argument("--rules", nargs="+", metavar="RULE", help="policies by name or letter (default: A B C D drop I2M learned)")
+    ablation.add_argument("--rules", nargs="+", metavar="RULE", help="policies by name or letter, or matching, without the discriminative read (default: A B C D drop I2M learned matching)")
     ablation.add_argument("--learned", type=Path, metavar="FILE", help="policy.safetensors, or its folder, for the rule learned; left out without")
     ablation.add_argument("--growing", type=int, default=5, metavar="N", help="the reference keeps every N-th frame for ever; 0 for none (default: 5)")
     ablation.add_argument("--rule-weights", nargs="+", default=[], metavar="RULE=WEIGHTS", help="other weights of some rules, such as those trained under them")
@@ -46,10 +46,12 @@ def _ablation(arguments: argparse.Namespace) -> int:
     from stmemory.errors import OptionError
     from stmemory.evaluation.ablation import run_ablation
     from stmemory.evaluation.ablation_report import ablation_table, write_ablation
-    from stmemory.evaluation.ablation_rows import RULES, ablation_rows, shortened
+    from stmemory.evaluation.ablation_rows import MATCHING, RULES, ablation_rows, shortened
     from stmemory.evaluation.report import current_circumstances
     from stmemory.inventory import usable_device
+    from stmemory.hub import Where
     from stmemory.memory.policy_file import load_policy
+    from stmemory.weights import network_info
 
     if hasattr(arguments, "policy"):
         raise OptionError(f"--policy: expected none, since each row has its own, got {arguments.policy!r}; choose rows with --rules")
@@ -57,9 +59,11 @@ def _ablation(arguments: argparse.Namespace) -> int:
     if arguments.learned is None and any(rule.lower() == "learned" for rule in arguments.rules or ()):
         raise OptionError("--rules learned: expected --learned FILE with a trained policy, got none; untrained it means nothing")
     device, options = usable_device(arguments.device), chosen_options(arguments)
+    where: Where = {} if arguments.revision is None else {"revision": arguments.revision}
+    default = RULES if network_info(arguments.weights, where=where).config.appearance_channels == 0 else (*RULES, MATCHING)
     rows = ablation_rows(
         options,
-        rules=arguments.rules or RULES,
+        rules=arguments.rules or default,
         learned=None if arguments.learned is None else load_policy(arguments.learned),
         growing=arguments.growing,
         weights=arguments.weights,

@@ -142,6 +142,7 @@ class _Work:
             "weights": self.fingerprint,
             "options": row.options.as_dict(),
             "growing": row.every,
+            **({} if row.scored else {"scored": False}),
             "device": torch.device(device).type,
             "threads": here.threads if torch.device(device).type == "cpu" else None,
             "versions": {"stmemory": here.stmemory, "torch": here.torch},
@@ -190,6 +191,8 @@ class _Watched:
 
     def __init__(self, row: Row, device: str | torch.device) -> None:
         predictor = VOSPredictor(row.network(), options=row.options, device=device)
+        if not row.scored:
+            predictor.network.discriminate = None
         self._predictor = predictor if row.every is None else GrowingPredictor(predictor, every=row.every)
         self._commit = current_circumstances().commit
         self._stream: VOSStream | GrowingMemory | None = None

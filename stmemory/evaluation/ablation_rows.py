@@ -15,10 +15,11 @@ from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.weights import load_network
 
-__all__ = ["GROWING", "RULES", "Row", "ablation_rows", "shortened"]
+__all__ = ["GROWING", "MATCHING", "RULES", "Row", "ablation_rows", "shortened"]
 
 RULES = ("A", "B", "C", "D", "drop", "I2M", "learned")
 GROWING = "growing"
+MATCHING = "matching"  # the default rule without the discriminative read
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Row:
         weights: see `VOSPredictor.from_pretrained`.
         revision: of a repository.
         every: which frames the growing memory keeps for ever; None for a fixed number of slots.
+        scored: whether the network's discriminative read is used, if it has one.
     """
 
     name: str
@@ -38,6 +40,7 @@ class Row:
     weights: str | None = None
     revision: str | None = None
     every: int | None = None
+    scored: bool = True
 
     def network(self) -> SegmentationNetwork:
         """Load its weights.
@@ -56,6 +59,8 @@ class Row:
         """
         if self.every is not None:
             return f"{self.name}: " + ("every frame" if self.every == 1 else f"frames 0, {self.every}, {2 * self.every}, ...") + " kept (STM)"
+        if not self.scored:
+            return f"{self.name}: {update_policy(self.options.policy).name} without the discriminative read"
         policy = update_policy(self.options.policy).name
         return self.name if self.name == policy else f"{self.name}: {policy}"
 
@@ -73,7 +78,7 @@ def ablation_rows(
 
     Args:
         options: how to track, but for the policy.
-        rules: policies, by name or letter.
+        rules: policies, by name or letter; `MATCHING` is the policy of the options without the discriminative read.
         learned: the policy of the row "learned", which is left out without one: untrained it would mean nothing.
         growing: the upper reference keeps every so-manieth frame for ever; 0 leaves it out.
         weights: of all rows.
@@ -87,7 +92,9 @@ def ablation_rows(
     """
     rows = []
     for rule in rules:
-        if update_policy(rule).name == "learned":
+        if rule == MATCHING:
+            rows.append(Row(rule, options, weights, scored=False))
+        elif update_policy(rule).name == "learned":
             if learned is not None:
                 rows.append(Row(rule, dataclasses.replace(options, policy=learned), weights))
         else:
@@ -95,8 +102,8 @@ def ablation_rows(
     if growing:
         rows.append(Row(GROWING, options, weights, every=growing))
     names = [row.name for row in rows]
-    policies = [update_policy(row.options.policy).name for row in rows if row.every is None]
-    if not rows or len(set(policies)) < len(policies):
+    policies = [update_policy(row.options.policy).name for row in rows if row.every is None and row.scored]
+    if not rows or len(set(policies)) < len(policies) or len(set(names)) < len(names):
         raise OptionError(f"rules: expected one or more, each once, got {', '.join(names) or 'none'}")
     other = dict(weights_by_rule or {})
     if strangers := [name for name in other if name not in names]:
