@@ -122,7 +122,9 @@ class TrainingConfig:
         trunk_factor: what the pre-trained trunk's rate is multiplied with.
         network_factor: what the whole network's rate is multiplied with; 0 trains a learned policy alone.
         policy_factor: what a learned policy's rate is multiplied with.
-        score_factor: what the rate of the discriminative read and of all that it brings is multiplied with.
+        matching_factor: what the rate of all but the discriminative read and what it brings is multiplied with; 0 trains that alone.
+        score_factor: what the rate of the discriminative read's part in the decoder is multiplied with.
+        projection_factor: what that of its projection and its four numbers is multiplied with; 0 leaves them as they begin.
         score_weight: of the loss of the discriminative read alone.
         damage: probability that something goes wrong with an object's masks on their way to the memory.
         temperature: of a learned policy's Gumbel-Softmax, at the first step.
@@ -158,7 +160,9 @@ class TrainingConfig:
     trunk_factor: float = 0.25
     network_factor: float = 1.0
     policy_factor: float = 1.0
+    matching_factor: float = 1.0
     score_factor: float = 1.0
+    projection_factor: float = 0.0
     score_weight: float = 0.5
     damage: float = 0.0
     temperature: float = 1.0
@@ -191,7 +195,9 @@ class TrainingConfig:
             ("trunk_factor", self.trunk_factor >= 0, "0 or more"),
             ("network_factor", self.network_factor >= 0, "0 or more"),
             ("policy_factor", self.policy_factor >= 0, "0 or more"),
+            ("matching_factor", self.matching_factor >= 0, "0 or more"),
             ("score_factor", self.score_factor >= 0, "0 or more"),
+            ("projection_factor", self.projection_factor >= 0, "0 or more"),
             ("score_weight", self.score_weight >= 0, "0 or more"),
             ("damage", 0 <= self.damage <= 1, "0 to 1"),
             ("temperature", self.temperature > 0, "above 0"),

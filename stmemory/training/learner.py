@@ -20,7 +20,8 @@ from stmemory.training.schedule import averaging, temperature
 
 __all__ = ["Learner", "follow"]
 
-_SCORED = (".appearance.", "discriminate.", "decoder.cues.", "decoder.trust", "read.pinned_bias")  # what the discriminative read brings
+_PROJECTED = (".appearance.", "discriminate.")  # the discriminative read itself
+_SCORED = ("decoder.cues.", "decoder.trust")  # its part in the decoder
 _OPTIMISERS = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}
 
 
@@ -67,6 +68,11 @@ class Learner:
         if isinstance(trunk, LiteTrunk):
             for number, part in enumerate((trunk.stem, *trunk.stages)):
                 part.requires_grad_(number >= phase.frozen)
+        if self.config.matching_factor == 0 or self.config.projection_factor == 0:
+            for name, parameter in self.network.named_parameters():
+                scored, projected = (any(part in name for part in parts) for parts in (_SCORED, _PROJECTED))
+                if (projected and self.config.projection_factor == 0) or (not (scored or projected) and self.config.matching_factor == 0):
+                    parameter.requires_grad_(False)
         if self.config.network_factor == 0:
             self.network.requires_grad_(False)  # gradients pass through to the policy, whose norm alone counts for clipping
         if isinstance(self.policy, LearnedPolicy):
@@ -125,16 +131,19 @@ class Learner:
     def _groups(self) -> list[dict[str, Any]]:
         trunk = [p for name, p in self.network.named_parameters() if ".trunk." in name or ".backbone." in name]
         known = {id(p) for p in trunk}
-        scored = [p for name, p in self.network.named_parameters() if any(part in name for part in _SCORED)]
-        known |= {id(p) for p in scored}
+        named, factor = list(self.network.named_parameters()), self.config.network_factor
+        scored = [p for name, p in named if any(part in name for part in _SCORED)]
+        projected = [p for name, p in named if any(part in name for part in _PROJECTED)]
+        known |= {id(p) for p in (*scored, *projected)}
         rest = [p for p in self.network.parameters() if id(p) not in known]
-        factor = self.config.network_factor
+        of_matching = factor * self.config.matching_factor
         groups: list[dict[str, Any]] = [
-            {"params": trunk, "factor": self.config.trunk_factor * factor},
-            {"params": rest, "factor": factor},
+            {"params": trunk, "factor": self.config.trunk_factor * of_matching},
+            {"params": rest, "factor": of_matching},
         ]
         if scored:
             groups.append({"params": scored, "factor": self.config.score_factor * factor})
+            groups.append({"params": projected, "factor": self.config.projection_factor * factor})
         if isinstance(self.policy, LearnedPolicy):
             groups.append({"params": list(self.policy.parameters()), "factor": self.config.policy_factor})
         return groups

@@ -252,7 +252,7 @@ class Trainer:
         """
         config, length, batch = self.config, batch.frames.shape[1], batch.to(self.device)
         self.learner.prepare(phase, self.step, rate=self.rate())
-        options = UnrollOptions(phase.capacity, self.learner.policy, hard_share(config, self.step), config.own_masks, phase.memory_every, config.damage, length)
+        options = UnrollOptions(phase.capacity, self.learner.policy, hard_share(config, self.step), config.own_masks, phase.memory_every, config.damage, length, config.matching_factor > 0)
         weigh = self.world.object_weights if self.world.size > 1 else None
         unroller = Unroller(self.learner.network, options=options, generator=self.generator, weigh=weigh)
         sums, predicted = torch.zeros(3, device=self.device), [batch.ids[0, :1].cpu()] if predict else []

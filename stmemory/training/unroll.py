@@ -30,6 +30,7 @@ class UnrollOptions:
         own_masks: probability that the mask fed back is the network's own, not the truth.
         memory_every: every so-manieth frame is committed, as in tracking; between them the newest slot follows the clip.
         damage: probability that something goes wrong with an object's masks on their way to the memory, see `draw_damage`.
+        through_time: whether gradients go on through the masks that are fed back.
         length: T of the clip, over which damage is drawn; 0 is that of the first segment.
     """
 
@@ -40,6 +41,7 @@ class UnrollOptions:
     memory_every: int = 1
     damage: float = 0.0
     length: int = 0
+    through_time: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +137,7 @@ class Unroller:
                 probabilities = scores.softmax(1)
                 seen.append(probabilities.detach())
                 if float(torch.rand((), generator=self.generator)) < self.options.own_masks:
-                    masks = probabilities[:, 1:].flatten(0, 1)[rows]
+                    masks = (probabilities if self.options.through_time else probabilities.detach())[:, 1:].flatten(0, 1)[rows]
                 masks = damaged(masks, self._damages, self.time)
             self._pending, self._fed = (features, masks), masks.detach()
             self.time += 1
