@@ -18,7 +18,7 @@ STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3)
 STEM = 32
 STRIDE4, STRIDE8, STRIDE16 = 24, 40, 112  # channels after stages 1, 2 and 4
 _STRIP = 1 << 22  # numbers of an expanded part that are held at once: 16 MiB in float32
-CUES = 5  # an object's score, that of its rivals, its last mask, the surroundings of that, and the others' last masks
+CUES = 5  # an object's score, that of its rivals, where its last mask was about, the surroundings of that, and the others' last masks
 _AROUND = 9  # cells of stride 8, the side of what counts as around a cell
 _FAR = 4.0  # deviations
 _TRUST = 5.0  # logits that a score adds, before it is learned how far to trust it
@@ -258,8 +258,8 @@ class LiteDecoder(nn.Module):
             recalled: `[B, Cv, h, w]`, the first part of eq. 13; the query value is the second.
             features: of V frames.
             video: `[B]` int64, each row's frame.
-            cues: `[B, 5, H/8, W/8]`: each row's score in the discriminative read, the best score of its rivals, its mask in the last
-                frame, the mean of that around each cell, and the masks of all others. None in a network without that read.
+            cues: `[B, 5, H/8, W/8]`: each row's score in the discriminative read, the best score of its rivals, where its mask was about in
+                the last frame, the mean of that mask around each cell, and the masks of all others. None in a network without that read.
 
         Returns:
             `[B, H, W]`.

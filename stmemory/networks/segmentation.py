@@ -98,15 +98,16 @@ class SegmentationNetwork(ToPretrained, nn.Module):
             video: `[B]` int64, each row's frame.
 
         Returns:
-            `[B, 5, H/8, W/8]`: each row's score, the best score of its rivals, its last mask, the mean of that over 15 x 15 cells,
-            and the others' last masks.
+            `[B, 5, H/8, W/8]`: each row's score, the best score of its rivals, the largest value of its last mask within 5 x 5 cells
+            (the mask itself would teach the decoder to copy it), the mean of that mask over 15 x 15 cells, and the others' last masks.
         """
         if self.discriminate is None or features.appearance is None:
             return None
         own: Tensor = self.discriminate(features.appearance, memory, video)
         mask, others = (nn.functional.avg_pool2d(m.float()[:, None], 8)[:, 0] for m in last)
         near = nn.functional.avg_pool2d(mask[:, None], 15, stride=1, padding=7)[:, 0]
-        return torch.stack([own, rival_scores(own, video), mask, near, others], 1)
+        about = nn.functional.max_pool2d(mask[:, None], 5, stride=1, padding=2)[:, 0]
+        return torch.stack([own, rival_scores(own, video), about, near, others], 1)
 
     def learn(
         self,
