@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from stmemory.errors import FrameError, MaskError, OptionError, ShapeError, StmemoryError
-from stmemory.frames import iterate_frames
+from stmemory.frames import iterate_frames, to_frame
 from stmemory.hub import Where
+from stmemory.masks import to_object_masks
 from stmemory.networks.layers import fold_batch_norm, use_channels_last
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions, ready_options
@@ -164,19 +165,24 @@ class VOSPredictor:
             raise FrameError("frames: expected at least one frame, got none; check where they come from")
         return self.start(first, first_mask), source
 
-    def start(self, frame: object, mask: object) -> VOSStream:
+    def start(self, frame: object, mask: object, *, allow_empty: bool = False) -> VOSStream:
         """Begin a video; `stream.last` is the first frame's result, `stream.step(frame)` gives the next.
 
         Args:
             frame: the first frame, of any kind that `to_frame` takes.
             mask: its mask, of any kind that `to_object_masks` takes.
+            allow_empty: take a mask without objects, or None: they enter later, by `stream.step(frame, mask)`.
 
         Raises:
             FrameError: the frame cannot be used.
             ShapeError: the frame is of another kind or shape.
             MaskError: the mask cannot be used.
         """
-        if mask is None:
+        if allow_empty:
+            pixels = to_frame(frame)
+            if mask is not None and not to_object_masks(mask, height=pixels.shape[1], width=pixels.shape[2], allow_empty=True).object_ids:
+                mask = None
+        elif mask is None:
             raise MaskError("mask: expected the objects of the first frame, got None; mark at least one pixel with an id above 0")
         stream = VOSStream(self.network, self.options)
         stream.step(frame, mask)

@@ -35,6 +35,7 @@ ORDER = (
     "options given pins next_frame state_file stream_file stream predictor "
     "grey predicted frame_stream frame_predictor stmemory "
     "clip_reader session sam2 "
+    "mask_schedule "
     "inventory job_folder job_record job_summary job progress sheet "
     "sequences.protocol sequences.digits sequences.pictures sequences.moving sequences.recall sequences.curtain "
     "sequences.frame_files sequences.folders sequences.human36m sequences "
