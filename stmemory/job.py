@@ -163,7 +163,7 @@ def stop_on_signals(on_first: Callable[[], None] | None = None) -> Iterator[Stop
         on_first: called at the first signal, in the midst of whatever runs.
 
     >>> with stop_on_signals() as stop:
-    ...     signal.raise_signal(signal.SIGINT)
+    ...     signal.raise_signal(signal.SIGTERM)
     ...     stop.wanted
     True
     """
