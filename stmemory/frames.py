@@ -30,13 +30,14 @@ SOURCES = "a path, a list or generator of images, an array [T, H, W, 3] or a ten
 SLACK = 1e-3
 
 
-def to_frame(image: object) -> Tensor:
+def to_frame(image: object, *, channels: str = "rgb") -> Tensor:
     """Turn one image of any kind into a frame.
 
     Args:
         image: an array `[H, W, 3]` or a tensor `[3, H, W]`, RGB, uint8 or float in [0, 1]; a PIL image of any 8-bit mode
             (converted by `.convert("RGB")`: grey is repeated, transparency dropped; EXIF orientation is left as it is); or
             the path of an image file (its EXIF orientation is applied).
+        channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them. Images and files know their own.
 
     Returns:
         float32 `[3, H, W]` in [0, 1], on the tensor's device, else on the CPU. Never shares memory with `image`. Floats up to
@@ -45,20 +46,23 @@ def to_frame(image: object) -> Tensor:
     Raises:
         ShapeError: another kind, shape or number type, grey or RGBA arrays among them.
         FrameError: values that are not finite or outside [0, 1], or a file that cannot be read.
+        OptionError: `channels` is neither of the two.
 
     >>> to_frame(np.full((2, 4, 3), 255, np.uint8)).shape
     torch.Size([3, 2, 4])
     """
-    return _to_frame(image, "frame")
+    _check_channels(channels)
+    return _to_frame(image, "frame", channels)
 
 
-def iterate_frames(source: object) -> Iterator[Tensor]:
+def iterate_frames(source: object, *, channels: str = "rgb") -> Iterator[Tensor]:
     """Read a clip of any kind, one frame at a time.
 
     Args:
         source: a path of a video (needs the extra `video`), of a folder of images (natural order) or of an image with one or
             more pages (GIF, APNG, WebP, TIFF); a list, tuple, generator or other iterable of what `to_frame` takes; an array
             `[T, H, W, 3]`; or a tensor `[T, 3, H, W]`. It is checked when this is called.
+        channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them. Images and files know their own.
 
     Returns:
         Frames: float32 `[3, H, W]` in [0, 1], all of one size. What the source itself raises comes through unchanged.
@@ -67,10 +71,12 @@ def iterate_frames(source: object) -> Iterator[Tensor]:
         ShapeError: the source or one of its frames is of another kind or shape.
         FrameError: it is empty (for a generator, at the first `next`), missing or damaged, a frame has values that are not
             finite or outside [0, 1], or the size changes.
+        OptionError: `channels` is neither of the two.
 
     >>> [frame.shape for frame in iterate_frames(np.zeros((2, 4, 6, 3), np.uint8))]
     [torch.Size([3, 4, 6]), torch.Size([3, 4, 6])]
     """
+    _check_channels(channels)
     if isinstance(source, (str, os.PathLike)):
         return _checked(iterate_images(source) if is_image_path(source) else iterate_video(source))
     if isinstance(source, (np.ndarray, Tensor)):
@@ -79,7 +85,7 @@ def iterate_frames(source: object) -> Iterator[Tensor]:
         raise ShapeError(f"frames: expected {SOURCES}, got {type(source).__name__}; one image is a clip as [image]")
     if isinstance(source, (np.ndarray, Tensor, Sequence)) and len(source) == 0:
         raise FrameError("frames: expected at least one frame, got none; check where they come from")
-    return _checked(iter(source))
+    return _checked(iter(source), channels)
 
 
 def count_frames(source: object) -> int | None:
@@ -224,10 +230,15 @@ def _check_maps(maps: Tensor, expected: tuple[int, int], name: str, hint: str) -
         raise ShapeError(f"{name}: expected floats, last sizes {expected}, got {maps.dtype} {tuple(maps.shape)}; {hint}")
 
 
-def _checked(images: Iterator[object]) -> Iterator[Tensor]:
+def _check_channels(channels: str) -> None:
+    if channels not in ("rgb", "bgr"):
+        raise OptionError(f"channels: expected 'rgb', or 'bgr' as OpenCV has them, got {channels!r}")
+
+
+def _checked(images: Iterator[object], channels: str = "rgb") -> Iterator[Tensor]:
     index, shape = -1, torch.Size()
     for index, image in enumerate(images):  # what the source raises is not caught
-        frame = _to_frame(image, f"frame {index}")
+        frame = _to_frame(image, f"frame {index}", channels)
         shape = shape or frame.shape
         if frame.shape != shape:
             raise FrameError(
@@ -239,13 +250,13 @@ def _checked(images: Iterator[object]) -> Iterator[Tensor]:
         raise FrameError("frames: expected at least one frame, got none; check where they come from")
 
 
-def _to_frame(image: object, name: str) -> Tensor:
+def _to_frame(image: object, name: str, channels: str = "rgb") -> Tensor:
     if isinstance(image, (str, os.PathLike)):
         if not is_image_path(image) or Path(image).is_dir():
             raise FrameError(f"{name}: expected an image file, got {os.fspath(image)!r}; a clip goes to iterate_frames()")
-        image = next(iterate_images(image))
+        image, channels = next(iterate_images(image)), "rgb"
     if isinstance(image, Image.Image):
-        image = image_to_rgb(image)
+        image, channels = image_to_rgb(image), "rgb"
     if isinstance(image, np.ndarray):
         _check_layout(name, image, clip=False)
         if image.dtype != np.uint8 and image.dtype.kind != "f":
@@ -261,6 +272,7 @@ def _to_frame(image: object, name: str) -> Tensor:
     else:
         kind = type(image).__name__
         raise ShapeError(f"{name}: expected an array [H, W, 3], a tensor [3, H, W], a PIL image or a path, got {kind}")
+    pixels = pixels.flip(0) if channels == "bgr" else pixels
     if pixels.dtype == torch.uint8:
         return pixels.to(torch.float32) / 255
     pixels = pixels.to(torch.float32)

@@ -21,10 +21,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from stmemory.errors import OptionError, StmemoryError
+from stmemory.errors import MaskError, OptionError, StmemoryError
 from stmemory.images import is_image_path
 from stmemory.job_folder import TrackJob, frames_of
-from stmemory.job_record import check_folder, check_record, clear_folder, job_record, write_record
+from stmemory.job_record import check_folder, check_later_masks, check_record, clear_folder, job_record, write_record
 from stmemory.palette import read_palette_png
 from stmemory.result import Segmentation
 from stmemory.video import OverlayWriter, frame_rate
@@ -45,8 +45,8 @@ class Stream(Protocol):
     def last(self) -> Segmentation:
         """The last frame's result."""
 
-    def step(self, frame: Tensor, /) -> Segmentation:
-        """Segment the next frame `[3, H, W]`."""
+    def step(self, frame: Tensor, mask: Path | None = None, /) -> Segmentation:
+        """Segment the next frame `[3, H, W]`, of which a mask may be given."""
 
     def save(self, path: Path, /) -> None:
         """Write all that the stream remembers to a file, which appears whole or not at all."""
@@ -55,8 +55,8 @@ class Stream(Protocol):
 class Predictor(Protocol):
     """What makes streams; a `VOSPredictor` is one."""
 
-    def start(self, frame: Tensor, mask: Path, /) -> Stream:
-        """Open a stream with its first frame `[3, H, W]` and the mask there."""
+    def start(self, frame: Tensor, mask: Path | None, /, *, allow_empty: bool = False) -> Stream:
+        """Open a stream with its first frame `[3, H, W]` and the mask there; `allow_empty`: objects may enter later."""
 
     def resume(self, path: Path, /) -> Stream:
         """Open a stream where `Stream.save` left it."""
@@ -79,6 +79,7 @@ class JobReport:
         finished: whether all that was asked for is done.
         error: why the job ended early, unless by a wish.
         more: whether the clip goes on beyond the `frames` that were asked for; the state is kept to resume with more.
+        unused: frames of masks that lie beyond the clip's end.
     """
 
     frames: int
@@ -86,6 +87,7 @@ class JobReport:
     finished: bool
     error: StmemoryError | None = None
     more: bool = False
+    unused: tuple[int, ...] = ()
 
 
 def run_job(
@@ -146,7 +148,8 @@ def run_job(
         job.state.unlink(missing_ok=True)
     else:
         stream.save(job.state)
-    return JobReport(stream.frame_index + 1, resumed_at, finished, error, more)
+    unused = tuple(frame for frame in job.given if frame > stream.frame_index) if finished and not more else ()
+    return JobReport(stream.frame_index + 1, resumed_at, finished, error, more, unused)
 
 
 @contextmanager
@@ -160,7 +163,7 @@ def stop_on_signals(on_first: Callable[[], None] | None = None) -> Iterator[Stop
         on_first: called at the first signal, in the midst of whatever runs.
 
     >>> with stop_on_signals() as stop:
-    ...     signal.raise_signal(signal.SIGINT)
+    ...     signal.raise_signal(signal.SIGTERM)
     ...     stop.wanted
     True
     """
@@ -187,7 +190,10 @@ def stop_on_signals(on_first: Callable[[], None] | None = None) -> Iterator[Stop
 
 def _open(predictor: Predictor, job: TrackJob, record: Mapping[str, object], first: Tensor) -> Stream:
     """Start a stream; touch the output folder only once that has worked."""
-    stream = predictor.start(first, job.mask)
+    if list(job.given) == [0]:
+        stream = predictor.start(first, job.given[0])
+    else:
+        stream = predictor.start(first, job.given.get(0), allow_empty=True)
     stream.last.save(job.mask_path(0))
     clear_folder(job, record)
     return stream
@@ -199,7 +205,8 @@ def _reopen(predictor: Predictor, job: TrackJob, record: Mapping[str, object]) -
     stream = predictor.resume(job.state)
     if job.frames is not None and stream.frame_index >= job.frames:
         raise OptionError(f"frames: expected {stream.frame_index + 1} or more, which are done already, got {job.frames}")
-    write_record(job, record)  # frames may have been added to the folder
+    check_later_masks(job, record, done=stream.frame_index + 1)
+    write_record(job, record)  # masks and frames may have been added to the folder
     return stream
 
 
@@ -226,13 +233,23 @@ def _advance(
         if index <= stream.frame_index:
             tell("skip", index + 1)
             continue
-        stream.step(frame).save(job.mask_path(index))
+        _step(stream, frame, job.given.get(index)).save(job.mask_path(index))
         tell("track", index + 1)
         now = clock()
         if (index + 1) % job.save_every == 0 or now - saved_at >= SAVE_SECONDS:
             stream.save(job.state)
             saved_at = now
     return False
+
+
+def _step(stream: Stream, frame: Tensor, mask: Path | None) -> Segmentation:
+    """Take the stream one frame further; what is wrong with a mask names its file."""
+    if mask is None:
+        return stream.step(frame)
+    try:
+        return stream.step(frame, mask)
+    except MaskError as error:
+        raise MaskError(str(error) if str(mask) in str(error) else f"{mask}: {error}") from error
 
 
 def _draw(job: TrackJob, count: int, stop: Stop, tell: Callable[[str, int], None]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,18 +31,19 @@ class TrackJob:
 
     Attributes:
         source: a video, a folder of images or a multi-page image.
-        mask: the first frame's mask, an image file; in the source folder it is no frame.
+        mask: the first frame's mask, an image file; or masks by the frame's number, from 0: objects may enter, and be corrected, at
+            any frame. In the source folder a mask is no frame.
         out: the output folder.
         overlay: also draw `overlay.mp4` (needs the extra `video`).
         frames: frames at most; None for all.
         save_every: frames between two saved states.
 
     Raises:
-        OptionError: `frames` or `save_every` is below 1.
+        OptionError: `frames` or `save_every` is below 1, or there is no mask.
     """
 
     source: Path
-    mask: Path
+    mask: Path | Mapping[int, Path]
     out: Path
     overlay: bool = False
     frames: int | None = None
@@ -52,6 +53,13 @@ class TrackJob:
         for name, value in (("frames", self.frames), ("save_every", self.save_every)):
             if value is not None and value < 1:
                 raise OptionError(f"{name}: expected 1 or more, got {value}")
+        if not self.given or min(self.given) < 0:
+            raise OptionError(f"mask: expected masks of frames from 0 on, got those of {list(self.given)}; name the first frame's mask")
+
+    @functools.cached_property
+    def given(self) -> dict[int, Path]:
+        """Files of the masks by the frame's number, sorted."""
+        return dict(sorted(self.mask.items())) if isinstance(self.mask, Mapping) else {0: self.mask}
 
     @property
     def masks(self) -> Path:
@@ -85,23 +93,25 @@ class TrackJob:
         return len(self.files) or count_frames(self.source)
 
     @property
-    def mask_is_beside_frames(self) -> bool:
-        """Whether the mask lies in the source folder, where it is passed over."""
-        return self.source.is_dir() and self.mask.is_file() and self.mask.resolve().parent == self.source.resolve()
+    def masks_beside_frames(self) -> list[Path]:
+        """The masks that lie in the source folder, where they are passed over."""
+        if not self.source.is_dir():
+            return []
+        return [mask for mask in self.given.values() if mask.is_file() and mask.resolve().parent == self.source.resolve()]
 
     @functools.cached_property
     def files(self) -> tuple[Path, ...]:
-        """A folder's frames in order, without the mask; empty for other sources.
+        """A folder's frames in order, without masks; empty for other sources.
 
         Raises:
             FrameError: the folder has no frames.
         """
         if not self.source.is_dir():
             return ()
-        mask = self.mask.resolve() if self.mask_is_beside_frames else None
-        files = tuple(file for file in image_files(self.source) if mask is None or file.resolve() != mask)
+        masks = {mask.resolve() for mask in self.masks_beside_frames}
+        files = tuple(file for file in image_files(self.source) if not masks or file.resolve() not in masks)
         if not files:
-            raise FrameError(f"{self.source}: expected a folder with frames, got one with nothing but the mask {self.mask.name}")
+            raise FrameError(f"{self.source}: expected a folder with frames, got one with nothing but the masks that were named; name the folder of the frames")
         return files
 
     @property

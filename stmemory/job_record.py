@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -18,11 +19,11 @@ from stmemory.files import whole_file
 from stmemory.job_folder import TrackJob, is_mask_name
 from stmemory.video import OverlayWriter
 
-__all__ = ["check_folder", "check_record", "clear_folder", "job_record", "write_record"]
+__all__ = ["check_folder", "check_later_masks", "check_record", "clear_folder", "job_record", "write_record"]
 
 FORMAT = "stmemory.job 1"
 # Facts that a job may change and still be the same.
-FREE = ("source", "mask_names")
+FREE = ("source", "mask_names", "later_masks")
 
 
 def check_folder(job: TrackJob, *, resume: bool, force: bool) -> None:
@@ -90,7 +91,8 @@ def job_record(job: TrackJob, first: Tensor) -> dict[str, object]:
         "mask_names": job.mask_names,
         "frame_size": list(first.shape[1:]),
         "first_frame": hashlib.sha256(first.mul(255).round().byte().numpy().tobytes()).hexdigest(),
-        "first_mask": hashlib.sha256(job.mask.read_bytes()).hexdigest() if job.mask.is_file() else "",
+        "first_mask": _digest(job.given[0]) if 0 in job.given else "",
+        "later_masks": {str(frame): _digest(path) for frame, path in job.given.items() if frame},
     }
 
 
@@ -160,6 +162,43 @@ def check_record(job: TrackJob, record: Mapping[str, object]) -> None:
         raise OptionError(f"{job.out}: cannot resume another job: {begun}; run it as it was begun, or begin anew with --force")
 
 
+def check_later_masks(job: TrackJob, record: Mapping[str, object], *, done: int) -> None:
+    """Make sure that the frames which are done got the masks that they would get now; masks of frames to come may change.
+
+    Args:
+        job: the job; what `check_record` takes.
+        record: what `job_record` gave.
+        done: how many frames are done.
+
+    Raises:
+        OptionError: a mask of such a frame is another, came or went.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     job = TrackJob(Path("clip"), Path("0.png"), Path(folder))
+    ...     clear_folder(job, {"format": FORMAT, "later_masks": {}})
+    ...     check_later_masks(job, {"format": FORMAT, "later_masks": {"30": "the digest of a mask"}}, done=12)
+    """
+    old, new = (_done_masks(facts.get("later_masks"), done) for facts in (_recorded(job) or {}, record))
+    other = sorted(frame for frame in {*old, *new} if old.get(frame) != new.get(frame))
+    if other:
+        raise OptionError(
+            f"{job.out}: {done} frames are done, and the mask of frame {other[0]} is not the one that it had; leave the masks of these frames as "
+            "they were, or begin anew"
+        )
+
+
+def _done_masks(masks: object, done: int) -> dict[int, object]:
+    """Digests by frame, of frames that are done; what is in a record may be anything."""
+    if not isinstance(masks, dict):
+        return {}
+    return {int(frame): digest for frame, digest in masks.items() if re.fullmatch(r"[0-9]{1,9}", frame) and int(frame) < done}
+
+
+def _digest(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
+
+
 def _short(value: object) -> str:
     text = str(value)
     return f"{text[:8]}..." if len(text) == 64 else text
@@ -169,10 +208,10 @@ def _check_places(job: TrackJob) -> None:
     """Refuse a job that would write over what it reads."""
     if job.out.exists() and not job.out.is_dir():
         raise OptionError(f"-o: expected a folder for the masks, got the file {str(job.out)!r}; give the name of a folder")
-    masks, out, source, mask = (path.resolve() for path in (job.masks, job.out, job.source, job.mask))
+    masks, out, source = (path.resolve() for path in (job.masks, job.out, job.source))
     if source == out and source.is_dir():
         raise OptionError(f"-o: expected another folder than the source's, got {str(job.out)!r} for both; name a new one")
-    for name, path in (("the source", source), ("--mask", mask)):
+    for name, path in (("the source", source), *(("mask", mask.resolve()) for mask in job.given.values())):
         if path.is_relative_to(masks) or path == job.overlay_path.resolve():
             raise OptionError(f"{name}: {path} lies where the job writes its own files; move it elsewhere, or pass another -o")
 

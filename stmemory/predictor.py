@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from stmemory.errors import FrameError, MaskError, OptionError, ShapeError, StmemoryError
-from stmemory.frames import iterate_frames
+from stmemory.frames import iterate_frames, to_frame
 from stmemory.hub import Where
+from stmemory.masks import to_object_masks
 from stmemory.networks.layers import fold_batch_norm, use_channels_last
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions, ready_options
@@ -100,12 +101,13 @@ class VOSPredictor:
         """Where it computes."""
         return next(self.network.parameters()).device
 
-    def track(self, frames: object, first_mask: object) -> Iterator[Segmentation]:
+    def track(self, frames: object, first_mask: object, *, channels: str = "rgb") -> Iterator[Segmentation]:
         """Track the objects of the first frame's mask to the end of the video.
 
         Args:
             frames: a video in any form that `iterate_frames` takes.
             first_mask: the first frame's, in any form that `to_object_masks` takes.
+            channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them.
 
         Returns:
             One result a frame, the first included, as they are computed. Nothing is kept of those that were handed out.
@@ -115,7 +117,7 @@ class VOSPredictor:
             ShapeError: the frames are of another kind or shape.
             MaskError: the mask cannot be used. The first frame and the mask are checked when this is called.
         """
-        return _follow(*self._open(frames, first_mask))
+        return _follow(*self._open(frames, first_mask, channels))
 
     def track_many(self, videos: Iterable[object], first_masks: Iterable[object]) -> Iterator[tuple[int, Segmentation]]:
         """Track several videos at once, in turns: a frame of each, then the next frame of each, until the last one ends.
@@ -156,27 +158,32 @@ class VOSPredictor:
                 opened.append(_follow(*self._open(frames, mask)))
         return _in_turns(opened)
 
-    def _open(self, frames: object, first_mask: object) -> tuple[VOSStream, Iterator[Tensor]]:
+    def _open(self, frames: object, first_mask: object, channels: str = "rgb") -> tuple[VOSStream, Iterator[Tensor]]:
         """A stream that has seen the first frame of a video, and the frames after it."""
-        source = iterate_frames(frames)
+        source = iterate_frames(frames, channels=channels)
         first = next(source, None)
         if first is None:
             raise FrameError("frames: expected at least one frame, got none; check where they come from")
         return self.start(first, first_mask), source
 
-    def start(self, frame: object, mask: object) -> VOSStream:
+    def start(self, frame: object, mask: object, *, allow_empty: bool = False) -> VOSStream:
         """Begin a video; `stream.last` is the first frame's result, `stream.step(frame)` gives the next.
 
         Args:
             frame: the first frame, of any kind that `to_frame` takes.
             mask: its mask, of any kind that `to_object_masks` takes.
+            allow_empty: take a mask without objects, or None: they enter later, by `stream.step(frame, mask)`.
 
         Raises:
             FrameError: the frame cannot be used.
             ShapeError: the frame is of another kind or shape.
             MaskError: the mask cannot be used.
         """
-        if mask is None:
+        if allow_empty:
+            pixels = to_frame(frame)
+            if mask is not None and not to_object_masks(mask, height=pixels.shape[1], width=pixels.shape[2], allow_empty=True).object_ids:
+                mask = None
+        elif mask is None:
             raise MaskError("mask: expected the objects of the first frame, got None; mark at least one pixel with an id above 0")
         stream = VOSStream(self.network, self.options)
         stream.step(frame, mask)

@@ -150,7 +150,8 @@ class VideoPredictor:
             frame_idx: from 0.
             obj_id: any name for the object; new ones may come at any time.
             mask: `[H, W]` of the frame's size: booleans, integers (not 0 is the object) or floats (0.5 and more is). Where masks of a
-                frame overlap, the one given later is on top.
+                frame overlap, the one given later is on top. An empty mask says that an object with a mask in another frame is not
+                in this one.
 
         Returns:
             The frame, all ids, and what is known of the frame by now, `[N, 1, H, W]`; where that is nothing, -1024.

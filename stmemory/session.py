@@ -70,6 +70,7 @@ class ClipSession:
             raise FrameError("clip: expected at least one frame, got none; check where it comes from")
         self.height, self.width = first.shape[1:]
         self._given: dict[int, dict[int, Tensor]] = {}  # of each frame: an object's id, and its mask, bool [H, W]
+        self._absent: dict[int, set[int]] = {}  # of each frame: the ids of objects that are not in it
         self._run: _Run | None = None
 
     @property
@@ -91,9 +92,10 @@ class ClipSession:
         return self._reader.read(_whole(frame_index)) is not None
 
     def give(self, frame_index: int, object_id: int, mask: object) -> None:
-        """Say where an object is in a frame: its first mask, or a correction; it replaces an earlier one of that frame.
+        """Say where an object is in a frame: its first mask, or a correction; it replaces what was said of it in that frame before.
 
-        The frame that was segmented last is corrected where it is, as by `VOSStream.correct`.
+        The frame that was segmented last is corrected where it is, as by `VOSStream.correct`. An empty mask says that an object with a
+        mask in another frame is not in this one, as `mark_absent` does.
 
         Args:
             frame_index: from 0.
@@ -105,24 +107,56 @@ class ClipSession:
             FrameError: the clip has no such frame.
             MaskError: the mask or the id cannot be used.
         """
-        if isinstance(object_id, bool) or not isinstance(object_id, (int, np.integer)) or not 0 < object_id < 2**31:
-            raise MaskError(f"object_id: expected a whole number from 1 to {2**31 - 1}, got {object_id!r}; number the objects from 1")
-        object_id = int(object_id)
-        if not self.has(frame_index):
-            raise _no_frame(frame_index, self.count)
-        frame_index, flags = _whole(frame_index), _one_object(mask)
+        object_id, frame_index = _id(object_id), self._there(frame_index)
+        flags = _one_object(mask)
+        if not bool(flags.any()) and self._has_mask_elsewhere(frame_index, object_id):
+            to_object_masks(flags, height=self.height, width=self.width, allow_empty=True)  # checks its size
+            self.mark_absent(frame_index, object_id)
+            return
         to_object_masks(flags, height=self.height, width=self.width)  # checks it
         if self._run is not None and self._run.position == frame_index:
             self._run.stream.correct(flags.int() * object_id)
         elif self._run is not None and self._run.has_passed(frame_index):
             self._run = None
+        self._forget_absence(frame_index, object_id)
         on_frame = self._given.setdefault(frame_index, {})
         on_frame.pop(object_id, None)
         on_frame[object_id] = flags
 
+    def mark_absent(self, frame_index: int, object_id: int) -> None:
+        """Say that an object is not in a frame; it replaces the object's mask of that frame.
+
+        The object stays, and may be found again in the frames that follow. The frame that was segmented last is corrected where it is,
+        as by `VOSStream.correct`.
+
+        Args:
+            frame_index: from 0.
+            object_id: of an object that has a mask in another frame.
+
+        Raises:
+            FrameError: the clip has no such frame.
+            MaskError: the object has no mask in another frame.
+        """
+        object_id, frame_index = _id(object_id), self._there(frame_index)
+        if not self._has_mask_elsewhere(frame_index, object_id):
+            raise MaskError(
+                f"object {object_id}: expected a mask of it in another frame than {frame_index}, got none; give one first, or forget the "
+                "object with remove()"
+            )
+        had_mask = self._given.get(frame_index, {}).pop(object_id, None) is not None
+        self._given = {frame: masks for frame, masks in self._given.items() if masks}
+        self._absent.setdefault(frame_index, set()).add(object_id)
+        if self._run is None or not self._run.has_passed(frame_index):
+            return
+        if had_mask or self._run.position != frame_index:
+            self._run = None
+        elif object_id in self._run.stream.object_ids:
+            self._run.stream.correct(absent=[object_id])
+
     def take_back(self, frame_index: int, object_id: int) -> None:
-        """Forget an object's mask of a frame, if there is one."""
-        if self._given.get(frame_index, {}).pop(object_id, None) is None:
+        """Forget what was said of an object in a frame, its mask or its absence, if anything was."""
+        had_mask = self._given.get(frame_index, {}).pop(object_id, None) is not None
+        if not self._forget_absence(frame_index, object_id) and not had_mask:
             return
         self._given = {frame: masks for frame, masks in self._given.items() if masks}
         if self._run is not None and self._run.has_passed(frame_index):
@@ -136,6 +170,8 @@ class ClipSession:
         """
         had = [frame for frame in self.given_frames if self._given[frame].pop(object_id, None) is not None]
         self._given = {frame: masks for frame, masks in self._given.items() if masks}
+        for frame in list(self._absent):
+            self._forget_absence(frame, object_id)
         if not self._given:
             self._run = None
         elif self._run is not None and object_id in self._run.stream.object_ids:
@@ -144,7 +180,7 @@ class ClipSession:
 
     def clear(self) -> None:
         """Forget all objects; the clip stays open."""
-        self._given, self._run = {}, None
+        self._given, self._absent, self._run = {}, {}, None
 
     def segment(self, frame_index: int, *, backwards: bool = False) -> Segmentation | None:
         """The masks of a frame.
@@ -174,6 +210,8 @@ class ClipSession:
         while run.position != frame_index:
             coming = run.position + way
             run.stream.step(self._frame(coming, asked=frame_index), self._ids(coming))
+            if absent := self._absent.get(coming, set()) & set(run.stream.object_ids):
+                run.stream.correct(absent=absent)
             run.position = coming
         return dataclasses.replace(run.stream.last, frame_index=frame_index)
 
@@ -187,6 +225,24 @@ class ClipSession:
         masks = to_object_masks(ids, height=self.height, width=self.width)
         background = 1 - masks.probabilities.sum(0, keepdim=True)
         return segmentation_of(torch.cat([background, masks.probabilities]), masks.object_ids, frame_index=frame_index)
+
+    def _there(self, frame_index: int) -> int:
+        """The index of a frame that the clip has."""
+        if not self.has(frame_index):
+            raise _no_frame(frame_index, self.count)
+        return _whole(frame_index)
+
+    def _has_mask_elsewhere(self, frame_index: int, object_id: int) -> bool:
+        return any(object_id in masks for frame, masks in self._given.items() if frame != frame_index)
+
+    def _forget_absence(self, frame_index: int, object_id: int) -> bool:
+        """Take back that an object is absent, and say whether that was said."""
+        absent = self._absent.get(frame_index, set())
+        was_said = object_id in absent
+        absent.discard(object_id)
+        if not absent:
+            self._absent.pop(frame_index, None)
+        return was_said
 
     def _frame(self, frame_index: int, *, asked: int) -> Tensor:
         """A frame on the way to the one that was asked for."""
@@ -214,6 +270,13 @@ def _whole(frame_index: object) -> int:
     if isinstance(frame_index, bool) or not isinstance(frame_index, (int, np.integer)):
         raise FrameError(f"frame index: expected a whole number from 0 on, got {frame_index!r}; convert it with int()")
     return int(frame_index)
+
+
+def _id(object_id: object) -> int:
+    """An object's id as Python's own int; numpy's are taken."""
+    if isinstance(object_id, bool) or not isinstance(object_id, (int, np.integer)) or not 0 < object_id < 2**31:
+        raise MaskError(f"object_id: expected a whole number from 1 to {2**31 - 1}, got {object_id!r}; number the objects from 1")
+    return int(object_id)
 
 
 def _one_object(mask: object) -> Tensor:

@@ -129,30 +129,41 @@ class VOSStream:
         return result
 
     @torch.inference_mode()
-    def correct(self, mask: object) -> Segmentation:
+    def correct(self, mask: object = None, *, absent: Iterable[int] = ()) -> Segmentation:
         """Replace what was found in the last frame, and memorise the correction, pinned.
 
         Args:
-            mask: as in `step`; ids that are new enter in the last frame.
+            mask: as in `step`; ids that are new enter in the last frame. None where only `absent` is to be said.
+            absent: ids of objects that are not in the last frame. Their pixels go to the background or another object, and what
+                was memorised of them in this frame is forgotten; older templates stay, and the objects are looked for in the frames
+                to come, wherever they may be.
 
         Returns:
             The last frame's result, corrected.
 
         Raises:
             FrameError: there was no frame yet.
-            MaskError: the mask cannot be used, or has no object.
+            MaskError: the mask cannot be used, or nothing was said; or an absent object is not tracked, is in the mask too, or is known
+                from this frame alone. The stream is then as it was before.
         """
         pixels, size, last = self._state.last_frame()
         given = self._given(mask, size)
-        if not given.object_ids:
-            raise MaskError("mask: expected at least one object to correct or add, got none; mark it with its id")
-        result, winner = self._conclude(last, self.last.probabilities, given)
-        for object_id in given.object_ids:
-            row = self.object_ids.index(object_id)
+        gone = self._absent(absent, given)
+        if not given.object_ids and not gone:
+            raise MaskError(
+                "correct: expected a mask with at least one object, or absent=[...] with ids, got neither; mark an object with its id, "
+                "or name those that are not in the frame"
+            )
+        found, full = (_without(p, [1 + row for row in gone]) for p in (last, self.last.probabilities))
+        result, winner = self._conclude(found, full, given)
+        if gone and self._state.places is not None:
+            self._state.places[gone] = False
+        for row in [*gone, *(self.object_ids.index(i) for i in given.object_ids)]:
             for slot in self._state.bank.describe(row) if row < self._state.bank.rows else ():
                 if slot.frame == self.frame_index:
                     self._state.bank.drop(slot.slot, row=row)
-        self._memorise(self.network.encode_query(pixels), given, winner, only_given=True)
+        if given.object_ids:
+            self._memorise(self.network.encode_query(pixels), given, winner, only_given=True)
         return result
 
     def add_objects(self, mask: object) -> Segmentation:
@@ -222,6 +233,23 @@ class VOSStream:
         if (number := len(set(masks.object_ids) | set(self.object_ids))) > MAX_OBJECTS:
             raise MaskError(f"mask: expected at most {MAX_OBJECTS} objects in all, got {number}; remove_objects() first")
         return GivenMasks.of(masks, size, device)
+
+    def _absent(self, absent: Iterable[int], given: GivenMasks) -> list[int]:
+        """The rows of objects that are said to be absent from the last frame; checks that each is known from another one."""
+        if isinstance(absent, (str, bytes)) or not isinstance(absent, Iterable):
+            raise MaskError(f"absent: expected several ids, got {absent!r}; one id is a list of one")
+        named = list(absent)
+        if unknown := [i for i in named if i not in self.object_ids]:
+            raise MaskError(f"absent: expected ids of {self.object_ids}, got {unknown}; only an object that is tracked can be absent")
+        ids = sorted({int(i) for i in named})
+        if both := [i for i in ids if i in given.object_ids]:
+            raise MaskError(f"absent: {both} are in the mask and in absent; say one of the two of an object")
+        rows = [self.object_ids.index(i) for i in ids]
+        for object_id, row in zip(ids, rows, strict=True):
+            slots = self._state.bank.describe(row) if row < self._state.bank.rows else ()
+            if slots and all(slot.frame == self.frame_index for slot in slots):
+                raise MaskError(f"absent: all that is known of object {object_id} is from this frame; use remove_objects([{object_id}])")
+        return rows
 
     def _admit(self, given: GivenMasks) -> None:
         """Give new ids rows of their own."""
@@ -313,3 +341,13 @@ class VOSStream:
         for pin in sorted(set(pinned)):
             part = [n for n in range(len(rows)) if pinned[n] == pin]
             bank.write(template[part], rows=[rows[n] for n in part], frame=number, pinned=pin, provisional=provisional)
+
+
+def _without(probabilities: Tensor, maps: list[int]) -> Tensor:
+    """Probabilities `[1 + N, H, W]` in which those objects' maps are 0, and the background has what they had."""
+    if not maps:
+        return probabilities
+    result = probabilities.clone()
+    result[maps] = 0.0
+    result[0] = (1 - result[1:].sum(0)).clamp_min(0)
+    return result

@@ -55,7 +55,8 @@ def track(root: Path, tmp_path: Path) -> Callable[..., list[str]]:
     def arguments(*more: str, out: str = "out") -> list[str]:
         clip = root / "beach"
         mask = clip / "Annotations" / "00000.png"
-        return ["track", str(clip / "JPEGImages"), "--mask", str(mask), "-o", str(tmp_path / out), *SHORT, *more]
+        given = [] if "--mask" in more else ["--mask", str(mask)]
+        return ["track", str(clip / "JPEGImages"), *given, "-o", str(tmp_path / out), *SHORT, *more]
 
     return arguments
 
@@ -146,7 +147,7 @@ def test_options_reach_the_tracking(track: Callable[..., list[str]], monkeypatch
     """Every flag sets the option of its name."""
     seen: list[TrackingOptions] = []
 
-    def spy(name: object, *, options: TrackingOptions, device: torch.device, revision: str | None) -> VOSPredictor:
+    def spy(name: object, *, options: TrackingOptions, **where: object) -> VOSPredictor:
         seen.append(options)
         raise OptionError("enough")
 
@@ -161,6 +162,8 @@ def test_options_reach_the_tracking(track: Callable[..., list[str]], monkeypatch
     assert [given, TrackingOptions()] == seen
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-C", "SIGTERM"])
 def test_an_interrupted_run_resumes_to_the_same_masks(
     track: Callable[..., list[str]], tmp_path: Path, number: signal.Signals
@@ -172,7 +175,6 @@ def test_an_interrupted_run_resumes_to_the_same_masks(
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     began = time.monotonic()
     while not (tmp_path / "out" / "masks" / "00002.png").exists() and run.poll() is None and time.monotonic() - began < 60:

@@ -110,6 +110,7 @@ def test_every_published_tensor_is_used_once(published: dict[str, Tensor]) -> No
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objects", [1, 3])
 @pytest.mark.parametrize(("height", "width"), [(16, 16), (48, 80), (96, 64)])
 @pytest.mark.parametrize("memorised", [1, 3])
@@ -139,6 +140,7 @@ def test_every_part_equals_the_reference(
         torch.testing.assert_close(maps[:, 1] - maps[:, 0], network.decode(ours, features, video), **EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 2], ids=["every frame", "every 2nd frame"])
 def test_a_whole_video_equals_stms_growing_memory(reference: ReferenceSTM, network: SegmentationNetwork, every: int) -> None:
     """With more slots than frames nothing is fused, and the stream finds what STM finds, in every frame."""
@@ -208,6 +210,7 @@ def test_what_is_known_is_written_beside_the_weights(folder: Path, checkpoint: P
     assert "untrained" in info.about["fusion cell"]
 
 
+@pytest.mark.slow
 def test_the_same_file_makes_the_same_weights(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
     """Converted again, also over itself, all but the card's name for the folder is the same, and no random number was used up."""
     before = torch.random.get_rng_state()
@@ -219,6 +222,7 @@ def test_the_same_file_makes_the_same_weights(folder: Path, checkpoint: Path, tm
     assert {**one, "card": None} == {**other, "card": None}
 
 
+@pytest.mark.slow
 def test_other_weights_are_replaced_by_force_alone(
     checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -237,6 +241,7 @@ def test_other_weights_are_replaced_by_force_alone(
     assert fingerprint(load_network(folder)) == fingerprint(load_network(tmp_path / "other"))
 
 
+@pytest.mark.slow
 def test_the_command_says_what_it_did(folder: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Parameters, licence, the fusion cell, and how to go on; info tells what the folder knows."""
     assert 0 == main(["convert", "stm", str(checkpoint), "-o", str(folder)])

@@ -113,12 +113,14 @@ def test_scoring_the_folder_gives_its_own_scores(whole: Path, davis: Path, tmp_p
     assert tables(whole) == tables(tmp_path / "score")
 
 
+@pytest.mark.slow
 def test_processes_give_the_same(command: Callable[..., list[str]], whole: Path, tmp_path: Path) -> None:
     """Spread over two processes, tables and masks are those of one, byte for byte."""
     assert 0 == main(command("--jobs", "2", "--device", "cpu,cpu", "--threads", "1"))
     assert (tables(whole), masks(whole)) == (tables(tmp_path / "out"), masks(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_the_report_has_the_threads_of_the_processes(
     command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -174,6 +176,7 @@ def test_an_interrupted_run_loses_nothing_finished(
     assert [] == [path for path in out.rglob(".*")], "parts of files"
 
 
+@pytest.mark.slow
 def test_what_an_interrupted_run_says_is_what_it_kept(
     command: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -209,6 +212,7 @@ def damage(root: Path, case: Case) -> None:
     shutil.rmtree(frames_of(case, root, "swim"))
 
 
+@pytest.mark.slow
 def test_clips_that_cannot_be_measured_are_named_and_the_others_go_on(
     command: Callable[..., list[str]], davis: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,6 +251,7 @@ def test_a_bundled_name_stays_one_beside_a_folder_of_that_name(
     assert [fingerprint(load_network("lite")), fingerprint(tiny_network())] == [weights["fingerprint"] for weights in named]
 
 
+@pytest.mark.slow
 def test_another_run_is_refused(command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Results are neither replaced without --force nor mixed: other options or weights are told with what they were."""
 
@@ -339,6 +344,7 @@ def test_masks_for_a_server_are_packed_as_it_wants_them(
     assert (tmp_path / "out" / TABLES[0]).read_text().endswith("\n,,,,,,\n")
 
 
+@pytest.mark.slow
 def test_a_process_that_dies_takes_one_clip_with_it(davis: Path, tmp_path: Path) -> None:
     """A worker that cannot live is named with its exit code for the clip that it had; none is left waiting."""
     from stmemory.evaluation import find_data_set

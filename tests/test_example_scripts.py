@@ -46,6 +46,7 @@ def masks_in(folder: Path) -> list[list[list[int]]]:
     return [read_palette_png(path).tolist() for path in sorted(folder.glob("*.png"))]
 
 
+@pytest.mark.slow
 def test_several_videos_leave_the_masks_of_each(tmp_path: Path) -> None:
     """Two clips of different sizes and lengths give what each gives alone."""
     one, other = frames_in(tmp_path / "a", 4), frames_in(tmp_path / "b", 2, height=48, width=64)
@@ -149,6 +150,7 @@ def test_webcam_says_that_no_box_was_drawn(monkeypatch: pytest.MonkeyPatch) -> N
         _load("webcam").main([])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_scripts_without_arguments_say_their_usage(path: Path) -> None:
     """Not a traceback."""

@@ -38,6 +38,7 @@ def test_every_example_is_short_and_tested_here() -> None:
     assert max(lengths.values()) <= 60
 
 
+@pytest.mark.slow
 def test_track_video_leaves_a_mask_a_frame_and_an_overlay(tmp_path: Path) -> None:
     """A clip of six frames gives six palette PNGs at its size, and a film."""
     pytest.importorskip("av")

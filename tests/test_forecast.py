@@ -79,6 +79,7 @@ def test_options_reach_the_predictor(changes: list[str], weights: str, source: P
         assert np.array_equal(expected[-1], np.array(image))
 
 
+@pytest.mark.slow
 def test_the_demo_makes_its_own_clip(weights: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Six pictures in a cycle, another clip for another seed; the frames after are known, so they are compared."""
     for seed in ("0", "1"):

@@ -64,7 +64,7 @@ def story(*ids: int, size: tuple[int, int] = (9, 12), frames: int = 5) -> list[I
 
 def target(format: str, folder: Path) -> Path:
     """Where a format goes."""
-    endings = {"youtube_vis": "a.json", "coco": "a.json", "volume": "a.npy", "mp4": "a.mp4", "gif": "a.gif", "mov": "a.mov"}
+    endings = {"youtube_vis": "a.json", "coco": "a.json", "coco_polygons": "a.json", "cvat": "a.xml", "volume": "a.npy", "mp4": "a.mp4", "gif": "a.gif", "mov": "a.mov"}
     return folder / "out" / endings.get(format, "")
 
 
@@ -230,6 +230,7 @@ def test_no_frame_makes_no_file(format: str, tmp_path: Path) -> None:
     assert [] == files_in(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", [name for name in FORMATS if name not in ("mp4", "mov")])  # what an encoder holds is its own
 def test_memory_does_not_grow(format: str, tmp_path: Path) -> None:
     """A writer of 160 frames holds no more at its highest than one of 40."""
@@ -366,14 +367,14 @@ def test_youtube_vis_of_others_is_read(tmp_path: Path) -> None:
 
 
 def test_coco_reads_annotations_without_tracks(tmp_path: Path) -> None:
-    """Where there is no `track_id`, the annotation's id is the object's; polygons are refused."""
+    """Where there is no `track_id`, the annotation's id is the object's; what is neither an RLE nor polygons is refused."""
     image = {"id": 4, "file_name": "shots/a.png", "height": 1, "width": 2}
     annotation = {"id": 9, "image_id": 4, "category_id": 1, "segmentation": {"size": [1, 2], "counts": [1, 1]}}
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"images": [image], "annotations": [annotation]}))
     assert [("a", [[0, 9]])] == [(name, ids.tolist()) for name, ids in read_coco(path)]
-    path.write_text(json.dumps({"images": [image], "annotations": [annotation | {"segmentation": [[0, 0, 1, 0, 1, 1]]}]}))
-    with pytest.raises(MaskError, match="polygons must be drawn"):
+    path.write_text(json.dumps({"images": [image], "annotations": [annotation | {"segmentation": "11"}]}))
+    with pytest.raises(MaskError, match="an RLE, or polygons"):
         list(read_coco(path))
 
 

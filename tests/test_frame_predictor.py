@@ -167,6 +167,7 @@ def test_a_fork_goes_its_own_way() -> None:
 # Streams.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", [*policy_names()])
 def test_a_stream_is_as_large_after_300_frames_as_after_one(policy: str) -> None:
     """At every one of 300 frames the bytes are those of the shapes: bank, cache, context and one prediction; slots stay where they are."""

@@ -465,3 +465,29 @@ def test_maps_of_another_size_are_errors() -> None:
         restore(torch.zeros(3, 15, 20), size)
     with pytest.raises(ShapeError, match="torch.bool"):
         fit(torch.zeros(30, 40, dtype=torch.bool), size)
+
+
+@pytest.mark.parametrize("kind", ["array", "float array", "tensor", "list"])
+def test_bgr_frames_become_the_frames_that_they_are(kind: str) -> None:
+    """With `channels="bgr"` an array or tensor of reversed channels is the frame of the RGB one, and is left as it is."""
+    rgb = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
+    bgr = np.ascontiguousarray(rgb[..., ::-1])
+    before = bgr.copy()
+    clips = {"array": bgr, "float array": bgr / np.float32(255), "tensor": torch.from_numpy(bgr).movedim(-1, 1), "list": list(bgr)}
+    for expected, found in zip(iterate_frames(rgb), iterate_frames(clips[kind], channels="bgr"), strict=True):
+        torch.testing.assert_close(expected, found)
+    torch.testing.assert_close(to_frame(rgb[0]), to_frame(clips[kind][0], channels="bgr"))
+    assert (before == bgr).all()
+
+
+def test_images_and_files_know_their_own_channels(tmp_path: Path) -> None:
+    """A PIL image and a file are RGB, whatever is said of arrays; another order is refused."""
+    image = Image.new("RGB", (6, 4), (250, 20, 3))
+    image.save(tmp_path / "0.png")
+    expected = to_frame(image)
+    for one in (image, tmp_path / "0.png"):
+        assert torch.equal(expected, to_frame(one, channels="bgr"))
+    assert torch.equal(expected, next(iterate_frames(tmp_path, channels="bgr")))
+    for call in (lambda: to_frame(image, channels="BGR"), lambda: iterate_frames([image], channels="rgba")):
+        with pytest.raises(OptionError, match="channels"):
+            call()

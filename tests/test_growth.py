@@ -159,6 +159,7 @@ def test_the_table_has_every_frame_of_every_run(tmp_path: Path) -> None:
 SMALL = ["benchmark", "growth", "--frames", "8", "--height", "64", "--width", "96"]
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It tells the formula, both memories and how sure their slopes are, and leaves a table and a report; few frames are said to be few."""
     assert 0 == main([*SMALL, "-o", str(tmp_path), "--growing", "1"])
@@ -181,6 +182,7 @@ def test_too_few_frames_for_a_slope_are_told(tmp_path: Path, capsys: pytest.Capt
     assert "standard errors" not in said
 
 
+@pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize("at", [2, 10], ids=["ours", "growing"])
 def test_an_interrupted_run_is_written(
     at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -6,6 +6,7 @@ Reads the source of `stmemory/` as text and as syntax trees; imports it only in 
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import json
 import subprocess
@@ -30,11 +31,14 @@ ORDER = (
     "networks "
     "checkpoint card weights saving conversion "
     "images video frames palette mask_files masks regions result "
-    "formats.writer formats.rle formats.spool formats.davis formats.objects formats.youtube_vos formats.document formats.coco formats.youtube_vis "
+    "formats.writer formats.rle formats.spool "
+    "formats.polygons formats.yolo formats.cvat "
+    " formats.davis formats.objects formats.youtube_vos formats.document formats.coco formats.youtube_vis "
     "formats.volume formats.overlay formats.cutouts formats.detections formats.pairing formats.registry formats.export formats "
     "options given pins next_frame state_file stream_file stream predictor "
     "grey predicted frame_stream frame_predictor stmemory "
     "clip_reader session sam2 "
+    "mask_schedule "
     "inventory job_folder job_record job_summary job progress sheet "
     "sequences.protocol sequences.digits sequences.pictures sequences.moving sequences.recall sequences.curtain "
     "sequences.frame_files sequences.folders sequences.human36m sequences "
@@ -98,6 +102,7 @@ def name_of(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts) or "stmemory"
 
 
+@functools.cache
 def tree_of(file: Path) -> ast.Module:
     """The syntax tree of a file."""
     return ast.parse(file.read_text(encoding="utf-8"), str(file))

@@ -94,6 +94,7 @@ def test_a_revision_pins_the_weights(hub: Hub, tmp_path: Path) -> None:
     assert fingerprint(other) == fingerprint(SegmentationNetwork.from_pretrained(NAME, revision="main"))
 
 
+@pytest.mark.slow
 def test_an_evaluation_is_of_its_revision(hub: Hub, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Record and report name the commit and its weights; resumed without the revision, other weights are refused."""
     old = hub.repositories[NAME].branches["main"]
@@ -242,6 +243,7 @@ def test_a_server_without_etag_is_an_error(hub: Hub) -> None:
         SegmentationNetwork.from_pretrained(NAME)
 
 
+@pytest.mark.slow
 def test_pushed_weights_are_read_back(hub: Hub) -> None:
     """A network and a fusion cell, with a card; the commit's address is returned."""
     network = tiny_network(3)
@@ -334,6 +336,7 @@ def test_a_revision_of_local_weights_is_an_error(tmp_path: Path) -> None:
             SegmentationNetwork.from_pretrained(name, revision="main")
 
 
+@pytest.mark.slow
 def test_the_environment_says_where_the_hub_is(hub: Hub, tmp_path: Path) -> None:
     """In a process of its own, with HF_ENDPOINT and HF_HOME, as a user has it; offline after."""
     code = f"from stmemory import VOSPredictor; print(VOSPredictor.from_pretrained({NAME!r}).network.config.preset)"

@@ -101,6 +101,7 @@ def test_the_listing_is_that_of_resnet50(norm: str, tensors: int, parameters: in
     assert (tensors, parameters) == (len(listing(norm)), sum(int(torch.tensor(s).prod()) for s in shapes.values()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 @pytest.mark.parametrize("preset", ["paper", "stm"])
 def test_both_encoders_begin_as_imagenets_network(preset: str, suffix: str, tmp_path: Path) -> None:
@@ -150,6 +151,7 @@ def test_lite_takes_a_file_of_its_own(tmp_path: Path) -> None:
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm", "changes", "told"),
     [
@@ -187,6 +189,7 @@ def test_an_unknown_preset_is_refused() -> None:
         imagenet_state("huge")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "expected"),
     [
@@ -250,6 +253,7 @@ class _Watched:
         return []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["paper", "stm"])
 def test_a_run_begins_from_the_file_that_it_is_given(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`--imagenet FILE` fills the backbones, `--imagenet none` leaves the random weights; a wrong file exits with 2."""

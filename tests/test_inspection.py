@@ -268,6 +268,7 @@ def test_weights_are_what_the_stream_read() -> None:
         torch.testing.assert_close(recalled[:, y, x], torch.einsum("khw,kchw->c", weights, values), atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_bounded() -> None:
     """The inspector's bytes are the same after 40 frames and after 400."""
     inspector = new_inspector(tiny_predictor(memory_size=3))
@@ -461,6 +462,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_draws_a_clip(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Chosen frames, points and objects are drawn, and every file is named."""
     arguments = ["inspect", str(folder / "clip"), "--mask", str(folder / "first.png"), "-o", str(tmp_path / "out")]
@@ -473,12 +475,14 @@ def test_the_command_draws_a_clip(folder: Path, tmp_path: Path, capsys: pytest.C
     assert [None, [20, 30], [0, 0]] == [read["point"] for read in told["attention"] if read["frame"] == 2]
 
 
+@pytest.mark.slow
 def test_the_command_draws_the_demo_clip(tmp_path: Path) -> None:
     """Without a video the rendered clip is drawn, with the demo's ids."""
     assert 0 == main(["inspect", "-o", str(tmp_path), "--frames", "4", "--height", "64", "--width", "96"])
     assert {"5", "6"} == set(json.loads((tmp_path / "inspection.json").read_text())["objects"])
 
 
+@pytest.mark.slow
 def test_a_clip_that_breaks_is_drawn_as_far_as_it_goes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """What came before a frame that cannot be used is drawn, and the command exits with 1."""
     (tmp_path / "clip").mkdir()
@@ -490,6 +494,7 @@ def test_a_clip_that_breaks_is_drawn_as_far_as_it_goes(tmp_path: Path, capsys: p
     assert (tmp_path / "out" / "timeline.png").exists()
 
 
+@pytest.mark.usefixtures("signals")
 def test_an_interrupted_inspection_is_drawn(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

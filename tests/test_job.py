@@ -318,7 +318,7 @@ def test_a_mask_beside_the_frames_is_no_frame(job: TrackJob) -> None:
 def test_a_folder_with_nothing_but_the_mask(job: TrackJob) -> None:
     """The mask alone is no clip."""
     alone = replace(job, source=job.mask.parent)
-    with pytest.raises(FrameError, match="nothing but the mask"):
+    with pytest.raises(FrameError, match="nothing but the masks"):
         run_job(FakePredictor(), alone)
 
 

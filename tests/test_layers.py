@@ -125,6 +125,7 @@ def test_residual_block_equals_its_definition_and_keeps_its_input() -> None:
     assert torch.equal(kept, features)
 
 
+@pytest.mark.slow
 def test_large_buffers_are_kept_on_the_cpu() -> None:
     """Under a default device that is not the CPU, the buffer that teaches the allocator comes from it all the same."""
     with torch.device("meta"):

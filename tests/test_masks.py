@@ -178,6 +178,7 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
             to_object_masks(path, height=64, width=64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["png", "bmp", "tif"])
 def test_damage_anywhere_is_an_error_of_ours(tmp_path: Path, kind: str) -> None:
     """Whatever Pillow raises on a file with a few bytes changed or the end missing, what comes out is a MaskError, or ids."""

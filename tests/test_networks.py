@@ -154,6 +154,7 @@ def test_values_out_of_range_are_refused(options: dict[str, object], message: st
 # The network as a whole.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("preset", "expected"),
     [
@@ -193,6 +194,7 @@ def test_shapes_from_frame_to_logits(preset: str, height: int, width: int) -> No
     assert ((5, 12, *cells), (5, height, width)) == (recalled.shape, logits.shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_rows_of_several_frames_equal_frame_by_frame(preset: str) -> None:
     """Two frames with five rows in any order give what each row gives with its own frame and bank alone."""
@@ -215,6 +217,7 @@ def test_rows_of_several_frames_equal_frame_by_frame(preset: str) -> None:
             torch.testing.assert_close(network.decode(recalled_alone, alone, first), logits[row : row + 1], **EXACT)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preset", "folds"), [("lite", 1 + 2 + 3 * 10), ("stm", 2 * (1 + 3 * 13 + 3)), ("paper", 0)])
 def test_folding_keeps_what_the_network_computes(preset: str, folds: int) -> None:
     """With every BatchNorm in its convolution, key, template and logits are the same, and fewer numbers are kept."""
@@ -233,6 +236,7 @@ def test_folding_keeps_what_the_network_computes(preset: str, folds: int) -> Non
     assert not any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 def test_gradients_reach_every_parameter(preset: str) -> None:
     """Over five frames with three slots, the last logits send a gradient to every weight, the fusion cell's too."""

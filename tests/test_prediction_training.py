@@ -151,6 +151,7 @@ def test_every_contender_has_one_interface(kind: str) -> None:
         network.step(torch.rand(2, 1, 18, 18), state)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_resumed_run_equals_one_that_was_never_stopped(kind: str, tmp_path: Path) -> None:
     """A run that stops half-way and goes on has the same losses and weights, to the last bit."""

@@ -180,6 +180,49 @@ def test_a_mask_on_a_frame_that_was_passed_changes_what_follows() -> None:
     assert_follows({t: expected[t] for t in range(6, 10)}, outputs, {1: 1, 2: 2})
 
 
+def absent_at(frame: int) -> list[Segmentation]:
+    """The frames of a stream in which object 1 was said to be absent from one, from that one on."""
+    stream = tiny_predictor().start(FRAMES[0], LEFT * 1)
+    for each in FRAMES[1 : frame + 1]:
+        stream.step(each)
+    return [stream.correct(absent=[1]), *(stream.step(each) for each in FRAMES[frame + 1 :])]
+
+
+@pytest.mark.parametrize("ahead", [0, 2], ids=["the last frame", "a frame that was passed"])
+def test_an_empty_mask_says_that_an_object_is_absent(ahead: int) -> None:
+    """The clip goes on as a stream that was told so at that frame, whether it was there or beyond."""
+    state = state_with((0, 1, LEFT))
+    list(predictor().propagate_in_video(state, max_frame_num_to_track=4 + ahead))
+    _, obj_ids, logits = predictor().add_new_mask(state, 4, 1, LEFT & RIGHT)
+    assert [1] == obj_ids and not bool((logits > 0).any())
+    assert_follows(dict(enumerate(absent_at(4), start=4)), predictor().propagate_in_video(state, 4), {1: 1})
+
+
+def test_an_absence_is_taken_back_by_a_mask_and_by_clearing() -> None:
+    """What is said last of an object in a frame counts."""
+    state = state_with((0, 1, LEFT), (4, 1, LEFT & RIGHT), (4, 1, RIGHT))
+    assert_follows(alone(0, {0: LEFT * 1, 4: RIGHT * 1}), predictor().propagate_in_video(state), {1: 1})
+    predictor().add_new_mask(state, 4, 1, LEFT & RIGHT)
+    assert_follows(dict(enumerate(absent_at(4), start=4)), predictor().propagate_in_video(state, 4), {1: 1})
+    predictor().clear_all_prompts_in_frame(state, 4, 1)
+    assert_follows(alone(0, {0: LEFT * 1}), predictor().propagate_in_video(state), {1: 1})
+
+
+def test_a_session_needs_a_mask_of_an_absent_object() -> None:
+    """An object that has no mask in another frame cannot be absent; before its first mask its absence says nothing."""
+    session = ClipSession(tiny_predictor(), FRAMES)
+    session.give(3, 1, LEFT)
+    for frame_index, object_id in ((3, 1), (2, 7)):
+        with pytest.raises(MaskError, match="mask of it in another frame"):
+            session.mark_absent(frame_index, object_id)
+    session.mark_absent(2, 1)
+    expected = alone(3, {3: LEFT * 1})[5]
+    found = session.segment(5)
+    assert found is not None and torch.equal(expected.ids, found.ids)
+    backwards = session.segment(2, backwards=True)
+    assert backwards is not None and not backwards.present[1] and [3] == session.given_frames
+
+
 def test_a_mask_that_is_taken_back_is_forgotten() -> None:
     """After `clear_all_prompts_in_frame` a clip gives what it gives without that mask; the object's id stays."""
     state = state_with((0, 1, LEFT), (3, 1, RIGHT), (5, 2, RIGHT))

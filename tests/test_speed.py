@@ -245,6 +245,7 @@ def test_other_files_are_refused(text: str, tmp_path: Path) -> None:
         read_speed(tmp_path / "other.json")
 
 
+@pytest.mark.slow
 def test_the_command_writes_and_compares(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It prints a table for every case, writes a report, and takes that report to compare with."""
     report = str(tmp_path / "speed.json")
@@ -270,6 +271,7 @@ def test_a_case_given_twice_is_measured_once(tmp_path: Path) -> None:
     assert [[SpeedCase(1, 5, "least_similar", 64, 96)]] == told
 
 
+@pytest.mark.usefixtures("signals")
 def test_an_interrupted_measurement_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import HEIGHT, WIDTH, bank_of, boxes, clip, new_predictor, same, tiny_predictor
+from tiny import HEIGHT, WIDTH, bank_of, boxes, clip, new_predictor, same, state_of, tiny_predictor
 
-from stmemory.errors import FrameError
+from stmemory.errors import FrameError, MaskError
 from stmemory.options import TrackingOptions
 from stmemory.regions import remove_false_positives
 from stmemory.stream import VOSStream
@@ -238,3 +240,68 @@ def test_twenty_objects_have_twenty_templates() -> None:
     torch.testing.assert_close(alone.bank.templates[0, 0, key:], many.bank.templates[17, 0, key:])  # the frame's own key
     others = [torch.equal(many.bank.templates[0, 0], many.bank.templates[row, 0]) for row in range(1, 20)]
     assert not any(others)
+
+
+def test_an_absent_object_leaves_the_last_frame_and_stays_an_object() -> None:
+    """Its pixels, its place and what this frame wrote of it go; its older templates, its id and all of the others stay."""
+    stream = tiny_predictor().start(FRAMES[0], boxes(3, 9))
+    for frame in FRAMES[1:4]:
+        found = stream.step(frame)
+    assert found.present[3]
+    before, others = stream.describe(), bank_of(stream)["templates"][1]
+    result = stream.correct(absent=[3])
+
+    assert (3, 9) == result.object_ids == stream.object_ids and result is stream.last
+    assert (False, 0.0) == (result.present[3], result.scores[3]) and not bool((result.ids == 3).any())
+    assert torch.equal(found.probabilities[2], result.probabilities[2]) and not bool(result.probabilities[1].any())
+    torch.testing.assert_close(torch.ones(HEIGHT, WIDTH), result.probabilities.sum(0))
+    assert [slot for slot in before[3] if slot.frame != 3] == stream.describe()[3] != before[3]
+    assert before[9] == stream.describe()[9] and torch.equal(others, bank_of(stream)["templates"][1])
+    assert (3, 9) == stream.step(FRAMES[4]).object_ids
+
+
+def test_an_absent_object_is_looked_for_everywhere() -> None:
+    """After an absence no region is too far from the object's last place, since it has none."""
+    near = tiny_predictor(reach=0.02).start(FRAMES[0], boxes(3, 9))
+    near.step(FRAMES[1])
+    far = tiny_predictor(reach=None).start(FRAMES[0], boxes(3, 9))
+    far.step(FRAMES[1])
+    kept = [stream.step(FRAMES[2], write=False).ids == 3 for stream in (near, far)]
+    assert not torch.equal(*kept)
+    near, far = (tiny_predictor(reach=reach).start(FRAMES[0], boxes(3)) for reach in (0.02, None))
+    for stream in (near, far):
+        stream.step(FRAMES[1], write=False)
+        stream.correct(absent=[3])
+    assert torch.equal(near.step(FRAMES[2]).ids, far.step(FRAMES[2]).ids)
+
+
+def test_one_call_corrects_one_object_and_takes_another_out() -> None:
+    """A mask and `absent` together give the mask exactly and no pixel of the other."""
+    stream = tiny_predictor().start(FRAMES[0], boxes(3, 9))
+    stream.step(FRAMES[1])
+    result = stream.correct(boxes(3, 9) * (boxes(3, 9) == 9), absent={3})
+    assert (boxes(3, 9) * (boxes(3, 9) == 9)).tolist() == result.ids.tolist()
+
+
+ABSENT = {
+    "nothing": ({}, "mark an object with its id"),
+    "empty": ({"mask": boxes(3) * 0}, "got neither"),
+    "unknown": ({"absent": [4]}, "only an object that is tracked"),
+    "other kind": ({"absent": ["3", 9]}, "expected ids of"),
+    "no list": ({"absent": 3}, "a list of one"),
+    "text": ({"absent": "3"}, "a list of one"),
+    "both": ({"mask": boxes(3, 9), "absent": [3]}, "in the mask and in absent"),
+    "just entered": ({"absent": [12]}, "remove_objects"),
+}
+
+
+@pytest.mark.parametrize("name", ABSENT)
+def test_an_absence_that_cannot_be_leaves_the_stream_as_it_was(name: str, tmp_path: Path) -> None:
+    """Each is refused with what to do, and nothing has changed."""
+    arguments, told = ABSENT[name]
+    stream = tiny_predictor().start(FRAMES[0], boxes(3, 9))
+    stream.step(FRAMES[1], boxes(12))
+    before = state_of(stream, tmp_path)
+    with pytest.raises(MaskError, match=told):
+        stream.correct(**arguments)
+    assert before == state_of(stream, tmp_path)

@@ -71,6 +71,7 @@ def _same(first: object, second: object) -> bool:
     return first == second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [TINY, LEARNED], ids=["least_similar", "learned"])
 def test_a_run_that_stops_at_every_step_is_a_run_that_never_stops(config: TrainingConfig, material: Material, tmp_path: Path) -> None:
     """Log and state are those of an uninterrupted run, bit for bit, with lines of the log that span an interruption."""
@@ -509,6 +510,7 @@ def _torchrun(*arguments: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(packed: Path, tmp_path: Path) -> None:
     """Each of two processes sees one clip of the batch; their gradients and losses are those of one that sees both."""
     (tmp_path / "config.json").write_text(TWO.to_json())
@@ -526,6 +528,7 @@ def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(packed: Pa
         torch.testing.assert_close(gradient, two["gradients"][name], rtol=1e-3, atol=1e-5 * float(gradient.abs().max()), msg=name)
 
 
+@pytest.mark.slow
 def test_torchrun_runs_the_command(packed: Path, tmp_path: Path) -> None:
     """`torchrun -m stmemory.training run` trains to the end, and one process writes the log: each line is there once."""
     ten = dataclasses.replace(TWO, phases=(dataclasses.replace(TWO.phases[0], steps=10),))
@@ -576,6 +579,7 @@ world.close()
 """
 
 
+@pytest.mark.slow
 def test_a_stop_of_one_process_stops_all_and_all_go_on(packed: Path, tmp_path: Path) -> None:
     """Who is told to stop takes the others along, after one step and the same state; resumed, they end where whole runs end."""
     four = dataclasses.replace(TWO, phases=(dataclasses.replace(TWO.phases[0], steps=4),), precision="bfloat16", clip_norm=3.0)
@@ -613,6 +617,8 @@ def test_clips_can_be_looked_at_before_training(packed: Path, tmp_path: Path, ca
         assert (6 * 24, 2 * 24) == sheet.size
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "terminate"])
 def test_a_signal_ends_the_command_after_the_step(packed: Path, tmp_path: Path, number: signal.Signals) -> None:
     """The first signal, sent to the workers too, saves the state; the command says how to go on, and exits with 130."""
@@ -639,6 +645,7 @@ def short_command(packed: Path, tmp_path: Path) -> list[str]:
     return ["run", str(tmp_path / "config.json"), str(packed), str(tmp_path / "run"), "--imagenet", "none", "--workers", "0"]
 
 
+@pytest.mark.usefixtures("signals")
 def test_a_second_signal_interrupts_the_step(
     short_command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from stmemory.commands.options import Commands, add_scene_options, chosen_predictor, tracking_options
+from stmemory.commands.options import Commands, add_compute_options, add_scene_options, chosen_predictor, tracking_options
 from stmemory.commands.words import DONE, FAILED, end_line
 
 __all__ = ["add_to"]
@@ -17,6 +17,7 @@ def add_to(commands: Commands) -> None:
     demo = commands.add_parser("demo", parents=[tracking_options()], help="render a clip, track it, and leave a video to watch")
     demo.add_argument("-o", "--out", type=Path, default=Path("stmemory-demo"), help="folder (default: %(default)s)")
     add_scene_options(demo, frames=48, height=360, width=640)
+    add_compute_options(demo)
     demo.set_defaults(run=_demo)
 
 

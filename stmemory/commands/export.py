@@ -21,24 +21,47 @@ def add_to(commands: Commands) -> None:
     export.add_argument("--frames", type=Path, metavar="VIDEO_OR_FOLDER", help="the clip; for mp4, gif, mov and cut-outs")
     export.add_argument("--rate", type=float, help="frames per second, for mp4, gif and mov (default: that of the clip, else 25)")
     export.add_argument("--video", metavar="NAME", help="the video's name, for youtube_vos and youtube_vis, read or written")
+    export.add_argument(
+        "--category", action="append", default=[], metavar="ID=NAME", help="what an object is, for formats that say so; may be given several times"
+    )
     export.set_defaults(run=_export)
 
 
 # Names alone, so that --help is quick; a test compares them with `stmemory.formats.FORMATS`.
-_NAMES = ("davis", "objects", "youtube_vos", "youtube_vis", "coco", "volume", "mp4", "gif", "cutouts", "object_cutouts", "mov")
+_NAMES = ("davis", "objects", "youtube_vos", "youtube_vis", "coco", "coco_polygons", "yolo", "cvat", "volume", "mp4", "gif", "cutouts", "object_cutouts", "mov")
 
 
 def _export(arguments: argparse.Namespace) -> int:
     from stmemory.formats import FormatOptions, export, read_masks
+    from stmemory.frames import iterate_frames
     from stmemory.images import is_image_path
     from stmemory.video import frame_rate
 
     rate = arguments.rate
     if rate is None and arguments.frames is not None and not is_image_path(arguments.frames):
         rate = frame_rate(arguments.frames)
-    options = FormatOptions(video=arguments.video, rate=25.0 if rate is None else rate)
+    size = None
+    if arguments.frames is not None:
+        shape = next(iterate_frames(arguments.frames)).shape
+        size = (shape[1], shape[2])
+    categories = _categories(arguments.category)
+    options = FormatOptions(video=arguments.video, rate=25.0 if rate is None else rate, categories=categories, size=size)
     masks = read_masks(arguments.masks, format=arguments.source, options=options)
     count = export(masks, arguments.out, format=arguments.to, frames=arguments.frames, options=options, on_frame=teller(None, "export"))
     end_line()
     print(f"{count} frames in {arguments.out}")
     return DONE
+
+
+def _categories(named: list[str]) -> dict[int, str]:
+    from stmemory.errors import OptionError
+
+    found = dict[int, str]()
+    for text in named:
+        number, equals, name = text.partition("=")
+        if not (equals and name and number.isascii() and number.isdecimal() and 0 < int(number) < 2**31):
+            raise OptionError(f"category: expected an object's id and a name, such as 5=dog, got {text!r}")
+        if int(number) in found:
+            raise OptionError(f"category: object {number} has two names, {found[int(number)]!r} and {name!r}; give one")
+        found[int(number)] = name
+    return found

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Arguments",
     "Commands",
+    "add_compute_options",
     "add_data_set_options",
     "add_scene_options",
     "add_weights_options",
@@ -27,6 +28,10 @@ __all__ = [
     "tracking_options",
     "whole_or_none",
 ]
+
+
+DTYPES = ("float32", "bfloat16", "float16")
+MOST_THREADS = 1024
 
 
 class Arguments(Protocol):
@@ -71,13 +76,34 @@ def add_weights_options(group: Arguments, *, default: str) -> None:
     group.add_argument("--device", help="such as cuda (default: cpu)")
 
 
+def add_compute_options(parser: argparse.ArgumentParser) -> None:
+    """How to compute, beside the device; see `chosen_predictor`."""
+    group = parser.add_argument_group("how to compute")
+    group.add_argument("--threads", dest="compute_threads", type=int, metavar="N", help="of torch, on the CPU (default: torch's own choice, one a core)")
+    group.add_argument("--dtype", dest="compute_dtype", choices=DTYPES, help="what the network computes in (default: float32)")
+
+
 def chosen_predictor(arguments: argparse.Namespace) -> VOSPredictor:
-    """The predictor that `tracking_options` describe."""
+    """The predictor that `tracking_options` and `add_compute_options` describe; sets the number of threads where one is given.
+
+    Raises:
+        OptionError: an option is out of its range.
+    """
+    import torch
+
+    from stmemory.errors import OptionError
     from stmemory.inventory import usable_device
     from stmemory.predictor import VOSPredictor
 
-    device = usable_device(arguments.device)
-    return VOSPredictor.from_pretrained(arguments.weights, options=chosen_options(arguments), device=device, revision=arguments.revision)
+    device, threads, name = usable_device(arguments.device), getattr(arguments, "compute_threads", None), getattr(arguments, "compute_dtype", None)
+    if threads is not None and not 1 <= threads <= MOST_THREADS:
+        raise OptionError(f"threads: expected 1 to {MOST_THREADS}, got {threads}; the number of cores is the most that helps")
+    if threads is not None:
+        torch.set_num_threads(threads)
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, None: None}
+    return VOSPredictor.from_pretrained(
+        arguments.weights, options=chosen_options(arguments), device=device, dtype=dtypes[name], revision=arguments.revision
+    )
 
 
 def chosen_options(arguments: argparse.Namespace) -> TrackingOptions:

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from stmemory.commands.options import Commands, chosen_predictor, tracking_options
+from stmemory.commands.options import Commands, add_compute_options, chosen_predictor, tracking_options
 from stmemory.commands.words import DONE, FAILED, complain, end_line, say_at_once, teller
 
 __all__ = ["add_to"]
@@ -16,23 +16,34 @@ def add_to(commands: Commands) -> None:
     """Offer the command."""
     track = commands.add_parser("track", parents=[tracking_options()], help="track objects through a video, from their first masks")
     track.add_argument("source", type=Path, metavar="VIDEO_OR_FOLDER", help="or a GIF, WebP or TIFF with pages")
-    track.add_argument("--mask", type=Path, required=True, metavar="FIRST.png", help="its ids: a palette or grey image")
+    track.add_argument(
+        "--mask",
+        action="append",
+        required=True,
+        metavar="[FRAME:]MASK",
+        help="ids of the first frame: a palette or grey image; with FRAME: of a later one, counted from 0, where objects enter or are corrected; "
+        "or a folder of masks named like the frames. May be given several times",
+    )
     track.add_argument("-o", "--out", type=Path, required=True, help="folder; masks go to OUT/masks")
     track.add_argument("--overlay", action="store_true", help="also draw OUT/overlay.mp4")
     track.add_argument("--frames", type=int, metavar="N", help="stop after so many; --resume goes on")
     begin = track.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on where a run of the same command stopped")
     begin.add_argument("--force", action="store_true", help="begin anew, deleting the masks that an earlier run wrote")
+    add_compute_options(track)
     track.set_defaults(run=_track)
 
 
 def _track(arguments: argparse.Namespace) -> int:
+    from stmemory.inventory import usable_device
     from stmemory.job import run_job, stop_on_signals
     from stmemory.job_folder import TrackJob
     from stmemory.job_record import check_folder
     from stmemory.job_summary import describe_job
+    from stmemory.mask_schedule import masks_by_frame
 
-    job = TrackJob(arguments.source, arguments.mask, arguments.out, overlay=arguments.overlay, frames=arguments.frames)
+    masks = masks_by_frame(arguments.mask, arguments.source)
+    job = TrackJob(arguments.source, masks, arguments.out, overlay=arguments.overlay, frames=arguments.frames)
     check_folder(job, resume=arguments.resume, force=arguments.force)  # before the time that loading takes
     total, tellers = job.total, dict[str, Callable[[int], None]]()
 
@@ -42,8 +53,9 @@ def _track(arguments: argparse.Namespace) -> int:
             tellers[part] = teller(total, part)
         tellers[part](done)
 
+    described = describe_job(job, device=usable_device(arguments.device))  # reads all masks, before the weights are loaded
     predictor = chosen_predictor(arguments)
-    print(describe_job(job, device=predictor.device), flush=True)
+    print(described, flush=True)
     with stop_on_signals(_say_stopping) as stop:
         report = run_job(predictor, job, resume=arguments.resume, force=arguments.force, stop=stop, on_frame=tell)
     end_line()
@@ -53,7 +65,9 @@ def _track(arguments: argparse.Namespace) -> int:
             print(f"overlay in {job.overlay_path}")
         if report.more:
             print(f"stopped after {report.frames} frames as asked; --resume goes on")
-        return DONE
+        for frame in report.unused:
+            complain(f"the clip ended after {report.frames} frames: the mask of frame {frame}, {job.given[frame]}, was not used")
+        return FAILED if report.unused else DONE
     if report.error is None:
         complain(f"stopped after {report.frames} frames; the same command with --resume goes on from there")
     else:

@@ -6,6 +6,7 @@ Each writer is used alike: `with DavisWriter(path) as out: out.add(result)`. Eac
 
 from stmemory.formats.coco import CocoWriter, read_coco, to_coco
 from stmemory.formats.cutouts import CutoutMovWriter, CutoutWriter
+from stmemory.formats.cvat import CvatWriter, read_cvat
 from stmemory.formats.davis import DavisWriter, read_davis
 from stmemory.formats.detections import to_supervision
 from stmemory.formats.export import export
@@ -16,6 +17,7 @@ from stmemory.formats.registry import FORMATS, FormatOptions, new_writer, read_m
 from stmemory.formats.rle import Rle, box_of, decode_rle, encode_rle
 from stmemory.formats.volume import VolumeWriter, read_volume, to_label_volume
 from stmemory.formats.writer import MaskWriter
+from stmemory.formats.yolo import YoloWriter, read_yolo
 from stmemory.formats.youtube_vis import YouTubeVisWriter, read_youtube_vis
 from stmemory.formats.youtube_vos import YouTubeVosWriter, read_youtube_vos
 
@@ -23,6 +25,7 @@ __all__ = [
     "CocoWriter",
     "CutoutMovWriter",
     "CutoutWriter",
+    "CvatWriter",
     "DavisWriter",
     "FORMATS",
     "FormatOptions",
@@ -32,6 +35,7 @@ __all__ = [
     "ObjectsWriter",
     "Rle",
     "VolumeWriter",
+    "YoloWriter",
     "YouTubeVisWriter",
     "YouTubeVosWriter",
     "box_of",
@@ -40,11 +44,13 @@ __all__ = [
     "export",
     "new_writer",
     "read_coco",
+    "read_cvat",
     "read_davis",
     "read_masks",
     "read_object_masks",
     "read_objects",
     "read_volume",
+    "read_yolo",
     "read_youtube_vis",
     "read_youtube_vos",
     "to_coco",

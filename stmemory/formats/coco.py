@@ -1,4 +1,4 @@
-"""COCO: a JSON with a list of images and a list of annotations, each the RLE of one object in one image."""
+"""COCO: a JSON with a list of images and a list of annotations, each the RLE or the polygons of one object in one image."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stmemory.errors import MaskError
-from stmemory.formats.document import categories_of, draw_rle, load_document, rows_in
+from stmemory.formats.document import categories_of, draw_segmentation, load_document, rows_in
+from stmemory.formats.polygons import is_hole, joined_rings, rings_of
 from stmemory.formats.rle import box_of, encode_rle
 from stmemory.formats.spool import spool_beside, write_list
 from stmemory.formats.writer import Ids, Labelled, MaskWriter, object_ids_in
@@ -44,13 +46,16 @@ def to_coco(result: Segmentation) -> list[dict[str, object]]:
 
 
 class CocoWriter(MaskWriter):
-    """Writes one JSON in COCO's instances format, with `track_id`, the object's id, in each annotation. Any id.
+    """Writes one JSON in COCO's instances format, with `track_id`, the object's id, in each annotation, and its `score`
+    where the result has one. Any id.
 
     Masks wait in files beside the JSON until the last frame, so memory does not grow.
 
     Args:
         path: the JSON.
         categories: for an id, what the object is; others are an "object".
+        polygons: write outlines instead of RLEs, for tools that know no other. Exact: corners lie between pixels, a line of no width
+            leads to each hole.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -60,8 +65,9 @@ class CocoWriter(MaskWriter):
     [('frame-1', [[0, 300]])]
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, categories: Mapping[int, str] | None = None) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, categories: Mapping[int, str] | None = None, polygons: bool = False) -> None:
         super().__init__(path)
+        self._polygons = polygons
         self._categories = dict(categories or {})
         self._known: set[int] = set()
         self._annotations = 0
@@ -74,7 +80,9 @@ class CocoWriter(MaskWriter):
         self._known.update(frame.shown)
         for object_id in frame.shown:
             self._annotations += 1
-            self._spool.append("annotations", [self._annotations, frame.index + 1, _annotation(frame.ids, object_id)])
+            score = {"score": frame.scores[object_id]} if object_id in frame.scores else {}
+            row = _annotation(frame.ids, object_id, polygons=self._polygons) | score
+            self._spool.append("annotations", [self._annotations, frame.index + 1, row])
 
     def _finish(self) -> None:
         numbers, categories = categories_of(self._known, self._categories)
@@ -88,9 +96,9 @@ class CocoWriter(MaskWriter):
 
 
 def read_coco(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
-    """Read the frames of a COCO JSON whose annotations are RLEs, in the order of its images.
+    """Read the frames of a COCO JSON in the order of its images.
 
-    An object's id is its `track_id`, else the annotation's `id`. Where objects overlap, the highest id is on top. The file is held
+    An object's id is its `track_id`, which may stand in the annotation's `attributes`, as CVAT writes it; else the annotation's `id`. Where objects overlap, the highest id is on top. The file is held
     in memory while its frames are given out, since JSON cannot be read in parts.
 
     Args:
@@ -100,7 +108,7 @@ def read_coco(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
         Names of the images without folder and ending, and ids int32 `[H, W]`.
 
     Raises:
-        MaskError: the file cannot be read, or has polygons instead of RLEs.
+        MaskError: the file cannot be read, or a mask in it is damaged.
     """
     document = load_document(path, "images")
     images = rows_in(document, "images", path)
@@ -110,21 +118,34 @@ def read_coco(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
     return _each(images, masks)
 
 
-def _annotation(ids: Ids, object_id: int) -> dict[str, object]:
+def _annotation(ids: Ids, object_id: int, *, polygons: bool = False) -> dict[str, object]:
     mask = ids == object_id
-    return {"track_id": object_id, "segmentation": encode_rle(mask), "bbox": box_of(mask), "area": int(mask.sum()), "iscrowd": 0}
+    segmentation: object = _polygons(mask) if polygons else encode_rle(mask)
+    return {"track_id": object_id, "segmentation": segmentation, "bbox": box_of(mask), "area": int(mask.sum()), "iscrowd": 0}
+
+
+def _polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
+    rings = rings_of(mask)
+    whole = [joined_rings(rings)] if any(is_hole(ring) for ring in rings) else rings
+    return [ring.ravel().tolist() for ring in whole]
+
+
+def _id_of(row: Mapping[str, Any]) -> int:
+    attributes = row.get("attributes")
+    inner = attributes.get("track_id") if isinstance(attributes, dict) else None
+    return int(row.get("track_id", row["id"] if inner is None else inner))
 
 
 def _each(images: list[dict[str, Any]], masks: Mapping[object, list[dict[str, Any]]]) -> Iterator[tuple[str, Ids]]:
     for image in images:
         try:
             name, size = Path(str(image["file_name"])).stem, (int(image["height"]), int(image["width"]))
-            rows = sorted((int(row.get("track_id", row["id"])), row["segmentation"]) for row in masks.get(image["id"], ()))
-        except (KeyError, TypeError, ValueError) as error:
+            rows = sorted(((_id_of(row), row["segmentation"]) for row in masks.get(image["id"], ())), key=lambda pair: pair[0])
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise MaskError(
                 f"images: expected file_name, height, width, and the segmentation of each annotation, got {error!r}; is it COCO?"
             ) from error
         ids = np.zeros(size, np.int32)
         for object_id, segmentation in rows:
-            draw_rle(ids, object_id, segmentation, name=name)
+            draw_segmentation(ids, object_id, segmentation, name=name)
         yield name, ids

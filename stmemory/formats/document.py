@@ -1,4 +1,4 @@
-"""What the JSON files of COCO and YouTube-VIS share: reading the document, numbering categories, drawing an RLE. Writes nothing."""
+"""What the JSON files of COCO and YouTube-VIS share: reading the document, numbering categories, drawing an RLE or polygons."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from stmemory.errors import MaskError
+from stmemory.formats.polygons import draw_polygon, polygon_points
 from stmemory.formats.rle import decode_rle
 from stmemory.formats.writer import Ids
 
-__all__ = ["categories_of", "draw_rle", "load_document", "rows_in"]
+__all__ = ["categories_of", "draw_segmentation", "load_document", "rows_in"]
 
 
 def categories_of(object_ids: Iterable[int], names: Mapping[int, str]) -> tuple[dict[int, int], list[dict[str, object]]]:
@@ -84,26 +85,31 @@ def rows_in(document: Mapping[str, Any], key: str, path: str | os.PathLike[str])
     return rows
 
 
-def draw_rle(ids: Ids, object_id: int, segmentation: object, *, name: str) -> None:
+def draw_segmentation(ids: Ids, object_id: int, segmentation: object, *, name: str) -> None:
     """Draw an object into a mask, over what is there.
 
     Args:
         ids: `[H, W]`, which is changed.
         object_id: its id.
-        segmentation: its RLE, as it stands in the file.
+        segmentation: its RLE, or a list of its polygons, as it stands in the file.
         name: of the frame, for the message.
 
     Raises:
-        MaskError: it is a polygon, or damaged; its size is another; the id is below 1.
+        MaskError: it is damaged; its size is another; the id is below 1.
 
     >>> ids = np.zeros((1, 2), np.int32)
-    >>> draw_rle(ids, 7, {"size": [1, 2], "counts": [1, 1]}, name="00000")
+    >>> draw_segmentation(ids, 7, {"size": [1, 2], "counts": [1, 1]}, name="00000")
     >>> ids.tolist()
     [[0, 7]]
     """
-    if not isinstance(segmentation, dict):
-        raise MaskError(f"{name}: expected a segmentation of size and counts, an RLE, got {type(segmentation).__name__}; polygons must be drawn first")
-    mask = decode_rle(segmentation)
-    if mask.shape != ids.shape or object_id < 1:
-        raise MaskError(f"{name}: expected masks of {ids.shape} (H, W) and ids above 0, got {mask.shape} of {object_id}; the file is damaged")
+    if isinstance(segmentation, dict):
+        mask = decode_rle(segmentation)
+    elif isinstance(segmentation, list):
+        mask = np.zeros(ids.shape, np.bool_)
+        for polygon in segmentation:
+            draw_polygon(mask, polygon_points(polygon, name=name))
+    else:
+        raise MaskError(f"{name}: expected a segmentation of size and counts, an RLE, or polygons, got {type(segmentation).__name__}; the file is damaged")
+    if mask.shape != ids.shape or not 0 < object_id < 2**31:
+        raise MaskError(f"{name}: expected masks of {ids.shape} (H, W) and ids from 1 to 2**31 - 1, got {mask.shape} of {object_id}; the file is damaged")
     ids[mask] = object_id

@@ -10,12 +10,14 @@ from pathlib import Path
 from stmemory.errors import OptionError
 from stmemory.formats.coco import CocoWriter, read_coco
 from stmemory.formats.cutouts import CutoutMovWriter, CutoutWriter
+from stmemory.formats.cvat import CvatWriter, read_cvat
 from stmemory.formats.davis import DavisWriter, read_davis
 from stmemory.formats.document import load_document
 from stmemory.formats.objects import ObjectsWriter, is_objects_folder, read_objects
 from stmemory.formats.overlay import GifWriter, Mp4Writer
 from stmemory.formats.volume import VolumeWriter, read_volume
 from stmemory.formats.writer import Ids, MaskWriter
+from stmemory.formats.yolo import YoloWriter, read_yolo
 from stmemory.formats.youtube_vis import YouTubeVisWriter, read_youtube_vis
 from stmemory.formats.youtube_vos import YouTubeVosWriter, read_youtube_vos
 
@@ -31,12 +33,14 @@ class FormatOptions:
     Attributes:
         video: name of the video, for `youtube_vos` and `youtube_vis`; None: "video" when written, the only one when read.
         rate: frames per second, for `mp4`, `gif` and `mov`.
-        categories: for an id, what the object is, for `youtube_vos`, `youtube_vis` and `coco`.
+        categories: for an id, what the object is, for `youtube_vos`, `youtube_vis`, `coco`, `coco_polygons`, `yolo` and `cvat`.
+        size: H and W in px, for reading `yolo`, which does not say it.
     """
 
     video: str | None = None
     rate: float = 25.0
     categories: Mapping[int, str] | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,6 +74,21 @@ FORMATS: Mapping[str, Format] = {
         lambda path, options: read_youtube_vis(path, video=options.video),
     ),
     "coco": Format("JSON of images", lambda path, options: CocoWriter(path, categories=options.categories), lambda path, options: read_coco(path)),
+    "coco_polygons": Format(
+        "JSON of images, with outlines",
+        lambda path, options: CocoWriter(path, categories=options.categories, polygons=True),
+        lambda path, options: read_coco(path),
+    ),
+    "yolo": Format(
+        "YOLO segmentation labels",
+        lambda path, options: YoloWriter(path, categories=options.categories),
+        lambda path, options: read_yolo(path, size=options.size),
+    ),
+    "cvat": Format(
+        "CVAT for images, XML",
+        lambda path, options: CvatWriter(path, categories=options.categories),
+        lambda path, options: read_cvat(path),
+    ),
     "volume": Format("a .npy [T, H, W]", lambda path, options: VolumeWriter(path), lambda path, options: read_volume(path)),
     "mp4": Format("overlay video", lambda path, options: Mp4Writer(path, rate=options.rate), draws=True),
     "gif": Format("overlay GIF", lambda path, options: GifWriter(path, rate=options.rate), draws=True),
@@ -127,8 +146,8 @@ def read_masks(path: str | os.PathLike[str], *, format: str | None = None, optio
 def guess_format(path: Path) -> str:
     """Recognise a format by what lies at a path.
 
-    A `.npy` is a volume; a `.json` with "videos" is YouTube-VIS, one with "images" COCO; a folder with `meta.json` and
-    `Annotations` is YouTube-VOS; one with folders named by numbers is of objects; others, and the output of
+    A `.npy` is a volume; a `.xml` is CVAT's; a `.json` with "videos" is YouTube-VIS, one with "images" COCO; a folder with `meta.json` and
+    `Annotations` is YouTube-VOS; one with a folder `labels` of text files is YOLO; one with folders named by numbers is of objects; others, and the output of
     `stmemory track`, have palette PNGs.
 
     Args:
@@ -143,14 +162,18 @@ def guess_format(path: Path) -> str:
     if path.is_dir():
         if (path / "Annotations").is_dir() and (path / "meta.json").is_file():
             return "youtube_vos"
+        if any((path / "labels").glob("*.txt")):
+            return "yolo"
         return "objects" if is_objects_folder(path) else "davis"
     if not path.exists():
         raise OptionError(f"{path}: expected masks, got no such file or folder; check the path")
     if path.suffix.lower() == ".npy":
         return "volume"
+    if path.suffix.lower() == ".xml":
+        return "cvat"
     if path.suffix.lower() == ".json":
         return "coco" if "images" in load_document(path, "annotations") else "youtube_vis"
-    raise OptionError(f"{path}: expected a folder of masks, a .json or a .npy, got another file; name its format")
+    raise OptionError(f"{path}: expected a folder of masks, a .json, a .xml or a .npy, got another file; name its format")
 
 
 def _is_track_folder(path: Path) -> bool:

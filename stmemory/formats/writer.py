@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self, final
@@ -37,6 +38,7 @@ class Labelled:
         shown: the objects that have a pixel in `ids`, sorted.
         tracked: the objects that the result knows of, seen or not, sorted; those shown are among them.
         picture: float32 `[3, H, W]` in [0, 1]; None where the format draws none.
+        scores: how sure each object's mask is, where that is known.
     """
 
     index: int
@@ -45,6 +47,7 @@ class Labelled:
     shown: tuple[int, ...]
     tracked: tuple[int, ...]
     picture: Tensor | None
+    scores: Mapping[int, float] = field(default_factory=dict)
 
 
 class MaskWriter(ABC):
@@ -92,7 +95,8 @@ class MaskWriter(ABC):
         picture = self._picture(frame, name, ids) if self.draws else None
         known = masks.object_ids if isinstance(masks, Segmentation) else ()
         shown = object_ids_in(ids)
-        self._write(Labelled(self.count, name, ids, shown, tuple(sorted({*known, *shown})), picture))
+        scores = masks.scores if isinstance(masks, Segmentation) else {}
+        self._write(Labelled(self.count, name, ids, shown, tuple(sorted({*known, *shown})), picture, scores))
         self._shape = ids.shape
         self.count += 1
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from stmemory.errors import MaskError, OptionError
-from stmemory.formats.document import categories_of, draw_rle, load_document, rows_in
+from stmemory.formats.document import categories_of, draw_segmentation, load_document, rows_in
 from stmemory.formats.rle import box_of, encode_rle
 from stmemory.formats.spool import column, spool_beside, write_list
 from stmemory.formats.writer import Ids, Labelled, MaskWriter
@@ -129,5 +129,5 @@ def _each(names: list[str], size: tuple[int, int], masks: dict[int, list[object]
         ids = np.zeros(size, np.int32)
         for object_id, rows in sorted(masks.items()):
             if rows[index] is not None:
-                draw_rle(ids, object_id, rows[index], name=name)
+                draw_segmentation(ids, object_id, rows[index], name=name)
         yield name, ids
