@@ -158,6 +158,7 @@ class VOSStream:
         result, winner = self._conclude(found, full, given)
         if gone and self._state.places is not None:
             self._state.places[gone] = False
+        self._state.sums.forget(self.frame_index, rows=gone)
         for row in [*gone, *(self.object_ids.index(i) for i in given.object_ids)]:
             for slot in self._state.bank.describe(row) if row < self._state.bank.rows else ():
                 if slot.frame == self.frame_index:

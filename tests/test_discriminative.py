@@ -126,6 +126,23 @@ def test_a_frame_that_is_written_again_counts_once(kind: str) -> None:
     torch.testing.assert_close(once.sums(0.5), again.sums(0.5))
 
 
+def test_the_last_frame_can_be_forgotten() -> None:
+    """A row forgets its last frame, found or given; other rows, earlier frames and an empty memory stay as they are."""
+    sums = torch.rand(3, 2, CHANNELS + 1, CHANNELS + 2)
+    for given in (True, False):
+        memory, expected = DiscriminativeMemory(), DiscriminativeMemory()
+        for each in (memory, expected):
+            each.write(sums[0], frame=0, given=True)
+            each.write(sums[1], frame=1)
+        memory.write(sums[2], frame=2, given=given)
+        expected.write(sums[2, 1:], rows=[1], frame=2, given=given)
+        memory.forget(1, rows=[0, 1] if given else [])
+        expected.forget(1, rows=[0, 1] if given else [])
+        memory.forget(2, rows=[0])
+        assert torch.equal(expected.sums(0.5), memory.sums(0.5))
+    DiscriminativeMemory().forget(0, rows=[0])
+
+
 def test_what_a_row_has_of_one_kind_alone_counts_whole() -> None:
     """A row without found frames has its given ones, whatever their share, and the other way round."""
     sums = torch.rand(2, CHANNELS + 1, CHANNELS + 2)

@@ -88,6 +88,13 @@ class DiscriminativeMemory:
         self._put(f"{kind}_count", index, (count + 1).clamp_max(_MOST_FRAMES))
         self._put(f"{kind}_frame", index, torch.full_like(count, frame))
 
+    def forget(self, frame: int, *, rows: Sequence[int]) -> None:
+        """Take back what rows know of their last frame, if it is this one; before the first write there is nothing to forget."""
+        if self._tensors:
+            index = torch.as_tensor(list(rows), dtype=torch.int64, device=self._tensors["given"].device)
+            for kind in _KINDS:
+                self._take_back(kind, index, frame)
+
     def sums(self, given_share: Tensor | float) -> Tensor:
         """`[B, D + 1, D + 2]`: given and found frames together; what a row has of one kind alone counts whole.
 
