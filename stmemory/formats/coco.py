@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from stmemory.errors import MaskError
-from stmemory.formats.document import categories_of, draw_rle, load_document, rows_in
+from stmemory.errors import MaskError, OptionError
+from stmemory.formats.document import blank_ids, categories_of, draw_rle, load_document, rows_in, stem_of
 from stmemory.formats.rle import box_of, encode_rle
 from stmemory.formats.spool import spool_beside, write_list
 from stmemory.formats.writer import Ids, Labelled, MaskWriter, object_ids_in
 from stmemory.result import Segmentation
+from stmemory.untrusted import whole
 
 __all__ = ["CocoWriter", "read_coco", "to_coco"]
 
@@ -52,7 +50,7 @@ class CocoWriter(MaskWriter):
         path: the JSON.
         categories: for an id, what the object is; others are an "object".
 
-    >>> import tempfile
+    >>> import tempfile, numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with CocoWriter(f"{folder}/a.json") as out:
     ...         out.add(np.array([[0, 300]]), name="frame-1")
@@ -100,13 +98,13 @@ def read_coco(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
         Names of the images without folder and ending, and ids int32 `[H, W]`.
 
     Raises:
-        MaskError: the file cannot be read, or has polygons instead of RLEs.
+        MaskError: the file cannot be read, says what cannot be, or has polygons instead of RLEs.
     """
     document = load_document(path, "images")
     images = rows_in(document, "images", path)
-    masks: dict[object, list[dict[str, Any]]] = {}
+    masks: dict[str, list[dict[str, Any]]] = {}
     for row in rows_in(document, "annotations", path):
-        masks.setdefault(row.get("image_id"), []).append(row)
+        masks.setdefault(_key(row.get("image_id")), []).append(row)
     return _each(images, masks)
 
 
@@ -115,16 +113,24 @@ def _annotation(ids: Ids, object_id: int) -> dict[str, object]:
     return {"track_id": object_id, "segmentation": encode_rle(mask), "bbox": box_of(mask), "area": int(mask.sum()), "iscrowd": 0}
 
 
-def _each(images: list[dict[str, Any]], masks: Mapping[object, list[dict[str, Any]]]) -> Iterator[tuple[str, Ids]]:
+def _key(image_id: object) -> str:
+    """What an image is found by: numbers and texts, which JSON tells apart, stay apart."""
+    return repr(image_id)
+
+
+def _each(images: list[dict[str, Any]], masks: Mapping[str, list[dict[str, Any]]]) -> Iterator[tuple[str, Ids]]:
     for image in images:
         try:
-            name, size = Path(str(image["file_name"])).stem, (int(image["height"]), int(image["width"]))
-            rows = sorted((int(row.get("track_id", row["id"])), row["segmentation"]) for row in masks.get(image["id"], ()))
-        except (KeyError, TypeError, ValueError) as error:
+            name, ids = stem_of(image["file_name"]), blank_ids(image)
+            rows = [
+                (whole(row["track_id"] if "track_id" in row else row["id"], what="the id of an object", least=1), row["segmentation"])
+                for row in masks.get(_key(image["id"]), ())
+            ]
+        except (KeyError, OptionError, MemoryError) as error:
             raise MaskError(
-                f"images: expected file_name, height, width, and the segmentation of each annotation, got {error!r}; is it COCO?"
+                "images: expected file_name, height, width, and the segmentation of each annotation, got "
+                f"{f'no {error}' if isinstance(error, KeyError) else error}; is it COCO?"
             ) from error
-        ids = np.zeros(size, np.int32)
-        for object_id, segmentation in rows:
+        for object_id, segmentation in sorted(rows, key=lambda row: row[0]):
             draw_rle(ids, object_id, segmentation, name=name)
         yield name, ids
