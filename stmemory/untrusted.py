@@ -202,7 +202,7 @@ def whole(value: object, *, what: str, least: int = 0, most: int = 2**31 - 1) ->
     number = None
     if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
         number = int(value)
-    elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value == int(value):
+    elif (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer()):
         number = int(value)
     if number is None or not least <= number <= most:
         raise OptionError(f"{what}: expected a whole number from {least} to {most}, got {shown(value)}; the file is damaged or of another kind")
@@ -215,7 +215,10 @@ def shown(value: object) -> str:
     >>> shown("a" * 1000)
     "'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa..."
     """
-    text = repr(value[:100] if isinstance(value, str | bytes | list) else value)
+    try:
+        text = repr(value[:100] if isinstance(value, str | bytes | list) else value)
+    except (ValueError, RecursionError):  # a number of thousands of digits, or what holds itself
+        text = f"a value of type {type(value).__name__}"
     return text if len(text) <= 80 else f"{text[:80]}..."
 
 

@@ -31,11 +31,14 @@ import torch
 from PIL import Image
 from tiny import boxes, clip, tiny_predictor
 
-from stmemory import FusionCell, MemoryBank, StmemoryError, VOSPredictor
+from stmemory import FusionCell, MemoryBank, StmemoryError, VOSPredictor, WeightsError
 from stmemory.card import card_text
+from stmemory.checkpoint import read_config
 from stmemory.evaluation.clips import Clip
 from stmemory.evaluation.layouts import find_data_set
+from stmemory.evaluation.protocol import ClipResult
 from stmemory.evaluation.run_folder import RunFolder
+from stmemory.evaluation.scores import ObjectScores, statistics
 from stmemory.evaluation.speed_report import compare_speed, read_speed
 from stmemory.formats import CocoWriter, YouTubeVisWriter, YouTubeVosWriter, read_masks
 from stmemory.grey import clip_frames
@@ -171,9 +174,9 @@ def begin_run(folder: Path) -> None:
 def clip_scores(folder: Path) -> Path:
     """The scores of a clip."""
     run_record(folder)
-    scores = {"object_id": 1, "region": [0.5, 0.25], "boundary": [0.5, 0.25], "frames": [1, 2]}
-    result = {"name": "walk", "objects": [scores], "frames": 2, "seconds": 0.5, "height": 32, "width": 48}
-    return written(folder / "out" / "clips" / "walk.json", {"files": "0123456789abcdef", "result": result})
+    scores = ObjectScores(1, statistics([0.5, 0.25]), statistics([0.5, 0.25]), (1, 2))
+    RunFolder(folder / "out").finish(walk(folder), ClipResult("walk", (scores,), 2, 0.5, 32, 48))
+    return folder / "out" / "clips" / "walk.json"
 
 
 def read_scores(folder: Path) -> None:
@@ -271,8 +274,7 @@ def cell(folder: Path) -> Path:
 def read_cell(folder: Path) -> None:
     """Load it, and write its card."""
     found = FusionCell.from_pretrained(folder)
-    about = json.loads((folder / "config.json").read_text())["about"]
-    card_text("fusion_cell", about, name="cell")
+    card_text("fusion_cell", read_config(folder, "cell").about, name="cell")
     found.save_pretrained(folder / "copy")
 
 
@@ -392,6 +394,12 @@ def state(folder: Path) -> Path:
     return folder / "state.pt"
 
 
+def read_training_state(folder: Path) -> None:
+    """To start another run from; its weights are of no network."""
+    with suppress(WeightsError):
+        find_start(folder / "state.pt", TrainingConfig())
+
+
 TARGETS: tuple[Target, ...] = (
     Target("job.json", job_record, read_job),
     Target("run.json", run_record, read_run),
@@ -417,7 +425,7 @@ TARGETS: tuple[Target, ...] = (
     Target("bank", bank, lambda folder: load_bank(MemoryBank(2), folder / "a.safetensors")),
     Target("stream", stream, lambda folder: predictor().resume(folder / "a.safetensors")),
     Target("material", material, lambda folder: Material.load(folder / "a.safetensors").fingerprint),
-    Target("state.pt", state, lambda folder: find_start(folder / "state.pt", TrainingConfig())),
+    Target("state.pt", state, read_training_state),
 )
 
 
@@ -444,7 +452,7 @@ def with_change(document: Any, draw: random.Random) -> Any:
     elif kind < 0.75:
         del inside[last]
     elif kind < 0.85 and isinstance(inside, dict):
-        inside[str(draw.choice(HOSTILE))] = inside.pop(last)
+        inside[draw.choice([value for value in HOSTILE if isinstance(value, str)])] = inside.pop(last)
     elif isinstance(inside, list):
         inside.extend([inside[last]] * draw.choice((1, 2, 100)))
     else:
