@@ -209,6 +209,7 @@ class RunFolder:
                 for file in sorted(self.masks_of(clip.name).glob("*.png")):
                     if file.name[0] == ".":
                         continue
+                    expect_below(file, self.path)  # a link would put another file into the archive
                     name = "/".join(filter(None, (inside, clip.name, file.name)))
                     archive.writestr(zipfile.ZipInfo(name), file.read_bytes())
         return self.submission
