@@ -28,7 +28,7 @@ from stmemory.evaluation.run_folder import RunFolder
 from stmemory.evaluation.worker import News, evaluate_and_tell
 from stmemory.files import whole_file
 from stmemory.run_lock import held
-from stmemory.untrusted import read_json, whole
+from stmemory.untrusted import expect_below, read_json, whole
 from stmemory.predictor import VOSPredictor
 from stmemory.stream import VOSStream
 from stmemory.state_file import weights_of
@@ -119,6 +119,9 @@ def run_ablation(
     begun = [work for work in todo if work.folder.record.exists()]
     for work in begun or todo:
         work.folder.check(work.record, resume=resume, force=force)
+    for work in todo:
+        for place in (work.folder.path, work.folder.path / "memory"):
+            expect_below(place, out)
     left, finished = 0, tuple[RowResult, ...]()
     with held(out):
         for work in todo:
