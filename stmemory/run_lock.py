@@ -20,10 +20,10 @@ _GUARD = threading.Lock()
 
 @contextmanager
 def held(out: Path) -> Iterator[None]:
-    """Keep other runs out of a folder meanwhile: those of this process, and of others where the platform has locks of files.
+    """Keep other runs out of a folder: those of this process, and of others where the platform has locks of files.
 
-    The lock is the process's, and ends with it, however it ends; worker processes do not inherit it, so that those of a run that
-    was killed do not keep it for a moment, as they would with `flock`.
+    The lock is the process's, and ends with it, however it ends; worker processes do not inherit it, so that those of a
+    run that was killed do not keep it for a moment, as they would with `flock`.
 
     Args:
         out: folder of the run; made if missing.
@@ -54,13 +54,15 @@ def _locked(out: Path) -> Iterator[None]:
     if locks is None:
         yield
         return
-    out.mkdir(parents=True, exist_ok=True)
     path = out / _LOCK
     while True:
         try:
+            out.mkdir(parents=True, exist_ok=True)
             lock = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
         except OSError as error:
-            raise OptionError(f"{out}: expected a folder to write to, got: {error.strerror}; choose another folder for the results") from error
+            raise OptionError(
+                f"{out}: expected a folder to write to, got: {error.strerror}; choose another folder for the results"
+            ) from error
         try:
             locks.lockf(lock, locks.LOCK_EX | locks.LOCK_NB)
         except (BlockingIOError, PermissionError) as error:
@@ -79,7 +81,10 @@ def _locked(out: Path) -> Iterator[None]:
 
 
 def _taken(out: Path) -> OptionError:
-    return OptionError(f"{out}: expected a folder that no other run writes into, got one of a run that is under way; wait for its end, stop it, or choose another folder")
+    return OptionError(
+        f"{out}: expected a folder that no other run writes into, got one of a run that is under way; wait for its "
+        "end, stop it, or choose another folder"
+    )
 
 
 def _is_open_as(descriptor: int, path: Path) -> bool:

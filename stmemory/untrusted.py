@@ -1,4 +1,4 @@
-"""Names, paths, JSON and arrays that come out of files: checked once, where they enter, since a file may say anything."""
+"""Names, paths, JSON and arrays out of files: checked once, where they enter, since a file may say anything."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ from stmemory.errors import OptionError
 __all__ = ["checked_name", "checked_path", "expect_below", "parse_json", "read_array", "read_json", "shown", "whole"]
 
 DEEPEST = 64  # levels of lists and objects in each other; what follows walks over values by recursion
-LARGEST = 2**30  # bytes of a JSON file; ten times as much is needed to hold its values
+LARGEST = 2**31  # bytes of a JSON file; ten times as much is needed to hold its values
 _LONGEST_NAME = 255  # bytes, what file systems take
+_NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
+_LONG_NUMBER = re.compile(r"[0-9]{19}|[eE]\+?[0-9]{3}")
 # What numpy raises on a damaged header, which is a Python expression, depends on the damage.
 _UNREADABLE_ARRAY = (
     *(OSError, ValueError, TypeError, EOFError, SyntaxError, tokenize.TokenError),
@@ -36,20 +38,20 @@ def checked_name(name: object, *, what: str, ending: str = "") -> str:
         ending: what is put after it.
 
     Raises:
-        OptionError: it is no text, is empty, `.` or `..`, holds a separator of any platform, a drive letter or a control character, or
-            is too long.
+        OptionError: it is no text, is empty, `.` or `..`, holds a separator of any platform, a drive letter or a
+            control character, or is too long.
 
     >>> checked_name("walk", what="meta.json: a video")
     'walk'
-    >>> checked_name("../walk", what="meta.json: a video")
+    >>> checked_name("../walk", what="meta.json: a video")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    stmemory.errors.OptionError: meta.json: a video: expected the name of one file or folder, got '../walk', which has a separator in it; rename it, or correct the file that names it
+    stmemory.errors.OptionError: meta.json: a video: expected the name of one file or folder, got '../walk', ...
     """
     fault = _fault_of(name, ending)
     if fault:
         raise OptionError(
-            f"{what}: expected the name of one file or folder, got {shown(name)}, which {fault}; rename it, or correct the file that "
-            "names it"
+            f"{what}: expected the name of one file or folder, got {shown(name)}, which {fault}; rename it, or correct "
+            "the file that names it"
         )
     return str(name)
 
@@ -73,7 +75,8 @@ def checked_path(path: object, *, what: str) -> Path:
     fault = next(filter(None, faults), "")
     if fault:
         raise OptionError(
-            f"{what}: expected a path below the folder of the data, got {shown(path)}, which {fault}; correct the file that names it"
+            f"{what}: expected a path below the folder of the data, got {shown(path)}, which {fault}; correct the file "
+            "that names it"
         )
     return Path(str(path))
 
@@ -96,13 +99,15 @@ def expect_below(path: Path, root: Path) -> None:
         inside = False
     if not inside:
         raise OptionError(
-            f"{path}: expected a place below {root}, got a link that leads elsewhere; nothing was written or removed there: delete the link, "
-            "or choose another folder for the results"
+            f"{path}: expected a place below {root}, got a link that leads elsewhere; nothing was written or removed "
+            "there: delete the link, or choose another folder for the results"
         )
 
 
 def parse_json(content: str | bytes) -> Any:
-    """The values of a JSON text, strictly: no NaN and no infinity, no number that 64 bits do not hold, at most 64 levels.
+    """The values of a JSON text, read strictly.
+
+    There is no NaN and no infinity in it, no number that 64 bits do not hold, and at most 64 levels.
 
     Args:
         content: all of it; bytes are UTF-8, or UTF-16 and UTF-32 with their mark.
@@ -118,14 +123,23 @@ def parse_json(content: str | bytes) -> Any:
     """
     try:
         text = content if isinstance(content, str) else content.decode(json.detect_encoding(content))
-        values = json.loads(text, parse_constant=_refused, parse_float=_finite, parse_int=_whole)
+        # a call for each number is slow, and few files have numbers that could be too large
+        hooks = {"parse_float": _finite, "parse_int": _whole} if _LONG_NUMBER.search(text) else {}
+        values = json.loads(text, parse_constant=_refused, **hooks)
     except OptionError:
         raise
     except (ValueError, RecursionError) as error:
-        said = "lists or objects that are nested too deep" if isinstance(error, RecursionError) else f"something else: {error}"
+        said = (
+            "lists or objects that are nested too deep"
+            if isinstance(error, RecursionError)
+            else f"something else: {error}"
+        )
         raise OptionError(f"expected JSON, got {said}; the file is damaged or of another kind") from error
     if _depth(text) > DEEPEST:
-        raise OptionError(f"expected JSON of at most {DEEPEST} levels, got lists or objects that are nested deeper; the file is damaged or of another kind")
+        raise OptionError(
+            f"expected JSON of at most {DEEPEST} levels, got lists or objects that are nested deeper; the file is "
+            "damaged or of another kind"
+        )
     return values
 
 
@@ -157,7 +171,9 @@ def read_json(path: str | os.PathLike[str], *, most: int = LARGEST) -> Any:
     except ValueError as error:  # of ours, or a name that no file can have
         raise OptionError(f"{path}: {error}") from error
     except MemoryError as error:
-        raise OptionError(f"{path}: expected a file whose values fit into memory, got a larger one; split it") from error
+        raise OptionError(
+            f"{path}: expected a file whose values fit into memory, got a larger one; split it"
+        ) from error
 
 
 def read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
@@ -169,18 +185,26 @@ def read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
     Raises:
         OptionError: it is missing, damaged or something else.
 
-    >>> read_array("no/such/file.npy")
+    >>> read_array("no/such/file.npy")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such/file.npy: expected a .npy file with one array, got: No such file or directory; write it with numpy.save
+    stmemory.errors.OptionError: no/such/file.npy: expected a .npy file with one array, got: No such file ...
     """
     try:
         array: object = np.load(path, mmap_mode="r", allow_pickle=False)
     except _UNREADABLE_ARRAY as error:
         # of what is no array numpy says that it may be loaded unsafely, which nobody should do here
-        came = error.strerror if isinstance(error, OSError) and error.strerror else "a file that holds no array, or a part of one"
-        raise OptionError(f"{os.fspath(path)}: expected a .npy file with one array, got: {came}; write it with numpy.save") from error
+        came = (
+            error.strerror
+            if isinstance(error, OSError) and error.strerror
+            else "a file that holds no array, or a part of one"
+        )
+        raise OptionError(
+            f"{os.fspath(path)}: expected a .npy file with one array, got: {came}; write it with numpy.save"
+        ) from error
     if not isinstance(array, np.ndarray):
-        raise OptionError(f"{os.fspath(path)}: expected a .npy file with one array, got: several arrays; write one with numpy.save")
+        raise OptionError(
+            f"{os.fspath(path)}: expected a .npy file with one array, got: several arrays; write one with numpy.save"
+        )
     return array
 
 
@@ -205,7 +229,10 @@ def whole(value: object, *, what: str, least: int = 0, most: int = 2**31 - 1) ->
     elif (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer()):
         number = int(value)
     if number is None or not least <= number <= most:
-        raise OptionError(f"{what}: expected a whole number from {least} to {most}, got {shown(value)}; the file is damaged or of another kind")
+        raise OptionError(
+            f"{what}: expected a whole number from {least} to {most}, got {shown(value)}; the file is damaged or of "
+            "another kind"
+        )
     return number
 
 
@@ -254,7 +281,10 @@ def _finite(digits: str) -> float:
 
 def _whole(digits: str) -> int:
     if len(digits) > 20 or not -(2**63) <= (number := int(digits)) < 2**64:
-        raise OptionError(f"expected JSON, got the number {digits[:40]}{'...' * (len(digits) > 40)}, which 64 bits do not hold; replace it")
+        raise OptionError(
+            f"expected JSON, got the number {digits[:40]}{'...' * (len(digits) > 40)}, which 64 bits do not hold; "
+            "replace it"
+        )
     return number
 
 
@@ -262,6 +292,9 @@ def _depth(text: str) -> int:
     """Levels of a text that is JSON."""
     if text.count("[") + text.count("{") <= DEEPEST:
         return 0
-    brackets = re.sub(r'"[^"\\]*(?:\\.[^"\\]*)*"|[^][{}"]+', "", text)
-    steps = np.where(np.isin(np.frombuffer(brackets.encode(), np.uint8), np.frombuffer(b"[{", np.uint8)), 1, -1)
+    if "\\" in text:
+        text = re.sub(r'"[^"\\]*(?:\\.[^"\\]*)*"', "", text)
+    brackets = text.encode("utf-8", "surrogatepass").translate(None, _NO_BRACKETS)
+    marks = np.frombuffer(re.sub(b'"[^"]*"', b"", brackets), np.uint8)
+    steps = np.where((marks == ord("[")) | (marks == ord("{")), 1, -1)
     return int(steps.cumsum().max(initial=0))

@@ -1,9 +1,10 @@
-"""Damages records, metadata, configurations and other structured files, and looks for errors that are not the library's own.
+"""Damages structured files of all kinds that the library reads, and looks for errors that are not the library's own.
 
     python tests/fuzz_files.py --number 50000
 
-Each case takes a file that the library reads, changes it by a seeded generator, and reads it. Fine is a result, or an error of
-`stmemory.errors`. A fault is any other error, more than ten seconds, more than four GiB, or a change of a file beside the folder of the case.
+Each case takes a file, such as a record, metadata or a configuration, changes it by a seeded generator, and reads it.
+Fine is a result, or an error of `stmemory.errors`. A fault is any other error, more than ten seconds, more than four
+GiB, or a file beside the folder of the case that is gone.
 """
 
 from __future__ import annotations
@@ -66,7 +67,26 @@ DEPTHS = (50, 500, 50_000)
 HOSTILE: tuple[object, ...] = (
     *(None, True, False, 0, -1, 1, 2, 255, 256, 1.5, -0.5, 1e308, 5e-324),
     *(2**31 - 1, 2**31, 2**32, 2**40, 2**62, 2**63 - 1, 2**63, 2**64, -(2**63), 10**30, 10**5000),
-    *("", "x", "0", "1", "-1", "1e400", ".", "..", "../victim", "../../../victim", "a/../../victim", "C:\\victim", "a" * 300, "\0", "a\0b", "\n", "\ud800", "é"),
+    *(
+        "",
+        "x",
+        "0",
+        "1",
+        "-1",
+        "1e400",
+        ".",
+        "..",
+        "../victim",
+        "../../../victim",
+        "a/../../victim",
+        "C:\\victim",
+        "a" * 300,
+        "\0",
+        "a\0b",
+        "\n",
+        "\ud800",
+        "é",
+    ),
     *([], {}, [[]], [None], [0], ["x"], {"x": 1}, [1] * 1000, float("nan"), float("inf"), float("-inf")),
 )
 
@@ -132,7 +152,14 @@ def job_record(folder: Path) -> Path:
         picture(folder / "out" / "masks" / f"{name}.png")
     picture(folder / "first.png")
     (folder / "out" / "state.safetensors").touch()
-    record = {"format": "stmemory.job 1", "source": "frames", "mask_names": ["00000", "00001"], "frame_size": [32, 48], "first_frame": "0" * 64, "first_mask": ""}
+    record = {
+        "format": "stmemory.job 1",
+        "source": "frames",
+        "mask_names": ["00000", "00001"],
+        "frame_size": [32, 48],
+        "first_frame": "0" * 64,
+        "first_mask": "",
+    }
     return written(folder / "out" / "job.json", record)
 
 
@@ -140,7 +167,9 @@ def read_job(folder: Path) -> None:
     """Look whether a job may go on or begin anew."""
     for resume in (True, False):
         check_folder(job(folder), resume=resume, force=not resume)
-    check_record(job(folder), {"format": "stmemory.job 1", "frame_size": [32, 48], "first_frame": "0" * 64, "first_mask": ""})
+    check_record(
+        job(folder), {"format": "stmemory.job 1", "frame_size": [32, 48], "first_frame": "0" * 64, "first_mask": ""}
+    )
 
 
 def walk(folder: Path) -> Clip:
@@ -148,7 +177,14 @@ def walk(folder: Path) -> Clip:
     return Clip("walk", (folder / "frames" / "00000.png",), (folder / "frames" / "00000.png",), (None,))
 
 
-RUN = {"format": "stmemory.evaluation 1", "source": "x", "data set": "folder", "options": {"memory_size": 5}, "versions": {"torch": "2"}, "clips": ["walk", "dog"]}
+RUN = {
+    "format": "stmemory.evaluation 1",
+    "source": "x",
+    "data set": "folder",
+    "options": {"memory_size": 5},
+    "versions": {"torch": "2"},
+    "clips": ["walk", "dog"],
+}
 
 
 def run_record(folder: Path) -> Path:
@@ -190,14 +226,20 @@ def youtube(folder: Path) -> Path:
     """A `meta.json` of YouTube-VOS."""
     picture(folder / "valid" / "JPEGImages" / "walk" / "00000.png")
     picture(folder / "valid" / "Annotations" / "walk" / "00000.png")
-    return written(folder / "valid" / "meta.json", {"videos": {"walk": {"objects": {"1": {"category": "dog", "frames": ["00000"]}}}}})
+    return written(
+        folder / "valid" / "meta.json",
+        {"videos": {"walk": {"objects": {"1": {"category": "dog", "frames": ["00000"]}}}}},
+    )
 
 
 def lvos(folder: Path) -> Path:
     """A `val_meta.json` of LVOS."""
     picture(folder / "val" / "JPEGImages" / "walk" / "00000.png")
     picture(folder / "val" / "Annotations" / "walk" / "00000.png")
-    return written(folder / "val" / "val_meta.json", {"videos": {"walk": {"objects": {"1": {"frame_range": {"start": 0, "end": 5}}}}}})
+    return written(
+        folder / "val" / "val_meta.json",
+        {"videos": {"walk": {"objects": {"1": {"frame_range": {"start": 0, "end": 5}}}}}},
+    )
 
 
 def davis(folder: Path) -> Path:
@@ -243,7 +285,9 @@ def reader_of(name: str, format: str) -> Callable[[Path], object]:
 
 def other_videos(folder: Path) -> Path:
     """A `meta.json` with other videos, which a writer keeps."""
-    return written(folder / "meta.json", {"videos": {"walk": {"objects": {"1": {"category": "dog", "frames": ["00000"]}}}}})
+    return written(
+        folder / "meta.json", {"videos": {"walk": {"objects": {"1": {"category": "dog", "frames": ["00000"]}}}}}
+    )
 
 
 def write_beside(folder: Path) -> None:
@@ -260,14 +304,20 @@ def volume(folder: Path) -> Path:
 
 def read_volume(folder: Path) -> None:
     """As masks, as frames, and as a data set."""
-    for read in (lambda: list(read_masks(folder / "a.npy", format="volume")), lambda: list(clip_frames(folder / "a.npy")), lambda: MovingMnistFile(folder / "a.npy")):
+    for read in (
+        lambda: list(read_masks(folder / "a.npy", format="volume")),
+        lambda: list(clip_frames(folder / "a.npy")),
+        lambda: MovingMnistFile(folder / "a.npy"),
+    ):
         with suppress(StmemoryError):
             read()
 
 
 def cell(folder: Path) -> Path:
     """The configuration of a fusion cell."""
-    FusionCell(4).save_pretrained(folder, about={"licence": "MIT", "metrics": [{"dataset": "DAVIS", "metric": "J&F", "value": 75.5}]})
+    FusionCell(4).save_pretrained(
+        folder, about={"licence": "MIT", "metrics": [{"dataset": "DAVIS", "metric": "J&F", "value": 75.5}]}
+    )
     return folder / "config.json"
 
 
@@ -325,15 +375,26 @@ def coco_pictures(folder: Path) -> Path:
 def log(folder: Path) -> Path:
     """The log of a training run."""
     written(folder / "skipped.txt", b"images/0.png: broken\n")
-    return written(folder / "log.jsonl", b'{"step": 10, "loss": 0.5}\n{"step": 20, "loss": NaN}\n{"step": 30, "loss": 0.25}\n')
+    return written(
+        folder / "log.jsonl", b'{"step": 10, "loss": 0.5}\n{"step": 20, "loss": NaN}\n{"step": 30, "loss": 0.25}\n'
+    )
 
 
 def speed(folder: Path) -> Path:
     """The report of a speed benchmark."""
-    stages = {stage: {"median": 0.1, "spread": 0.0, "operations": 10, "share_of_ceiling": 0.5} for stage in (*_stages(), "step")}
+    stages = {
+        stage: {"median": 0.1, "spread": 0.0, "operations": 10, "share_of_ceiling": 0.5}
+        for stage in (*_stages(), "step")
+    }
     here = {"commit": "a", "device": "cpu", "threads": 1, "torch": "2", "resolution": 480}
     case = {"stages": stages, "frames_per_second": 2.0}
-    document = {"circumstances": here, "options": {"top_k": None}, "dtype": "float32", "matrix_product_per_second": {"median": 3e11, "spread": 0.0}, "cases": {"one": case}}
+    document = {
+        "circumstances": here,
+        "options": {"top_k": None},
+        "dtype": "float32",
+        "matrix_product_per_second": {"median": 3e11, "spread": 0.0},
+        "cases": {"one": case},
+    }
     return written(folder / "a.json", document)
 
 
@@ -390,7 +451,9 @@ def material(folder: Path) -> Path:
 
 def state(folder: Path) -> Path:
     """The state of a training run."""
-    write_state(folder / "state.pt", {"average": {"a": torch.zeros(2)}, "step": 3, "config": TrainingConfig().to_json()})
+    write_state(
+        folder / "state.pt", {"average": {"a": torch.zeros(2)}, "step": 3, "config": TrainingConfig().to_json()}
+    )
     return folder / "state.pt"
 
 
@@ -419,7 +482,11 @@ TARGETS: tuple[Target, ...] = (
     Target("comparison", comparing, lambda folder: PredictionTraining.load(folder / "a.json")),
     Target("COCO pictures", coco_pictures, lambda folder: open_folder(folder, layout="coco").photo(0)),
     Target("log.jsonl", log, lambda folder: Journal(folder, step=20).close()),
-    Target("about", lambda folder: written(folder / "a.json", {"licence": "MIT", "data": ["mine"]}), lambda folder: read_about(folder / "a.json")),
+    Target(
+        "about",
+        lambda folder: written(folder / "a.json", {"licence": "MIT", "data": ["mine"]}),
+        lambda folder: read_about(folder / "a.json"),
+    ),
     Target("speed", speed, read_speeds),
     Target("policy", policy, lambda folder: load_policy(folder / "a.safetensors")),
     Target("bank", bank, lambda folder: load_bank(MemoryBank(2), folder / "a.safetensors")),
@@ -432,7 +499,9 @@ TARGETS: tuple[Target, ...] = (
 def places_in(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Where something stands in values of JSON."""
     yield at
-    for key, inside in value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ():
+    for key, inside in (
+        value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    ):
         yield from places_in(inside, (*at, key))
 
 
@@ -495,7 +564,11 @@ def with_damage(content: bytes, draw: random.Random) -> bytes:
         return content[:first] + content[last:]
     if kind < 0.85:
         return content[:last] + content[first:last] * draw.choice((1, 3)) + content[last:]
-    return content[:first] + draw.choice((b"\0", b"\xff", b"\xed\xa0\x80", b'"', b"[" * 2000, b"9" * 5000, b"-", b"\n", b"NaN")) + content[first:]
+    return (
+        content[:first]
+        + draw.choice((b"\0", b"\xff", b"\xed\xa0\x80", b'"', b"[" * 2000, b"9" * 5000, b"-", b"\n", b"NaN"))
+        + content[first:]
+    )
 
 
 def mutated(content: bytes, draw: random.Random) -> bytes:
@@ -542,11 +615,17 @@ def outcome(target: Target, folder: Path) -> tuple[str, str]:
             warnings.simplefilter("ignore")
             target.read(folder)
     except StmemoryError as error:
-        return type(error).__name__, "" if len(str(error)) < 20_000 else f"{target.name}: a message of {len(str(error))} letters"
+        return type(error).__name__, "" if len(
+            str(error)
+        ) < 20_000 else f"{target.name}: a message of {len(str(error))} letters"
     except _TooLong:
         return "too long", f"{target.name}: more than {SECONDS} s"
     except (Exception, SystemExit) as error:
-        inside = [f"{Path(one.filename).name}:{one.lineno}" for one in traceback.extract_tb(error.__traceback__) if "stmemory" in one.filename]
+        inside = [
+            f"{Path(one.filename).name}:{one.lineno}"
+            for one in traceback.extract_tb(error.__traceback__)
+            if "stmemory" in one.filename
+        ]
         return "raw", f"{target.name}: {type(error).__name__} at {inside[-1] if inside else '?'}: {str(error)[:60]!r}"
     return "read", ""
 
@@ -573,7 +652,9 @@ def fuzz(number: int, *, seed: int = 0, targets: Sequence[Target] = TARGETS) -> 
             outside = root / "outside"
             folder = outside / "1" / "2" / "3" / "4" / "case"
             shutil.copytree(made, folder)
-            victims = [written(parent / "victim" / "photo.txt", b"years of work") for parent in (folder, *folder.parents[:5])]
+            victims = [
+                written(parent / "victim" / "photo.txt", b"years of work") for parent in (folder, *folder.parents[:5])
+            ]
             (folder / name).write_bytes(mutated((made / name).read_bytes(), random.Random(f"{seed} {case}")))
             end, fault = outcome(target, folder)
             if not all(victim.exists() for victim in victims):
@@ -610,7 +691,11 @@ def main() -> int:
     parser.add_argument("--only", help="kinds whose names hold this text")
     parser.add_argument("--skip", help="leave out kinds whose names hold this text")
     options = parser.parse_args()
-    targets = [t for t in TARGETS if (not options.only or options.only in t.name) and not (options.skip and options.skip in t.name)]
+    targets = [
+        t
+        for t in TARGETS
+        if (not options.only or options.only in t.name) and not (options.skip and options.skip in t.name)
+    ]
     predictor()
     _limit_memory()
     report = fuzz(options.number, seed=options.seed, targets=targets)

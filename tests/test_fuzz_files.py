@@ -37,7 +37,9 @@ def _delete_beside(folder: Path) -> None:
     (folder / ".." / "victim" / "photo.txt").unlink()
 
 
-@pytest.mark.parametrize(("read", "faults"), [(_raise_raw, 5), (_delete_beside, 5), (_raise_ours, 0)], ids=["raw", "deletes", "ours"])
+@pytest.mark.parametrize(
+    ("read", "faults"), [(_raise_raw, 5), (_delete_beside, 5), (_raise_ours, 0)], ids=["raw", "deletes", "ours"]
+)
 def test_faults_are_found(read: object, faults: int) -> None:
     """A reader with a fault has one in each case, a reader without has none."""
     target = Target("a list", lambda folder: written(folder / "a.json", [1, 2]), read)
@@ -48,7 +50,11 @@ def test_faults_are_found(read: object, faults: int) -> None:
 def test_equal_seeds_give_equal_cases() -> None:
     """What was found can be found again."""
     seen: list[bytes] = []
-    target = Target("a list", lambda folder: written(folder / "a.json", [1, 2, 3]), lambda folder: seen.append((folder / "a.json").read_bytes()))
+    target = Target(
+        "a list",
+        lambda folder: written(folder / "a.json", [1, 2, 3]),
+        lambda folder: seen.append((folder / "a.json").read_bytes()),
+    )
     for seed in (0, 0, 1):
         fuzz(20, seed=seed, targets=[target])
 

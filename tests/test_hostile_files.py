@@ -1,4 +1,4 @@
-"""What a data set, a record or a results folder may say and may not: no name leads elsewhere, nothing of others is deleted."""
+"""What data sets, records and folders of results may say: no name leads elsewhere, nothing of others is deleted."""
 
 from __future__ import annotations
 
@@ -95,7 +95,10 @@ def test_a_list_of_coco_names_pictures_below_its_folder(name: object, tmp_path: 
     box = {"id": 1, "image_id": 1, "area": 576, "segmentation": [[4, 4, 28, 4, 28, 28]]}
     write(tmp_path / "annotations" / "instances_train2017.json", {"images": [image], "annotations": [box]})
     assert 1 == len(open_folder(tmp_path, layout="coco").items)
-    write(tmp_path / "annotations" / "instances_train2017.json", {"images": [{**image, "file_name": name}], "annotations": [box]})
+    write(
+        tmp_path / "annotations" / "instances_train2017.json",
+        {"images": [{**image, "file_name": name}], "annotations": [box]},
+    )
     with pytest.raises(OptionError, match="file_name: expected a path below"):
         open_folder(tmp_path, layout="coco")
 
@@ -122,7 +125,9 @@ def run_of(path: Path, *clips: object) -> RunFolder:
 
 @pytest.mark.parametrize("force", [False, True], ids=["plain", "force"])
 @pytest.mark.parametrize("name", [*IN_JSON, "../../precious", None, 3, ["walk"]])
-def test_a_record_that_names_no_clips_lets_nothing_be_deleted(name: object, force: bool, tmp_path: Path, precious: Path) -> None:
+def test_a_record_that_names_no_clips_lets_nothing_be_deleted(
+    name: object, force: bool, tmp_path: Path, precious: Path
+) -> None:
     """It is none of a run, so that all that lies there is somebody's."""
     folder = run_of(tmp_path / "out", "walk", name)
     before = sorted(tmp_path.rglob("*"))
@@ -223,11 +228,26 @@ COCO = {
     "no height": {"images": [{key: value for key, value in IMAGE.items() if key != "height"}]},
     "a name that is none": {"images": [{**IMAGE, "file_name": "a/\0.png"}]},
     "a name that is a number": {"images": [{**IMAGE, "file_name": 7}]},
-    "runs of another size": {"images": [IMAGE], "annotations": [{**MASK, "segmentation": {"size": [2, 3], "counts": [1, 5]}}]},
-    "runs of a terapixel": {"images": [IMAGE], "annotations": [{**MASK, "segmentation": {"size": [2**20, 2**20], "counts": [0, 2**40]}}]},
-    "runs that add up by overflow": {"images": [IMAGE], "annotations": [{**MASK, "segmentation": {"size": [2, 2], "counts": [2**62] * 4 + [4]}}]},
-    "runs of halves": {"images": [IMAGE], "annotations": [{**MASK, "segmentation": {"size": [2, 2], "counts": [0.5, 3.5]}}]},
-    "runs of texts": {"images": [IMAGE], "annotations": [{**MASK, "segmentation": {"size": [2, 2], "counts": ["1", "3"]}}]},
+    "runs of another size": {
+        "images": [IMAGE],
+        "annotations": [{**MASK, "segmentation": {"size": [2, 3], "counts": [1, 5]}}],
+    },
+    "runs of a terapixel": {
+        "images": [IMAGE],
+        "annotations": [{**MASK, "segmentation": {"size": [2**20, 2**20], "counts": [0, 2**40]}}],
+    },
+    "runs that add up by overflow": {
+        "images": [IMAGE],
+        "annotations": [{**MASK, "segmentation": {"size": [2, 2], "counts": [2**62] * 4 + [4]}}],
+    },
+    "runs of halves": {
+        "images": [IMAGE],
+        "annotations": [{**MASK, "segmentation": {"size": [2, 2], "counts": [0.5, 3.5]}}],
+    },
+    "runs of texts": {
+        "images": [IMAGE],
+        "annotations": [{**MASK, "segmentation": {"size": [2, 2], "counts": ["1", "3"]}}],
+    },
 }
 
 
@@ -349,7 +369,16 @@ def test_a_state_has_the_configuration_of_its_run(config: object, tmp_path: Path
 def test_a_damaged_log_goes_on(tmp_path: Path) -> None:
     """Lines that are damaged or half written are dropped, as are those of later steps; a loss may be NaN."""
     good = ['{"step": 1, "loss": 0.5}', '{"step": 2, "loss": NaN}']
-    bad = ["[" * 5000 + "}", '{"step": "two"}', '{"loss": 1}', "[1]}", '{"step": 3}', "\ufffd}", '{"step": null}', '{"st']
+    bad = [
+        "[" * 5000 + "}",
+        '{"step": "two"}',
+        '{"loss": 1}',
+        "[1]}",
+        '{"step": 3}',
+        "\ufffd}",
+        '{"step": null}',
+        '{"st',
+    ]
     (tmp_path / "log.jsonl").write_bytes("\n".join([good[0], *bad, good[1]]).encode() + b"\n\xff\xfe}\n")
     (tmp_path / "skipped.txt").write_bytes(b"images/\xff.png: broken\n")
     Journal(tmp_path, step=2).close()
@@ -364,7 +393,9 @@ def test_long_names_of_frames_come_through(tmp_path: Path) -> None:
         for one in (out, document):
             one.add(np.array([[0, 7]]), name=name)
 
-    assert [[name], [name]] == [[found for found, _ in read_masks(path)] for path in (tmp_path / "out", tmp_path / "a.json")]
+    assert [[name], [name]] == [
+        [found for found, _ in read_masks(path)] for path in (tmp_path / "out", tmp_path / "a.json")
+    ]
 
 
 def test_a_playlist_is_no_video(tmp_path: Path) -> None:

@@ -47,7 +47,9 @@ def test_what_is_no_text_is_no_name(name: object) -> None:
         checked_name(name, what="a clip")
 
 
-@pytest.mark.parametrize("name", ["walk", "a b", ".hidden", "a..b", "..a", "12:30:15", "naïve", "日本", "a" * 255, os.fsdecode(b"\xff")])
+@pytest.mark.parametrize(
+    "name", ["walk", "a b", ".hidden", "a..b", "..a", "12:30:15", "naïve", "日本", "a" * 255, os.fsdecode(b"\xff")]
+)
 def test_names_of_files_are_names(name: str) -> None:
     """Names that file systems have are taken as they are, those that are no UTF-8 too."""
     assert name == checked_name(name, what="a clip")
@@ -71,7 +73,7 @@ def test_paths_of_files_go_down_only(path: object) -> None:
 
 
 def test_links_are_followed_before_anything_is_written(tmp_path: Path) -> None:
-    """A link that leads out of the folder is refused, one that stays inside is not; nor is a folder that is a link itself."""
+    """A link that leads out of the folder is refused; one that stays inside is not, nor a folder that is one itself."""
     (tmp_path / "out" / "a").mkdir(parents=True)
     (tmp_path / "else").mkdir()
     (tmp_path / "out" / "away").symlink_to(tmp_path / "else")
@@ -143,7 +145,11 @@ def test_a_file_that_cannot_be_read_at_all(tmp_path: Path) -> None:
         read_json(tmp_path)
 
 
-@pytest.mark.parametrize("value", [None, True, "x", "1.5", "-1", "9" * 30, 1.5, -1, 2**31, float("inf"), float("nan"), [1], 10**400], ids=lambda value: repr(value)[:20])
+@pytest.mark.parametrize(
+    "value",
+    [None, True, "x", "1.5", "-1", "9" * 30, 1.5, -1, 2**31, float("inf"), float("nan"), [1], 10**400],
+    ids=lambda value: repr(value)[:20],
+)
 def test_what_is_no_count_is_refused(value: object) -> None:
     """The message says what was counted."""
     with pytest.raises(OptionError, match="height: expected a whole number from 0"):

@@ -73,7 +73,7 @@ class MovingMnistFile:
         try:
             stored: NDArray[np.uint8] = read_array(self._path)
         except OptionError as error:
-            raise FrameError(f"{error}; clips are wanted, uint8 [T, N, H, W]") from error
+            raise FrameError(f"{self._path}: expected an npy file of clips, uint8 [T, N, H, W]; {error}") from error
         return stored
 
 
