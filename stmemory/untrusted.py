@@ -124,8 +124,10 @@ def parse_json(content: str | bytes) -> Any:
     try:
         text = content if isinstance(content, str) else content.decode(json.detect_encoding(content))
         # a call for each number is slow, and few files have numbers that could be too large
-        hooks = {"parse_float": _finite, "parse_int": _whole} if _LONG_NUMBER.search(text) else {}
-        values = json.loads(text, parse_constant=_refused, **hooks)
+        long = _LONG_NUMBER.search(text) is not None
+        values = json.loads(
+            text, parse_constant=_refused, parse_float=_finite if long else None, parse_int=_whole if long else None
+        )
     except OptionError:
         raise
     except (ValueError, RecursionError) as error:
