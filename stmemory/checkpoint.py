@@ -20,6 +20,7 @@ from torch import Tensor
 
 from stmemory.errors import OptionError, WeightsError
 from stmemory.files import whole_file
+from stmemory.untrusted import read_json
 
 __all__ = [
     "CONFIG",
@@ -85,7 +86,7 @@ def read_config(folder: Path, name: str) -> Checkpoint:
     if not path.is_file():
         raise WeightsError(f"weights {name!r}: expected {CONFIG} and {TENSORS} in {folder}, got no {CONFIG}{_hint(folder)}")
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = read_json(path)
         version = document["format_version"]
         if version > FORMAT_VERSION:
             raise WeightsError(f"{path}: expected format_version {FORMAT_VERSION} or older, got {version}; update stmemory")
@@ -99,7 +100,7 @@ def read_config(folder: Path, name: str) -> Checkpoint:
         typed = isinstance(config, dict) and isinstance(about, dict) and isinstance(sha256, str) and isinstance(card, str | None)
         if not typed or type(version) is not int or version < 1:
             raise WeightsError(f"{path}: expected a whole format_version above 0, dicts and digests, got others; the file is damaged")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{path}: expected format_version, sha256, about and a config, got: {error!r}; the file is damaged or not stmemory's: take a "
             "folder or repository that save_pretrained or push_to_hub of stmemory wrote"

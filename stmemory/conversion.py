@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from stmemory.card import CARD
 from stmemory.checkpoint import differences, listed
 from stmemory.errors import WeightsError
 from stmemory.networks.config import NetworkConfig
@@ -112,9 +111,7 @@ def convert_stm(path: str | Path, folder: str | Path, *, force: bool = False) ->
         network = SegmentationNetwork(NetworkConfig.of("stm"))
         network.fusion.start_near_identity(_UPDATE)
         network.load_state_dict({**network.state_dict(), **state})
-        if force:
-            (folder / CARD).unlink(missing_ok=True)  # it tells of the weights that go
-        else:
+        if not force:
             _check_folder(folder, network)
         save_network(network.eval(), folder, about=_about(path.name, digest))
     return Conversion(path, folder, digest, sum(t.numel() for n, t in state.items() if t.is_floating_point() and ".running_" not in n))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,8 @@ from pathlib import Path
 from stmemory.errors import OptionError
 
 __all__ = ["out_file", "out_folder", "whole_file"]
+
+_LONGEST_NAME = 255  # bytes, what file systems take
 
 
 @contextmanager
@@ -32,7 +35,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
+    part = path.with_name(_part_name(path.name))
     try:
         yield part
         os.replace(part, path)
@@ -91,3 +94,10 @@ def out_folder(path: str | os.PathLike[str]) -> Path:
         parent = path.parent if path.parent.name else path.with_suffix("")
         raise OptionError(f"-o: expected the name of a folder, got {str(path)!r}; for {parent / path.name} pass -o {parent}")
     return path
+
+
+def _part_name(name: str) -> str:
+    """What a file is called while it is written: its own name, hidden, or a short one where that would be too long."""
+    ending = f".{os.getpid()}.{threading.get_ident()}"
+    own = f".{name}{ending}"
+    return own if len(os.fsencode(own)) <= _LONGEST_NAME else f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:32]}{ending}"

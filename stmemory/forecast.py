@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import deque
 from collections.abc import Callable
@@ -19,13 +20,17 @@ from stmemory.frame_predictor import FramePredictor
 from stmemory.frame_stream import checked_steps
 from stmemory.grey import clip_frames, of_channels
 from stmemory.predicted import PredictedFrame
+from stmemory.run_lock import held
 from stmemory.sequences.digits import glyphs, halved
 from stmemory.sequences.recall import RepeatingPictures
+from stmemory.untrusted import expect_below, read_json
 
 __all__ = ["DEMO_CYCLE", "Forecast", "ForecastJob", "demo_clip", "run_forecast"]
 
 DEMO_CYCLE = 6  # pictures
 _LEAST_FOR_SSIM = 7  # px
+_FORMAT = "stmemory.forecast 1"
+_FRAME = re.compile(r"[0-9]{5,250}\.png")
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,11 @@ class ForecastJob:
     def frames(self) -> Path:
         """Where the predicted frames go, named by their numbers in the video."""
         return self.out / "frames"
+
+    @property
+    def record(self) -> Path:
+        """Which frames this wrote."""
+        return self.out / "forecast.json"
 
     @property
     def animation(self) -> Path:
@@ -103,30 +113,31 @@ def run_forecast(predictor: FramePredictor, clip: object, job: ForecastJob, *, o
         on_frame: called before each frame is watched with its place, from 1, its H and its W, for progress.
 
     Raises:
-        OptionError: predicted frames of an earlier run are there, and `job.force` is not set.
+        OptionError: predicted frames of an earlier run are there, and `job.force` is not set; there are frames that no run wrote; a
+            link leads out of the folder; or another run writes into it.
         FrameError: the clip cannot be used, or has no frame beside those held back.
         StmemoryError: see `FramePredictor.predict`.
     """
-    earlier = sorted(job.frames.iterdir()) if job.frames.is_dir() else []
-    if earlier and not job.force:
-        raise OptionError(f"{job.frames}: expected no frames there yet, got {earlier[0].name}; choose another folder, or --force to replace them")
+    _check_folder(job)
     source, stream, first_bytes = clip_frames(clip), predictor.start(), 0
     seen: deque[Tensor] = deque(maxlen=max(COLUMNS, LONGEST))
-    held: deque[Tensor] = deque()
+    hidden: deque[Tensor] = deque()
     for frame in source:
-        held.append(frame)
-        if len(held) > job.hide:
-            seen.append(held.popleft())
+        hidden.append(frame)
+        if len(hidden) > job.hide:
+            seen.append(hidden.popleft())
             if on_frame is not None:
                 on_frame(stream.frame_index + 2, seen[-1].shape[1], seen[-1].shape[2])
             stream.step(seen[-1])
             first_bytes = first_bytes or stream.nbytes
     if not seen:
-        raise FrameError(f"clip: expected more frames than the {job.hide} that are held back, got {len(held)}; hide fewer, or pass a longer clip")
+        raise FrameError(f"clip: expected more frames than the {job.hide} that are held back, got {len(hidden)}; hide fewer, or pass a longer clip")
     ahead = list(stream.foresee(job.steps))
     channels = predictor.network.config.image_channels
-    came = [of_channels(frame, channels).cpu() for frame in held][: job.steps]
-    _write(job, earlier, _pictures(seen, stream.frame_index), ahead, came)
+    came = [of_channels(frame, channels).cpu() for frame in hidden][: job.steps]
+    with held(job.out):
+        _check_folder(job)  # another run may have been there since
+        _write(job, _pictures(seen, stream.frame_index), ahead, came)
     now = of_channels(seen[-1], channels).cpu()
     scores = copied = None
     if came and min(now.shape[1:]) >= _LEAST_FOR_SSIM:
@@ -161,13 +172,40 @@ def _pictures(frames: deque[Tensor], last: int) -> Row:
     return Row("seen", pictures, range(last + 1 - len(pictures), last + 1))
 
 
-def _write(job: ForecastJob, earlier: list[Path], seen: Row, ahead: list[PredictedFrame], came: list[Tensor]) -> None:
+def _check_folder(job: ForecastJob) -> None:
+    """Refuse what would delete or replace files that no forecast wrote, or write elsewhere than into its folder."""
+    for place in (job.frames, job.animation, job.strip, job.record):
+        expect_below(place, job.out)
+    there = sorted(job.frames.iterdir()) if job.frames.is_dir() else []
+    if there and not job.force:
+        raise OptionError(f"{job.frames}: expected no frames there yet, got {there[0].name}; choose another folder, or --force to replace them")
+    written = _written(job)
+    foreign = [file for file in there if _FRAME.fullmatch(file.name) and file.name not in written]
+    if foreign:
+        raise OptionError(
+            f"{foreign[0]}: expected only frames of the run before, got one that {job.record.name} does not say it wrote; move it away, or choose another folder"
+        )
+
+
+def _written(job: ForecastJob) -> list[str]:
+    """Names of the frames that an earlier run wrote, as its record says; none where there is none."""
+    try:
+        found: object = read_json(job.record)
+    except (OSError, OptionError):
+        return []
+    names = found.get("frames") if isinstance(found, dict) and found.get("format") == _FORMAT else None
+    return [name for name in names if isinstance(name, str) and _FRAME.fullmatch(name)] if isinstance(names, list) else []
+
+
+def _write(job: ForecastJob, seen: Row, ahead: list[PredictedFrame], came: list[Tensor]) -> None:
     numbers = [prediction.frame_index for prediction in ahead]
     predicted = Row("predicted", [prediction.picture() for prediction in ahead], numbers, predicted=True)
     truth = Row("truth", [PredictedFrame(0, frame).picture() for frame in came], numbers) if came else None
-    for file in earlier:
-        if re.fullmatch(r"\d{5,}\.png", file.name):  # what else somebody keeps there stays
-            file.unlink()
+    for name in _written(job):  # what else somebody keeps there stays
+        (job.frames / name).unlink(missing_ok=True)
+    with whole_file(job.record) as part:
+        record = {"format": _FORMAT, "frames": [f"{number:05d}.png" for number in numbers]}
+        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     for prediction in ahead:
         prediction.save(job.frames / f"{prediction.frame_index:05d}.png")
     images = animation(seen, predicted, truth)

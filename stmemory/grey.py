@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from stmemory.errors import FrameError, ShapeError
+from stmemory.errors import FrameError, OptionError, ShapeError
 from stmemory.frames import iterate_frames
+from stmemory.untrusted import read_array
 
 __all__ = ["as_colour", "clip_frames", "of_channels"]
 
@@ -103,18 +104,17 @@ def _loaded(path: Path) -> np.ndarray:
     if not path.exists():
         raise FrameError(f"no such file or folder: {str(path)!r}")
     try:
-        clip: object = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise FrameError(f"{path}: expected an .npy file with an array of numbers, got: {error}; write it with numpy.save") from error
-    if not isinstance(clip, np.ndarray) or clip.ndim not in (3, 4) or (clip.ndim == 4 and clip.shape[3] not in (1, 3)):
-        came = f"shape {clip.shape}" if isinstance(clip, np.ndarray) else "several arrays"
-        raise ShapeError(f"{path}: expected one clip, [T, H, W] or [T, H, W, 3], got {came}; {_instead(clip)}")
+        clip = read_array(path)
+    except OptionError as error:
+        raise FrameError(str(error)) from error
+    if clip.ndim not in (3, 4) or (clip.ndim == 4 and clip.shape[3] not in (1, 3)):
+        raise ShapeError(f"{path}: expected one clip, [T, H, W] or [T, H, W, 3], got shape {clip.shape}; {_instead(clip)}")
     return clip
 
 
-def _instead(clip: object) -> str:
+def _instead(clip: np.ndarray) -> str:
     """What to do about an array that is no clip."""
-    if not isinstance(clip, np.ndarray) or clip.ndim not in (2, 4):
+    if clip.ndim not in (2, 4):
         return "save one clip with numpy.save"
     if clip.ndim == 2:
         return "a clip of one frame is array[None]"

@@ -24,9 +24,19 @@ from torch import Tensor
 from stmemory.errors import MaskError, OptionError, StmemoryError
 from stmemory.images import is_image_path
 from stmemory.job_folder import TrackJob, frames_of
-from stmemory.job_record import check_folder, check_later_masks, check_record, clear_folder, job_record, write_record
+from stmemory.job_record import (
+    check_folder,
+    check_frames,
+    check_later_masks,
+    check_record,
+    clear_folder,
+    job_record,
+    missing_masks,
+    write_record,
+)
 from stmemory.palette import read_palette_png
 from stmemory.result import Segmentation
+from stmemory.run_lock import held
 from stmemory.video import OverlayWriter, frame_rate
 
 __all__ = ["JobReport", "Predictor", "Stop", "Stream", "run_job", "stop_on_signals"]
@@ -118,7 +128,8 @@ def run_job(
         How it ended.
 
     Raises:
-        OptionError: the output folder has masks already, has nothing to resume, or is of another job; see `check_folder`.
+        OptionError: the output folder has masks already, has nothing to resume, is of another job, or another run writes into it; see
+            `check_folder`.
         StmemoryError: the first frame, the first mask or the saved state cannot be used, or PyAV is missing for an overlay.
 
     >>> from stmemory.predictor import VOSPredictor
@@ -132,7 +143,31 @@ def run_job(
     frames = frames_of(job)
     first = next(frames)
     record = job_record(job, first)
-    stream = _reopen(predictor, job, record) if resume else _open(predictor, job, record, first)
+    started = None if resume else _begin(predictor, job, first)  # the folder is touched only once that has worked
+    with held(job.out):
+        check_folder(job, resume=resume, force=force)  # another run may have been there since
+        if started is None:
+            stream = _reopen(predictor, job, record)
+            gone = missing_masks(job, stream.frame_index + 1)
+            if gone is not None:
+                return JobReport(stream.frame_index + 1, stream.frame_index + 1, finished=False, error=gone)
+        else:
+            started.last.save(job.mask_path(0))
+            clear_folder(job, record)
+            stream = started
+        return _run(stream, frames, job, record, resume, (stop, tell, clock))
+
+
+def _run(
+    stream: Stream,
+    frames: Iterator[Tensor],
+    job: TrackJob,
+    record: Mapping[str, object],
+    resume: bool,
+    how: tuple[Stop, Callable[[str, int], None], Callable[[], float]],
+) -> JobReport:
+    """Track from where the stream is, in a folder that is ready and held."""
+    stop, tell, clock = how
     resumed_at = stream.frame_index + 1 if resume else 0
     error, more = None, False
     try:
@@ -142,6 +177,7 @@ def run_job(
             _draw(job, stream.frame_index + 1, stop, tell)
     except StmemoryError as failure:  # what is done stays, and the report says why there is no more
         error = failure
+    error = error or missing_masks(job, stream.frame_index + 1)  # somebody may have deleted some meanwhile
     finished = error is None and not stop.wanted
     if finished and not more:
         write_record(job, {**record, "done": True})
@@ -188,15 +224,11 @@ def stop_on_signals(on_first: Callable[[], None] | None = None) -> Iterator[Stop
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
-def _open(predictor: Predictor, job: TrackJob, record: Mapping[str, object], first: Tensor) -> Stream:
-    """Start a stream; touch the output folder only once that has worked."""
+def _begin(predictor: Predictor, job: TrackJob, first: Tensor) -> Stream:
+    """Start a stream."""
     if list(job.given) == [0]:
-        stream = predictor.start(first, job.given[0])
-    else:
-        stream = predictor.start(first, job.given.get(0), allow_empty=True)
-    stream.last.save(job.mask_path(0))
-    clear_folder(job, record)
-    return stream
+        return predictor.start(first, job.given[0])
+    return predictor.start(first, job.given.get(0), allow_empty=True)
 
 
 def _reopen(predictor: Predictor, job: TrackJob, record: Mapping[str, object]) -> Stream:
@@ -206,6 +238,7 @@ def _reopen(predictor: Predictor, job: TrackJob, record: Mapping[str, object]) -
     if job.frames is not None and stream.frame_index >= job.frames:
         raise OptionError(f"frames: expected {stream.frame_index + 1} or more, which are done already, got {job.frames}")
     check_later_masks(job, record, done=stream.frame_index + 1)
+    check_frames(job, stream.frame_index + 1)
     write_record(job, record)  # masks and frames may have been added to the folder
     return stream
 

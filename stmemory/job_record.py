@@ -17,9 +17,10 @@ from torch import Tensor
 from stmemory.errors import OptionError, WeightsError
 from stmemory.files import whole_file
 from stmemory.job_folder import TrackJob, is_mask_name
+from stmemory.untrusted import expect_below, read_json
 from stmemory.video import OverlayWriter
 
-__all__ = ["check_folder", "check_later_masks", "check_record", "clear_folder", "job_record", "write_record"]
+__all__ = ["check_folder", "check_frames", "check_later_masks", "check_record", "clear_folder", "job_record", "missing_masks", "write_record"]
 
 FORMAT = "stmemory.job 1"
 # Facts that a job may change and still be the same.
@@ -35,8 +36,8 @@ def check_folder(job: TrackJob, *, resume: bool, force: bool) -> None:
         force: whether masks that an earlier job wrote may go.
 
     Raises:
-        OptionError: the folder is a file, or what is read lies where is written; there are masks already, or files that no job
-            wrote; or there is nothing to resume.
+        OptionError: the folder is a file, what is read lies where is written, or a link leads out of the folder; there are masks
+            already, or files that no job wrote; or there is nothing to resume.
         FrameError: an overlay is wanted, and PyAV is missing.
 
     >>> check_folder(TrackJob(Path("clip"), Path("0.png"), Path("no/such/folder")), resume=False, force=False)
@@ -199,15 +200,68 @@ def _digest(file: Path) -> str:
     return hashlib.sha256(file.read_bytes()).hexdigest() if file.is_file() else ""
 
 
+def check_frames(job: TrackJob, done: int) -> None:
+    """Make sure that the frames that are tracked are still those of the folder, by their names.
+
+    Args:
+        job: the job; its record is there.
+        done: frames that are tracked.
+
+    Raises:
+        OptionError: one was removed, added or renamed; the frames after it would be taken for others.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     job = TrackJob(Path("clip"), Path("0.png"), Path(folder))
+    ...     clear_folder(job, {"format": FORMAT, "mask_names": None})
+    ...     check_frames(job, 5)
+    """
+    before, now = (_recorded(job) or {}).get("mask_names"), job.mask_names
+    before, now = (names[:done] if isinstance(names, list) else None for names in (before, now))
+    if before == now:
+        return
+    first = next((old for old, new in zip(before or (), now or (), strict=False) if old != new), None)
+    told = f"the first that differs was {_short(first)}" if first is not None else "their number differs"
+    raise OptionError(
+        f"{job.source}: expected the {done} frames that are tracked, got other ones ({told}); put them back as they were to go on, or begin anew in "
+        "another folder"
+    )
+
+
+def missing_masks(job: TrackJob, done: int) -> OptionError | None:
+    """Look whether the masks of the frames that are tracked are there.
+
+    Args:
+        job: the job.
+        done: frames that are tracked.
+
+    Returns:
+        What to say of those that are not; None where none is missing.
+
+    >>> missing_masks(TrackJob(Path("clip.mp4"), Path("0.png"), Path("no/such/folder")), 0) is None
+    True
+    """
+    missing = [path.name for path in map(job.mask_path, range(done)) if not path.is_file()]
+    if not missing:
+        return None
+    named = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
+    return OptionError(
+        f"{job.masks}: expected a mask of each of {done} frames that were tracked, got none for {len(missing)} of them ({named}): they were deleted "
+        "since; put them back, or begin anew"
+    )
+
+
 def _short(value: object) -> str:
     text = str(value)
-    return f"{text[:8]}..." if len(text) == 64 else text
+    return f"{text[:8]}..." if len(text) == 64 else text[:200]
 
 
 def _check_places(job: TrackJob) -> None:
-    """Refuse a job that would write over what it reads."""
+    """Refuse a job that would write over what it reads, or elsewhere than into its folder."""
     if job.out.exists() and not job.out.is_dir():
         raise OptionError(f"-o: expected a folder for the masks, got the file {str(job.out)!r}; give the name of a folder")
+    for path in (job.masks, job.state, job.record, job.overlay_path):
+        expect_below(path, job.out)
     masks, out, source = (path.resolve() for path in (job.masks, job.out, job.source))
     if source == out and source.is_dir():
         raise OptionError(f"-o: expected another folder than the source's, got {str(job.out)!r} for both; name a new one")
@@ -219,10 +273,14 @@ def _check_places(job: TrackJob) -> None:
 def _recorded(job: TrackJob) -> dict[str, object] | None:
     """What `job.json` says; None where there is none of a job."""
     try:
-        found: object = json.loads(job.record.read_text(encoding="utf-8"))
+        found: object = read_json(job.record)
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+    return found if isinstance(found, dict) and found.get("format") == FORMAT and _is_names(found.get("mask_names")) else None
+
+
+def _is_names(names: object) -> bool:
+    return names is None or (isinstance(names, list) and all(isinstance(name, str) for name in names))
 
 
 def _written(job: TrackJob) -> list[Path] | None:

@@ -14,11 +14,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from stmemory.errors import BankError, WeightsError
+from stmemory.errors import WeightsError
 from stmemory.files import whole_file
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.policy import UpdatePolicy
 from stmemory.memory.read import ReadCache
+from stmemory.untrusted import parse_json
 from stmemory.weights import fingerprint, tensors_digest
 
 __all__ = ["StreamOptions", "fill_memory", "memory_tensors", "read_state", "weights_of", "write_state"]
@@ -80,7 +81,7 @@ def read_state(
     weight = next(network.parameters())
     try:
         with safe_open(str(path), framework="pt", device=str(weight.device)) as file:
-            about = json.loads((file.metadata() or {}).get("about", "{}"))
+            about = parse_json((file.metadata() or {}).get("about", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (OSError, SafetensorError, ValueError) as error:
         raise WeightsError(f"{path}: expected a stream that stream.save() wrote, got: {error}; start the video anew") from error
@@ -95,7 +96,9 @@ def read_state(
             raise WeightsError(f"{path}: expected the tensors that were saved, got others; the file is damaged, start the video anew")
         _check_belongs(path, about, weights_of(network, options), options.as_dict())
         return build(about, tensors)
-    except (KeyError, TypeError, ValueError, BankError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError) as error:
+        if isinstance(error, WeightsError):
+            raise
         raise WeightsError(f"{path}: expected all that a stream remembers, got: {error!r}; start the video anew") from error
 
 

@@ -27,6 +27,13 @@ Picture = NDArray[np.uint8]  # [H, W, 3] RGB, or [H, W, 4] RGBA where a video ha
 # A stated length is rounded by some muxers, so a video counts as cut off only when more than this is missing.
 SLACK_SECONDS = 0.5
 
+# Kinds of files that hold their pictures themselves. A playlist or a list of files, which FFmpeg reads too, makes it open what it names.
+_MEDIA = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,ogg,flv,live_flv,kux,asf,mxf,rm,nut,dv,gif,apng,webp,avif,gxf,nsv,wtv,"
+    "ivf,obu,av1,h261,h263,h264,hevc,vvc,vc1,m4v,dirac,cavsvideo,dnxhd,mjpeg,mjpeg_2000,mpjpeg,yuv4mpegpipe,swf,bink,smk,roq,flic,amv,ipu"
+)
+_LOCAL_MEDIA = {"format_whitelist": _MEDIA, "protocol_whitelist": "file"}
+
 
 def iterate_video(path: str | os.PathLike[str]) -> Iterator[Picture]:
     """Decode a video file, one frame at a time. Its rotation mark is honoured.
@@ -225,9 +232,9 @@ def _import_av(purpose: str) -> ModuleType:
 def _open_video(path: Path) -> Any:
     av = _import_av(f"reading the video {path}")
     try:
-        container = av.open(os.fspath(path))
+        container = av.open(os.fspath(path), options=_LOCAL_MEDIA)
     except (OSError, av.error.FFmpegError) as error:
-        raise FrameError(f"{path}: not a video that PyAV can read: {error}") from error
+        raise FrameError(f"{path}: not a video that PyAV can read: {error}; a playlist, or another list of files, is none: pass the files themselves") from error
     if not container.streams.video:
         container.close()
         raise FrameError(f"{path}: expected a video, got a file without a video stream")

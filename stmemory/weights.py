@@ -240,7 +240,7 @@ def _built(checkpoint: Checkpoint) -> nn.Module:
             if checkpoint.kind == "network":
                 return SegmentationNetwork(_network_config(checkpoint))
             return PredictionNetwork(PredictionConfig.from_dict(checkpoint.config))
-        except (RuntimeError, OptionError) as error:  # a key of another version, or a size that nobody can allocate
+        except (RuntimeError, OptionError, TypeError, OverflowError) as error:  # a key of another version, or a size that nobody can allocate
             raise WeightsError(f"{path}: expected the config of a {checkpoint.kind} that can be built, got: {error}") from error
     known, given = FusionCell(1).config(), checkpoint.config
     kinds: dict[str, tuple[type, ...]] = {"bottleneck": (int, type(None)), "scale": (float, int)}
@@ -248,7 +248,7 @@ def _built(checkpoint: Checkpoint) -> nn.Module:
         raise WeightsError(f"{path}: expected a fusion_cell with {', '.join(known)}, all numbers, got {dict(given)}; the file is damaged")
     try:
         return FusionCell(**given)
-    except (RuntimeError, OptionError) as error:
+    except (RuntimeError, OptionError, TypeError, OverflowError) as error:
         raise WeightsError(f"{path}: expected the config of a fusion cell that can be built, got: {error}") from error
 
 

@@ -27,6 +27,7 @@ from stmemory.evaluation.worker import News, Setup
 from stmemory.memory import LearnedPolicy, load_policy, save_policy
 from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
+from stmemory.run_lock import held
 from stmemory.saving import save_network
 from stmemory.weights import fingerprint, load_network
 
@@ -124,6 +125,18 @@ def test_rules_may_be_added_and_nothing_else_changed(rows: tuple[Row, ...], clip
     more = run_ablation(rows[:2], clips[:1], tmp_path, resume=True)
 
     assert ["A", "drop"] == [result.row.name for result in more]
+
+
+def test_one_ablation_at_a_time_writes_into_a_folder(rows: tuple[Row, ...], clips: list[Clip], tmp_path: Path) -> None:
+    """Another one is refused meanwhile, and so is a row whose folder is a link to elsewhere."""
+    with held(tmp_path / "out"), pytest.raises(OptionError, match="no other run writes into"):
+        run_ablation(rows[:1], clips[:1], tmp_path / "out")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "out" / rows[0].name).symlink_to(tmp_path / "photos")
+    with pytest.raises(OptionError, match="expected a place below"):
+        run_ablation(rows[:1], clips[:1], tmp_path / "out", force=True)
+
+    assert [] == list((tmp_path / "photos").iterdir())
 
 
 def test_a_clip_that_cannot_be_measured_is_named_and_its_row_marked(clips: list[Clip], rows: tuple[Row, ...], tmp_path: Path) -> None:

@@ -226,7 +226,7 @@ def test_the_same_file_makes_the_same_weights(folder: Path, checkpoint: Path, tm
 def test_other_weights_are_replaced_by_force_alone(
     checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder of other weights, or half of one, is left as it is, and told; --force replaces it."""
+    """A folder of other weights, or half of one, is left as it is, and told; --force replaces it, but for a card that somebody wrote."""
     save_network(tiny_network(), tmp_path / "other")
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.json").write_text("{}")
@@ -237,8 +237,10 @@ def test_other_weights_are_replaced_by_force_alone(
     assert fingerprint(tiny_network()) == fingerprint(load_network(tmp_path / "other"))
     assert "{}" == (tmp_path / "half" / "config.json").read_text()
     assert "mine" == (tmp_path / "file").read_text()
+    (tmp_path / "other" / "README.md").write_text("what I found out about it")
     assert 0 == main(["convert", "stm", str(checkpoint), "-o", str(tmp_path / "other"), "--force"])
     assert fingerprint(load_network(folder)) == fingerprint(load_network(tmp_path / "other"))
+    assert "what I found out about it" == (tmp_path / "other" / "README.md").read_text()
 
 
 @pytest.mark.slow

@@ -45,7 +45,7 @@ def test_predicted_frames_are_written(weights: str, source: Path, tmp_path: Path
     """Each as a PNG named by its number, equal to what the predictor gives; an animation and a strip beside them, and nothing else."""
     out = tmp_path / "out"
     assert 0 == main(["predict", str(source), "--steps", "3", "-o", str(out), "--weights", weights])
-    assert ["frames/00012.png", "frames/00013.png", "frames/00014.png", "prediction.gif", "strip.png"] == names(out)
+    assert ["forecast.json", "frames/00012.png", "frames/00013.png", "frames/00014.png", "prediction.gif", "strip.png"] == names(out)
     for prediction in FramePredictor.from_pretrained(weights).predict(source, steps=3):
         with Image.open(out / "frames" / f"{prediction.frame_index:05d}.png") as image:
             assert np.array_equal(prediction.picture()[:, :, 0], np.array(image))
@@ -65,7 +65,7 @@ def test_frames_held_back_are_compared(weights: str, source: Path, tmp_path: Pat
         scores = score_frames(found, frames[8:])
         expected = [f"{scores.mse:.2f}", f"{scores.mae:.2f}", f"{scores.ssim:.3f}", f"{scores.psnr:.2f}"]
         assert [expected] == [line.removeprefix(label).split() for line in said if line.startswith(f"{label} ")]
-    assert [f"frames/{number:05d}.png" for number in range(8, 12)] == names(tmp_path / "out")[:4]
+    assert [f"frames/{number:05d}.png" for number in range(8, 12)] == names(tmp_path / "out")[1:5]
 
 
 @pytest.mark.parametrize("changes", [[], ["--policy", "A", "--memory-size", "2"], ["--freeze-memory"], ["--short-side", "8"]], ids=str)
@@ -99,7 +99,37 @@ def test_an_earlier_run_is_replaced_only_if_asked(weights: str, source: Path, tm
     assert 2 == main([*run, "--steps", "2"])
     assert "--force" in capsys.readouterr().err and before == names(out)
     assert 0 == main([*run, "--steps", "2", "--force"])
-    assert ["frames/00012.png", "frames/00013.png", "frames/notes.txt", "prediction.gif", "strip.png"] == names(out)
+    assert ["forecast.json", "frames/00012.png", "frames/00013.png", "frames/notes.txt", "prediction.gif", "strip.png"] == names(out)
+
+
+@pytest.mark.parametrize("record", [None, "{", "[]", '{"format": "stmemory.forecast 1", "frames": ["../../precious.png", 3, "00000.png/x"]}'])
+def test_frames_of_no_run_are_never_deleted(
+    record: str | None, weights: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the record does not say a run wrote stays, asked for or not, and so does what lies elsewhere."""
+    (tmp_path / "precious.png").write_text("years of work")
+    (tmp_path / "out" / "frames").mkdir(parents=True)
+    (tmp_path / "out" / "frames" / "00040.png").write_text("mine")
+    if record is not None:
+        (tmp_path / "out" / "forecast.json").write_text(record)
+    assert 2 == main(["predict", str(source), "--steps", "1", "--force", "-o", str(tmp_path / "out"), "--weights", weights])
+    assert "00040.png: expected only frames of the run before" in capsys.readouterr().err
+    (tmp_path / "out" / "frames" / "00040.png").unlink()
+    assert 0 == main(["predict", str(source), "--steps", "1", "--force", "-o", str(tmp_path / "out"), "--weights", weights])
+
+    assert "years of work" == (tmp_path / "precious.png").read_text()
+
+
+def test_no_frame_is_written_through_a_link(weights: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A folder of frames that is a link to elsewhere is left as it is."""
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "00012.png").write_text("years of work")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "frames").symlink_to(tmp_path / "photos")
+    assert 2 == main(["predict", str(source), "--steps", "1", "--force", "-o", str(tmp_path / "out"), "--weights", weights])
+
+    assert "expected a place below" in capsys.readouterr().err
+    assert ["years of work"] == [file.read_text() for file in (tmp_path / "photos").iterdir()]
 
 
 @pytest.mark.parametrize(
@@ -157,7 +187,7 @@ def test_an_interruption_leaves_nothing_half_written(
     assert not out.exists()
     monkeypatch.setattr("stmemory.forecast.strip", interrupted)
     assert 1 == main(["predict", str(source), "--steps", "1", "-o", str(out), "--weights", weights])
-    assert ["frames/00012.png", "prediction.gif"] == names(out)
+    assert ["forecast.json", "frames/00012.png", "prediction.gif"] == names(out)
 
 
 def test_memory_is_reported_as_it_is(source: Path, tmp_path: Path) -> None:

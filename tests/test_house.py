@@ -23,7 +23,10 @@ LONGEST = 500
 
 # Reading order: a module imports only from modules to its left. A new module gets its place here.
 ORDER = (
-    "errors files hub pretrained "
+    "errors "
+    "untrusted "
+    "files hub pretrained "
+    "run_lock "
     "memory.similarity memory.slots memory.policy memory.learned memory.registry memory.fusion memory.bank memory.read memory.discriminative "
     "memory.state memory.policy_file memory "
     "networks.config networks.features networks.layers networks.resnet networks.stm networks.lite networks.segmentation "

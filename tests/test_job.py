@@ -461,3 +461,104 @@ def test_ignored_signals_stay_ignored() -> None:
         assert not stop.wanted
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_two_jobs_do_not_write_into_one_folder(job: TrackJob) -> None:
+    """One that begins while another is under way is refused, and loses the other no mask."""
+    refused: list[str] = []
+
+    def begin_another(part: str, done: int) -> None:
+        if done == 3:
+            for options in ({"force": True}, {"resume": True}):
+                with pytest.raises(OptionError, match="no other run writes into") as error:
+                    run_job(FakePredictor(), replace(job, frames=2), **options)
+                refused.append(str(error.value))
+
+    assert run_job(FakePredictor(), job, on_frame=begin_another).finished
+    assert 2 == len(refused)
+    assert FRAMES == len(masks(job.out))
+    assert {"masks", "job.json"} == {path.name for path in job.out.iterdir()}
+
+
+@pytest.mark.parametrize("name", ["masks", "job.json", "state.safetensors", "overlay.mp4"])
+def test_links_in_the_folder_are_not_followed(job: TrackJob, tmp_path: Path, name: str) -> None:
+    """What a link names is neither replaced nor deleted, though the folder's own record speaks of it."""
+    stop_at("track", 5, job)
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (photos / "shot-9.png").write_bytes(b"years of work")
+    shutil.rmtree(job.masks) if name == "masks" else (job.out / name).unlink(missing_ok=True)
+    (job.out / name).symlink_to(photos)
+    for options in ({"force": True}, {"resume": True}):
+        with pytest.raises(OptionError, match="expected a place below"):
+            run_job(FakePredictor(), job, **options)
+
+    assert [b"years of work"] == [path.read_bytes() for path in photos.iterdir()]
+
+
+@pytest.mark.parametrize("names", [3, "shot-8", [3], [["shot-8"]], {"shot-8": 1}])
+def test_a_record_names_masks_by_texts(job: TrackJob, names: object) -> None:
+    """One that does not is none of a job, so that nothing is deleted by it."""
+    stop_at("track", 5, job)
+    record = json.loads(job.record.read_text())
+    job.record.write_text(json.dumps({**record, "mask_names": names}))
+    before = masks(job.out)
+    with pytest.raises(OptionError, match="no job is known to have written it"):
+        run_job(FakePredictor(), job, force=True)
+
+    assert before == masks(job.out)
+
+
+def test_masks_that_go_while_it_runs_are_missed(job: TrackJob) -> None:
+    """A job whose folder is deleted under it does not say that it is finished, and names what is not there."""
+    report = run_job(FakePredictor(), job, on_frame=lambda part, done: shutil.rmtree(job.out) if done == 3 else None)
+
+    assert (FRAMES, False) == (report.frames, report.finished)
+    assert "3 of them (shot-8.png, shot-9.png, shot-10.png)" in str(report.error)
+    assert job.state.exists()
+
+
+def test_masks_that_went_since_are_missed_before_more_is_done(job: TrackJob) -> None:
+    """A job that lacks a mask is not resumed; put back, it is."""
+    stop_at("track", 5, job)
+    before = masks(job.out)
+    (job.masks / "shot-10.png").unlink()
+    report = run_job(FakePredictor(), job, resume=True)
+    assert (5, False) == (report.frames, report.finished)
+    assert "shot-10.png" in str(report.error)
+    (job.masks / "shot-10.png").write_bytes(before["shot-10.png"])
+
+    assert run_job(FakePredictor(), job, resume=True).finished
+
+
+@pytest.mark.parametrize("change", ["removed", "added", "renamed"])
+def test_frames_that_are_tracked_stay_what_they_are(job: TrackJob, change: str) -> None:
+    """A frame that is removed, added or renamed among those that are tracked would make later ones count as others."""
+    stop_at("track", 5, job)
+    frame, before = job.source / "shot-10.png", masks(job.out)
+    if change == "added":
+        shutil.copyfile(frame, job.source / "shot-9b.png")
+    else:
+        frame.unlink() if change == "removed" else frame.rename(job.source / "shot-9b.png")
+    with pytest.raises(OptionError, match="the first that differs was shot-10"):
+        run_job(FakePredictor(), replace(job), resume=True)
+
+    assert before == masks(job.out)
+
+
+def test_later_frames_may_change(job: TrackJob, whole: dict[str, bytes]) -> None:
+    """Frames that are not tracked yet may be removed and added before a job is resumed."""
+    stop_at("track", 5, job)
+    (job.source / f"shot-{FRAMES + 7}.png").unlink()
+    run_job(FakePredictor(), replace(job), resume=True)
+
+    assert {*whole} - {f"shot-{FRAMES + 7}.png"} == {*masks(job.out)}
+
+
+def test_frames_of_the_longest_names_have_masks(job: TrackJob) -> None:
+    """A name that a frame can have is one that its mask can have."""
+    frame = job.source / "shot-8.png"
+    frame.rename(job.source / ("shot-8" + "a" * 245 + ".png"))
+
+    assert run_job(FakePredictor(), job).finished
+    assert "shot-8" + "a" * 245 + ".png" in masks(job.out)

@@ -16,6 +16,7 @@ from stmemory.errors import OptionError, ShapeError, WeightsError
 from stmemory.evaluation.prediction import cost_of, forecast_with, measure, trivial_forecasts
 from stmemory.networks.prediction import PredictionNetwork
 from stmemory.networks.prediction_config import PREDICTION_PRESETS, PredictionConfig
+from stmemory.run_lock import held
 from stmemory.training.__main__ import main
 from stmemory.training.prediction.baselines import ConvLSTM, RecurrentNetwork, SpatiotemporalLSTM, matched, parameters
 from stmemory.training.prediction.clips import Clips, ClipSource
@@ -341,6 +342,18 @@ def test_commands_train_and_report(tmp_path: Path, capsys: pytest.CaptureFixture
     assert rows == [result["name"] for result in results if result["test"] == "moving"]
     assert {"prediction.png", "strips_run_0.png", "strips_run_1.png"} <= {file.name for file in out.iterdir()}
     assert 2 == main(["predict", "export", str(run), "convlstm", str(tmp_path / "weights")])
+
+
+def test_one_run_at_a_time_trains_a_contender(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A second one of the same folder is refused; other contenders of the comparison may be trained meanwhile."""
+    (tmp_path / "config.json").write_text(replace(TINY, steps=1).to_json())
+    run = ["predict", "run", str(tmp_path / "config.json"), "-o", str(tmp_path / "run"), "--only"]
+    with held(tmp_path / "run" / "ours"):
+        assert 2 == main([*run, "ours"])
+        assert "no other run writes into" in capsys.readouterr().err
+        assert 0 == main([*run, "convlstm"])
+
+    assert [] == list((tmp_path / "run").rglob(".lock"))
 
 
 @pytest.mark.parametrize(

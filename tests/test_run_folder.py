@@ -19,7 +19,7 @@ from stmemory.training.config import TrainingConfig
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material
 from stmemory.training.prediction.config import PredictionTraining
-from stmemory.training.run_folder import held
+from stmemory.run_lock import held
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ HOLDS = """
 import sys
 from pathlib import Path
 
-from stmemory.training.run_folder import held
+from stmemory.run_lock import held
 
 with held(Path(sys.argv[1])):
     print("held", flush=True)
@@ -138,7 +138,7 @@ def test_two_processes_do_not_train_into_one_folder(command: list[str], tmp_path
         assert holder.stdout is not None
         assert "held\n" == holder.stdout.readline()
         assert 2 == main(command)
-        assert f"{run}: expected a folder that no other process trains into" in capsys.readouterr().err
+        assert f"{run}: expected a folder that no other run writes into" in capsys.readouterr().err
         assert [".lock"] == list(contents(run))
         holder.kill()
     with held(run):

@@ -309,3 +309,57 @@ def test_progress_names_each_object(session: Session) -> None:
 
     assert ["object 1", "object 2"] == [f"object {i}" for i in range(1, 7) if f"object {i}:" in told]
     assert "data:image/jpeg;base64," in page.picture(step.picture, "frame 0")
+
+
+def test_a_list_of_files_shows_none_of_them(tmp_path: Path, film: Path) -> None:
+    """A playlist or a list for concatenation, whatever it is called, is no clip: it would show files of the server."""
+    playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{film}\n#EXT-X-ENDLIST\n"
+    session = Session(tiny_predictor(), tmp_path / "session")
+    for name, text in (("list.m3u8", playlist), ("list.mp4", playlist), ("list.txt", f"ffconcat version 1.0\nfile '{film}'\n")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(FrameError, match="playlist"):
+            session.open(tmp_path / name)
+
+
+def test_a_clip_that_would_take_the_memory_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    """A file of a few bytes that states 16 times the pixels of 4K is told with its size."""
+    header = b"GIF89a" + (16384).to_bytes(2, "little") + (9216).to_bytes(2, "little") + b"\x80\0\0\0\0\0\xff\xff\xff"
+    (tmp_path / "large.gif").write_bytes(header + b",\0\0\0\0" + b"\0\x40\0\x24" + b"\0\x02\x02\x4c\x01\0;")
+    with pytest.raises(FrameError, match="16384 x 9216"):
+        Session(tiny_predictor(), tmp_path / "session").open(tmp_path / "large.gif")
+
+
+@pytest.mark.parametrize("name", ["clip.<b>", "clip." + "a" * 200, "clip.a b", "clip"])
+def test_the_name_of_an_upload_makes_no_name_of_ours(tmp_path: Path, film: Path, name: str) -> None:
+    """Only an ending of a few letters and digits is kept of it."""
+    film.rename(tmp_path / name)
+    session = Session(tiny_predictor(), tmp_path / "session")
+    session.open(tmp_path / name)
+
+    assert "clip.video" == session.clip.path.name
+
+
+def test_places_of_silent_clients_are_given_to_others(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client without a page never says that it goes: the one that was silent for longest makes room, but never one that tracks."""
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    (tmp_path / "root").mkdir()
+    sessions = Sessions(tiny_predictor(), tmp_path / "root", most=2)
+    working, idle = sessions.of("working"), sessions.of("idle")
+    for session in (working, idle):
+        session.open(film)
+    working.give(0, ids_of(1), [1])
+    steps = working.track()
+    next(steps)
+    now = 60.0
+    with pytest.raises(OptionError, match="at most 2 people"):
+        sessions.of("made up")
+    now = 24 * 3600.0
+    sessions.of("made up")
+    assert not idle.folder.exists()
+    assert working is sessions.of("working")
+    now += 60  # no clip was opened in it
+    sessions.of("a visitor")
+
+    assert 2 == len(sessions)
+    steps.close()

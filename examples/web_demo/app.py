@@ -263,6 +263,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
     parser.add_argument("--share", action="store_true", help="also open a public link through gradio's servers")
     parser.add_argument("--people", type=int, default=8, help="at a time (default: %(default)s)")
+    parser.add_argument("--megabytes", type=int, default=200, help="of a file that is uploaded, at most (default: %(default)s)")
     parser.add_argument("--weights", help="a bundled name, a folder, or a repository on the Hub (default: bundled)")
     parser.add_argument("--device", help="default: cpu")
     arguments = parser.parse_args()
@@ -276,7 +277,7 @@ def main() -> None:
             demo.launch(
                 server_name=arguments.host, server_port=arguments.port, share=arguments.share, css=page.CSS,
                 theme=gr.themes.Default(primary_hue="indigo", neutral_hue="slate", font=["system-ui", "sans-serif"]),
-                allowed_paths=[folder], footer_links=[],
+                allowed_paths=[folder], footer_links=[], max_file_size=arguments.megabytes * 2**20,
             )  # fmt: skip
         finally:
             sessions.close_all()

@@ -6,6 +6,9 @@ who moves a slider asks for one.
 
 from __future__ import annotations
 
+import itertools
+import os
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,12 +18,14 @@ from PIL import Image
 
 from stmemory.errors import FrameError
 from stmemory.frames import count_frames
-from stmemory.images import is_image_path, iterate_images
+from stmemory.images import UNREADABLE, is_image_path, iterate_images
 from stmemory.video import frame_rate, iterate_video
 
-__all__ = ["Clip", "shrink"]
+__all__ = ["Clip", "clip_ending", "shrink"]
 
 LONGEST = 1280  # px, of the longer side of a frame that is shown in the page
+MOST_PIXELS = 4096 * 2304  # of a frame: what a visitor sends must not take the server's memory
+MOST_FRAMES = 20_000
 
 
 class Clip:
@@ -37,11 +42,12 @@ class Clip:
         rate: frames per second.
 
     Raises:
-        FrameError: it cannot be read.
+        FrameError: it cannot be read, or its frames are too large or too many.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        _check_size(path)
         self._next, self._coming = 0, self.pictures()
         first = next(self._coming, None)
         if first is None:
@@ -49,7 +55,9 @@ class Clip:
         self._last, self._next = first, 1
         self.height, self.width = first.shape[:2]
         # A recording of a browser states no length: it is decoded once to count.
-        self.frames = count_frames(path) or sum(1 for _ in self.pictures())
+        self.frames = count_frames(path) or sum(1 for _ in itertools.islice(self.pictures(), MOST_FRAMES + 1))
+        if self.frames > MOST_FRAMES:
+            raise FrameError(f"{path.name}: expected a clip of at most {MOST_FRAMES:,} frames, got more; cut it into parts")
         self.rate = 25.0 if is_image_path(path) else min(frame_rate(path) or 25.0, 120.0)
 
     @property
@@ -93,6 +101,32 @@ class Clip:
                 raise FrameError(f"expected a frame from 0 to {self.frames - 1}, got {index}; the clip is shorter than its header says")
             self._last, self._next = found, self._next + 1
         return self._last
+
+
+def clip_ending(path: str | os.PathLike[str]) -> str:
+    """The ending under which a clip is kept: that of its name, where it is one of letters and digits."""
+    ending = Path(path).suffix.lower()
+    return ending if ending[1:].isalnum() and ending.isascii() and len(ending) <= 6 else ".video"
+
+
+def _check_size(path: Path) -> None:
+    """Refuse a clip whose header states frames that are too large, before one is decoded."""
+    if is_image_path(path):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # of sizes that are refused here anyway
+                with Image.open(path) as image:
+                    width, height = image.size
+        except UNREADABLE as error:
+            raise FrameError(f"{path.name}: expected a clip, got a file that cannot be read; choose another") from error
+    else:
+        frame_rate(path)  # raises for all that is no media file
+        import av
+
+        with av.open(str(path)) as container:
+            width, height = container.streams.video[0].width, container.streams.video[0].height
+    if width * height > MOST_PIXELS:
+        raise FrameError(f"{path.name}: expected frames of at most {MOST_PIXELS:,} pixels, got {width} x {height}; make the clip smaller")
 
 
 def shrink(picture: Picture, *, height: int, width: int) -> Picture:

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from clip import Clip, shrink
+from clip import Clip, clip_ending, shrink
 from painting import Ids, Picture, changed_objects, draw, ids_of_layers, resize_ids
 from PIL import Image
 from shown import Shown, Step
@@ -63,6 +63,16 @@ class Session:
         return self._clip
 
     @property
+    def empty(self) -> bool:
+        """Whether no clip is open."""
+        return self._clip is None
+
+    @property
+    def busy(self) -> bool:
+        """Whether something runs in it now."""
+        return self._busy.locked()
+
+    @property
     def position(self) -> int | None:
         """The last frame that was tracked."""
         return self._track.position if self._track else None
@@ -82,7 +92,7 @@ class Session:
             raise FrameError(f"expected a clip, got no such file: {os.fspath(path)!r}; choose another")
         with self._alone():
             self._forget()
-            kept = self.folder / f"clip{Path(path).suffix.lower()}"
+            kept = self.folder / f"clip{clip_ending(path)}"
             shutil.copyfile(path, kept)
             self._clip = Clip(kept)
         return self.show(0)

@@ -12,6 +12,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from stmemory.evaluation.report import current_circumstances
 from stmemory.evaluation.run_folder import RunFolder
 from stmemory.evaluation.worker import News, evaluate_and_tell
 from stmemory.files import whole_file
+from stmemory.run_lock import held
+from stmemory.untrusted import expect_below, read_json, whole
 from stmemory.predictor import VOSPredictor
 from stmemory.stream import VOSStream
 from stmemory.state_file import weights_of
@@ -106,7 +109,8 @@ def run_ablation(
         A result for each row.
 
     Raises:
-        OptionError: there are rows in the folder already, or rows of another ablation; or there are no clips.
+        OptionError: there are rows in the folder already, or rows of another ablation; there are no clips; or another run writes into
+            the folder.
         WeightsError: there are no such weights.
     """
     if not clips or len({clip.name for clip in clips}) < len(clips):
@@ -115,17 +119,20 @@ def run_ablation(
     begun = [work for work in todo if work.folder.record.exists()]
     for work in begun or todo:
         work.folder.check(work.record, resume=resume, force=force)
-    left = 0
     for work in todo:
-        work.folder.begin(work.record, resume=resume and work in begun, force=force)
-        left += sum(len(clip) for clip in clips if work.found(clip) is None)
-    if on_begin is not None:
-        on_begin(left)
-    finished: tuple[RowResult, ...] = ()
-    for work in todo:
-        finished += (work.measure(on_news),)
-        if on_row is not None:
-            on_row(finished)
+        for place in (work.folder.path, work.folder.path / "memory"):
+            expect_below(place, out)
+    left, finished = 0, tuple[RowResult, ...]()
+    with held(out):
+        for work in todo:
+            work.folder.begin(work.record, resume=resume and work in begun, force=force)
+            left += sum(len(clip) for clip in clips if work.found(clip) is None)
+        if on_begin is not None:
+            on_begin(left)
+        for work in todo:
+            finished += (work.measure(on_news),)
+            if on_row is not None:
+                on_row(finished)
     return finished
 
 
@@ -152,8 +159,8 @@ class _Work:
         """What is known of a clip; None where it must be measured."""
         result = self.folder.result_of(clip)
         try:
-            use = MemoryUse(**json.loads(self._use_of(clip).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
+            use = _use_from(read_json(self._use_of(clip)))
+        except (OSError, ValueError, KeyError, TypeError):
             return None
         return None if result is None else (result, use)
 
@@ -184,6 +191,18 @@ class _Work:
 
     def _use_of(self, clip: Clip) -> Path:
         return self.folder.path / "memory" / f"{clip.name}.json"
+
+
+def _use_from(fields: Mapping[str, Any]) -> MemoryUse:
+    """What was written of a clip's memory.
+
+    Raises:
+        OptionError: a count is none.
+        KeyError, TypeError: something is missing, or of another kind.
+    """
+    commit = fields.get("commit") if isinstance(fields, Mapping) else None
+    numbers = {name: whole(fields[name], what=name, most=2**62) for name in ("nbytes", "objects", "slots")}
+    return MemoryUse(**numbers, commit=commit if isinstance(commit, str) else None)
 
 
 class _Watched:

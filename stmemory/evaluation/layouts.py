@@ -14,13 +14,13 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from stmemory.errors import OptionError
 from stmemory.evaluation.clips import Clip, open_clip
+from stmemory.untrusted import checked_name, read_json, shown, whole
 
 __all__ = ["DATA_SETS", "DataSet", "find_data_set"]
 
@@ -100,8 +100,9 @@ def _davis(year: str) -> Callable[[Path, str, str, bool], list[Clip]]:
         frames = _folder(root, [Path("JPEGImages") / resolution], f"DAVIS {year} {split}")
         lists = [Path("ImageSets") / year / f"{split}.txt", Path("ImageSets") / resolution / f"{split}.txt"]
         # the list of 2016 has a line for each frame: /JPEGImages/480p/CLIP/00000.jpg /Annotations/480p/CLIP/00000.png
-        lines = [line.split() for line in _file(root, lists).read_text(encoding="utf-8").splitlines()]
-        names = sorted({Path(line[0]).parent.name or line[0] for line in lines if line})
+        file = _file(root, lists)
+        lines = [line.split() for line in _text(file).splitlines()]
+        names = sorted({_name(Path(line[0]).parent.name or line[0], file) for line in lines if line})
         return [
             dataclasses.replace(
                 open_clip(name, frames=frames / name, annotations=root / "Annotations" / resolution / name),
@@ -204,12 +205,12 @@ def _file(root: Path, places: Sequence[Path]) -> Path:
 def _videos(file: Path) -> Mapping[str, Mapping[str, Mapping[str, object]]]:
     """For each video its objects, as a `meta.json` has them."""
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
+        document = read_json(file)
         videos = {str(name): dict(video["objects"]) for name, video in document["videos"].items()}
-        _ = [int(key) for objects in videos.values() for key in objects]
+        _ = [whole(key, what=f"{name}: the id of an object") for name, objects in videos.items() for key in objects]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OptionError(f'{file}: expected {{"videos": {{NAME: {{"objects": {{ID: ...}}}}}}}}, got {error!r}; download it again') from error
-    return videos
+        raise OptionError(f'{file}: expected {{"videos": {{NAME: {{"objects": {{ID: ...}}}}}}}}, got {f"no {error}" if isinstance(error, KeyError) else error}; download it again') from error
+    return {_name(name, file): objects for name, objects in videos.items()}
 
 
 def _strings(entry: Mapping[str, object], key: str) -> list[str]:
@@ -221,11 +222,24 @@ def _span(entry: Mapping[str, object], file: Path) -> tuple[int, int]:
     """Numbers of an object's first frame and of its last."""
     span = entry.get("frame_range") if isinstance(entry, dict) else None
     try:
-        return (int(span["start"]), int(span["end"])) if isinstance(span, dict) else (0, 0)
-    except (KeyError, TypeError, ValueError) as error:
-        raise OptionError(f"{file}: expected frame_range with start and end, got {error!r}; download it again") from error
+        return (whole(span["start"], what="start"), whole(span["end"], what="end")) if isinstance(span, dict) else (0, 0)
+    except (KeyError, ValueError) as error:
+        raise OptionError(f"{file}: expected frame_range with start and end, got {shown(span)}: {error}; download it again") from error
 
 
 def _number(stem: str) -> int:
     """A frame's number; -1 where its name is none."""
-    return int(stem) if stem.isdigit() else -1
+    return int(stem) if stem.isascii() and stem.isdigit() else -1
+
+
+def _name(name: str, file: Path) -> str:
+    """A clip's name in a list; folders of results are called by it."""
+    return checked_name(name, what=f"{file}: a clip", ending="_worst.png")
+
+
+def _text(file: Path) -> str:
+    """The text of a list."""
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise OptionError(f"{file}: expected a list of clips as text in UTF-8, got: {error}; save it again") from error

@@ -25,6 +25,7 @@ from stmemory.files import whole_file
 from stmemory.hub import is_repository
 from stmemory.inventory import usable_device
 from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.run_lock import held
 from stmemory.state_file import weights_of
 from stmemory.weights import find_checkpoint, load_part
 
@@ -106,7 +107,7 @@ def run_evaluation(
         The results, and why there are no more.
 
     Raises:
-        OptionError: see `RunFolder.check`; or there is no such device or cluster.
+        OptionError: see `RunFolder.check`; there is no such device or cluster, or another run writes into the folder.
         WeightsError: there are no such weights.
     """
     folder.check({}, resume=False, force=True)  # what costs nothing first
@@ -118,8 +119,21 @@ def run_evaluation(
     evaluation = replace(evaluation, setup=replace(evaluation.setup, threads=_threads(evaluation)))
     record = _record(evaluation, weights)
     folder.check(record, resume=resume, force=force)
-    found = {clip.name: folder.result_of(clip) if resume else None for clip in evaluation.clips}
-    folder.begin(record, resume=resume, force=force)
+    with held(folder.path):
+        found = {clip.name: folder.result_of(clip) if resume else None for clip in evaluation.clips}
+        folder.begin(record, resume=resume, force=force)  # checks again: another run may have been there since
+        return _run(evaluation, record, folder, found, on_begin, on_news)
+
+
+def _run(
+    evaluation: Evaluation,
+    record: Mapping[str, object],
+    folder: RunFolder,
+    found: Mapping[str, ClipResult | None],
+    on_begin: Callable[[tuple[ClipResult, ...], int], None] | None,
+    on_news: Callable[[News], None] | None,
+) -> Outcome:
+    """Evaluate what is not there yet, into a folder that is ready and held."""
     left = [clip for clip in evaluation.clips if found[clip.name] is None]
     if on_begin is not None:
         on_begin(tuple(result for result in found.values() if result is not None), sum(len(clip) for clip in left))

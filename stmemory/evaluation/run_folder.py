@@ -14,9 +14,9 @@ import dataclasses
 import glob
 import hashlib
 import json
-import shutil
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +27,14 @@ from stmemory.evaluation.protocol import ClipResult
 from stmemory.evaluation.scores import ObjectScores, statistics
 from stmemory.evaluation.tables import TABLES
 from stmemory.files import whole_file
+from stmemory.untrusted import checked_name, expect_below, parse_json, read_json, whole
 
 __all__ = ["RunFolder"]
 
 FORMAT = "stmemory.evaluation 1"
 # Facts that a run may change and still be the same.
 FREE = ("source", "clips")
+_FOLDERS = ("Annotations", "clips", "page", "submission.zip", "report.json", *TABLES)
 
 
 @dataclass(frozen=True)
@@ -73,8 +75,12 @@ class RunFolder:
         return tuple(sorted(file.stem for file in (self.path / "clips").glob("*.json")))
 
     def masks_of(self, clip: str) -> Path:
-        """Folder of a clip's predicted masks."""
-        return self.path / "Annotations" / clip
+        """Folder of a clip's predicted masks.
+
+        Raises:
+            OptionError: the clip's name is not that of a folder.
+        """
+        return self.path / "Annotations" / _checked(clip)
 
     def mask_of(self, clip: Clip, index: int) -> Path:
         """File of a frame's predicted mask."""
@@ -90,11 +96,15 @@ class RunFolder:
 
         Raises:
             OptionError: there are results already, or files that no run wrote; there is nothing to resume, or the run there is
-                another one.
+                another one; a clip has a name that no folder can have, or a link leads out of the folder.
         """
         if self.path.exists() and not self.path.is_dir():
             raise OptionError(f"-o: expected a folder for the results, got the file {str(self.path)!r}; give the name of a folder")
+        for name in (*_FOLDERS, "run.json"):
+            expect_below(self.path / name, self.path)
         old = self._recorded()
+        for clip in (*_clips_of(record), *_clips_of(old or {})):
+            expect_below(self.masks_of(clip), self.path)
         if old is None:
             there = [name for name in ("run.json", "Annotations", "clips", "page", "report.json", *TABLES) if (self.path / name).exists()]
             if there:
@@ -107,7 +117,7 @@ class RunFolder:
                 raise OptionError(f"{self.path}: nothing to resume: no evaluation was begun there; leave out --resume")
             return
         if resume:
-            other = _differences(old, json.loads(json.dumps({"format": FORMAT, **record})))
+            other = _differences(old, parse_json(json.dumps({"format": FORMAT, **record})))
             if other:
                 raise OptionError(
                     f"{self.path}: cannot resume another evaluation: {'; '.join(other)}; run it as it was begun, or begin anew "
@@ -127,27 +137,34 @@ class RunFolder:
             OptionError: see `check`.
         """
         self.check(record, resume=resume, force=force)
-        old = self._recorded() or {}
-        clips = [str(clip) for clip in old.get("clips", [])]
-        if not resume:
+        old = self._recorded()
+        clips = _clips_of(old or {})
+        if not resume and old is not None:
             for clip in clips:
                 self.clear(clip)
-            shutil.rmtree(self.page, ignore_errors=True)
+            pages = [self.page / f"{clip}{ending}.png" for clip in clips for ending in ("", "_worst")]
+            _remove((*pages, self.page / "index.md"), self.page)
             for name in (*TABLES, "report.json", "submission.zip"):
                 (self.path / name).unlink(missing_ok=True)
             clips = []
-        wanted = record.get("clips")
-        wanted = [str(clip) for clip in wanted] if isinstance(wanted, (list, tuple)) else []
-        both = sorted({*clips, *wanted})
+        both = sorted({*clips, *_clips_of(record)})
         with whole_file(self.record) as part:
             part.write_text(json.dumps({"format": FORMAT, **record, "clips": both}, indent=2) + "\n", encoding="utf-8")
 
     def clear(self, clip: str) -> None:
-        """Delete a clip's masks and scores, whole or half written."""
-        result = self._result(clip)
-        for file in (result, *result.parent.glob(f".{glob.escape(result.name)}.*")):  # a process that was killed leaves its part
-            file.unlink(missing_ok=True)
-        shutil.rmtree(self.masks_of(clip), ignore_errors=True)
+        """Delete a clip's masks and scores, whole or half written; what else lies in their folder stays.
+
+        Raises:
+            OptionError: the run's record does not name the clip, or a link leads out of the folder.
+        """
+        if clip not in _clips_of(self._recorded() or {}):
+            raise OptionError(f"{self.path}: expected a run whose record names the clip {clip}, got another; nothing of it was deleted")
+        result, masks = self._result(clip), self.masks_of(clip)
+        for place in (result, masks):
+            expect_below(place, self.path)
+        result.unlink(missing_ok=True)
+        _remove(result.parent.glob(f".{glob.escape(result.name)}.[0-9]*"), None)  # a process that was killed leaves its part
+        _remove((*masks.glob("*.png"), *masks.glob(".*.png.[0-9]*")), masks)
 
     def finish(self, clip: Clip, result: ClipResult) -> None:
         """Write a clip's scores: from now on it is finished."""
@@ -165,9 +182,9 @@ class RunFolder:
             OptionError: the clip's files are not those that were measured.
         """
         try:
-            document = json.loads(self._result(clip.name).read_text(encoding="utf-8"))
-            found = _result_from(document["result"])
-        except (OSError, ValueError, KeyError, TypeError):
+            document = read_json(self._result(clip.name))
+            found = _result_from(document["result"], clip.name)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None  # not finished, or damaged: it is done again
         if document.get("files") != _files_digest(clip):
             raise OptionError(
@@ -192,20 +209,49 @@ class RunFolder:
                 for file in sorted(self.masks_of(clip.name).glob("*.png")):
                     if file.name[0] == ".":
                         continue
+                    expect_below(file, self.path)  # a link would put another file into the archive
                     name = "/".join(filter(None, (inside, clip.name, file.name)))
                     archive.writestr(zipfile.ZipInfo(name), file.read_bytes())
         return self.submission
 
     def _result(self, clip: str) -> Path:
-        return self.path / "clips" / f"{clip}.json"
+        return self.path / "clips" / f"{_checked(clip)}.json"
 
     def _recorded(self) -> dict[str, Any] | None:
-        """What `run.json` says; None where there is none of an evaluation."""
+        """What `run.json` says; None where there is none of an evaluation, or where its clips are no names."""
         try:
-            found: object = json.loads(self.record.read_text(encoding="utf-8"))
+            found: object = read_json(self.record)
         except (OSError, ValueError):
             return None
-        return found if isinstance(found, dict) and found.get("format") == FORMAT else None
+        return found if isinstance(found, dict) and found.get("format") == FORMAT and _are_names(found.get("clips")) else None
+
+
+def _checked(clip: str) -> str:
+    """A clip's name, which files and folders are called by."""
+    return checked_name(clip, what="clip", ending="_worst.png")
+
+
+def _are_names(clips: object) -> bool:
+    try:
+        return isinstance(clips, list) and all(_checked(clip) == clip for clip in clips)
+    except OptionError:
+        return False
+
+
+def _clips_of(record: Mapping[str, object]) -> list[str]:
+    """Names of the clips of a record."""
+    clips = record.get("clips")
+    return [_checked(clip) for clip in clips] if isinstance(clips, list | tuple) else []
+
+
+def _remove(files: Iterable[Path], folder: Path | None) -> None:
+    """Remove files, never folders, and the folder that they lay in if nothing else is in it."""
+    for file in files:
+        if file.is_file() or file.is_symlink():
+            file.unlink(missing_ok=True)
+    with suppress(OSError):
+        if folder is not None:
+            folder.rmdir()
 
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
@@ -231,10 +277,32 @@ def _files_digest(clip: Clip) -> str:
     return digest.hexdigest()[:16]
 
 
-def _result_from(fields: Mapping[str, Any]) -> ClipResult:
-    """A result as `finish` wrote it."""
+def _result_from(fields: Mapping[str, Any], clip: str) -> ClipResult:
+    """A result as `finish` wrote it.
+
+    Raises:
+        ValueError: it says something else, or is of another clip.
+        KeyError, TypeError, AttributeError: something is missing, or of another kind.
+    """
     objects = tuple(
-        ObjectScores(scores["object_id"], statistics(scores["region"]), statistics(scores["boundary"]), tuple(scores["frames"]))
+        ObjectScores(
+            whole(scores["object_id"], what="object_id", least=1),
+            statistics(_shares(scores["region"])),
+            statistics(_shares(scores["boundary"])),
+            tuple(whole(frame, what="frames") for frame in scores["frames"]),
+        )
         for scores in fields["objects"]
     )
-    return ClipResult(**{**fields, "objects": objects})
+    pairs = all(len(one.region.per_frame) == len(one.boundary.per_frame) and len(one.frames) in (0, len(one.region.per_frame)) for one in objects)
+    numbers = {name: whole(fields[name], what=name) for name in ("frames", "height", "width")}
+    if fields["name"] != clip or not pairs:
+        raise OptionError(f"expected the scores of {clip}, got others")
+    return ClipResult(**{**fields, **numbers, "objects": objects, "seconds": float(fields["seconds"])})
+
+
+def _shares(values: Sequence[object]) -> list[float]:
+    """Scores of single frames, 0 to 1."""
+    found = [float(value) for value in values if isinstance(value, int | float)]
+    if len(found) < len(values) or not all(0 <= value <= 1 for value in found):
+        raise OptionError("expected scores from 0 to 1, got others")
+    return found

@@ -17,6 +17,7 @@ from stmemory.evaluation.report import Circumstances
 from stmemory.evaluation.speed import CaseSpeed, SpeedReport
 from stmemory.evaluation.stages import STAGES
 from stmemory.files import whole_file
+from stmemory.untrusted import read_json
 
 __all__ = ["compare_speed", "describe_speed", "read_speed", "speed_document", "write_speed"]
 
@@ -64,11 +65,13 @@ def read_speed(path: Path) -> dict[str, Any]:
         OptionError: the file is of another kind.
     """
     try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        document: dict[str, Any] = read_json(path)
         if {"circumstances", "cases", "matrix_product_per_second"} <= set(document):
+            for _ in compare_speed(document, document):
+                pass  # all that is read of it is there
             return document
-    except (ValueError, TypeError) as error:
-        raise OptionError(f"{path}: expected a report of `stmemory benchmark speed`, got {error}") from error
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
+        raise OptionError(f"{path}: expected a report of `stmemory benchmark speed`, got: {error!r}; write it again") from error
     raise OptionError(f"{path}: expected a report of `stmemory benchmark speed`, got another kind of file")
 
 

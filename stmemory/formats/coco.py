@@ -5,19 +5,19 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stmemory.errors import MaskError
-from stmemory.formats.document import categories_of, draw_segmentation, load_document, rows_in
+from stmemory.errors import MaskError, OptionError
+from stmemory.formats.document import blank_ids, categories_of, draw_segmentation, load_document, rows_in, stem_of
 from stmemory.formats.polygons import is_hole, joined_rings, rings_of
 from stmemory.formats.rle import box_of, encode_rle
 from stmemory.formats.spool import spool_beside, write_list
 from stmemory.formats.writer import Ids, Labelled, MaskWriter, object_ids_in
 from stmemory.result import Segmentation
+from stmemory.untrusted import whole
 
 __all__ = ["CocoWriter", "read_coco", "to_coco"]
 
@@ -57,7 +57,7 @@ class CocoWriter(MaskWriter):
         polygons: write outlines instead of RLEs, for tools that know no other. Exact: corners lie between pixels, a line of no width
             leads to each hole.
 
-    >>> import tempfile
+    >>> import tempfile, numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with CocoWriter(f"{folder}/a.json") as out:
     ...         out.add(np.array([[0, 300]]), name="frame-1")
@@ -108,13 +108,13 @@ def read_coco(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
         Names of the images without folder and ending, and ids int32 `[H, W]`.
 
     Raises:
-        MaskError: the file cannot be read, or a mask in it is damaged.
+        MaskError: the file cannot be read, says what cannot be, or a mask in it is damaged.
     """
     document = load_document(path, "images")
     images = rows_in(document, "images", path)
-    masks: dict[object, list[dict[str, Any]]] = {}
+    masks: dict[str, list[dict[str, Any]]] = {}
     for row in rows_in(document, "annotations", path):
-        masks.setdefault(row.get("image_id"), []).append(row)
+        masks.setdefault(_key(row.get("image_id")), []).append(row)
     return _each(images, masks)
 
 
@@ -133,19 +133,25 @@ def _polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
 def _id_of(row: Mapping[str, Any]) -> int:
     attributes = row.get("attributes")
     inner = attributes.get("track_id") if isinstance(attributes, dict) else None
-    return int(row.get("track_id", row["id"] if inner is None else inner))
+    found = row["track_id"] if "track_id" in row else row["id"] if inner is None else inner
+    return whole(found, what="the id of an object", least=1)
 
 
-def _each(images: list[dict[str, Any]], masks: Mapping[object, list[dict[str, Any]]]) -> Iterator[tuple[str, Ids]]:
+def _key(image_id: object) -> str:
+    """What an image is found by: numbers and texts, which JSON tells apart, stay apart."""
+    return repr(image_id)
+
+
+def _each(images: list[dict[str, Any]], masks: Mapping[str, list[dict[str, Any]]]) -> Iterator[tuple[str, Ids]]:
     for image in images:
         try:
-            name, size = Path(str(image["file_name"])).stem, (int(image["height"]), int(image["width"]))
-            rows = sorted(((_id_of(row), row["segmentation"]) for row in masks.get(image["id"], ())), key=lambda pair: pair[0])
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            name, ids = stem_of(image["file_name"]), blank_ids(image)
+            rows = [(_id_of(row), row["segmentation"]) for row in masks.get(_key(image["id"]), ())]
+        except (KeyError, OptionError, MemoryError) as error:
             raise MaskError(
-                f"images: expected file_name, height, width, and the segmentation of each annotation, got {error!r}; is it COCO?"
+                "images: expected file_name, height, width, and the segmentation of each annotation, got "
+                f"{f'no {error}' if isinstance(error, KeyError) else error}; is it COCO?"
             ) from error
-        ids = np.zeros(size, np.int32)
-        for object_id, segmentation in rows:
+        for object_id, segmentation in sorted(rows, key=lambda pair: pair[0]):
             draw_segmentation(ids, object_id, segmentation, name=name)
         yield name, ids

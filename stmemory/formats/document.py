@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,12 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from stmemory.errors import MaskError
+from stmemory.errors import MaskError, OptionError
 from stmemory.formats.polygons import draw_polygon, polygon_points
-from stmemory.formats.rle import decode_rle
+from stmemory.formats.rle import LARGEST_MASK, decode_rle
 from stmemory.formats.writer import Ids
+from stmemory.untrusted import checked_name, read_json, whole
 
-__all__ = ["categories_of", "draw_segmentation", "load_document", "rows_in"]
+__all__ = ["blank_ids", "categories_of", "draw_segmentation", "load_document", "rows_in", "stem_of"]
 
 
 def categories_of(object_ids: Iterable[int], names: Mapping[int, str]) -> tuple[dict[int, int], list[dict[str, object]]]:
@@ -52,11 +52,11 @@ def load_document(path: str | os.PathLike[str], key: str) -> dict[str, Any]:
     stmemory.errors.MaskError: no/such/file.json: expected a JSON file with "images", got: No such file or directory
     """
     try:
-        document: object = json.loads(Path(path).read_text(encoding="utf-8"))
+        document: object = read_json(path)
     except OSError as error:
         raise MaskError(f'{os.fspath(path)}: expected a JSON file with "{key}", got: {error.strerror}') from error
-    except ValueError as error:
-        raise MaskError(f'{os.fspath(path)}: expected a JSON file with "{key}", got: {error}') from error
+    except OptionError as error:
+        raise MaskError(f'{error} (a JSON file with "{key}" is wanted)') from error
     if not isinstance(document, dict) or key not in document:
         raise MaskError(
             f'{os.fspath(path)}: expected a JSON object with "{key}", got another; lists of results have no '
@@ -83,6 +83,44 @@ def rows_in(document: Mapping[str, Any], key: str, path: str | os.PathLike[str])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise MaskError(f'{os.fspath(path)}: expected a list of objects in "{key}", got another value; the file is damaged')
     return rows
+
+
+def stem_of(file_name: object) -> str:
+    """The name of a frame without folder and ending, whatever the platform that the file was written on.
+
+    Args:
+        file_name: as it stands in the file.
+
+    Raises:
+        OptionError: it is no name.
+
+    >>> stem_of("walk/00000.jpg")
+    '00000'
+    """
+    last = file_name.replace("\\", "/").rsplit("/", 1)[-1] if isinstance(file_name, str) else file_name
+    return checked_name(Path(last).stem if isinstance(last, str) else last, what="file_name")
+
+
+def blank_ids(row: Mapping[str, Any]) -> Ids:
+    """A mask of background only, of the size that an entry of the file states.
+
+    Args:
+        row: with `height` and `width`.
+
+    Returns:
+        int32 `[H, W]`.
+
+    Raises:
+        OptionError: they are no whole numbers above 0, or too large for one frame.
+        KeyError: one is missing.
+
+    >>> blank_ids({"height": 1, "width": 2}).tolist()
+    [[0, 0]]
+    """
+    height, width = (whole(row[side], what=side, least=1) for side in ("height", "width"))
+    if height * width > LARGEST_MASK:
+        raise OptionError(f"height, width: expected a frame of at most {LARGEST_MASK:,} pixels, got {width} x {height}; the file is damaged")
+    return np.zeros((height, width), np.int32)
 
 
 def draw_segmentation(ids: Ids, object_id: int, segmentation: object, *, name: str) -> None:

@@ -17,6 +17,7 @@ from stmemory.errors import MaskError
 
 __all__ = ["Rle", "box_of", "decode_rle", "encode_rle"]
 
+LARGEST_MASK = 2**28  # pixels; a GiB as ids
 _DIGITS = 13  # groups of five bits that an int64 has
 
 
@@ -59,21 +60,23 @@ def decode_rle(rle: Mapping[str, object]) -> NDArray[np.bool_]:
         bool `[H, W]`.
 
     Raises:
-        MaskError: a key is missing, or the runs do not add up to the size.
+        MaskError: a key is missing, the runs do not add up to the size, or that has more than 2**28 pixels.
 
     >>> decode_rle({"size": [2, 2], "counts": "22"}).tolist()
     [[False, True], [False, True]]
     """
     try:
-        height, width = (int(side) for side in np.asarray(rle["size"]).tolist())
+        height, width = _sides(rle["size"])
         given = rle["counts"]
         if isinstance(given, str | bytes):
             counts = _expand(given.encode("ascii") if isinstance(given, str) else given)
         else:
-            counts = np.asarray(given, np.int64)
+            counts = _whole_counts(given)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise MaskError(f'RLE: expected {{"size": [H, W], "counts": text or run lengths}}, got {error!r}; is it a polygon?') from error
-    if counts.ndim != 1 or (counts < 0).any() or counts.sum() != height * width or min(height, width) < 1:
+    if height * width > LARGEST_MASK:
+        raise MaskError(f"RLE: expected a mask of at most {LARGEST_MASK:,} pixels, got {height} x {width} (H x W); the file is damaged")
+    if (counts < 0).any() or (counts > height * width).any() or counts.sum() != height * width:
         raise MaskError(f"RLE: expected runs that add up to {height} x {width} (H x W) pixels, got {int(counts.sum())}; the file is damaged")
     ones = np.arange(len(counts)) % 2 == 1
     mask: NDArray[np.bool_] = np.repeat(ones, counts).reshape(width, height).T
@@ -93,6 +96,26 @@ def box_of(mask: NDArray[np.bool_]) -> list[int]:
     if not len(rows):
         return [0, 0, 0, 0]
     return [int(columns[0]), int(rows[0]), int(columns[-1] - columns[0]) + 1, int(rows[-1] - rows[0]) + 1]
+
+
+def _sides(size: object) -> tuple[int, int]:
+    height, width = np.asarray(size).tolist()
+    sides = (int(height), int(width))
+    if sides != (height, width) or not all(0 < side < 2**31 for side in sides):
+        raise MaskError(f"the size {sides}")
+    return sides
+
+
+def _whole_counts(given: object) -> NDArray[np.int64]:
+    """Run lengths of a list, which holds whole numbers."""
+    values = np.asarray(given)
+    if values.dtype.kind not in "iuf" or values.ndim != 1:
+        raise MaskError("counts that are no list of numbers")
+    with np.errstate(invalid="ignore"):  # of infinity
+        counts: NDArray[np.int64] = values.astype(np.int64)
+    if not (values == counts).all():
+        raise MaskError("counts that are no whole numbers")
+    return counts
 
 
 def _compress(values: NDArray[np.int64]) -> str:

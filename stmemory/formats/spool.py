@@ -56,7 +56,7 @@ def spool_beside(path: Path) -> Iterator[Spool]:
     []
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=f".{path.stem[:20]}.", dir=path.parent) as folder:
         yield Spool(Path(folder))
 
 

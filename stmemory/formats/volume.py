@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 
 import numpy as np
 from numpy.lib import format as npy
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.formats.writer import Ids, Labelled, MaskWriter, ids_of
+from stmemory.untrusted import read_array
 
 __all__ = ["VolumeWriter", "read_volume", "to_label_volume"]
 
@@ -110,11 +110,9 @@ def read_volume(volume: str | os.PathLike[str] | NDArray[np.integer]) -> Iterato
     if not isinstance(volume, np.ndarray):
         name = os.fspath(volume)
         try:
-            volume = np.load(Path(volume), mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            # of what is no array numpy says that it may be loaded unsafely, which nobody should do here
-            came = error.strerror if isinstance(error, OSError) else "a file that holds no array, or a part of one"
-            raise MaskError(f"{name}: expected a .npy file of integers [T, H, W], got: {came}; write it with VolumeWriter or numpy.save") from error
+            volume = read_array(volume)
+        except OptionError as error:
+            raise MaskError(f"{error} or VolumeWriter, as integers [T, H, W]") from error
     if not isinstance(volume, np.ndarray) or volume.ndim != 3 or volume.dtype.kind not in "iu" or volume.size == 0:
         came = f"{volume.dtype} {volume.shape}" if isinstance(volume, np.ndarray) else type(volume).__name__
         raise MaskError(f"{name}: expected integer ids [T, H, W], got {came}; one frame is volume[None]")

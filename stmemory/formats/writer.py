@@ -21,6 +21,7 @@ from stmemory.files import whole_file
 from stmemory.frames import to_frame
 from stmemory.mask_files import read_mask
 from stmemory.result import Segmentation
+from stmemory.untrusted import checked_name
 
 __all__ = ["Labelled", "MaskWriter", "ids_of", "new_file", "new_folder", "object_ids_in"]
 
@@ -88,8 +89,8 @@ class MaskWriter(ABC):
         ids = ids_of(masks)
         number = masks.frame_index if isinstance(masks, Segmentation) else self.count
         name = f"{number:05d}" if name is None else name
-        if not name or name != Path(name).name or name.startswith("."):
-            raise OptionError(f"name: expected a file name without folders, such as '00012', got {name!r}")
+        if checked_name(name, what="name", ending=".png").startswith("."):
+            raise OptionError(f"name: expected the name of a file that is not hidden, such as '00012', got {name!r}")
         if self._shape not in (None, ids.shape):
             raise FrameError(f"{name}: expected masks of the size of those before, {self._shape} (H, W), got {ids.shape}; write them to another file")
         picture = self._picture(frame, name, ids) if self.draws else None

@@ -8,13 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from stmemory.errors import MaskError, OptionError
-from stmemory.formats.document import categories_of, draw_segmentation, load_document, rows_in
+from stmemory.formats.document import blank_ids, categories_of, draw_segmentation, load_document, rows_in, stem_of
 from stmemory.formats.rle import box_of, encode_rle
 from stmemory.formats.spool import column, spool_beside, write_list
 from stmemory.formats.writer import Ids, Labelled, MaskWriter
+from stmemory.untrusted import whole
 
 __all__ = ["YouTubeVisWriter", "read_youtube_vis"]
 
@@ -29,7 +28,7 @@ class YouTubeVisWriter(MaskWriter):
         video: the video's name, which file names begin with.
         categories: for an id, what the object is; others are an "object".
 
-    >>> import tempfile
+    >>> import tempfile, numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with YouTubeVisWriter(f"{folder}/a.json") as out:
     ...         out.add(np.array([[0, 0]]))
@@ -100,21 +99,20 @@ def read_youtube_vis(path: str | os.PathLike[str], *, video: str | None = None) 
     chosen = videos[video]
     tracks = [row for row in rows_in(document, "annotations", path) if row.get("video_id") == chosen.get("id")]
     try:
-        names = [Path(str(name)).stem for name in chosen["file_names"]]
-        size = (int(chosen["height"]), int(chosen["width"]))
-        masks = {int(row["id"]): list(row["segmentations"]) for row in tracks}
-    except (KeyError, TypeError, ValueError) as error:
+        names = [stem_of(name) for name in chosen["file_names"]]
+        blank = blank_ids(chosen)
+        masks = {whole(row["id"], what="the id of an object", least=1): list(row["segmentations"]) for row in tracks}
+    except (KeyError, TypeError, OptionError, MemoryError) as error:
         raise MaskError(
-            f"{os.fspath(path)}: expected file_names, height, width, and segmentations of each annotation, got {error!r}; is it "
-            "YouTube-VIS?"
+            f"{os.fspath(path)}: expected file_names, height, width, and segmentations of each annotation, got "
+            f"{f'no {error}' if isinstance(error, KeyError) else error}; is it YouTube-VIS?"
         ) from error
-    short = [object_id for object_id, rows in masks.items() if len(rows) != len(names) or object_id < 1]
+    short = [object_id for object_id, rows in masks.items() if len(rows) != len(names)]
     if short:
         raise MaskError(
-            f"{os.fspath(path)}: expected ids above 0 and {len(names)} segmentations of each, one a frame, got other of "
-            f"{short[0]}; the file is damaged"
+            f"{os.fspath(path)}: expected {len(names)} segmentations of each object, one a frame, got other of {short[0]}; the file is damaged"
         )
-    return _each(names, size, masks)
+    return _each(names, blank, masks)
 
 
 def _name_of(video: Mapping[str, Any]) -> str:
@@ -124,9 +122,9 @@ def _name_of(video: Mapping[str, Any]) -> str:
     return str(video.get("id")) if folder == "." else folder
 
 
-def _each(names: list[str], size: tuple[int, int], masks: dict[int, list[object]]) -> Iterator[tuple[str, Ids]]:
+def _each(names: list[str], blank: Ids, masks: dict[int, list[object]]) -> Iterator[tuple[str, Ids]]:
     for index, name in enumerate(names):
-        ids = np.zeros(size, np.int32)
+        ids = blank.copy()
         for object_id, rows in sorted(masks.items()):
             if rows[index] is not None:
                 draw_segmentation(ids, object_id, rows[index], name=name)

@@ -15,6 +15,7 @@ from stmemory.files import whole_file
 from stmemory.formats.davis import read_davis, write_named_palette_png
 from stmemory.formats.spool import spool_beside, write_list
 from stmemory.formats.writer import Ids, Labelled, MaskWriter, new_folder
+from stmemory.untrusted import checked_name, expect_below, read_json
 
 __all__ = ["YouTubeVosWriter", "read_youtube_vos"]
 
@@ -40,11 +41,12 @@ class YouTubeVosWriter(MaskWriter):
 
     def __init__(self, path: str | os.PathLike[str], *, video: str = "video", categories: Mapping[int, str] | None = None) -> None:
         super().__init__(path)
-        if not video or video != Path(video).name or video.startswith("."):
-            raise OptionError(f"video: expected the name of a folder, got {video!r}")
+        if checked_name(video, what="video").startswith("."):
+            raise OptionError(f"video: expected the name of a folder that is not hidden, got {video!r}; name it without the point")
         self._video, self._categories = video, dict(categories or {})
         self._meta = self.path / "meta.json"
         _other_videos(self._meta, video)  # an unreadable one is told before the work, not after it
+        expect_below(self.path / "Annotations" / video, self.path)
         self._folder = new_folder(self.path / "Annotations" / video)
         self._spool = self._stack.enter_context(spool_beside(self._meta))
         self._known: set[int] = set()
@@ -99,7 +101,7 @@ def _other_videos(meta: Path, video: str) -> dict[str, object]:
     if not meta.exists():
         return {}
     try:
-        videos = dict(json.loads(meta.read_text(encoding="utf-8"))["videos"])
+        videos = dict(read_json(meta)["videos"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OptionError(f'{meta}: expected {{"videos": {{...}}}}, got {error!r}; move it away, or write to another folder') from error
     return {str(name): entry for name, entry in videos.items() if name != video}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -53,9 +54,12 @@ def load_policy(path: str | Path) -> LearnedPolicy:
             about, tensors = opened.metadata() or {}, {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         if about.get("format") != "stmemory.policy" or about.get("version") != str(_VERSION):
             raise WeightsError(f"{path}: expected a policy of version {_VERSION} that save_policy wrote, got {about}")
-        policy = LearnedPolicy(hidden=len(tensors["remove_score.0.bias"]), temperature=float(about["temperature"]))
+        temperature = float(about["temperature"])
+        if not 0 < temperature < math.inf:
+            raise WeightsError(f"{path}: expected a policy with a temperature above 0, got {about['temperature'][:40]}; the file is damaged")
+        policy = LearnedPolicy(hidden=len(tensors["remove_score.0.bias"]), temperature=temperature)
         policy.load_state_dict(tensors)
-    except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
         if isinstance(error, WeightsError):
             raise
         raise WeightsError(f"{path}: expected a policy that save_policy wrote, got: {error}") from error

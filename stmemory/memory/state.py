@@ -53,7 +53,7 @@ def load_bank(bank: MemoryBank, path: str | Path) -> None:
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"load_bank: expected a bank written by save_bank at {path}, got: {error}") from error
     version = about.get("version", "")
-    if about.get("format") != "stmemory.bank" or not version.isdecimal() or int(version) > FORMAT_VERSION:
+    if about.get("format") != "stmemory.bank" or version not in map(str, range(1, FORMAT_VERSION + 1)):
         raise WeightsError(
             f"load_bank: expected a stmemory.bank of version {FORMAT_VERSION} or older at {path}, got "
             f"{about.get('format', 'another file')} version {version or 'unknown'}; update stmemory or save it again"

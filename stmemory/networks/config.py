@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stmemory.errors import OptionError
+from stmemory.untrusted import shown
 
 __all__ = ["NetworkConfig", "PRESETS", "own_values"]
 
@@ -131,7 +132,7 @@ def own_values(default: Any, values: Mapping[str, object]) -> dict[str, Any]:
         if kind is tuple and isinstance(value, list | tuple) and all(type(item) is int for item in value):
             value = tuple(value)
         if type(value) is not kind and not (kind is float and type(value) is int):
-            raise OptionError(f"{name_of}: expected {name} of type {kind.__name__}, got {value!r}")
+            raise OptionError(f"{name_of}: expected {name} of type {kind.__name__}, got {shown(value)}")
         found[name] = value
     return found
 

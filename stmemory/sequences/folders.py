@@ -18,6 +18,7 @@ from torch import Tensor
 from stmemory.errors import FrameError, OptionError
 from stmemory.sequences.frame_files import check_number, check_split, read_frames, resize
 from stmemory.sequences.pictures import check_least
+from stmemory.untrusted import read_array
 
 __all__ = ["Kth", "MovingMnistFile"]
 
@@ -70,11 +71,9 @@ class MovingMnistFile:
     def _open(self) -> NDArray[np.uint8]:
         """The file's array, mapped. It is not kept open, so that clips can be sent to other processes."""
         try:
-            stored: NDArray[np.uint8] = np.load(self._path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise FrameError(f"{self._path}: expected an npy file of clips, got one that cannot be read: {error}") from error
-        if not isinstance(stored, np.ndarray):
-            raise FrameError(f"{self._path}: expected an npy file of clips, got an archive of arrays; save one with numpy.save")
+            stored: NDArray[np.uint8] = read_array(self._path)
+        except OptionError as error:
+            raise FrameError(f"{self._path}: expected an npy file of clips, uint8 [T, N, H, W]; {error}") from error
         return stored
 
 

@@ -14,6 +14,7 @@ from stmemory.errors import OptionError, StmemoryError
 from stmemory.files import out_file, out_folder
 from stmemory.inventory import usable_device
 from stmemory.job import stop_on_signals
+from stmemory.run_lock import held
 from stmemory.training.arguments import one_or_more, zero_or_more
 from stmemory.training.clip_times import time_clips
 from stmemory.training.clips import Clip
@@ -25,7 +26,6 @@ from stmemory.training.loop import Trainer
 from stmemory.training.material import Material, pack
 from stmemory.training.parallel import World
 from stmemory.training.prediction.command import add_to as add_prediction
-from stmemory.training.run_folder import held
 from stmemory.training.sources import Sources
 from stmemory.training.strips import clip_strips
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from stmemory.errors import OptionError
+from stmemory.untrusted import parse_json, shown
 
 __all__ = ["check_types", "check_values", "read_json", "read_list", "read_record", "read_records"]
 
@@ -87,7 +87,7 @@ def read_record(kind: type[_Record], values: object, where: str = "") -> _Record
     """
     known: Any = kind
     if not isinstance(values, Mapping):
-        raise OptionError(f"{where}{': ' * bool(where)}expected {_OBJECT}, got {values!r}")
+        raise OptionError(f"{where}{': ' * bool(where)}expected {_OBJECT}, got {shown(values)}")
     inside, types = where and f"{where}.", {field.name: str(field.type) for field in dataclasses.fields(known)}
     for name, value in values.items():
         if name not in types:
@@ -110,7 +110,7 @@ def read_record(kind: type[_Record], values: object, where: str = "") -> _Record
 
 
 def read_json(text: str, *, see: str) -> Any:
-    """The values of a JSON text.
+    """The values of a JSON text, see `parse_json`.
 
     Args:
         text: all of it.
@@ -121,12 +121,12 @@ def read_json(text: str, *, see: str) -> Any:
 
     >>> read_json("{", see="TrainingConfig")
     Traceback (most recent call last):
-    stmemory.errors.OptionError: expected JSON, see TrainingConfig, got something else: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)
+    stmemory.errors.OptionError: see TrainingConfig: expected JSON, got something else: Expecting property name enclosed in double quotes: line 1 column 2 (char 1); the file is damaged or of another kind
     """
     try:
-        return json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise OptionError(f"expected JSON, see {see}, got something else: {error}") from error
+        return parse_json(text)
+    except OptionError as error:
+        raise OptionError(f"see {see}: {error}") from error
 
 
 def read_records(kind: type[_Record], values: object, where: str) -> tuple[_Record, ...]:
@@ -157,11 +157,11 @@ def read_list(values: object, where: str) -> list[Any]:
     stmemory.errors.OptionError: sources: expected a list, in [ and ], got {'root': 'mine'}
     """
     if not isinstance(values, list):
-        raise OptionError(f"{where}: expected a list, in [ and ], got {values!r}")
+        raise OptionError(f"{where}: expected a list, in [ and ], got {shown(values)}")
     return values
 
 
 def _check_type(kind: str, value: object, name: str) -> None:
     fine = kind not in _TYPES or (isinstance(value, _TYPES[kind]) and (kind == "bool" or not isinstance(value, bool)))
     if not fine or (kind in _TYPES and isinstance(value, float) and not math.isfinite(value)):
-        raise OptionError(f"{name}: expected {_WORDS[kind]}, got {value!r}")
+        raise OptionError(f"{name}: expected {_WORDS[kind]}, got {shown(value)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from stmemory.saving import save_network
 from stmemory.training.config import TrainingConfig
 from stmemory.training.run_folder import expect_no_run
 from stmemory.training.run_state import read_state
+from stmemory.untrusted import parse_json, read_json
 
 __all__ = ["export", "read_about"]
 
@@ -42,6 +42,8 @@ def export(run: Path, out: Path, *, about: Mapping[str, Any] | None = None) -> i
     expect_no_run(out_folder(out))
     path = run / "state.pt"
     state = read_state(path, needs=("average", "step"))
+    if not isinstance(state.get("config", ""), str):
+        raise WeightsError(f"{path}: expected the configuration of the run in its state, got something else; the file is damaged: use a copy of it")
     config = TrainingConfig.from_json(state["config"]) if "config" in state else TrainingConfig.load(run / "config.json")
     network, policy = SegmentationNetwork(NetworkConfig.of(config.preset)), LearnedPolicy()
     try:
@@ -50,7 +52,7 @@ def export(run: Path, out: Path, *, about: Mapping[str, Any] | None = None) -> i
             policy.load_state_dict(state["policy_average"])
     except (TypeError, RuntimeError) as error:
         raise WeightsError(f"{path}: expected the state of a run of {config.preset!r}, got other weights ({str(error).splitlines()[0]})") from error
-    training = {"steps": int(state["step"]), "config": json.loads(config.to_json())}
+    training = {"steps": int(state["step"]), "config": parse_json(config.to_json())}
     if state.get("material"):
         training["material"] = state["material"]
     save_network(network, out, dtype=torch.float16, about={**(about or {}), "training": training})
@@ -73,7 +75,7 @@ def read_about(path: Path) -> dict[str, Any]:
     stmemory.errors.OptionError: no/such.json: expected a JSON object, see stmemory.card; got: No such file or directory
     """
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = read_json(path)
     except (OSError, ValueError) as error:
         raise OptionError(f"{path}: expected a JSON object, see stmemory.card; got: {getattr(error, 'strerror', None) or error}") from error
     if not isinstance(found, dict):

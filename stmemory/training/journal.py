@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,10 @@ class Journal:
         out.mkdir(parents=True, exist_ok=True)
         log, listed = out / "log.jsonl", out / "skipped.txt"
         if log.exists():
-            _rewrite(log, [line for line in log.read_text().splitlines() if line.endswith("}") and json.loads(line)["step"] <= step])
+            _rewrite(log, [line for line in _lines(log) if _step_of(line) <= step])
         if skipped is not None and listed.exists():
             _rewrite(listed, skipped)
-        self._known = dict.fromkeys(listed.read_text().splitlines() if listed.exists() else ())
+        self._known = dict.fromkeys(_lines(listed) if listed.exists() else ())
 
     @property
     def skipped(self) -> tuple[str, ...]:
@@ -82,6 +83,19 @@ def told(record: Mapping[str, float]) -> str:
     'step 123456 rate 0.00012346'
     """
     return " ".join(f"{name} {value}" if isinstance(value, int) else f"{name} {value:.5g}" for name, value in record.items())
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+
+def _step_of(line: str) -> float:
+    """The step that a line of a log is of; infinity where it is half written or damaged, so that it is dropped as those of later steps."""
+    try:
+        step = json.loads(line)["step"]  # losses may be NaN
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return math.inf
+    return step if isinstance(step, int) else math.inf
 
 
 def _rewrite(path: Path, lines: Sequence[str]) -> None:

@@ -16,7 +16,6 @@ Where a layout has splits, one that is not there is an error: nothing else is ta
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -28,6 +27,7 @@ from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.images import image_files
 from stmemory.training.folders import FolderPictures, Still
 from stmemory.training.mask_readers import BinaryMask, CocoMask, IdMask, MaskReader, SbdMask, VideoMasks
+from stmemory.untrusted import checked_name, checked_path, read_json, whole
 
 __all__ = ["LAYOUTS", "open_folder", "splits_of"]
 
@@ -68,10 +68,10 @@ def open_folder(root: str | Path, *, layout: str, split: str = "train") -> Folde
         missing = Path(error.filename or root)
         place = missing.relative_to(root) if missing.is_relative_to(root) else missing
         raise OptionError(f"{root}: expected a data set of layout {layout!r}, got no {place.as_posix()} in it; {_advice(root, layout, split)}") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, OptionError):
             raise
-        raise OptionError(f"{root}: expected a data set of layout {layout!r}, got: {error!r}") from error
+        raise OptionError(f"{root}: expected a data set of layout {layout!r}, got: {error!r}; correct it, or take it from its source again") from error
     stills = [still for still in found if isinstance(still, Still)]
     if not stills:
         lines = "; ".join(str(line) for line in found[:3])
@@ -120,7 +120,7 @@ def _advice(root: Path, layout: str, split: str) -> str:
         try:
             if other != layout and any(isinstance(each, Still) for each in find(root, split)):
                 return f"it looks like the layout {other!r}"
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue
     return "check the path and the layout"
 
@@ -155,6 +155,11 @@ def _videos(root: Path, pictures: str, masks: str, names: Iterable[str], *, spar
             yield f"{pictures}/{name}: no frame has a mask in {masks}/{name}"
 
 
+def _listed(file: Path) -> list[str]:
+    """Names of a list."""
+    return [checked_name(name, what=f"{file}: a name", ending=".jpg") for name in file.read_text(encoding="utf-8").split()]
+
+
 def _folders(path: Path) -> list[str]:
     return sorted(each.name for each in path.iterdir() if each.is_dir())
 
@@ -177,7 +182,7 @@ def _clips(root: Path, split: str) -> _Found:
 def _davis(root: Path, split: str) -> _Found:
     has_splits = (root / "ImageSets").is_dir()
     listed = root / "ImageSets" / "2017" / f"{split}.txt"
-    names = listed.read_text().split() if has_splits else _folders(root / "JPEGImages" / "480p")
+    names = _listed(listed) if has_splits else _folders(root / "JPEGImages" / "480p")
     return _videos(root, "JPEGImages/480p", "Annotations/480p", names)
 
 
@@ -187,7 +192,7 @@ def _youtube_vos(root: Path, split: str) -> _Found:
 
 def _coco(root: Path, split: str) -> _Found:
     listed = f"annotations/instances_{split}2017.json"
-    about: dict[str, Any] = json.loads((root / listed).read_text())
+    about: dict[str, Any] = read_json(root / listed)
     objects: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for each in about["annotations"]:
         if each.get("iscrowd"):
@@ -197,11 +202,12 @@ def _coco(root: Path, split: str) -> _Found:
         else:
             yield f"{listed}: annotation {each.get('id', '')} of picture {each['image_id']}: no segmentation, neither polygons nor RLE"
     for image in about["images"]:
-        file, drawn = root / f"{split}2017" / image["file_name"], objects.get(image["id"], [])
+        file = root / f"{split}2017" / checked_path(image["file_name"], what=f"{listed}: file_name")
+        drawn = objects.get(image["id"], [])
         if not file.is_file():
             yield f"{split}2017/{image['file_name']}: no such picture"
         elif drawn:  # pictures without objects are no fault
-            yield _coco_still(file, drawn, image["width"], image["height"])
+            yield _coco_still(file, drawn, whole(image["width"], what="width", least=1), whole(image["height"], what="height", least=1))
 
 
 def _coco_still(file: Path, drawn: list[dict[str, Any]], width: int, height: int) -> Still | str:
@@ -231,7 +237,7 @@ def _msra10k(root: Path, split: str) -> _Found:
 
 
 def _sbd(root: Path, split: str) -> _Found:
-    for name in (root / f"{split}.txt").read_text().split():
+    for name in _listed(root / f"{split}.txt"):
         file, mask = root / "img" / f"{name}.jpg", root / "inst" / f"{name}.mat"
         missing = [path for path in (file, mask) if not path.is_file()]
         yield f"{missing[0].relative_to(root).as_posix()}: no such file" if missing else Still(file, SbdMask(mask))

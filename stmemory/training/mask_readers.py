@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from stmemory.errors import MaskError
-from stmemory.formats.rle import decode_rle
+from stmemory.formats.rle import LARGEST_MASK, decode_rle
 from stmemory.images import UNREADABLE
 
 __all__ = ["BinaryMask", "CocoMask", "IdMask", "MaskReader", "SbdMask", "VideoMasks"]
@@ -135,9 +135,16 @@ class CocoMask:
 
     def read(self, width: int, height: int) -> NDArray[np.uint8]:
         """See `MaskReader.read`."""
+        if self.width * self.height > LARGEST_MASK:
+            raise MaskError(f"{self.name}: expected a picture of at most {LARGEST_MASK:,} pixels, got {self.width}x{self.height}; correct the list of pictures")
         canvas = Image.new("L", (self.width, self.height))
         for number, shape in enumerate(self.objects[: _VOID - 1], 1):
-            self._add(canvas, shape, number)
+            try:
+                self._add(canvas, shape, number)
+            except (TypeError, OverflowError, ValueError) as error:
+                if isinstance(error, MaskError):
+                    raise
+                raise MaskError(f"{self.name}: expected polygons of numbers x, y, x, y, got: {error}; correct the list of pictures") from error
         return np.array(canvas)
 
     def areas(self) -> list[int]:
@@ -178,7 +185,7 @@ class SbdMask:
             raise MaskError(f"{self.path}: expected SciPy to read a .mat file, and it is not installed; pip install scipy, or stmemory[train]") from error
         try:
             values = np.asarray(loadmat(str(self.path))["GTinst"]["Segmentation"][0, 0])
-        except (OSError, KeyError, ValueError, IndexError, TypeError, NotImplementedError) as error:
+        except Exception as error:  # damaged bytes make SciPy's reader raise nearly anything
             raise MaskError(f"{self.path}: expected GTinst.Segmentation of the SBD, got: {error!r}") from error
         return np.where(values == _VOID, 0, values).astype(np.uint8)
 

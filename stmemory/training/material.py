@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stmemory.errors import OptionError
 from stmemory.training.packing import KINDS, PackReport, pack
+from stmemory.untrusted import whole
 
 __all__ = ["Item", "Material", "PackReport", "Photo", "Pictures", "pack"]
 
@@ -114,11 +115,16 @@ class Material:
             tensors = load_file(path)
             table, names = tensors["table"].tolist(), bytes(tensors["names"].numpy()).decode().split("\n")
             items = tuple(
-                Item(index, KINDS[kind], bool(drawn), series, name)
+                Item(index, KINDS[whole(kind, what="kind", most=len(KINDS) - 1)], bool(drawn), series, name)
                 for index, ((kind, drawn, series), name) in enumerate(zip(table, names, strict=True))
             )
-            return cls(tensors["blobs"], tensors["offsets"], items)
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            blobs, offsets = tensors["blobs"], tensors["offsets"]
+            if blobs.dtype != torch.uint8 or offsets.shape != (2 * len(items) + 1,) or offsets.is_floating_point():
+                raise OptionError(f"blobs, offsets: expected bytes, and whole numbers for {len(items)} pictures, got {blobs.dtype}, {tuple(offsets.shape)}")
+            if int(offsets[0]) < 0 or int(offsets[-1]) > len(blobs) or bool((offsets.diff() < 0).any()):
+                raise OptionError("offsets: expected rising numbers within the file, got others")
+            return cls(blobs, offsets, items)
+        except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise OptionError(f"path: expected a file written by stmemory.training.pack, got {str(path)!r} ({error})") from error
 
     def __len__(self) -> int:

@@ -1,21 +1,17 @@
-"""Folders of runs: whose they are, and that one process at a time trains into one. Trains nothing, reads no state."""
+"""Folders of runs: whose they are. Trains nothing, reads no state. That one run at a time trains into one is `run_lock.py`'s."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 
 from stmemory.errors import OptionError
 from stmemory.files import whole_file
 from stmemory.training.config import TrainingConfig
+from stmemory.untrusted import read_json
 
-__all__ = ["expect_no_run", "expect_no_weights", "expect_own_config", "held", "write_config"]
+__all__ = ["expect_no_run", "expect_no_weights", "expect_own_config", "write_config"]
 
-_CONFIG, _STATE, _LOCK = "config.json", "state.pt", ".lock"
+_CONFIG, _STATE = "config.json", "state.pt"
 
 
 def expect_own_config(out: Path, config: TrainingConfig) -> None:
@@ -35,7 +31,7 @@ def expect_own_config(out: Path, config: TrainingConfig) -> None:
     if not path.exists():
         return
     try:
-        written = TrainingConfig.from_json(path.read_text(encoding="utf-8"))
+        written = TrainingConfig.load(path)
     except ValueError as error:
         raise OptionError(f"{path}: expected the configuration of this run, got another file ({error}); train into another folder") from error
     if written != config:
@@ -83,66 +79,9 @@ def write_config(out: Path, config: TrainingConfig) -> None:
         part.write_text(config.to_json(), encoding="utf-8")
 
 
-@contextmanager
-def held(out: Path) -> Iterator[None]:
-    """Keep other processes from training into a folder meanwhile, where the platform has locks of files.
-
-    The lock is the process's, and ends with it, however it ends; worker processes do not inherit it, so that those of a run that
-    was killed do not keep it for a moment, as they would with `flock`.
-
-    Args:
-        out: folder of the run; made if missing.
-
-    Raises:
-        OptionError: another process trains into it.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder, held(Path(folder)):
-    ...     pass
-    """
-    locks = _locks()
-    if locks is None:
-        yield
-        return
-    out.mkdir(parents=True, exist_ok=True)
-    path = out / _LOCK
-    while True:
-        lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            locks.lockf(lock, locks.LOCK_EX | locks.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            os.close(lock)
-            raise OptionError(f"{out}: expected a folder that no other process trains into, got one of a run that is under way; wait for its end, or stop it") from error
-        except OSError:  # a file system without locks
-            pass
-        if _is_open_as(lock, path):
-            break
-        os.close(lock)  # the process that held it removed it meanwhile
-    try:
-        yield
-    finally:
-        path.unlink(missing_ok=True)
-        os.close(lock)
-
-
 def _is_of_weights(config: Path) -> bool:
     try:
-        found = json.loads(config.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        found = read_json(config)
+    except (OSError, ValueError):
         return False
     return isinstance(found, dict) and "format_version" in found
-
-
-def _is_open_as(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
-
-
-def _locks() -> ModuleType | None:
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        return None
-    return fcntl

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from stmemory.checkpoint import differences
-from stmemory.errors import WeightsError
+from stmemory.errors import OptionError, WeightsError
 from stmemory.memory.learned import LearnedPolicy
 from stmemory.memory.policy_file import POLICY_FILE, load_policy
 from stmemory.memory.registry import update_policy
@@ -19,6 +19,7 @@ from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.config import TrainingConfig
 from stmemory.training.run_state import read_state
+from stmemory.untrusted import parse_json
 from stmemory.weights import bundled_names, find_checkpoint, load_part
 
 __all__ = ["Start", "find_start", "without_scores"]
@@ -77,7 +78,7 @@ def without_scores(config: NetworkConfig) -> NetworkConfig:
 
 def _from_state(path: Path, config: TrainingConfig) -> Start:
     state = read_state(path)
-    preset = json.loads(state["config"])["preset"] if "config" in state else config.preset  # states of earlier versions do not say
+    preset = _preset_of(state["config"], path) if "config" in state else config.preset  # states of earlier versions do not say
     if preset != config.preset:
         raise WeightsError(f"{path}: expected the state of a run with preset {config.preset!r}, got one with {preset!r}")
     with torch.device("meta"):
@@ -90,6 +91,18 @@ def _from_state(path: Path, config: TrainingConfig) -> Start:
     if told:
         raise WeightsError(f"{path}: expected the state of a run with preset {config.preset!r}, got other weights; {told}")
     return Start(average, _wanted_policy(state.get("policy_average"), path, config))
+
+
+def _preset_of(text: object, path: Path) -> str:
+    """The preset of the configuration that is in a state."""
+    values = None
+    if isinstance(text, str):
+        with suppress(OptionError):
+            values = parse_json(text)
+    preset = values.get("preset") if isinstance(values, dict) else None
+    if not isinstance(preset, str):
+        raise WeightsError(f"{path}: expected the configuration of the run in its state, got something else; the file is damaged: use a copy of it")
+    return preset
 
 
 def _wanted_policy(found: dict[str, Tensor] | None, path: Path, config: TrainingConfig) -> dict[str, Tensor] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from stmemory.files import out_folder, whole_file
 from stmemory.inventory import usable_device
 from stmemory.job import stop_on_signals
+from stmemory.run_lock import held
 from stmemory.training.arguments import zero_or_more
 from stmemory.training.journal import told
 from stmemory.training.prediction.config import PredictionTraining
@@ -57,6 +59,14 @@ def _run(options: argparse.Namespace) -> int:
     device = str(usable_device(options.device))
     config = PredictionTraining.load(options.config)
     names = options.only or [contender.name for contender in config.contenders]
+    with ExitStack() as stack:
+        for folder in dict.fromkeys(options.out / config.contender(name).name for name in names):
+            stack.enter_context(held(folder))
+        return _train(options, config, names, device)
+
+
+def _train(options: argparse.Namespace, config: PredictionTraining, names: list[str], device: str) -> int:
+    """Train contenders in turns; each one's folder is held."""
     trainers = [PredictionTrainer(config, name, options.out, device=device) for name in names]
     resumed = [trainer.resume() for trainer in trainers]
     with whole_file(options.out / "config.json") as part:

@@ -87,7 +87,7 @@ class Contender:
     def __post_init__(self) -> None:
         check_types(self)
         checks = (
-            ("name", bool(self.name) and all(c.isalnum() or c in "-_" for c in self.name), "letters, digits, - and _"),
+            ("name", bool(self.name) and all(c.isalnum() or c in "-_" for c in self.name) and len(self.name) <= 60, "letters, digits, - and _, at most 60"),
             ("kind", self.kind in KINDS, " or ".join(KINDS)),
             ("capacity", self.capacity == 0 or self.capacity >= 2, "2 or more, or 0 for the comparison's"),
         )
