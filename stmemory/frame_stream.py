@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stmemory.errors import FrameError, OptionError, WeightsError
+from stmemory.errors import BankError, FrameError, OptionError, WeightsError
 from stmemory.frames import WorkingSize, restore, to_frame
 from stmemory.grey import as_colour, of_channels
 from stmemory.memory.bank import MemoryBank
@@ -21,11 +21,11 @@ from stmemory.networks.prediction import PredictionNetwork, PredictionState
 from stmemory.next_frame import next_frame
 from stmemory.options import PredictionOptions
 from stmemory.predicted import PredictedFrame
-from stmemory.state_file import fill_memory, memory_tensors, read_state, write_state
+from stmemory.state_file import check_shapes, fill_memory, memory_tensors, read_state, write_state
 
 __all__ = ["FORMAT_VERSION", "FrameStream", "FrameStreamState", "checked_steps", "load_frame_state"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2 added the digest of every byte
 _KIND = ("stmemory.frame_stream", FORMAT_VERSION)
 
 
@@ -200,9 +200,38 @@ def load_frame_state(path: str | Path, *, network: PredictionNetwork, options: P
         memory = _new_memory(network, options)
         fill_memory(memory.bank, memory.cache, tensors)
         memory.context, memory.time = tensors["context"], about["time"]
-        return FrameStreamState(memory, WorkingSize(**about["size"]), tensors["ahead"])
+        state = FrameStreamState(memory, WorkingSize(**about["size"]), tensors["ahead"])
+        _check(state, tensors, network=network, options=options)
+        return state
 
-    return read_state(path, _KIND, build, network=network, options=options)
+    return read_state(path, _KIND, build, since=2, network=network, options=options)
+
+
+def _check(state: FrameStreamState, tensors: dict[str, Tensor], *, network: PredictionNetwork, options: PredictionOptions) -> None:
+    """Refuse a state whose parts do not fit each other: files of earlier versions have no digest of their header.
+
+    Raises:
+        BankError: says which part.
+    """
+    size, memory, config = state.size, state.memory, network.config
+    if type(memory.time) is not int or memory.time < 1 or size is None or not all(type(side) is int for side in dataclasses.astuple(size)):
+        raise BankError(f"expected a time of 1 or more and sizes in whole pixels, got {memory.time!r} and {size}")
+    if size != WorkingSize.of(size.frame_height, size.frame_width, options.short_side, network.stride):
+        raise BankError(f"expected the sizes of a frame for these options, got {size}")
+    if memory.bank.rows != (config.memory == "bank"):
+        raise BankError(f"expected a memory of one video, got {memory.bank.rows}")
+    cells = (size.padded_height // network.stride, size.padded_width // network.stride)
+    slots = (1, memory.bank.capacity)
+    expected = {
+        "bank.templates": (*slots, config.template_channels, *cells),
+        "bank.keys": (*slots, config.key_channels, *cells),
+        "cache.keys": (*slots, config.key_channels, *cells),
+        "cache.values": (*slots, config.value_channels, *cells),
+        "cache.seen": slots,
+        "context": (1, config.widths[-1], *cells),
+        "ahead": (1, config.image_channels, size.padded_height, size.padded_width),
+    }
+    check_shapes(expected, tensors)
 
 
 def _new_memory(network: PredictionNetwork, options: PredictionOptions) -> PredictionState:

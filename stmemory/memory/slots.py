@@ -149,7 +149,7 @@ class Slots:
         """Make sure that `take` can hold these, of a bank with or without keys of its own.
 
         Raises:
-            BankError: names are missing or unexpected, or sizes do not fit this capacity or each other.
+            BankError: names are missing or unexpected, sizes do not fit this capacity or each other, or a dtype is wrong.
         """
         probe = Slots(self.capacity)
         probe.allocate(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1) if keyed else None)
@@ -165,6 +165,9 @@ class Slots:
                     f"load_state_dict: expected {name} of {fits[0]} rows and {self.capacity} slots, got {tuple(tensor.shape)}; "
                     "build the bank with the capacity it was saved with"
                 )
+            wanted = "floats" if name in ("templates", "keys") else str(probe.tensors[name].dtype)
+            if not (tensor.is_floating_point() if wanted == "floats" else tensor.dtype == probe.tensors[name].dtype):
+                raise BankError(f"load_state_dict: expected {name} of {wanted}, got {tensor.dtype}; the state is damaged")
 
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Hold copies of these instead."""
