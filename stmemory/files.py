@@ -15,7 +15,7 @@ from types import ModuleType
 
 from stmemory.errors import FileError, OptionError
 
-__all__ = ["file_path", "out_file", "out_folder", "whole_file"]
+__all__ = ["file_path", "out_file", "out_folder", "rename_file", "whole_file"]
 
 _ENDING = ".stmemory-part"
 _LONGEST = 200  # bytes of a name that is kept in the name of its part; file systems take 255
@@ -72,6 +72,21 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     for folder in (path.parent, *(folder.parent for folder in made)):
         with suppress(OSError):  # not every platform lets a folder be opened
             _sync(folder, os.O_RDONLY)
+
+
+def rename_file(source: Path, target: Path) -> None:
+    """Give a file that was written whole another name in its folder, in place of what has that name.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     _ = Path(folder, "a").write_text("all of it")
+    ...     rename_file(Path(folder, "a"), Path(folder, "b"))
+    ...     Path(folder, "b").read_text()
+    'all of it'
+    """
+    os.replace(source, target)
+    with suppress(OSError):  # not every platform lets a folder be opened
+        _sync(target.parent, os.O_RDONLY)
 
 
 def file_path(path: str | os.PathLike[str]) -> Path:

@@ -46,7 +46,7 @@ class GivenMasks:
     def none(cls, size: WorkingSize, device: torch.device) -> GivenMasks:
         """Nothing said."""
         own, padded = (size.frame_height, size.frame_width), (size.padded_height, size.padded_width)
-        full, working = torch.zeros(0, *own, device=device), torch.zeros(0, *padded, device=device)
+        full, working = (torch.zeros(0, *side, dtype=torch.float32, device=device) for side in (own, padded))
         return cls((), full, torch.zeros(own, device=device).bool(), working, torch.zeros(padded, device=device).bool())
 
 

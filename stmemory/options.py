@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import math
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -63,7 +64,7 @@ class TrackingOptions:
             ("short_side", self.short_side is None or self.short_side >= 16, "16 px or more, or None"),
             ("top_k", self.top_k is None or self.top_k >= 1, "1 or more, or None"),
             ("write_gate", 0 <= self.write_gate <= 1, "0 to 1"),
-            ("reach", self.reach is None or self.reach >= 0, "0 or more, or None"),
+            ("reach", self.reach is None or 0 <= self.reach < math.inf, "0 or more, or None, which keeps every region"),
         )
         for name, fine, expected in checks:
             if not fine:

@@ -824,7 +824,7 @@ def _about(**changes: str) -> Callable[[Path], None]:
         (lambda path: path.unlink(), "expected a bank written by save_bank"),
         (lambda path: (path.unlink(), path.mkdir()), "expected a bank written by save_bank"),
         (_about(format="other"), "got other version 1"),
-        (_about(version="3"), "version 2 or older .* got stmemory.bank version 3; update stmemory"),
+        (_about(version="3"), "version 2 or older.* got stmemory.bank version 3; update stmemory"),
         (_about(version="new"), "version new"),
         (_about(version=""), "version unknown"),
         (lambda path: save_file(load_file(path), str(path)), "got another file version unknown"),

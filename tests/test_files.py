@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import io
 import os
 import signal
@@ -16,9 +17,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from stmemory.checkpoint import read_config
 from stmemory.errors import FileError, OptionError, StmemoryError, WeightsError
 from stmemory.files import whole_file
-from stmemory.memory import LearnedPolicy, MemoryBank, load_bank, save_bank
+from stmemory.memory import FusionCell, LearnedPolicy, MemoryBank, load_bank, save_bank
 from stmemory.memory.policy_file import load_policy, save_policy
 from stmemory.tensor_file import read_tensor_file, write_tensor_file
 from stmemory.training.run_state import read_state, write_state
@@ -286,3 +288,61 @@ def test_a_file_that_lost_its_digest_is_refused(kind: str, tmp_path: Path) -> No
     save_file(file.tensors, tmp_path / "file", metadata=file.about)
     with pytest.raises(WeightsError, match="digest"):
         READERS[kind](tmp_path / "file")
+
+
+# Folders of weights.
+
+
+def saved_scale(folder: Path) -> float:
+    """What tells the cells below apart: a weight, and the width that the config holds."""
+    cell = FusionCell.from_pretrained(folder)
+    return float(next(cell.parameters()).detach().flatten()[0]) + cell.channels
+
+
+def cell_of(channels: int) -> FusionCell:
+    cell = FusionCell(channels)
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.fill_(0.5)
+    return cell
+
+
+@needs_fork
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_killed_save_leaves_the_old_weights_or_the_new_ones(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that dies before or after any rename of a save leaves weights that load, of one network whole; the next save tidies up."""
+    rename, renames = os.replace, []
+
+    def counted(source: Path, target: Path) -> None:
+        renames.append(target)
+        rename(source, target)
+
+    with monkeypatch.context() as counting:
+        counting.setattr("os.replace", counted)
+        cell_of(4).save_pretrained(tmp_path / "whole")
+    found = []
+    for fatal in range(len(renames)):
+        folder = tmp_path / f"{when} {fatal}"
+        cell_of(4).save_pretrained(folder)
+
+        def save() -> None:
+            seen: list[Path] = []
+
+            def replace(source: Path, target: Path) -> None:
+                seen.append(target)
+                if when == "before" and len(seen) > fatal:
+                    die()
+                rename(source, target)
+                if len(seen) > fatal:
+                    die()
+
+            os.replace = replace
+            cell_of(8).save_pretrained(folder)
+
+        assert signal.SIGKILL == in_a_child(save)
+        found.append(saved_scale(folder))
+        cell_of(6).save_pretrained(folder)
+        assert 6.5 == saved_scale(folder)
+        assert ["README.md", "config.json", "model.safetensors"] == sorted(file.name for file in folder.iterdir())
+        assert read_config(folder, "x").card == hashlib.sha256((folder / "README.md").read_bytes()).hexdigest()
+    assert {4.5, 8.5} == set(found) and found == sorted(found)

@@ -25,6 +25,7 @@ ORDER = (
     "errors files "
     "tensor_file "
     "hub pretrained "
+    "memory.undo "
     "memory.similarity memory.slots memory.policy memory.learned memory.registry memory.fusion memory.bank memory.read "
     "memory.state memory.policy_file memory "
     "networks.config networks.features networks.layers networks.resnet networks.stm networks.lite networks.segmentation "

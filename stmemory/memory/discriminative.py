@@ -122,6 +122,12 @@ class DiscriminativeMemory:
         """Cut the graph: what is held stays, gradients stop here."""
         self._tensors = {name: t.detach() for name, t in self._tensors.items()}
 
+    def shared(self) -> DiscriminativeMemory:
+        """A memory that holds what this one holds now, and shares its bytes: nothing is ever written in place."""
+        twin = DiscriminativeMemory()
+        twin._tensors = dict(self._tensors)
+        return twin
+
     def fork(self) -> DiscriminativeMemory:
         """A memory that goes its own way from here on."""
         twin = DiscriminativeMemory()
@@ -302,7 +308,7 @@ def ridge_solution(sums: Tensor, ridge: Tensor | float) -> Tensor:
     diagonal = gram.diagonal(dim1=1, dim2=2)[:, :-1]
     variance = (diagonal / total[:, None] - (gram[:, :-1, -1] / total[:, None]).square()).clamp_min(0).mean(1) * total
     penalty = torch.as_tensor(ridge, device=exact.device).double() * variance + _LEAST * (_LEAST + variance)
-    shrunk = torch.cat([torch.ones(exact.shape[1] - 1), torch.full((1,), _LEAST)]).to(exact)
+    shrunk = torch.tensor([1.0] * (exact.shape[1] - 1) + [_LEAST], dtype=torch.float32).to(exact)
     factor, _ = torch.linalg.cholesky_ex(gram + torch.diag_embed(penalty[:, None] * shrunk))
     return torch.cholesky_solve(target, factor).squeeze(2).float().to(device)
 
