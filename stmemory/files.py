@@ -15,7 +15,7 @@ from types import ModuleType
 
 from stmemory.errors import FileError, OptionError
 
-__all__ = ["file_path", "out_file", "out_folder", "rename_file", "whole_file"]
+__all__ = ["file_path", "out_file", "out_folder", "png_path", "rename_file", "whole_file"]
 
 _ENDING = ".stmemory-part"
 _LONGEST = 200  # bytes of a name that is kept in the name of its part; file systems take 255
@@ -110,6 +110,25 @@ def file_path(path: str | os.PathLike[str]) -> Path:
     if "\0" in name or not Path(name).name:
         raise OptionError(f"path: expected the name of a file, got {name!r}; name a file in a folder")
     return Path(name)
+
+
+def png_path(path: str | os.PathLike[str], instead: str) -> Path:
+    """The path of a PNG that a user named, whose name says so or says nothing.
+
+    Args:
+        path: with the ending `.png`, in either case, or with none.
+        instead: what to do for another kind of file, for messages.
+
+    Raises:
+        OptionError: the name says that it is another kind of file, or it is no name of a file.
+
+    >>> png_path("a.PNG", "").name
+    'a.PNG'
+    """
+    named = file_path(path)
+    if named.suffix.lower() not in ("", ".png"):
+        raise OptionError(f"{named}: expected a name that ends in .png, since a PNG is written, got {named.suffix!r}; {instead}")
+    return named
 
 
 def _new_part(path: Path) -> tuple[Path, int | None]:

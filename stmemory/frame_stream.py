@@ -16,6 +16,7 @@ from stmemory.frames import WorkingSize, restore, to_frame
 from stmemory.grey import as_colour, of_channels
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.slots import SlotInfo
+from stmemory.memory.undo import Steps
 from stmemory.networks.layers import keep_large_buffers
 from stmemory.networks.prediction import PredictionNetwork, PredictionState
 from stmemory.next_frame import next_frame
@@ -27,6 +28,7 @@ __all__ = ["FORMAT_VERSION", "FrameStream", "FrameStreamState", "checked_steps",
 
 FORMAT_VERSION = 2  # 2 added the digest of every byte
 _KIND = ("stmemory.frame_stream", FORMAT_VERSION)
+_NOT_FINITE = "expected finite values from the network, got NaN or infinity; use dtype=torch.float32, or other weights"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,7 @@ class FrameStream:
     def __init__(self, network: PredictionNetwork, options: PredictionOptions, state: FrameStreamState | None = None) -> None:
         self.network, self.options = network, options
         self._state = FrameStreamState(_new_memory(network, options)) if state is None else state
+        self._steps = Steps()
         keep_large_buffers()
 
     def __repr__(self) -> str:
@@ -122,7 +125,7 @@ class FrameStream:
         write_state(path, _KIND, tensors, about, network=self.network, options=self.options)
 
     def step(self, frame: object) -> PredictedFrame:
-        """Take the video one frame further: remember the frame, and say what comes next.
+        """Take the video one frame further: remember the frame, and say what comes next. It happens, or after any error it did not.
 
         Args:
             frame: the next frame, of any kind that `to_frame` takes, or grey: an array `[H, W]`, a tensor `[H, W]` or `[1, H, W]`; of
@@ -133,16 +136,27 @@ class FrameStream:
 
         Raises:
             FrameError: the frame cannot be used, or its size changed.
-            ShapeError: the frame is of another kind or shape. After these the stream is as it was before.
-            WeightsError: the network gave NaN; the stream is then of no more use.
+            ShapeError: the frame is of another kind or shape.
+            WeightsError: the network gave NaN or infinity. After any of these the stream is as it was before.
         """
         image = of_channels(to_frame(as_colour(frame)), self.network.config.image_channels)
         like, index = next(self.network.parameters()), self.frame_index + 1
         short_side, stride = self.options.short_side, self.network.stride
         pixels, size = next_frame(image, self._state.size, index=index, short_side=short_side, stride=stride, like=like)
-        ahead = _ahead(self.network, self._state.memory, pixels, size)
-        self._state = dataclasses.replace(self._state, size=size, ahead=ahead)
-        return self.last
+        before, memory = self._state, self._state.memory
+        known = dict(vars(memory))
+
+        def work() -> PredictedFrame:
+            ahead = _ahead(self.network, memory, pixels, size)
+            self._state = dataclasses.replace(before, size=size, ahead=ahead)
+            return self.last
+
+        def restore() -> None:
+            vars(memory).update(known)
+            self._state = before
+
+        with torch.inference_mode():  # what was written in it is put back in it
+            return self._steps.take(work, (memory.bank, memory.cache), restore)
 
     def foresee(self, steps: int = 10) -> Iterator[PredictedFrame]:
         """Look ahead: each prediction is taken for the frame that came, on a copy of the memory. The stream stays as it is.
@@ -241,9 +255,12 @@ def _new_memory(network: PredictionNetwork, options: PredictionOptions) -> Predi
 @torch.inference_mode()
 def _ahead(network: PredictionNetwork, memory: PredictionState, pixels: Tensor, size: WorkingSize, *, write: bool = True) -> Tensor:
     """One step of the network: pixels `[1, C, H', W']` go into the memory, the next frame comes out, padded as they are."""
-    predicted = network.step(pixels, memory, write=write).float().clamp(0, 1)
+    try:
+        predicted = network.step(pixels, memory, write=write).float().clamp(0, 1)
+    except BankError as error:  # a template that is not finite
+        raise WeightsError(f"{_NOT_FINITE} ({error})") from error
     if not bool(predicted.sum().isfinite()):  # within [0, 1], or NaN
-        raise WeightsError("expected finite values from the network, got NaN; use dtype=torch.float32, or other weights")
+        raise WeightsError(_NOT_FINITE)
     predicted[..., size.height :, :] = 0
     predicted[..., size.width :] = 0
     return predicted

@@ -146,7 +146,7 @@ def object_scores(probabilities: Tensor, winner: Tensor) -> tuple[Tensor, Tensor
         own = probabilities.flatten(1).gather(0, number[None])[0]  # [H W], each pixel's winning probability
         area = torch.bincount(number, minlength=1 + count)[1:]
         total = winner.new_zeros(1 + count, dtype=torch.int64).index_add(0, number, (own * _PARTS).long())[1:]
-    return (total / area.clamp_min(1)).float() / _PARTS, area
+    return total.float() / area.clamp_min(1).float() / _PARTS, area
 
 
 def segmentation_of(probabilities: Tensor, object_ids: tuple[int, ...], *, frame_index: int) -> Segmentation:

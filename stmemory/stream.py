@@ -17,7 +17,7 @@ from stmemory.memory.bank import MemoryBank
 from stmemory.memory.discriminative import DiscriminativeMemory
 from stmemory.memory.read import ReadCache
 from stmemory.memory.slots import SlotInfo
-from stmemory.memory.undo import Undo
+from stmemory.memory.undo import Steps
 from stmemory.networks.features import FrameFeatures
 from stmemory.networks.layers import keep_large_buffers
 from stmemory.networks.segmentation import SegmentationNetwork
@@ -50,7 +50,7 @@ class VOSStream:
     def __init__(self, network: SegmentationNetwork, options: TrackingOptions, state: StreamState | None = None) -> None:
         self.network, self.options = network, options
         self._state = StreamState(self._new_bank()) if state is None else state
-        self._undo = Undo()  # empty between steps
+        self._steps = Steps()
         keep_large_buffers()
 
     def __repr__(self) -> str:
@@ -224,23 +224,8 @@ class VOSStream:
 
     def _whole(self, work: Callable[[], _Answer]) -> _Answer:
         """Do something; what it changed is put back where it ends in an error: out of memory, an interrupt, or any other."""
-        self._undo.put_back()  # what a second interrupt kept from being put back
-        undo = self._undo = Undo()
         state, before = self._state, {**vars(self._state), "sums": self._state.sums.shared()}
-        kept: tuple[MemoryBank | ReadCache, ...] = (state.bank, state.cache)
-        try:
-            undo.note(lambda: vars(state).update(before))
-            for part in kept:
-                part.note_changes(undo)
-            answer = work()
-            self._undo = Undo()  # from here on it has happened
-            return answer
-        except BaseException:
-            self._undo.put_back()
-            raise
-        finally:
-            for part in kept:
-                part.note_changes(None)
+        return self._steps.take(work, (state.bank, state.cache), lambda: vars(state).update(before))
 
     def _new_bank(self) -> MemoryBank:
         return self.network.new_bank(self.options.memory_size, policy=self.options.policy)

@@ -14,6 +14,7 @@ from stmemory.frames import WorkingSize
 from stmemory.masks import LARGEST_ID, MAX_OBJECTS
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.discriminative import DiscriminativeMemory
+from stmemory.memory.packing import packed, unpacked
 from stmemory.memory.read import ReadCache
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
@@ -53,6 +54,21 @@ class StreamState:
     probabilities: Tensor | None = None
     places: Tensor | None = None
     last: Segmentation | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("pixels", "probabilities", "places")
+        tensors = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        state: dict[str, Any] = {**vars(self), **dict.fromkeys(names), "last": None}
+        if self.last is not None:
+            tensors |= {"last.ids": self.last.ids, "last.probabilities": self.last.probabilities}
+            state["last"] = {name: value for name, value in vars(self.last).items() if not isinstance(value, Tensor)}
+        return state | {"packed": packed(tensors)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        tensors, last = unpacked(state["packed"]), state["last"]
+        found = {name.removeprefix("last."): tensors.pop(name) for name in ("last.ids", "last.probabilities") if name in tensors}
+        vars(self).update({name: value for name, value in state.items() if name != "packed"} | tensors)
+        self.last = None if last is None else Segmentation(**{**last, **found})
 
     @property
     def nbytes(self) -> int:

@@ -26,6 +26,7 @@ ORDER = (
     "tensor_file "
     "hub pretrained "
     "memory.undo "
+    "memory.packing "
     "memory.similarity memory.slots memory.policy memory.learned memory.registry memory.fusion memory.bank memory.read "
     "memory.state memory.policy_file memory "
     "networks.config networks.features networks.layers networks.resnet networks.stm networks.lite networks.segmentation "

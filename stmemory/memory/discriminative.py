@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from stmemory.errors import BankError, OptionError, ShapeError
+from stmemory.memory.packing import Packed, packed, unpacked
 
 __all__ = ["DiscriminativeMemory", "DiscriminativeRead", "rival_scores", "ridge_solution", "ridge_sums"]
 
@@ -38,6 +39,12 @@ class DiscriminativeMemory:
 
     def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}  # given, found [B, D + 1, D + 2]; given_count, found_count, given_frame [B] int64
+
+    def __getstate__(self) -> dict[str, Packed]:
+        return {"tensors": packed(self._tensors)}
+
+    def __setstate__(self, state: dict[str, Packed]) -> None:
+        self._tensors = unpacked(state["tensors"])
 
     @property
     def rows(self) -> int:

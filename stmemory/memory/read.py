@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stmemory.errors import BankError, OptionError, ShapeError
 from stmemory.memory.bank import MemoryBank
+from stmemory.memory.packing import packed, unpacked
 from stmemory.memory.slots import note_written, written
 from stmemory.memory.undo import Undo
 from stmemory.pretrained import FromPretrained
@@ -31,6 +33,14 @@ class ReadCache:
         self._seen: Tensor | None = None  # [B, K], versions of the bank's slots
         self._identity: object = None  # of the bank's contents
         self._undo: Undo | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return {**vars(self), **dict.fromkeys(tensors), "_undo": None, "packed": packed(tensors)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        known = unpacked(state["packed"])
+        vars(self).update({name: value for name, value in state.items() if name != "packed"} | known)
 
     @property
     def nbytes(self) -> int:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from stmemory.errors import BankError
+from stmemory.memory.packing import packed, unpacked
 from stmemory.memory.similarity import similarities
 from stmemory.memory.undo import Undo
 
@@ -59,6 +61,12 @@ class Slots:
         self._changes = 0  # only ever grows, so a version number is never met twice in one slot
         self.identity = object()  # another one whenever rows or all contents change hands, so that caches begin anew
         self.undo: Undo | None = None  # where changes are noted while something is under way that must happen whole
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "tensors": packed(self.tensors), "undo": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({**state, "tensors": unpacked(state["tensors"])})
 
     def __getitem__(self, name: str) -> Tensor:
         if not self.tensors:

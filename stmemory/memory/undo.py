@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeVar
 
-__all__ = ["Undo"]
+__all__ = ["Steps", "Undo"]
+
+_Answer = TypeVar("_Answer")
 
 
 class Undo:
@@ -32,3 +35,44 @@ class Undo:
         while len(self._steps) > down_to:
             self._steps[-1]()  # first taken, then forgotten
             self._steps.pop()
+
+
+class _Changing(Protocol):
+    def note_changes(self, undo: Undo | None) -> None: ...
+
+
+class Steps:
+    """Takes one step after another, each of which happens whole or not at all: no error, and no interrupt, leaves a half.
+
+    >>> values, steps = [1], Steps()
+    >>> steps.take(lambda: values.append(2), (), lambda: values.__setitem__(slice(1, None), []))
+    >>> values
+    [1, 2]
+    """
+
+    def __init__(self) -> None:
+        self._undo = Undo()  # empty between steps
+
+    def take(self, work: Callable[[], _Answer], parts: Sequence[_Changing], restore: Callable[[], object]) -> _Answer:
+        """Do something, and give what it gives.
+
+        Args:
+            work: what to do.
+            parts: what it changes, that notes its changes itself.
+            restore: puts back the rest of what it changes, once the parts are as they were; may be called twice.
+        """
+        self._undo.put_back()  # what a second interrupt kept from being put back
+        undo = self._undo = Undo()
+        try:
+            undo.note(restore)
+            for part in parts:
+                part.note_changes(undo)
+            answer = work()
+            self._undo = Undo()  # from here on it has happened
+            return answer
+        except BaseException:
+            self._undo.put_back()
+            raise
+        finally:
+            for part in parts:
+                part.note_changes(None)
