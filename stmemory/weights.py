@@ -33,6 +33,7 @@ __all__ = [
     "load_part",
     "network_info",
     "place",
+    "place_to_compute",
     "tensors_digest",
 ]
 
@@ -188,12 +189,22 @@ def place(module: nn.Module, *, device: str | torch.device | None, dtype: torch.
     if dtype is not None and dtype not in _DTYPES:  # of float8 alone torch can compute nothing
         raise OptionError(f"dtype: expected torch.float32, torch.bfloat16, torch.float16 or torch.float64, got {dtype!r}; choose one of them")
     try:
-        there = None if device is None else torch.device(device)
-        if there is not None and there.type == "meta":
-            raise OptionError("device: expected one that computes, such as 'cpu', got 'meta', which holds shapes alone")
-        module.to(device=there, dtype=dtype)
+        module.to(device=None if device is None else torch.device(device), dtype=dtype)
     except (AssertionError, RuntimeError, TypeError) as error:  # torch without CUDA asserts
         raise OptionError(f"device: expected one that torch can use here, such as 'cpu', got {device!r}: {error}") from error
+
+
+def place_to_compute(module: nn.Module, *, device: str | torch.device | None, dtype: torch.dtype | None) -> None:
+    """Move a module that is to compute; None leaves it where and what it is.
+
+    Raises:
+        OptionError: the device is not there or holds shapes alone, or the dtype is no float.
+
+    >>> place_to_compute(nn.Linear(1, 1), device="cpu", dtype=torch.bfloat16)
+    """
+    place(module, device=device, dtype=dtype)
+    if any(parameter.is_meta for parameter in module.parameters()):
+        raise OptionError("device: expected one that computes, such as 'cpu', got 'meta', which holds shapes alone")
 
 
 def fingerprint(network: nn.Module) -> str:

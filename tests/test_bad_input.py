@@ -6,6 +6,7 @@ And after an error in the middle of a video the stream is in the state it was in
 from __future__ import annotations
 
 import errno
+import io
 import json
 import pickle
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from stmemory.predictor import VOSPredictor
 from stmemory.stream import VOSStream
 from stmemory.saving import save_network
 from stmemory.tensor_file import read_tensor_file, write_tensor_file
-from stmemory.weights import load_network, network_info
+from stmemory.weights import load_network, network_info, tensors_digest
 
 FRAMES = clip(8)
 MASK = boxes(3, 9)
@@ -538,6 +539,31 @@ def test_damaged_states_are_errors(damage: Callable[[Path], object], tmp_path: P
     with pytest.raises(WeightsError) as error:
         predictor.resume(path)
     assert_says(error, str(path))
+
+
+def test_states_of_earlier_versions_go_on(tmp_path: Path) -> None:
+    """A file as version 2 wrote it, with a digest of its tensors alone, gives the same masks; damaged, it is refused."""
+    predictor, path = tiny_predictor(), tmp_path / "state"
+    stream = predictor.start(FRAMES[0], MASK)
+    stream.step(FRAMES[1])
+    stream.save(path)
+    file = read_tensor_file(path, "a stream")
+    about = {**json.loads(file.about["about"]), "version": 2, "digest": tensors_digest(file.tensors)}
+    save_file(file.tensors, path, metadata={"about": json.dumps(about)})
+    assert torch.equal(stream.step(FRAMES[2]).probabilities, predictor.resume(path).step(FRAMES[2]).probabilities)
+    for damaged in ({**about, "frame_index": "1"}, {**about, "object_ids": ["a", "b"]}, {**about, "digest": "0" * 16}):
+        save_file(file.tensors, path, metadata={"about": json.dumps(damaged)})
+        with pytest.raises(WeightsError, match="state"):
+            predictor.resume(path)
+
+
+@pytest.mark.parametrize("path", [io.BytesIO(), None, 3], ids=["buffer", "None", "number"])
+def test_a_stream_is_saved_to_a_file_by_name(path: object) -> None:
+    """What is no name of a file is refused, for saving and for resuming."""
+    stream = tiny_predictor().start(FRAMES[0], MASK)
+    for use in (stream.save, tiny_predictor().resume):
+        with pytest.raises(OptionError, match="name of a file"):
+            use(path)
 
 
 @pytest.mark.parametrize(
