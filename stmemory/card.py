@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from stmemory.checkpoint import CARD
 from stmemory.errors import WeightsError
 
 __all__ = ["CARD", "Metric", "card_text", "metrics_of"]
 
-CARD = "README.md"
 # The licences that the Hub knows by name; any other is shown as it is written.
 _LICENCES = (
     "apache-2.0 mit bsd-2-clause bsd-3-clause cc0-1.0 cc-by-4.0 cc-by-sa-4.0 cc-by-nc-4.0 cc-by-nc-sa-4.0 gpl-3.0 lgpl-3.0 agpl-3.0"

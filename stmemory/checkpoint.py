@@ -2,6 +2,10 @@
 
 `config.json` holds `format_version`, the config of the module under the name of its kind, `sha256` of the other file, and
 what is known of the weights under `about`.
+
+The rename of `config.json` alone decides which weights a folder holds. The other files that belong to it wait beside it under
+names that begin with `.next.`, and take theirs after it. Who reads a folder in between, or after a process was killed there,
+finds the weights of `config.json` under one of the two names; the next save renames what was left.
 """
 
 from __future__ import annotations
@@ -9,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,16 +24,18 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from stmemory.errors import OptionError, WeightsError
-from stmemory.files import whole_file
+from stmemory.files import rename_file, whole_file
 from stmemory.untrusted import read_json
 
 __all__ = [
+    "CARD",
     "CONFIG",
     "Checkpoint",
     "FORMAT_VERSION",
     "KINDS",
     "TENSORS",
     "differences",
+    "finish_save",
     "listed",
     "read_config",
     "read_tensors",
@@ -37,10 +44,12 @@ __all__ = [
 
 FORMAT_VERSION = 1
 KINDS = ("network", "prediction_network", "fusion_cell")
+CARD = "README.md"
 CONFIG = "config.json"
 TENSORS = "model.safetensors"
 _KEYS = {"format_version", "sha256", "card", "about"}
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_NEXT = ".next."  # begins the name of a file that waits for the rename of config.json
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 
 
@@ -69,7 +78,9 @@ class Checkpoint:
     @property
     def nbytes(self) -> int:
         """Of the weights' file."""
-        return (self.folder / TENSORS).stat().st_size
+        waiting = self.folder / (_NEXT + TENSORS)
+        path = waiting if waiting.is_file() and _sha256(waiting) == self.sha256 else self.folder / TENSORS
+        return path.stat().st_size
 
 
 def read_config(folder: Path, name: str) -> Checkpoint:
@@ -121,7 +132,7 @@ def read_tensors(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> dict
     """
     path = checkpoint.folder / TENSORS
     try:
-        content = path.read_bytes()
+        content = _content(checkpoint)
         tensors = load(content)
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: expected the weights beside {CONFIG}, got no such file{_hint(checkpoint.folder)}") from error
@@ -179,7 +190,7 @@ def write_checkpoint(
     dtype: torch.dtype = torch.float32,
     words: tuple[Mapping[str, Any], str | None] = ({}, None),
 ) -> None:
-    """Write both files, each whole or not at all; a mix of old and new, after an interruption, is refused when it is read.
+    """Write a folder of weights, whole or not at all: after an interruption it holds the old weights or the new ones.
 
     Args:
         folder: made if it is not there; files in it are replaced.
@@ -187,7 +198,7 @@ def write_checkpoint(
         config: plain JSON values.
         tensors: by name.
         dtype: of the floats in the file.
-        words: what is told of the weights, plain JSON values, and the SHA-256 of their card.
+        words: what is told of the weights, plain JSON values, and the text of their card; None leaves the card that is there.
 
     Raises:
         WeightsError: a weight is NaN or infinite, or is so in `dtype`; what is told of them is no JSON; or nothing can be written.
@@ -199,18 +210,68 @@ def write_checkpoint(
     _check_finite(f"{folder}, in {dtype}", stored)
     content = save(stored, metadata={"format": "pt"})  # save_file() hides the file from other users of the machine
     about, card = words
-    digest = hashlib.sha256(content).hexdigest()
-    document = {"format_version": FORMAT_VERSION, kind: dict(config), "sha256": digest, "card": card, "about": dict(about)}
+    digest, of_card = hashlib.sha256(content).hexdigest(), None if card is None else hashlib.sha256(card.encode()).hexdigest()
+    document = {"format_version": FORMAT_VERSION, kind: dict(config), "sha256": digest, "card": of_card, "about": dict(about)}
     try:
         text = json.dumps(document, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
         raise WeightsError(f"about: expected plain JSON values, got: {error}; use strings, numbers, lists and dicts") from error
+    waiting = {TENSORS: content} if card is None else {TENSORS: content, CARD: card.encode()}
     try:
-        with whole_file(folder / CONFIG) as config_part, whole_file(folder / TENSORS) as tensors_part:
-            config_part.write_text(text, encoding="utf-8")
-            tensors_part.write_bytes(content)
+        for name, data in waiting.items():
+            with whole_file(folder / (_NEXT + name)) as part:
+                part.write_bytes(data)
+        with whole_file(folder / CONFIG) as part:
+            part.write_text(text, encoding="utf-8")
+        for name in waiting:
+            rename_file(folder / (_NEXT + name), folder / name)
     except OSError as error:
         raise WeightsError(f"{folder}: expected a folder to write to, got: {error}; choose another") from error
+
+
+def finish_save(folder: Path) -> None:
+    """Give the files that wait for their names what a save that was killed did not, where they belong to `config.json`; remove the others.
+
+    Raises:
+        WeightsError: the folder cannot be written to.
+
+    >>> finish_save(Path("no/such/folder"))
+    """
+    waiting = [name for name in (TENSORS, CARD) if (folder / (_NEXT + name)).is_file()]
+    if not waiting:
+        return
+    wanted: dict[str, str | None] = {}
+    with suppress(WeightsError):
+        known = read_config(folder, str(folder))
+        wanted = {TENSORS: known.sha256, CARD: known.card}
+    try:
+        for name in waiting:
+            path, own = folder / (_NEXT + name), folder / name
+            by_hand = name == CARD and own.is_file() and own.stat().st_mtime > path.stat().st_mtime
+            if _sha256(path) == wanted.get(name) and not by_hand:
+                rename_file(path, own)
+            else:
+                path.unlink()
+    except OSError as error:
+        raise WeightsError(f"{folder}: expected a folder to write to, got: {error}; choose another") from error
+
+
+def _content(checkpoint: Checkpoint) -> bytes:
+    """The weights' file that `config.json` was written for, if one of those in the folder is; else the one that has its name."""
+    content: bytes | None = None
+    for name in (TENSORS, _NEXT + TENSORS, TENSORS):  # the second took the name of the first while this looked
+        try:
+            found = (checkpoint.folder / name).read_bytes()
+        except FileNotFoundError:
+            continue
+        if hashlib.sha256(found).hexdigest() == checkpoint.sha256:
+            return found
+        content = found if name == TENSORS else content
+    return (checkpoint.folder / TENSORS).read_bytes() if content is None else content
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _check_finite(what: str, tensors: Mapping[str, Tensor]) -> None:

@@ -35,12 +35,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.run(arguments)
+    except OSError as error:  # `FileError` among them
+        complain(str(error))
+        return FAILED
     except StmemoryError as error:
         complain(str(error))
         return BAD_ARGUMENTS
-    except OSError as error:
-        complain(str(error))
-        return FAILED
     except KeyboardInterrupt:
         complain("interrupted")
         return FAILED

@@ -108,7 +108,7 @@ def convert_stm(path: str | Path, folder: str | Path, *, force: bool = False) ->
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the same file makes the same folder
-        network = SegmentationNetwork(NetworkConfig.of("stm"))
+        network = SegmentationNetwork(NetworkConfig.of("stm")).float()  # whatever torch's default dtype
         network.fusion.start_near_identity(_UPDATE)
         network.load_state_dict({**network.state_dict(), **state})
         if not force:

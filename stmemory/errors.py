@@ -5,6 +5,7 @@
     ├── FrameError    (ValueError)     a frame or a video that cannot be used
     ├── MaskError     (ValueError)     a mask that cannot be used, or names unknown objects
     ├── OptionError   (ValueError)     an option, name or configuration that does not exist or is out of range
+    ├── FileError     (OSError)        a file that cannot be written: no space, no right, no such place
     ├── BankError     (RuntimeError)   an operation that the memory bank cannot do in its present state
     └── WeightsError  (RuntimeError)   a checkpoint, configuration or saved state that cannot be loaded
 
@@ -13,6 +14,7 @@ Each message says what was expected, what came, and what to do.
 
 __all__ = [
     "BankError",
+    "FileError",
     "FrameError",
     "MaskError",
     "OptionError",
@@ -40,6 +42,10 @@ class MaskError(StmemoryError, ValueError):
 
 class OptionError(StmemoryError, ValueError):
     """An option, name or configuration does not exist or is out of its range."""
+
+
+class FileError(StmemoryError, OSError):
+    """A file cannot be written: the disk is full, the right to write is missing, or there can be no file of that name."""
 
 
 class BankError(StmemoryError, RuntimeError):

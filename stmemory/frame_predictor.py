@@ -17,7 +17,7 @@ from stmemory.hub import Where
 from stmemory.networks.prediction import PredictionNetwork
 from stmemory.options import PredictionOptions, ready_options
 from stmemory.predicted import PredictedFrame
-from stmemory.weights import load_part, place
+from stmemory.weights import load_part, place_to_compute
 
 __all__ = ["FramePredictor"]
 
@@ -54,7 +54,7 @@ class FramePredictor:
         if not isinstance(network, PredictionNetwork):
             raise OptionError(f"network: expected a PredictionNetwork, got {type(network).__name__}; VOSPredictor takes those that segment")
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        place(self.network, device=device, dtype=dtype)
+        place_to_compute(self.network, device=device, dtype=dtype)
         self.options = ready_options(options, PredictionOptions(), self.device)
 
     def __repr__(self) -> str:

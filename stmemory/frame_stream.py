@@ -11,22 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from stmemory.errors import FrameError, OptionError, WeightsError
+from stmemory.errors import BankError, FrameError, OptionError, WeightsError
 from stmemory.frames import WorkingSize, restore, to_frame
 from stmemory.grey import as_colour, of_channels
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.slots import SlotInfo
+from stmemory.memory.undo import Steps
 from stmemory.networks.layers import keep_large_buffers
 from stmemory.networks.prediction import PredictionNetwork, PredictionState
 from stmemory.next_frame import next_frame
 from stmemory.options import PredictionOptions
 from stmemory.predicted import PredictedFrame
-from stmemory.state_file import fill_memory, memory_tensors, read_state, write_state
+from stmemory.state_file import check_shapes, fill_memory, memory_tensors, read_state, write_state
 
 __all__ = ["FORMAT_VERSION", "FrameStream", "FrameStreamState", "checked_steps", "load_frame_state"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2 added the digest of every byte
 _KIND = ("stmemory.frame_stream", FORMAT_VERSION)
+_NOT_FINITE = "expected finite values from the network, got NaN or infinity; use dtype=torch.float32, or other weights"
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +76,7 @@ class FrameStream:
     def __init__(self, network: PredictionNetwork, options: PredictionOptions, state: FrameStreamState | None = None) -> None:
         self.network, self.options = network, options
         self._state = FrameStreamState(_new_memory(network, options)) if state is None else state
+        self._steps = Steps()
         keep_large_buffers()
 
     def __repr__(self) -> str:
@@ -122,7 +125,7 @@ class FrameStream:
         write_state(path, _KIND, tensors, about, network=self.network, options=self.options)
 
     def step(self, frame: object) -> PredictedFrame:
-        """Take the video one frame further: remember the frame, and say what comes next.
+        """Take the video one frame further: remember the frame, and say what comes next. It happens, or after any error it did not.
 
         Args:
             frame: the next frame, of any kind that `to_frame` takes, or grey: an array `[H, W]`, a tensor `[H, W]` or `[1, H, W]`; of
@@ -133,16 +136,27 @@ class FrameStream:
 
         Raises:
             FrameError: the frame cannot be used, or its size changed.
-            ShapeError: the frame is of another kind or shape. After these the stream is as it was before.
-            WeightsError: the network gave NaN; the stream is then of no more use.
+            ShapeError: the frame is of another kind or shape.
+            WeightsError: the network gave NaN or infinity. After any of these the stream is as it was before.
         """
         image = of_channels(to_frame(as_colour(frame)), self.network.config.image_channels)
         like, index = next(self.network.parameters()), self.frame_index + 1
         short_side, stride = self.options.short_side, self.network.stride
         pixels, size = next_frame(image, self._state.size, index=index, short_side=short_side, stride=stride, like=like)
-        ahead = _ahead(self.network, self._state.memory, pixels, size)
-        self._state = dataclasses.replace(self._state, size=size, ahead=ahead)
-        return self.last
+        before, memory = self._state, self._state.memory
+        known = dict(vars(memory))
+
+        def work() -> PredictedFrame:
+            ahead = _ahead(self.network, memory, pixels, size)
+            self._state = dataclasses.replace(before, size=size, ahead=ahead)
+            return self.last
+
+        def restore() -> None:
+            vars(memory).update(known)
+            self._state = before
+
+        with torch.inference_mode():  # what was written in it is put back in it
+            return self._steps.take(work, (memory.bank, memory.cache), restore)
 
     def foresee(self, steps: int = 10) -> Iterator[PredictedFrame]:
         """Look ahead: each prediction is taken for the frame that came, on a copy of the memory. The stream stays as it is.
@@ -200,9 +214,38 @@ def load_frame_state(path: str | Path, *, network: PredictionNetwork, options: P
         memory = _new_memory(network, options)
         fill_memory(memory.bank, memory.cache, tensors)
         memory.context, memory.time = tensors["context"], about["time"]
-        return FrameStreamState(memory, WorkingSize(**about["size"]), tensors["ahead"])
+        state = FrameStreamState(memory, WorkingSize(**about["size"]), tensors["ahead"])
+        _check(state, tensors, network=network, options=options)
+        return state
 
-    return read_state(path, _KIND, build, network=network, options=options)
+    return read_state(path, _KIND, build, since=2, network=network, options=options)
+
+
+def _check(state: FrameStreamState, tensors: dict[str, Tensor], *, network: PredictionNetwork, options: PredictionOptions) -> None:
+    """Refuse a state whose parts do not fit each other: files of earlier versions have no digest of their header.
+
+    Raises:
+        BankError: says which part.
+    """
+    size, memory, config = state.size, state.memory, network.config
+    if type(memory.time) is not int or memory.time < 1 or size is None or not all(type(side) is int for side in dataclasses.astuple(size)):
+        raise BankError(f"expected a time of 1 or more and sizes in whole pixels, got {memory.time!r} and {size}")
+    if size != WorkingSize.of(size.frame_height, size.frame_width, options.short_side, network.stride):
+        raise BankError(f"expected the sizes of a frame for these options, got {size}")
+    if memory.bank.rows != (config.memory == "bank"):
+        raise BankError(f"expected a memory of one video, got {memory.bank.rows}")
+    cells = (size.padded_height // network.stride, size.padded_width // network.stride)
+    slots = (1, memory.bank.capacity)
+    expected = {
+        "bank.templates": (*slots, config.template_channels, *cells),
+        "bank.keys": (*slots, config.key_channels, *cells),
+        "cache.keys": (*slots, config.key_channels, *cells),
+        "cache.values": (*slots, config.value_channels, *cells),
+        "cache.seen": slots,
+        "context": (1, config.widths[-1], *cells),
+        "ahead": (1, config.image_channels, size.padded_height, size.padded_width),
+    }
+    check_shapes(expected, tensors)
 
 
 def _new_memory(network: PredictionNetwork, options: PredictionOptions) -> PredictionState:
@@ -212,9 +255,12 @@ def _new_memory(network: PredictionNetwork, options: PredictionOptions) -> Predi
 @torch.inference_mode()
 def _ahead(network: PredictionNetwork, memory: PredictionState, pixels: Tensor, size: WorkingSize, *, write: bool = True) -> Tensor:
     """One step of the network: pixels `[1, C, H', W']` go into the memory, the next frame comes out, padded as they are."""
-    predicted = network.step(pixels, memory, write=write).float().clamp(0, 1)
+    try:
+        predicted = network.step(pixels, memory, write=write).float().clamp(0, 1)
+    except BankError as error:  # a template that is not finite
+        raise WeightsError(f"{_NOT_FINITE} ({error})") from error
     if not bool(predicted.sum().isfinite()):  # within [0, 1], or NaN
-        raise WeightsError("expected finite values from the network, got NaN; use dtype=torch.float32, or other weights")
+        raise WeightsError(_NOT_FINITE)
     predicted[..., size.height :, :] = 0
     predicted[..., size.width :] = 0
     return predicted

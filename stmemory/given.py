@@ -46,7 +46,7 @@ class GivenMasks:
     def none(cls, size: WorkingSize, device: torch.device) -> GivenMasks:
         """Nothing said."""
         own, padded = (size.frame_height, size.frame_width), (size.padded_height, size.padded_width)
-        full, working = torch.zeros(0, *own, device=device), torch.zeros(0, *padded, device=device)
+        full, working = (torch.zeros(0, *side, dtype=torch.float32, device=device) for side in (own, padded))
         return cls((), full, torch.zeros(own, device=device).bool(), working, torch.zeros(padded, device=device).bool())
 
 
@@ -146,7 +146,7 @@ def object_scores(probabilities: Tensor, winner: Tensor) -> tuple[Tensor, Tensor
         own = probabilities.flatten(1).gather(0, number[None])[0]  # [H W], each pixel's winning probability
         area = torch.bincount(number, minlength=1 + count)[1:]
         total = winner.new_zeros(1 + count, dtype=torch.int64).index_add(0, number, (own * _PARTS).long())[1:]
-    return (total / area.clamp_min(1)).float() / _PARTS, area
+    return total.float() / area.clamp_min(1).float() / _PARTS, area
 
 
 def segmentation_of(probabilities: Tensor, object_ids: tuple[int, ...], *, frame_index: int) -> Segmentation:

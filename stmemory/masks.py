@@ -100,7 +100,7 @@ def to_object_masks(mask: object, *, height: int, width: int, allow_empty: bool 
         if void_id is not None:
             void = values == void_id
         ids = _distinct_ids(values.masked_fill(void, 0))
-        probabilities = torch.stack([values == i for i in ids]).to(torch.float32) if ids else torch.zeros(0, height, width)
+        probabilities = torch.stack([values == i for i in ids]).to(torch.float32) if ids else torch.zeros(0, height, width, dtype=torch.float32)
     else:
         ids, probabilities = _stack(values if values.ndim == 3 else values[None], allow_empty=allow_empty)
     if not ids and not allow_empty:

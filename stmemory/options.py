@@ -68,7 +68,7 @@ class TrackingOptions:
             ("enlarge", 1 <= self.enlarge < math.inf, "1 or more"),
             ("top_k", self.top_k is None or self.top_k >= 1, "1 or more, or None"),
             ("write_gate", 0 <= self.write_gate <= 1, "0 to 1"),
-            ("reach", self.reach is None or self.reach >= 0, "0 or more, or None"),
+            ("reach", self.reach is None or 0 <= self.reach < math.inf, "0 or more, or None, which keeps every region"),
         )
         for name, fine, expected in checks:
             if not fine:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from stmemory.files import whole_file
+from stmemory.files import png_path, whole_file
 
 __all__ = ["PredictedFrame"]
 
@@ -46,8 +46,12 @@ class PredictedFrame:
         """Write it as a PNG, grey or RGB. The file appears whole or not at all.
 
         Args:
-            path: where it goes. Missing parent folders are made; a file that is there is replaced.
+            path: where it goes, `.png`. Missing parent folders are made; a file that is there is replaced.
+
+        Raises:
+            OptionError: the name has another ending than `.png`; or it is no name of a file.
+            FileError: the file cannot be written there.
         """
         picture = self.picture()
-        with whole_file(path) as part:
+        with whole_file(png_path(path, "for another format take picture(), and write that")) as part:
             Image.fromarray(picture if len(self.pixels) == 3 else picture[:, :, 0]).save(part, format="PNG")

@@ -21,7 +21,7 @@ from stmemory.options import TrackingOptions, ready_options
 from stmemory.result import Segmentation
 from stmemory.stream import VOSStream
 from stmemory.stream_file import load_state
-from stmemory.weights import load_network, place
+from stmemory.weights import load_network, place_to_compute
 
 __all__ = ["VOSPredictor"]
 
@@ -62,7 +62,7 @@ class VOSPredictor:
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         fold_batch_norm(self.network)
         use_channels_last(self.network)
-        place(self.network, device=device, dtype=dtype)
+        place_to_compute(self.network, device=device, dtype=dtype)
         self.options = ready_options(options, TrackingOptions(), self.device)
         self.network.read.top_k = self.options.top_k
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stmemory.errors import FrameError, MaskError, OptionError
+from stmemory.files import png_path
 from stmemory.frames import to_frame
 from stmemory.palette import davis_palette, write_palette_png
 
@@ -91,14 +92,17 @@ class Segmentation:
         """Write the ids as a PNG in the DAVIS palette. The file appears whole or not at all.
 
         Args:
-            path: where it goes. Missing parent folders are made; a file that is there is replaced.
+            path: where it goes, `.png`. Missing parent folders are made; a file that is there is replaced.
 
         Raises:
+            OptionError: the name has another ending than `.png`; or it is no name of a file.
+            FileError: the file cannot be written there.
             MaskError: an id is above 254; a palette PNG cannot hold it, and 255 in it means void.
         """
+        path = png_path(path, "other formats change ids or hold none: write the PNG, or numpy.save(path, result.ids)")
         if 255 in self.object_ids:
             raise MaskError(
-                f"{os.fspath(path)}: expected ids 1 to 254, since 255 is void in a palette PNG, got 255; track it under another "
+                f"{path}: expected ids 1 to 254, since 255 is void in a palette PNG, got 255; track it under another "
                 "id, or write numpy.save(path, result.ids)"
             )
         write_palette_png(path, self.ids)

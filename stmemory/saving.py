@@ -10,10 +10,9 @@ from typing import Any
 
 import torch
 
-from stmemory.card import CARD, card_text
-from stmemory.checkpoint import read_config, write_checkpoint
+from stmemory.card import card_text
+from stmemory.checkpoint import CARD, finish_save, read_config, write_checkpoint
 from stmemory.errors import WeightsError
-from stmemory.files import whole_file
 from stmemory.memory.fusion import FusionCell
 from stmemory.networks.prediction import PredictionNetwork
 from stmemory.networks.segmentation import SegmentationNetwork
@@ -36,7 +35,7 @@ def save_part(
     about: Mapping[str, Any] | None = None,
     name: str | None = None,
 ) -> None:
-    """Write a module and its card to a folder that `from_pretrained` reads.
+    """Write a module and its card to a folder that `from_pretrained` reads. After an interruption it holds the old weights or the new ones.
 
     Args:
         module: a `SegmentationNetwork` that is not folded (see `fold_batch_norm`), a `PredictionNetwork`, or a `FusionCell`.
@@ -64,12 +63,9 @@ def save_part(
         raise WeightsError(f"about: expected a dict, got {type(told).__name__}; see stmemory.card")
     told = {**module.inherited, **told}
     text = card_text(kind, told, name=name or folder.resolve().name)
-    kept = _card_by_hand(folder)
-    digest = None if kept else hashlib.sha256(text.encode()).hexdigest()
-    write_checkpoint(folder, kind, config, module.state_dict(), dtype=dtype, words=(told, digest))
-    if not kept:
-        with whole_file(folder / CARD) as part:
-            part.write_bytes(text.encode())
+    finish_save(folder)
+    card = None if _card_by_hand(folder) else text
+    write_checkpoint(folder, kind, config, module.state_dict(), dtype=dtype, words=(told, card))
 
 
 def _check_unchanged(network: SegmentationNetwork | PredictionNetwork) -> None:

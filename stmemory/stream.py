@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from stmemory.errors import FrameError, MaskError, WeightsError
+from stmemory.errors import BankError, FrameError, MaskError, WeightsError
 from stmemory.frames import WorkingSize, restore, to_frame
 from stmemory.given import GivenMasks, impose, keep_near, last_places, object_scores, segmentation_of
 from stmemory.masks import MAX_OBJECTS, soft_aggregate, to_object_masks, winners
@@ -16,6 +17,7 @@ from stmemory.memory.bank import MemoryBank
 from stmemory.memory.discriminative import DiscriminativeMemory
 from stmemory.memory.read import ReadCache
 from stmemory.memory.slots import SlotInfo
+from stmemory.memory.undo import Steps
 from stmemory.networks.features import FrameFeatures
 from stmemory.networks.layers import keep_large_buffers
 from stmemory.networks.segmentation import SegmentationNetwork
@@ -27,7 +29,10 @@ from stmemory.stream_file import StreamState, save_state
 
 __all__ = ["VOSStream"]
 
+_Answer = TypeVar("_Answer")
 _CHUNK = 4  # objects decoded or memorised at a time, so that many objects need no more working memory than these
+
+_NOT_FINITE = "expected finite values from the network, got NaN or infinity; use dtype=torch.float32, or other weights"
 
 
 class VOSStream:
@@ -45,6 +50,7 @@ class VOSStream:
     def __init__(self, network: SegmentationNetwork, options: TrackingOptions, state: StreamState | None = None) -> None:
         self.network, self.options = network, options
         self._state = StreamState(self._new_bank()) if state is None else state
+        self._steps = Steps()
         keep_large_buffers()
 
     def __repr__(self) -> str:
@@ -95,7 +101,7 @@ class VOSStream:
 
     @torch.inference_mode()
     def step(self, frame: object, mask: object = None, *, write: bool = True) -> Segmentation:
-        """Segment the next frame and memorise it.
+        """Segment the next frame and memorise it: a step happens, or after any error, an interrupt among them, it did not.
 
         Args:
             frame: the next frame, of any kind that `to_frame` takes, of the same size as those before.
@@ -112,8 +118,11 @@ class VOSStream:
             FrameError: the frame cannot be used, or its size changed.
             ShapeError: the frame is of another kind or shape.
             MaskError: the mask cannot be used, or has new ids although `write` is false.
-            WeightsError: the network gave NaN. After any of these the stream is as it was before.
+            WeightsError: the network gave NaN or infinity. After any of these the stream is as it was before.
         """
+        return self._whole(lambda: self._step(frame, mask, write=write))
+
+    def _step(self, frame: object, mask: object, *, write: bool) -> Segmentation:
         pixels, size = self._fit(frame)
         given = self._given(mask, size)
         if not write and not set(given.object_ids) <= set(self.object_ids):
@@ -144,8 +153,12 @@ class VOSStream:
         Raises:
             FrameError: there was no frame yet.
             MaskError: the mask cannot be used, or nothing was said; or an absent object is not tracked, is in the mask too, or is known
-                from this frame alone. The stream is then as it was before.
+                from this frame alone.
+            WeightsError: the network gave NaN or infinity. After any error the stream is as it was before.
         """
+        return self._whole(lambda: self._correct(mask, absent))
+
+    def _correct(self, mask: object, absent: Iterable[int]) -> Segmentation:
         pixels, size, last = self._state.last_frame()
         given = self._given(mask, size)
         gone = self._absent(absent, given)
@@ -192,11 +205,17 @@ class VOSStream:
         Raises:
             MaskError: an id is not tracked.
         """
-        gone = set(object_ids)
+        try:
+            gone = set(object_ids)
+        except TypeError as error:
+            raise MaskError(f"remove_objects: expected several ids, such as [5], got {object_ids!r}") from error
         if not gone <= set(self.object_ids):
             raise MaskError(f"remove_objects: expected ids of {self.object_ids}, got {sorted(gone - set(self.object_ids))}")
         if not gone:
             return
+        self._whole(lambda: self._remove(gone))
+
+    def _remove(self, gone: set[int]) -> None:
         rows = [row for row, object_id in enumerate(self.object_ids) if object_id not in gone]
         if rows:
             out = [row for row in range(len(self.object_ids)) if row not in rows]
@@ -214,6 +233,11 @@ class VOSStream:
             for kept in (self._state.probabilities, full):
                 kept[0] = (1 - kept[1:].sum(0)).clamp_min(0)
             self._report(full)
+
+    def _whole(self, work: Callable[[], _Answer]) -> _Answer:
+        """Do something; what it changed is put back where it ends in an error: out of memory, an interrupt, or any other."""
+        state, before = self._state, {**vars(self._state), "sums": self._state.sums.shared()}
+        return self._steps.take(work, (state.bank, state.cache), lambda: vars(state).update(before))
 
     def _new_bank(self) -> MemoryBank:
         return self.network.new_bank(self.options.memory_size, policy=self.options.policy)
@@ -265,7 +289,7 @@ class VOSStream:
         """Each object's own probability `[N, H', W']`: read the memory and decode."""
         video = torch.zeros(len(self.object_ids), dtype=torch.int64, device=features.key.device)
         if not len(video):
-            return torch.zeros(0, *features.frame.shape[2:], device=features.key.device)
+            return torch.zeros(0, *features.frame.shape[2:], dtype=torch.float32, device=features.key.device)
         recalled = self.network.recall(features, self._state.bank, video, self._state.cache)
         _, _, probabilities = self._state.last_frame()
         masks = probabilities[1:]  # [N, H', W'], of the last frame
@@ -274,7 +298,7 @@ class VOSStream:
         decoded = (self.network.decode(recalled[p], features, video[p], None if cues is None else cues[p]) for p in parts)
         found = torch.cat([logits.float().sigmoid() for logits in decoded])
         if not bool(found.sum().isfinite()):  # between 0 and 1, or NaN
-            raise WeightsError("expected finite values from the network, got NaN; use dtype=torch.float32, or other weights")
+            raise WeightsError(_NOT_FINITE)
         return found
 
     def _believe(self, found: Tensor, size: WorkingSize) -> tuple[Tensor, Tensor]:
@@ -282,7 +306,7 @@ class VOSStream:
         winner = winners(found)
         if self._state.places is None or self.options.reach is None:
             return found, winner
-        reach = round(self.options.reach * min(size.height, size.width))
+        reach = round(min(self.options.reach * min(size.height, size.width), size.height + size.width))
         near = keep_near(found, self._state.places, reach=reach, winner=winner)
         return near, winner if near is found else winners(near)
 
@@ -309,7 +333,10 @@ class VOSStream:
         _, _, probabilities = self._state.last_frame()
         known = [row for row, object_id in enumerate(self.object_ids) if object_id in given.object_ids]
         scores, area = object_scores(probabilities, winner)
-        good = ((area > 0) & (scores >= self.options.write_gate)).tolist()
+        seen = (area > 0) & (scores >= self.options.write_gate)
+        *good, finite = torch.cat([seen, _finite(features)[None]]).tolist()  # one look at the device for both
+        if not finite:
+            raise WeightsError(_NOT_FINITE)
         found = [] if only_given else [row for row, fine in enumerate(good) if fine and row not in known]
         everything = probabilities[1:].sum(0)
         for rows, is_given in ((known, True), (found, False)):
@@ -334,14 +361,32 @@ class VOSStream:
         """Store templates; given ones are pinned, as far as that leaves two slots free."""
         bank, number = self._state.bank, self.frame_index
         if not bank.rows:  # the first template makes the bank, for the first of the objects
-            bank.write(template, frame=number, pinned=is_given)
+            _store(bank, template, frame=number, pinned=is_given)
             bank.add_rows(len(self.object_ids) - bank.rows)
             return
         pinned = [is_given and room_for_pin(bank, row) for row in rows]
         provisional = not is_given and number % self.options.memory_every != 0
         for pin in sorted(set(pinned)):
             part = [n for n in range(len(rows)) if pinned[n] == pin]
-            bank.write(template[part], rows=[rows[n] for n in part], frame=number, pinned=pin, provisional=provisional)
+            at = [rows[n] for n in part]
+            _store(bank, template[part], at, frame=number, pinned=pin, provisional=provisional)
+
+
+def _store(
+    bank: MemoryBank, template: Tensor, rows: list[int] | None = None, *, frame: int, pinned: bool, provisional: bool = False
+) -> None:
+    """Write to a bank; a template that is not finite is the network's."""
+    try:
+        bank.write(template, rows=rows, frame=frame, pinned=pinned, provisional=provisional)
+    except BankError as error:
+        raise WeightsError(f"{_NOT_FINITE} ({error})") from error
+
+
+def _finite(features: FrameFeatures) -> Tensor:
+    """Whether the sums of the discriminative read stay finite with a frame's features in them, bool `[]`; nothing waits for it here."""
+    if features.appearance is None:
+        return torch.ones((), dtype=torch.bool, device=features.key.device)
+    return features.appearance.float().square().sum().isfinite()  # no product of two is larger
 
 
 def _without(probabilities: Tensor, maps: list[int]) -> Tensor:

@@ -9,19 +9,21 @@ from typing import Any
 
 from torch import Tensor
 
-from stmemory.errors import FrameError
+from stmemory.errors import BankError, FrameError
 from stmemory.frames import WorkingSize
+from stmemory.masks import LARGEST_ID, MAX_OBJECTS
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.discriminative import DiscriminativeMemory
+from stmemory.memory.packing import packed, unpacked
 from stmemory.memory.read import ReadCache
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.result import Segmentation
-from stmemory.state_file import fill_memory, memory_tensors, read_state, write_state
+from stmemory.state_file import check_shapes, fill_memory, memory_tensors, read_state, write_state
 
 __all__ = ["FORMAT_VERSION", "StreamState", "load_state", "save_state"]
 
-FORMAT_VERSION = 2  # 2 added the sums of the discriminative read
+FORMAT_VERSION = 3  # 2 added the sums of the discriminative read, 3 the digest of every byte
 _KIND = ("stmemory.stream", FORMAT_VERSION)
 
 
@@ -53,6 +55,21 @@ class StreamState:
     places: Tensor | None = None
     last: Segmentation | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        names = ("pixels", "probabilities", "places")
+        tensors = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        state: dict[str, Any] = {**vars(self), **dict.fromkeys(names), "last": None}
+        if self.last is not None:
+            tensors |= {"last.ids": self.last.ids, "last.probabilities": self.last.probabilities}
+            state["last"] = {name: value for name, value in vars(self.last).items() if not isinstance(value, Tensor)}
+        return state | {"packed": packed(tensors)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        tensors, last = unpacked(state["packed"]), state["last"]
+        found = {name.removeprefix("last."): tensors.pop(name) for name in ("last.ids", "last.probabilities") if name in tensors}
+        vars(self).update({name: value for name, value in state.items() if name != "packed"} | tensors)
+        self.last = None if last is None else Segmentation(**{**last, **found})
+
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
@@ -77,6 +94,8 @@ def save_state(state: StreamState, path: str | Path, *, network: SegmentationNet
 
     Raises:
         FrameError: no frame was seen yet.
+        OptionError: the path is no name of a file.
+        FileError: the file cannot be written there.
     """
     pixels, size, probabilities = state.last_frame()
     tensors = memory_tensors(state.bank, state.cache) | {"pixels": pixels, "probabilities": probabilities}
@@ -104,9 +123,11 @@ def load_state(path: str | Path, *, bank: MemoryBank, network: SegmentationNetwo
     """
 
     def build(about: dict[str, Any], tensors: dict[str, Tensor]) -> StreamState:
-        return _state(about, tensors, bank)
+        state = _state(about, tensors, bank)
+        _check(state, network=network, options=options)
+        return state
 
-    return read_state(path, _KIND, build, network=network, options=options)
+    return read_state(path, _KIND, build, since=3, network=network, options=options)
 
 
 def _state(about: dict[str, Any], tensors: dict[str, Tensor], bank: MemoryBank) -> StreamState:
@@ -122,3 +143,51 @@ def _state(about: dict[str, Any], tensors: dict[str, Tensor], bank: MemoryBank) 
         ids, probabilities = tensors["last.ids"], tensors["last.probabilities"]
         state.last = Segmentation(state.frame_index, ids, probabilities, state.object_ids, scores, present)
     return state
+
+
+def _check(state: StreamState, *, network: SegmentationNetwork, options: TrackingOptions) -> None:
+    """Refuse a state whose parts do not fit each other: files of earlier versions have no digest of their header.
+
+    Raises:
+        BankError: says which part.
+    """
+    ids, size, number = state.object_ids, state.size, len(state.object_ids)
+    if not all(type(i) is int and 1 <= i <= LARGEST_ID for i in ids) or len(set(ids)) != number or number > MAX_OBJECTS:
+        raise BankError(f"expected object_ids from 1 to {LARGEST_ID}, each once, got {ids}")
+    if type(state.frame_index) is not int or state.frame_index < 0:
+        raise BankError(f"expected a frame_index of 0 or more, got {state.frame_index!r}")
+    if size is None or not all(type(side) is int for side in dataclasses.astuple(size)):
+        raise BankError(f"expected sizes in whole pixels, got {size}")
+    if size != WorkingSize.of(size.frame_height, size.frame_width, options.short_side, network.stride):
+        raise BankError(f"expected the sizes of a frame for these options, got {size}")
+    if state.bank.rows != number or state.sums.rows != (number if network.config.appearance_channels else 0):
+        raise BankError(f"expected a memory of {number} objects, got {state.bank.rows} and {state.sums.rows}")
+    padded, frame = (size.padded_height, size.padded_width), (size.frame_height, size.frame_width)
+    cells, config = (padded[0] // network.stride, padded[1] // network.stride), network.config
+    slots = (number, state.bank.capacity)
+    found = state.cache.state_dict(state.bank) | {f"bank.{name}": t for name, t in state.bank.state_dict().items()}
+    found |= {f"sums.{name}": t for name, t in state.sums.state_dict().items()}
+    for name in ("pixels", "probabilities", "places"):
+        found |= {} if getattr(state, name) is None else {name: getattr(state, name)}
+    if state.last is not None:
+        found |= {"last.ids": state.last.ids, "last.probabilities": state.last.probabilities}
+        if not all(type(score) in (int, float) for score in state.last.scores.values()) or not all(
+            type(seen) is bool for seen in state.last.present.values()
+        ):
+            raise BankError(f"expected a score and a presence of each object, got {state.last.scores} and {state.last.present}")
+    sums = (number, 2 * config.appearance_channels + 1, 2 * config.appearance_channels + 2)
+    expected = {
+        "bank.templates": (*slots, config.template_channels, *cells),
+        "bank.keys": (*slots, config.key_channels, *cells),
+        "keys": (*slots, config.key_channels, *cells),
+        "values": (*slots, config.value_channels, *cells),
+        "seen": slots,
+        "sums.given": sums,
+        "sums.found": sums,
+        "pixels": (1, 3, *padded),
+        "probabilities": (1 + number, *padded),
+        "places": (number, *padded),
+        "last.ids": frame,
+        "last.probabilities": (1 + number, *frame),
+    }
+    check_shapes(expected, found)

@@ -33,10 +33,12 @@ __all__ = [
     "load_part",
     "network_info",
     "place",
+    "place_to_compute",
     "tensors_digest",
 ]
 
 _BUNDLED = Path(__file__).parent / "bundled"
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _Part = TypeVar("_Part")
 # What the weights of a kind are for, so that those of another kind can be told for what they are.
 _USES = {
@@ -148,7 +150,7 @@ def load_part(
         name = getattr(kind, "default_weights", None)
     checkpoint = name if isinstance(name, Checkpoint) else find_checkpoint(name, where)
     with torch.device("meta"):  # shapes are compared before anything is allocated
-        blank = _built(checkpoint)
+        blank = _built(checkpoint).float()  # built in torch's default dtype, which is the host program's business
     if not any(isinstance(module, kind) for module in blank.modules()):
         raise WeightsError(
             f"weights {checkpoint.name!r}: expected some that hold a {kind.__name__}, got a {checkpoint.kind} "
@@ -156,7 +158,7 @@ def load_part(
         )
     tensors = read_tensors(checkpoint, blank.state_dict())
     with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
-        whole = _built(checkpoint)
+        whole = _built(checkpoint).float()
     whole.load_state_dict(tensors)
     place(whole.eval(), device=device, dtype=dtype)
     for module in whole.modules():
@@ -184,12 +186,25 @@ def place(module: nn.Module, *, device: str | torch.device | None, dtype: torch.
 
     >>> place(nn.Linear(1, 1), device="cpu", dtype=torch.bfloat16)
     """
-    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
-        raise OptionError(f"dtype: expected torch.float32, torch.bfloat16 or torch.float16, got {dtype!r}")
+    if dtype is not None and dtype not in _DTYPES:  # of float8 alone torch can compute nothing
+        raise OptionError(f"dtype: expected torch.float32, torch.bfloat16, torch.float16 or torch.float64, got {dtype!r}; choose one of them")
     try:
         module.to(device=None if device is None else torch.device(device), dtype=dtype)
     except (AssertionError, RuntimeError, TypeError) as error:  # torch without CUDA asserts
         raise OptionError(f"device: expected one that torch can use here, such as 'cpu', got {device!r}: {error}") from error
+
+
+def place_to_compute(module: nn.Module, *, device: str | torch.device | None, dtype: torch.dtype | None) -> None:
+    """Move a module that is to compute; None leaves it where and what it is.
+
+    Raises:
+        OptionError: the device is not there or holds shapes alone, or the dtype is no float.
+
+    >>> place_to_compute(nn.Linear(1, 1), device="cpu", dtype=torch.bfloat16)
+    """
+    place(module, device=device, dtype=dtype)
+    if any(parameter.is_meta for parameter in module.parameters()):
+        raise OptionError("device: expected one that computes, such as 'cpu', got 'meta', which holds shapes alone")
 
 
 def fingerprint(network: nn.Module) -> str:

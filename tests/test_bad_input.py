@@ -5,6 +5,8 @@ And after an error in the middle of a video the stream is in the state it was in
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import pickle
 from collections.abc import Callable, Iterator
@@ -14,11 +16,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import HEIGHT, WIDTH, boxes, clip, new_predictor, state_of, tiny_network, tiny_predictor
 
-from stmemory.errors import FrameError, MaskError, OptionError, ShapeError, StmemoryError, WeightsError
+from stmemory.errors import FileError, FrameError, MaskError, OptionError, ShapeError, StmemoryError, WeightsError
 from stmemory.memory import LearnedPolicy
 from stmemory.memory.state import save_bank
 from stmemory.networks.config import NetworkConfig
@@ -26,7 +27,8 @@ from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
 from stmemory.stream import VOSStream
 from stmemory.saving import save_network
-from stmemory.weights import load_network, network_info
+from stmemory.tensor_file import read_tensor_file, write_tensor_file
+from stmemory.weights import load_network, network_info, tensors_digest
 
 FRAMES = clip(8)
 MASK = boxes(3, 9)
@@ -473,13 +475,17 @@ def rewrite(change: Callable[[dict[str, object], dict[str, torch.Tensor]], objec
     """A function that changes what a state says of itself, or its tensors."""
 
     def change_file(path: Path) -> None:
-        with safe_open(path, framework="pt") as file:
-            about = json.loads(file.metadata()["about"])
-        tensors = load_file(path)
-        change(about, tensors)
-        save_file(tensors, path, metadata={"about": json.dumps(about)})
+        file = read_tensor_file(path, "a stream")
+        about = json.loads(file.about["about"])
+        change(about, file.tensors)
+        write_tensor_file(path, file.tensors, {"about": json.dumps(about)})
 
     return change_file
+
+
+def lose_the_digest(path: Path) -> None:
+    """The same file without what says that it is whole."""
+    save_file(load_file(path), path, metadata={"about": read_tensor_file(path, "a stream").about["about"]})
 
 
 def write_bank(path: Path) -> None:
@@ -500,10 +506,22 @@ STATE_DAMAGES: dict[str, Callable[[Path], object]] = {
     "newer": rewrite(lambda about, tensors: about.update(version=99)),
     "no version": rewrite(lambda about, tensors: about.pop("version")),
     "no weights": rewrite(lambda about, tensors: about.pop("weights")),
-    "no digest": rewrite(lambda about, tensors: about.pop("digest")),
+    "no digest": lose_the_digest,
+    "an earlier version": rewrite(lambda about, tensors: about.update(version=2)),
     "no ids": rewrite(lambda about, tensors: about.pop("object_ids")),
     "ids of others": rewrite(lambda about, tensors: about.update(object_ids=[1])),
+    "ids that are words": rewrite(lambda about, tensors: about.update(object_ids=["a"])),
+    "ids beyond int32": rewrite(lambda about, tensors: about.update(object_ids=[2**40])),
+    "a frame that is a word": rewrite(lambda about, tensors: about.update(frame_index="7")),
+    "a frame before the first": rewrite(lambda about, tensors: about.update(frame_index=-1)),
+    "scores that are words": rewrite(lambda about, tensors: about.update(scores=["high"])),
+    "options that are a word": rewrite(lambda about, tensors: about.update(options="x")),
+    "deep words": lambda path: write_tensor_file(path, {"pixels": torch.zeros(1)}, {"about": "[" * 100_000}),
     "no size": rewrite(lambda about, tensors: about.update(size={})),
+    "a size that is no whole number": rewrite(lambda about, tensors: about.update(size={**about["size"], "frame_height": 48.0})),
+    "a size that is not the tensors'": rewrite(lambda about, tensors: about.update(size={**about["size"], "padded_width": 128})),
+    "tensors of another shape": rewrite(lambda about, tensors: tensors.update(probabilities=tensors["probabilities"][:1])),
+    "numbers where flags belong": rewrite(lambda about, tensors: tensors.update({"bank.valid": tensors["bank.valid"].float()})),
     "tensor lost": rewrite(lambda about, tensors: tensors.pop("pixels")),
     "bank lost": rewrite(lambda about, tensors: tensors.pop("bank.templates")),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
@@ -521,6 +539,31 @@ def test_damaged_states_are_errors(damage: Callable[[Path], object], tmp_path: P
     with pytest.raises(WeightsError) as error:
         predictor.resume(path)
     assert_says(error, str(path))
+
+
+def test_states_of_earlier_versions_go_on(tmp_path: Path) -> None:
+    """A file as version 2 wrote it, with a digest of its tensors alone, gives the same masks; damaged, it is refused."""
+    predictor, path = tiny_predictor(), tmp_path / "state"
+    stream = predictor.start(FRAMES[0], MASK)
+    stream.step(FRAMES[1])
+    stream.save(path)
+    file = read_tensor_file(path, "a stream")
+    about = {**json.loads(file.about["about"]), "version": 2, "digest": tensors_digest(file.tensors)}
+    save_file(file.tensors, path, metadata={"about": json.dumps(about)})
+    assert torch.equal(stream.step(FRAMES[2]).probabilities, predictor.resume(path).step(FRAMES[2]).probabilities)
+    for damaged in ({**about, "frame_index": "1"}, {**about, "object_ids": ["a", "b"]}, {**about, "digest": "0" * 16}):
+        save_file(file.tensors, path, metadata={"about": json.dumps(damaged)})
+        with pytest.raises(WeightsError, match="state"):
+            predictor.resume(path)
+
+
+@pytest.mark.parametrize("path", [io.BytesIO(), None, 3], ids=["buffer", "None", "number"])
+def test_a_stream_is_saved_to_a_file_by_name(path: object) -> None:
+    """What is no name of a file is refused, for saving and for resuming."""
+    stream = tiny_predictor().start(FRAMES[0], MASK)
+    for use in (stream.save, tiny_predictor().resume):
+        with pytest.raises(OptionError, match="name of a file"):
+            use(path)
 
 
 @pytest.mark.parametrize(
@@ -563,12 +606,11 @@ def test_a_save_that_fails_leaves_the_state_before_it(tmp_path: Path, monkeypatc
     before = state_of(stream, tmp_path)
     stream.step(FRAMES[1])
 
-    def full(tensors: object, path: Path, **_: object) -> None:
-        path.write_bytes(b"half")
-        raise OSError("No space left on device")
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("stmemory.state_file.save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(FileError, match="state: .* No space left"):
         stream.save(tmp_path / "state")
     assert before == (tmp_path / "state").read_bytes()
     assert ["state"] == [file.name for file in tmp_path.iterdir()]

@@ -25,8 +25,12 @@ LONGEST = 500
 ORDER = (
     "errors "
     "untrusted "
-    "files hub pretrained "
+    "files "
+    "tensor_file "
+    "hub pretrained "
     "run_lock "
+    "memory.undo "
+    "memory.packing "
     "memory.similarity memory.slots memory.policy memory.learned memory.registry memory.fusion memory.bank memory.read memory.discriminative "
     "memory.state memory.policy_file memory "
     "networks.config networks.features networks.layers networks.resnet networks.stm networks.lite networks.segmentation "

@@ -22,7 +22,7 @@ from stmemory.errors import OptionError
 from stmemory.evaluation.metrics import region_similarity
 from stmemory.evaluation.scenes import render_scene
 from stmemory.memory import LearnedPolicy
-from stmemory.options import TrackingOptions
+from stmemory.options import TrackingOptions, ready_options
 from stmemory.predictor import VOSPredictor
 from stmemory.weights import fingerprint
 
@@ -146,10 +146,26 @@ def test_a_learned_policy_tracks_without_noise() -> None:
 def test_a_learned_policy_follows_the_network_to_its_device() -> None:
     """The copy of the policy lies where the network does; the user's own stays."""
     policy = LearnedPolicy()
-    predictor = VOSPredictor(tiny_network(), options=TrackingOptions(policy=policy), device="meta")
-    assert isinstance(predictor.options.policy, LearnedPolicy)
-    assert {"meta"} == {weight.device.type for weight in predictor.options.policy.parameters()}
+    options = ready_options(TrackingOptions(policy=policy), TrackingOptions(), torch.device("meta"))
+    assert isinstance(options.policy, LearnedPolicy)
+    assert {"meta"} == {weight.device.type for weight in options.policy.parameters()}
     assert {"cpu"} == {weight.device.type for weight in policy.parameters()}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"device": "meta"}, "meta"),
+        ({"dtype": torch.float8_e4m3fn}, "float8"),
+        ({"dtype": torch.int64}, "int64"),
+        ({"dtype": "float32"}, "'float32'"),
+    ],
+    ids=str,
+)
+def test_what_cannot_compute_is_told_when_a_predictor_is_made(given: dict[str, object], words: str) -> None:
+    """A device that holds shapes alone, and dtypes that torch does not compute in, are errors before the first frame."""
+    with pytest.raises(OptionError, match=words):
+        VOSPredictor(tiny_network(), **given)
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from stmemory.errors import FrameError, MaskError, OptionError
+from stmemory.errors import FileError, FrameError, MaskError, OptionError
 from stmemory.palette import davis_palette, read_palette_png, write_palette_png
+from stmemory.predicted import PredictedFrame
 from stmemory.result import Segmentation
 
 
@@ -134,3 +135,36 @@ def test_a_colour_png_is_not_read_as_ids(tmp_path: Path) -> None:
     for name in ("colour.png", "missing.png", "damaged.png"):
         with pytest.raises(MaskError, match=name):
             read_palette_png(tmp_path / name)
+
+
+RESULTS = {
+    "masks": Segmentation(0, torch.tensor([[0, 7]]).int(), torch.eye(2)[:, None], (7,), {7: 1.0}, {7: True}),
+    "prediction": PredictedFrame(3, torch.zeros(1, 4, 4)),
+}
+each_result = pytest.mark.parametrize("result", RESULTS.values(), ids=RESULTS)
+
+
+@each_result
+@pytest.mark.parametrize("name", ["a.jpg", "a.JPEG", "a.npy", "a.png.bak"])
+def test_save_refuses_names_of_other_formats(result: Segmentation | PredictedFrame, name: str, tmp_path: Path) -> None:
+    """A PNG is never written under the name of something else."""
+    with pytest.raises(OptionError, match=r"\.png"):
+        result.save(tmp_path / name)
+    assert [] == list(tmp_path.iterdir())
+
+
+@each_result
+@pytest.mark.parametrize("name", ["a.png", "a.PNG", "a"])
+def test_save_takes_names_of_png_and_plain_ones(result: Segmentation | PredictedFrame, name: str, tmp_path: Path) -> None:
+    """The ending may be in capitals, or left out."""
+    result.save(tmp_path / name)
+    with Image.open(tmp_path / name) as image:
+        assert "PNG" == image.format
+
+
+@each_result
+def test_save_into_a_place_that_cannot_be_is_an_error(result: Segmentation | PredictedFrame, tmp_path: Path) -> None:
+    """A folder of that name is an error of the library's, which is an OSError too."""
+    (tmp_path / "a.png" / "inside").mkdir(parents=True)
+    with pytest.raises(FileError, match="a.png"):
+        result.save(tmp_path / "a.png")

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from stmemory.errors import BankError, OptionError, ShapeError
+from stmemory.memory.packing import Packed, packed, unpacked
 
 __all__ = ["DiscriminativeMemory", "DiscriminativeRead", "ridge_solution", "ridge_sums", "rival_scores"]
 
@@ -41,6 +42,12 @@ class DiscriminativeMemory:
 
     def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}  # see _allocate
+
+    def __getstate__(self) -> dict[str, Packed]:
+        return {"tensors": packed(self._tensors)}
+
+    def __setstate__(self, state: dict[str, Packed]) -> None:
+        self._tensors = unpacked(state["tensors"])
 
     @property
     def rows(self) -> int:
@@ -132,6 +139,12 @@ class DiscriminativeMemory:
     def detach(self) -> None:
         """Cut the graph: what is held stays, gradients stop here."""
         self._tensors = {name: t.detach() for name, t in self._tensors.items()}
+
+    def shared(self) -> DiscriminativeMemory:
+        """A memory that holds what this one holds now, and shares its bytes: nothing is ever written in place."""
+        twin = DiscriminativeMemory()
+        twin._tensors = dict(self._tensors)
+        return twin
 
     def fork(self) -> DiscriminativeMemory:
         """A memory that goes its own way from here on."""
@@ -324,7 +337,7 @@ def ridge_solution(sums: Tensor, ridge: Tensor | float) -> Tensor:
     diagonal = gram.diagonal(dim1=1, dim2=2)[:, :-1]
     variance = (diagonal / total[:, None] - (gram[:, :-1, -1] / total[:, None]).square()).clamp_min(0).mean(1) * total
     penalty = torch.as_tensor(ridge, device=exact.device).double() * variance + _LEAST
-    shrunk = torch.cat([torch.ones(exact.shape[1] - 1), torch.full((1,), _LEAST)]).to(exact)
+    shrunk = torch.tensor([1.0] * (exact.shape[1] - 1) + [_LEAST], dtype=torch.float32).to(exact)
     factor, _ = torch.linalg.cholesky_ex(gram + torch.diag_embed(penalty[:, None] * shrunk))
     return torch.cholesky_solve(target, factor).squeeze(2).float().to(device)
 

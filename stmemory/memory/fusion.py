@@ -162,15 +162,20 @@ class FusionCell(ToPretrained, nn.Module):
 
 
 class MeanFusion:
-    """The mean of both templates, position by position, weighted by how many frames went into each. Learns nothing."""
+    """The mean of both templates, position by position, weighted by how many frames went into each. Learns nothing.
+
+    It is computed of halves, and in float32 at least: the sum of two large values in half precision is infinite.
+    """
 
     def __call__(self, source: Tensor, target: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Merge P pairs; see `Fusion`."""
+        wide = torch.promote_types(source.dtype, torch.float32)  # half precision cannot count to 65,520, nor hold a sum of large values
+        into, gone = target.to(wide) / 2, source.to(wide) / 2  # halves: bfloat16 ends where float32 ends
         if sizes is None:
-            return (source + target) / 2
-        counts = sizes.to(torch.promote_types(source.dtype, torch.float32))  # half precision cannot count to 65,520
-        share = (counts[:, 0] / counts.sum(1).clamp_min(1)).to(source.dtype)  # [P]
-        return torch.lerp(target, source, share.view(-1, *[1] * (source.dim() - 1)))
+            return (gone + into).to(source.dtype)
+        counts = sizes.to(wide)
+        share = counts[:, 0] / counts.sum(1).clamp_min(1)  # [P]
+        return (2 * torch.lerp(into, gone, share.view(-1, *[1] * (source.dim() - 1)))).to(source.dtype)
 
 
 def _two_to_one(channels: int, spatial_dims: int, kernel_size: int, bottleneck: int | None) -> nn.Sequential:

@@ -42,8 +42,9 @@ class LearnedPolicy(nn.Module):
         if not temperature > 0:
             raise OptionError(f"LearnedPolicy: expected a temperature above 0, got {temperature}; 1.0 is a good start")
         self.temperature = temperature
-        self.remove_score = nn.Sequential(nn.Linear(_FEATURES, hidden), nn.ReLU(), nn.Linear(hidden, 1))
-        self.into_score = nn.Sequential(nn.Linear(_FEATURES + 2, hidden), nn.ReLU(), nn.Linear(hidden, 1))
+        wide = torch.float32  # as the similarities are, whatever torch's default
+        self.remove_score = nn.Sequential(nn.Linear(_FEATURES, hidden, dtype=wide), nn.ReLU(), nn.Linear(hidden, 1, dtype=wide))
+        self.into_score = nn.Sequential(nn.Linear(_FEATURES + 2, hidden, dtype=wide), nn.ReLU(), nn.Linear(hidden, 1, dtype=wide))
         self._noise = torch.Generator().manual_seed(seed)
         weights = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -74,7 +75,7 @@ class LearnedPolicy(nn.Module):
         score = score.masked_fill(~allowed, -1e9)
         if not self.training:
             return nn.functional.one_hot(score.argmax(1), score.shape[1]).to(score.dtype)
-        uniform = torch.rand(score.shape, generator=self._noise).clamp_(1e-9, 1 - 1e-7).to(score)
+        uniform = torch.rand(score.shape, generator=self._noise, dtype=torch.float32).clamp_(1e-9, 1 - 1e-7).to(score)
         soft = ((score - (-uniform.log()).log()) / self.temperature).softmax(1)
         hard = nn.functional.one_hot(soft.argmax(1), score.shape[1]).to(soft.dtype)
         return hard + (soft - soft.detach())  # in this order the value is exactly one-hot

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from stmemory.errors import BankError, OptionError, ShapeError
 from stmemory.memory.bank import MemoryBank
-from stmemory.memory.slots import written
+from stmemory.memory.packing import packed, unpacked
+from stmemory.memory.slots import note_written, written
+from stmemory.memory.undo import Undo
 from stmemory.pretrained import FromPretrained
 
 __all__ = ["ReadCache", "SpaceTimeRead", "memory_tokens", "space_time_read"]
@@ -29,6 +32,15 @@ class ReadCache:
         self.values: Tensor | None = None  # [B, K, Cv, *S]
         self._seen: Tensor | None = None  # [B, K], versions of the bank's slots
         self._identity: object = None  # of the bank's contents
+        self._undo: Undo | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return {**vars(self), **dict.fromkeys(tensors), "_undo": None, "packed": packed(tensors)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        known = unpacked(state["packed"])
+        vars(self).update({name: value for name, value in state.items() if name != "packed"} | known)
 
     @property
     def nbytes(self) -> int:
@@ -39,6 +51,10 @@ class ReadCache:
         """Cut the graph, together with `MemoryBank.detach`."""
         self.keys = None if self.keys is None else self.keys.detach()
         self.values = None if self.values is None else self.values.detach()
+
+    def note_changes(self, undo: Undo | None) -> None:
+        """Note from here on how to put back what changes, see `MemoryBank.note_changes`."""
+        self._undo = undo
 
     def state_dict(self, bank: MemoryBank) -> dict[str, Tensor]:
         """What is cached of this bank, by name; copies nothing. A cache filled anew may differ in the last bit, a saved one does not."""
@@ -55,6 +71,9 @@ class ReadCache:
     def refresh(self, bank: MemoryBank, read: SpaceTimeRead) -> tuple[Tensor, Tensor]:
         """Keys `[B, K, Ck, *S]` and values `[B, K, Cv, *S]` of the bank as it is now; those of empty slots mean nothing."""
         version = bank.version
+        if self._undo is not None:
+            before = {name: value for name, value in vars(self).items() if name != "_undo"}
+            self._undo.note(lambda: vars(self).update(before))
         if self._seen is None or self._identity is not bank.identity:  # other rows, or another bank: begin anew
             self._identity = bank.identity
             self.keys = self.values = None
@@ -64,14 +83,22 @@ class ReadCache:
         if bool(stale.any()):
             index = stale.nonzero().unbind(1)
             templates = bank.templates[index]
-            self.values = _update(self.values, index, read.value(templates), version)
+            self.values = self._updated(self.values, index, read.value(templates))
             if own_keys:
-                self.keys = _update(self.keys, index, read.key(templates), version)
+                self.keys = self._updated(self.keys, index, read.key(templates))
             self._seen = torch.where(stale, version, self._seen)
         keys = self.keys if own_keys else bank.keys
         if keys is None or self.values is None:
             raise BankError("space-time read: expected a bank with a template in some slot, got an empty one; write() first")
         return keys, self.values
+
+    def _updated(self, buffer: Tensor | None, index: tuple[Tensor, ...], new: Tensor) -> Tensor:
+        """Put new entries `[P, ...]` into a `[B, K, ...]` buffer, made at the first of them."""
+        if buffer is None and self._seen is not None:
+            buffer = new.new_zeros(*self._seen.shape, *new.shape[1:])
+        elif buffer is not None and self._undo is not None:
+            note_written(self._undo, buffer, index)
+        return new if buffer is None else written(buffer, index, new)
 
 
 class SpaceTimeRead(FromPretrained, nn.Module):
@@ -270,10 +297,3 @@ def _read_top_k(query: Tensor, memory: Tensor, contents: Tensor, scale: float, t
         weights = torch.zeros_like(scores).scatter(2, where, best.softmax(2))
         recalled.append(weights @ contents.to(weights.dtype))
     return torch.cat(recalled, 1).to(contents.dtype)
-
-
-def _update(buffer: Tensor | None, index: tuple[Tensor, ...], new: Tensor, version: Tensor) -> Tensor:
-    """Put new entries `[P, ...]` into a `[B, K, ...]` buffer, made at the first of them."""
-    if buffer is None:
-        buffer = new.new_zeros(*version.shape, *new.shape[1:])
-    return written(buffer, index, new)

@@ -44,7 +44,7 @@ def update_policy(policy: str | UpdatePolicy) -> UpdatePolicy:
     """A policy by its name or the paper's letter, in either case; an object that already is one comes back as it is.
 
     Raises:
-        OptionError: there is no such name, or the object is not an `UpdatePolicy`.
+        OptionError: there is no such name, or the object is not an `UpdatePolicy`, as a class of such is not.
 
     >>> update_policy("C").name, update_policy("i2m").name
     ('least_similar', 'input_to_memory')
@@ -55,7 +55,9 @@ def update_policy(policy: str | UpdatePolicy) -> UpdatePolicy:
                 f"update policy: expected one of {', '.join(_POLICIES)} (or {', '.join(_LETTERS)}), got {policy!r}"
             )
         return _POLICIES[_LETTERS.get(policy.upper(), policy)]()
-    if not isinstance(policy, UpdatePolicy):
+    if isinstance(policy, type):
+        raise OptionError(f"update policy: expected a name or an object, got the class {policy.__name__}; write {policy.__name__}()")
+    if not isinstance(policy, UpdatePolicy) or not isinstance(policy.name, str) or not callable(policy.decide):
         raise OptionError(
             f"update policy: expected a name or an object with name, uses_similarity and decide(view), got {type(policy).__name__}"
         )

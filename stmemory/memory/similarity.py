@@ -70,7 +70,8 @@ def similarities(
         )
     pairs, slots = many.shape[:2]
     if pairs * slots == 0:
-        return torch.zeros(pairs, slots, device=one.device), torch.zeros(pairs, slots, device=one.device)
+        nothing = torch.zeros(pairs, slots, dtype=torch.float32, device=one.device)
+        return nothing, nothing.clone()
     with torch.autocast(one.device.type, enabled=False):  # a difference of 1e-3 decides which template goes
         return _compare(one, many, working_elements)
 

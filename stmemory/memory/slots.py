@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from stmemory.errors import BankError
+from stmemory.memory.packing import packed, unpacked
 from stmemory.memory.similarity import similarities
+from stmemory.memory.undo import Undo
 
-__all__ = ["LOG_LENGTH", "SlotInfo", "Slots", "written"]
+__all__ = ["LOG_LENGTH", "SlotInfo", "Slots", "note_written", "written"]
 
 LOG_LENGTH = 8  # fused frames remembered a slot, for describe(); bounded, like everything here
 NO_FRAME = -1
@@ -57,6 +60,13 @@ class Slots:
         self.tensors: dict[str, Tensor] = {}
         self._changes = 0  # only ever grows, so a version number is never met twice in one slot
         self.identity = object()  # another one whenever rows or all contents change hands, so that caches begin anew
+        self.undo: Undo | None = None  # where changes are noted while something is under way that must happen whole
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "tensors": packed(self.tensors), "undo": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update({**state, "tensors": unpacked(state["tensors"])})
 
     def __getitem__(self, name: str) -> Tensor:
         if not self.tensors:
@@ -77,31 +87,53 @@ class Slots:
         return sum(t.numel() * t.element_size() for t in self.tensors.values())
 
     def allocate(self, template: Tensor, key: Tensor | None) -> None:
-        """Make room for `K` templates like `[B, C, *S]`, and keys like `[B, Ck, *S]`, on their device and of their dtype."""
+        """Make room for `K` templates like `[B, C, *S]`, and keys like `[B, Ck, *S]`, on their device and of their dtype.
+
+        Raises:
+            BankError: there is not that much memory.
+        """
+        try:
+            tensors = self._new(template, key)
+        except (RuntimeError, TypeError, ValueError, OverflowError) as error:  # torch knows many ways to say it
+            raise BankError(
+                f"the bank cannot hold {self.capacity} templates of {tuple(template.shape[1:])} for each of {len(template)} rows in memory; "
+                "use a smaller capacity (memory_size) or smaller templates"
+            ) from error
+        self._note_all()
+        self.tensors = tensors
+
+    def _new(self, template: Tensor, key: Tensor | None) -> dict[str, Tensor]:
         rows, slots, device = len(template), self.capacity, template.device
-        self.tensors = {"templates": template.detach().new_zeros(rows, slots, *template.shape[1:])}
+        tensors = {"templates": template.detach().new_zeros(rows, slots, *template.shape[1:])}
         if key is not None:
-            self.tensors["keys"] = key.detach().new_zeros(rows, slots, *key.shape[1:])
-        self.tensors["similarity"] = torch.zeros(rows, slots, slots, device=device)
-        self.tensors["compared"] = torch.zeros(rows, slots, slots, dtype=torch.int64, device=device)
+            tensors["keys"] = key.detach().new_zeros(rows, slots, *key.shape[1:])
+        tensors["similarity"] = torch.zeros(rows, slots, slots, dtype=torch.float32, device=device)
+        tensors["compared"] = torch.zeros(rows, slots, slots, dtype=torch.int64, device=device)
         for name in _FLAGS:
-            self.tensors[name] = torch.zeros(rows, slots, dtype=torch.bool, device=device)
+            tensors[name] = torch.zeros(rows, slots, dtype=torch.bool, device=device)
         for name in _NUMBERS:
-            self.tensors[name] = torch.zeros(rows, slots, dtype=torch.int64, device=device)
-        self.tensors["log"] = torch.full((rows, slots, LOG_LENGTH), NO_FRAME, dtype=torch.int64, device=device)
-        self.tensors["provisional"] = torch.zeros(rows, dtype=torch.bool, device=device)
+            tensors[name] = torch.zeros(rows, slots, dtype=torch.int64, device=device)
+        tensors["log"] = torch.full((rows, slots, LOG_LENGTH), NO_FRAME, dtype=torch.int64, device=device)
+        tensors["provisional"] = torch.zeros(rows, dtype=torch.bool, device=device)
+        return tensors
 
     def put(self, name: str, index: tuple[Tensor, ...], value: Tensor | int) -> None:
         """Write `value` at `index`: in place where no graph is kept, else out of place."""
         buffer = self.tensors[name]
         if not isinstance(value, Tensor):
             value = torch.tensor(value, dtype=buffer.dtype, device=buffer.device)
+        if self.undo is not None:
+            note_written(self.undo, buffer, index)
+            self.undo.note(lambda: self.tensors.__setitem__(name, buffer))
         self.tensors[name] = written(buffer, index, value)
 
     def touch(self, index: Tensor, slot: Tensor, *, key: Callable[[Tensor], Tensor] | None) -> None:
         """Say that the templates at `index [P]`, `slot [P]` changed: new versions, and new keys where there are keys."""
         if len(index) == 0:
             return
+        if self.undo is not None:
+            before = self._changes
+            self.undo.note(lambda: setattr(self, "_changes", before))
         self._changes += 1
         self.put("version", (index, slot), self._changes)
         if key is not None:
@@ -149,7 +181,7 @@ class Slots:
         """Make sure that `take` can hold these, of a bank with or without keys of its own.
 
         Raises:
-            BankError: names are missing or unexpected, or sizes do not fit this capacity or each other.
+            BankError: names are missing or unexpected, sizes do not fit this capacity or each other, or a dtype is wrong.
         """
         probe = Slots(self.capacity)
         probe.allocate(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1) if keyed else None)
@@ -165,9 +197,13 @@ class Slots:
                     f"load_state_dict: expected {name} of {fits[0]} rows and {self.capacity} slots, got {tuple(tensor.shape)}; "
                     "build the bank with the capacity it was saved with"
                 )
+            wanted = "floats" if name in ("templates", "keys") else str(probe.tensors[name].dtype)
+            if not (tensor.is_floating_point() if wanted == "floats" else tensor.dtype == probe.tensors[name].dtype):
+                raise BankError(f"load_state_dict: expected {name} of {wanted}, got {tensor.dtype}; the state is damaged")
 
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Hold copies of these instead."""
+        self._note_all()
         self.tensors = {name: t.clone() for name, t in tensors.items()}
         self._changes = int(self["version"].max()) if self.rows else 0
         self.identity = object()
@@ -176,6 +212,7 @@ class Slots:
         """Append empty rows."""
         if number < 0 or "valid" not in self:
             raise BankError(f"add_rows: expected a number >= 0 and a bank with a first template, got {number}; call write() first")
+        self._note_all()
         self.identity = object()
         self.tensors = {
             name: torch.cat([t, t.new_full((number, *t.shape[1:]), NO_FRAME if name == "log" else 0)])
@@ -184,9 +221,16 @@ class Slots:
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order, and free the rest."""
+        self._note_all()
         index = torch.tensor(list(rows), dtype=torch.int64, device=self["valid"].device)
         self.tensors = {name: t[index] for name, t in self.tensors.items()}
         self.identity = object()
+
+    def _note_all(self) -> None:
+        """Note how to put back what is held, before other tensors take its place."""
+        if self.undo is not None:
+            before = {"tensors": self.tensors, "identity": self.identity, "_changes": self._changes}
+            self.undo.note(lambda: vars(self).update(before))
 
     def info(self, row: int) -> Iterator[SlotInfo]:
         """The slots in use of one row, oldest first."""
@@ -203,6 +247,18 @@ class Slots:
                 )
 
 
+def note_written(undo: Undo, buffer: Tensor, index: tuple[Tensor, ...]) -> None:
+    """Note how to put back what `written` is about to write over; notes nothing where that leaves the buffer as it is."""
+    if _in_place(buffer):
+        old = buffer[index]  # a copy
+        undo.note(lambda: buffer.__setitem__(index, old))
+
+
+def _in_place(buffer: Tensor) -> bool:
+    frozen = not torch.is_grad_enabled() and not buffer.requires_grad
+    return frozen and (torch.is_inference_mode_enabled() or not buffer.is_inference())
+
+
 def written(buffer: Tensor, index: tuple[Tensor, ...], value: Tensor) -> Tensor:
     """The buffer with `value` at `index`: itself, written in place, where no graph is kept; else another tensor.
 
@@ -212,9 +268,9 @@ def written(buffer: Tensor, index: tuple[Tensor, ...], value: Tensor) -> Tensor:
     tensor([0., 1., 0.])
     """
     value = value.to(buffer.dtype)
-    frozen = not torch.is_grad_enabled()
-    if frozen and not buffer.requires_grad and (torch.is_inference_mode_enabled() or not buffer.is_inference()):
+    if _in_place(buffer):
         buffer[index] = value
         return buffer
+    frozen = not torch.is_grad_enabled()
     with torch.enable_grad():
         return buffer.index_put(index, value.detach() if frozen else value)

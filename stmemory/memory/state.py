@@ -1,25 +1,27 @@
-"""A bank in a file: safetensors with a version. Nothing is ever unpickled."""
+"""A bank in a file: safetensors with a version and a digest. Nothing is ever unpickled."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-
 from stmemory.errors import WeightsError
-from stmemory.files import whole_file
 from stmemory.memory.bank import MemoryBank
+from stmemory.tensor_file import read_tensor_file, write_tensor_file
 
 __all__ = ["FORMAT_VERSION", "load_bank", "save_bank"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2 added a digest of all of the file
+_KIND = "stmemory.bank"
 
 
 def save_bank(bank: MemoryBank, path: str | Path) -> None:
     """Write all that a bank remembers to a safetensors file, with the format's version, the capacity and the policy's name.
 
-    The file appears whole or not at all.
+    The file appears whole or not at all, and has a digest of all that is in it.
+
+    Raises:
+        OptionError: the path is no name of a file.
+        FileError: the file cannot be written there.
 
     >>> import tempfile, torch
     >>> bank = MemoryBank(2); bank.write(torch.rand(1, 4, 3, 3))
@@ -29,33 +31,26 @@ def save_bank(bank: MemoryBank, path: str | Path) -> None:
     >>> bool((twin.templates == bank.templates).all())
     True
     """
-    about = {
-        "format": "stmemory.bank",
-        "version": str(FORMAT_VERSION),
-        "capacity": str(bank.capacity),
-        "policy": bank.policy.name,
-    }
-    with whole_file(path) as part:
-        save_file({name: t.detach().contiguous() for name, t in bank.state_dict().items()}, str(part), metadata=about)
+    about = {"format": _KIND, "version": str(FORMAT_VERSION), "capacity": str(bank.capacity), "policy": bank.policy.name}
+    write_tensor_file(path, bank.state_dict(), about)
 
 
 def load_bank(bank: MemoryBank, path: str | Path) -> None:
     """Fill a bank of the same capacity and kind from such a file.
 
     Raises:
-        WeightsError: the file is missing, is not such a file, or is of a newer format.
+        WeightsError: the file is missing, damaged by as little as one bit, not such a file, or of a newer format.
         BankError: it holds another kind of bank.
+        OptionError: the path is no name of a file.
     """
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            about = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, SafetensorError) as error:
-        raise WeightsError(f"load_bank: expected a bank written by save_bank at {path}, got: {error}") from error
-    version = about.get("version", "")
-    if about.get("format") != "stmemory.bank" or version not in map(str, range(1, FORMAT_VERSION + 1)):
+    file = read_tensor_file(path, "a bank written by save_bank")
+    found, version = file.about.get("format"), file.about.get("version", "")
+    number = int(version) if version.isdecimal() and len(version) < 10 else 0
+    if found != _KIND or not 1 <= number <= FORMAT_VERSION:
         raise WeightsError(
-            f"load_bank: expected a stmemory.bank of version {FORMAT_VERSION} or older at {path}, got "
-            f"{about.get('format', 'another file')} version {version or 'unknown'}; update stmemory or save it again"
+            f"{path}: expected a {_KIND} of version {FORMAT_VERSION} or older, got {found or 'another file'} version "
+            f"{version or 'unknown'}; update stmemory or save it again"
         )
-    bank.load_state_dict(state)
+    if number > 1 and not file.whole:
+        raise WeightsError(f"{path}: expected a bank with the digest that save_bank writes, got one without; the file is damaged, save it again")
+    bank.load_state_dict(file.tensors)

@@ -32,8 +32,8 @@ class ImageNetNormalisation(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.tensor(_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(_STD).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(_MEAN, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_STD, dtype=torch.float32).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, frame: Tensor) -> Tensor:
         """See the class."""

@@ -100,12 +100,12 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "predict":
             return int(options.predict(options))
         return {"pack": _pack, "clips": _clips, "run": _run, "export": _export}[options.command](options)
+    except OSError as error:  # `FileError` among them
+        sys.stderr.write(f"{error}\n")
+        return 1
     except StmemoryError as error:
         sys.stderr.write(f"{error}\n")
         return 2
-    except OSError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; what was saved before stays\n")
         return _INTERRUPTED

@@ -1,7 +1,12 @@
-"""States of runs: `state.pt`, read with care and written whole. Does not know what is trained."""
+"""States of runs: `state.pt`, read with care and written whole, with a digest. Does not know what is trained.
+
+The file is what `torch.save` writes, a ZIP archive; the SHA-256 of it is the archive's comment, which other readers pass over.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import io
 import struct
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,6 +20,8 @@ from stmemory.files import whole_file
 
 __all__ = ["expect_same", "read_state", "write_state"]
 
+_COMMENT = b"stmemory.state sha256 "  # and 64 hexadecimal digits
+_END = b"PK\x05\x06"  # begins the last 22 bytes of an archive without a comment
 _DAMAGED = (OSError, RuntimeError, UnpicklingError, EOFError, struct.error, ValueError, TypeError, LookupError, AttributeError)
 
 
@@ -29,7 +36,7 @@ def read_state(path: Path, *, needs: Sequence[str] = ("average",)) -> dict[str, 
         needs: names that are wanted of it.
 
     Raises:
-        WeightsError: there is no such file, it is damaged, or it is something else.
+        WeightsError: there is no such file, it is damaged by as little as one bit, or it is something else.
 
     >>> read_state(Path("no/such/state.pt"))
     Traceback (most recent call last):
@@ -38,7 +45,9 @@ def read_state(path: Path, *, needs: Sequence[str] = ("average",)) -> dict[str, 
     if not path.is_file():
         raise WeightsError(f"{path}: expected the state of a run, got no such file; train first, or check the path")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(io.BytesIO(_checked(path, path.read_bytes())), map_location="cpu", weights_only=True)
+    except WeightsError:
+        raise
     except _DAMAGED as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(f"{path}: expected the state.pt of a run, got a damaged or foreign file ({why}); use a copy of it, or begin anew in another folder") from error
@@ -52,14 +61,40 @@ def read_state(path: Path, *, needs: Sequence[str] = ("average",)) -> dict[str, 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
     """Write a state, whole or not at all.
 
+    Raises:
+        FileError: the file cannot be written there.
+
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "run" / "state.pt"
     >>> write_state(path, {"average": {"weight": torch.ones(2)}})
     >>> read_state(path)["average"]["weight"]
     tensor([1., 1.])
     """
-    with whole_file(path) as part:
-        torch.save(dict(state), part)
+    buffer = io.BytesIO()  # torch's own writer turns a full disk into a riddle
+    torch.save(dict(state), buffer)
+    content = buffer.getbuffer()
+    comment = _COMMENT + hashlib.sha256(content).hexdigest().encode()
+    with whole_file(path) as part, part.open("wb") as file:
+        file.write(content[:-2])
+        file.write(struct.pack("<H", len(comment)) + comment)
+
+
+def _checked(path: Path, content: bytes) -> bytes:
+    """What `torch.save` wrote, without the digest; states of earlier versions have none.
+
+    Raises:
+        WeightsError: the digest is another, or something stands where it should.
+    """
+    if content[-22:-18] == _END or content[:2] != b"PK":  # of an earlier version, or of another program
+        return content
+    length = len(_COMMENT) + 64
+    plain = content[: -length - 2] + b"\0\0"
+    if content[-length:] != _COMMENT + hashlib.sha256(plain).hexdigest().encode():
+        raise WeightsError(
+            f"{path}: expected the state.pt of a run, got a damaged or foreign file (its digest is another, or there is none); use a copy "
+            "of it, or begin anew in another folder"
+        )
+    return plain
 
 
 def expect_same(path: Path, what: str, written: object, wanted: object, *, advice: str) -> None:
