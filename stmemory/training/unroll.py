@@ -154,7 +154,6 @@ class Unroller:
 
     def _last_masks(self) -> tuple[Tensor, Tensor]:
         """What was fed back of the frame before this one, without its graph: each object's mask, and those of all others."""
-        assert self._pending is not None
         return self._fed, _others(self._fed, self._rows // self._objects)
 
     def _write(self) -> None:
