@@ -53,7 +53,7 @@ class NetworkConfig:
     fusion_kernel: int = 3
     fusion_bottleneck: int = 96
     fusion_scale: float = 0.0
-    appearance_channels: int = 64
+    appearance_channels: int = 176
     pinned_bias: bool = True
 
     def __post_init__(self) -> None:
