@@ -377,3 +377,28 @@ def test_strips_equal_the_whole(stride: int, kernel_size: int, height: int, monk
         monkeypatch.setattr(lite, "_STRIP", rows * 12 * 10)
         with torch.no_grad():
             torch.testing.assert_close(expected.detach(), block(features))
+
+
+def test_appearance_is_the_projection_of_all_features() -> None:
+    """Projected apart or stacked, the trunk's features give the same: a 1 x 1 convolution and bilinear enlarging commute."""
+    torch.manual_seed(0)
+    part = lite.LiteAppearance(6).double()
+    stride4, stride8, stride16 = (torch.randn(2, c, s, s, dtype=torch.float64) for c, s in ((24, 24), (40, 12), (112, 6)))
+    own = part.project(lite.LiteAppearance.stacked(stride4, stride8, stride16)).clamp(-4, 4)
+    around = F.conv2d(F.pad(own, (4, 4, 4, 4), mode="replicate"), part.around.weight, groups=6)
+    torch.testing.assert_close(torch.cat([own, around], 1), part(stride4, stride8, stride16), **EXACT)
+
+
+def test_principal_components_have_one_unit_of_spread() -> None:
+    """What `start_from` leaves projects the samples to directions without correlation, the widest first."""
+    torch.manual_seed(0)
+    part, mixing = lite.LiteAppearance(5), torch.randn(176, 176)
+    samples = torch.randn(4000, 176) @ mixing + 3
+    part.start_from(samples)
+    with torch.no_grad():
+        found = part.project(samples.t()[None, :, :, None])[0, :, :, 0]
+    covariance = found.cov()
+    assert bool((covariance.diagonal().diff() < 1e-4).all())
+    torch.testing.assert_close(torch.diag(covariance.diagonal()), covariance, atol=1e-2, rtol=0)
+    torch.testing.assert_close(torch.tensor(1.0), found.std(1).mean(), atol=1e-3, rtol=0)
+    torch.testing.assert_close(torch.zeros(5), found.mean(1), atol=1e-3, rtol=0)
