@@ -18,7 +18,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "stmemory"
 FILES = sorted(PACKAGE.rglob("*.py"))
-LONGEST = 300
+LONGEST = 500
 
 # Reading order: a module imports only from modules to its left. A new module gets its place here.
 ORDER = (
@@ -143,7 +143,7 @@ def each_file(*, but: Collection[str] = ()) -> pytest.MarkDecorator:
 
 @each_file()
 def test_length(file: Path) -> None:
-    """A file has at most 300 lines, so that it can be read in one sitting."""
+    """A file has at most 500 lines, so that it can be read in one sitting."""
     assert len(file.read_text(encoding="utf-8").splitlines()) <= LONGEST
 
 
