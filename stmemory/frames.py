@@ -51,13 +51,14 @@ def to_frame(image: object) -> Tensor:
     return _to_frame(image, "frame")
 
 
-def iterate_frames(source: object) -> Iterator[Tensor]:
+def iterate_frames(source: object, *, damaged: str = "error") -> Iterator[Tensor]:
     """Read a clip of any kind, one frame at a time.
 
     Args:
-        source: a path of a video (needs the extra `video`), of a folder of images (natural order) or of an image with one or
+        source: a path of a video or the address of a stream as text (needs the extra `video`), of a folder of images (natural order) or of an image with one or
             more pages (GIF, APNG, WebP, TIFF); a list, tuple, generator or other iterable of what `to_frame` takes; an array
             `[T, H, W, 3]`; or a tensor `[T, 3, H, W]`. It is checked when this is called.
+        damaged: what is done about a damaged video: `"error"`, or `"skip"`; see `iterate_video`.
 
     Returns:
         Frames: float32 `[3, H, W]` in [0, 1], all of one size. What the source itself raises comes through unchanged.
@@ -71,7 +72,7 @@ def iterate_frames(source: object) -> Iterator[Tensor]:
     [torch.Size([3, 4, 6]), torch.Size([3, 4, 6])]
     """
     if isinstance(source, (str, os.PathLike)):
-        return _checked(iterate_images(source) if is_image_path(source) else iterate_video(source))
+        return _checked(iterate_images(source) if is_image_path(source) else iterate_video(source, damaged=damaged))
     if isinstance(source, (np.ndarray, Tensor)):
         _check_layout("frames", source, clip=True)
     elif isinstance(source, (Mapping, bytes)) or not isinstance(source, Iterable):

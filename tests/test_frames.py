@@ -257,14 +257,12 @@ def test_a_video_is_read_and_written(tmp_path: Path) -> None:
         assert float(picture.mean()) == pytest.approx(float(frame.mean()) * 255, abs=4)
 
 
-def encode(path: Path, codec: str, *, options: dict[str, str] | None = None, rotation: int | None = None) -> None:
+def encode(path: Path, codec: str, *, options: dict[str, str] | None = None) -> None:
     """Write 40 frames with PyAV itself."""
     av = pytest.importorskip("av")
     with av.open(str(path), "w", options=options or {}) as container:
         stream: Any = container.add_stream(codec, rate=Fraction(25))
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        if rotation is not None:
-            stream.set_display_rotation(rotation)
         generator = np.random.default_rng(0)
         for _ in range(40):
             picture = generator.integers(0, 128, (48, 64, 3), dtype=np.uint8)
@@ -321,14 +319,6 @@ def test_a_damaged_video_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(bytes(data))
     with pytest.raises(FrameError, match="broke after"):
         list(iterate_frames(path))
-
-
-def test_the_rotation_mark_of_a_video_is_honoured(tmp_path: Path) -> None:
-    """A video marked as turned by 90 degrees counter-clockwise has its upper left corner at the lower left."""
-    encode(tmp_path / "a.mp4", "libx264", rotation=90)
-    frame = next(iterate_frames(tmp_path / "a.mp4"))
-    assert (3, 64, 48) == tuple(frame.shape)
-    assert float(frame[:, 58:, :6].mean()) > 0.9 > 0.5 > float(frame[:, :6, :6].mean())
 
 
 def test_without_pyav_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
