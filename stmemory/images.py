@@ -35,6 +35,7 @@ __all__ = [
     "opened_image",
 ]
 
+JPEG_SUFFIXES = (".jpg", ".jpeg")
 FOLDER_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 PAGE_SUFFIXES = (*FOLDER_SUFFIXES, ".gif", ".apng")
 # Files are known by their content. Other kinds are not opened, whatever their names: Pillow starts a program to read PostScript.
@@ -229,14 +230,17 @@ def image_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(image.convert("RGB"))
 
 
-def image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path, *, without: Path | None = None) -> list[Path]:
     """List a folder's image files in natural order; hidden files are passed over.
+
+    Masks may lie beside frames: where there are JPEGs, which hold no masks, files of other kinds with the name of a JPEG are left out.
 
     Args:
         folder: a folder.
+        without: a file that is left out, too.
 
     Raises:
-        FrameError: it has no images.
+        FrameError: it has no images; or beside JPEGs it has palette or grey images of other names, which look like masks.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -250,6 +254,17 @@ def image_files(folder: Path) -> list[Path]:
         for file in folder.iterdir()
         if file.suffix.lower() in FOLDER_SUFFIXES and not file.name.startswith(".") and file.is_file()
     ]
+    if without is not None:
+        files = [file for file in files if file.resolve() != without.resolve()]
+    jpegs = {file.stem for file in files if file.suffix.lower() in JPEG_SUFFIXES}
+    if jpegs:
+        files = [file for file in files if file.suffix.lower() in JPEG_SUFFIXES or file.stem not in jpegs]
+        others = sorted(file for file in files if file.suffix.lower() not in JPEG_SUFFIXES)
+        if others and _looks_like_a_mask(others[0]):
+            raise FrameError(
+                f"{folder}: expected frames of one kind, got {len(jpegs)} JPEGs and {len(others)} others, of which {others[0].name} looks "
+                "like a mask; give masks the names of their frames, or move them to a folder of their own"
+            )
     if not files:
         raise FrameError(f"{folder}: expected a folder with images ({', '.join(FOLDER_SUFFIXES)}), got one without any")
 
@@ -268,6 +283,15 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
     # split puts the digits at the odd places, so text is only ever compared with text
     pieces = re.split(r"([0-9]+)", name.lower())
     return [int(piece) if place % 2 else piece for place, piece in enumerate(pieces)], name
+
+
+def _looks_like_a_mask(file: Path) -> bool:
+    """Whether a file has a palette or is grey, by its header; a damaged one is left to whoever reads it."""
+    try:
+        with opened_image(file) as image:
+            return image.mode in ("1", "L", "P") or image.mode.startswith("I")
+    except FrameError:
+        return False
 
 
 def _count_pages(path: Path) -> int:

@@ -103,11 +103,12 @@ class TrackJob:
         """
         if not self.source.is_dir():
             return ()
-        mask = self.mask.resolve() if self.mask_is_beside_frames else None
-        files = tuple(file for file in image_files(self.source) if mask is None or file.resolve() != mask)
-        if not files:
-            raise FrameError(f"{self.source}: expected a folder with frames, got one with nothing but the mask {self.mask.name}")
-        return files
+        try:
+            return tuple(image_files(self.source, without=self.mask if self.mask_is_beside_frames else None))
+        except FrameError:
+            if self.mask_is_beside_frames and len(image_files(self.source)) == 1:
+                raise FrameError(f"{self.source}: expected a folder with frames, got one with nothing but the mask {self.mask.name}") from None
+            raise
 
     @property
     def mask_names(self) -> list[str] | None:

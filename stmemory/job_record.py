@@ -22,7 +22,7 @@ __all__ = ["check_folder", "check_record", "clear_folder", "job_record", "write_
 
 FORMAT = "stmemory.job 1"
 # Facts that a job may change and still be the same.
-FREE = ("source", "mask_names")
+FREE = ("source", "mask_names", "frame_files")
 
 
 def check_folder(job: TrackJob, *, resume: bool, force: bool) -> None:
@@ -88,6 +88,7 @@ def job_record(job: TrackJob, first: Tensor) -> dict[str, object]:
         "format": FORMAT,
         "source": job.source.name,
         "mask_names": job.mask_names,
+        "frame_files": [file.name for file in job.files],
         "frame_size": list(first.shape[1:]),
         "first_frame": hashlib.sha256(first.mul(255).round().byte().numpy().tobytes()).hexdigest(),
         "first_mask": hashlib.sha256(job.mask.read_bytes()).hexdigest() if job.mask.is_file() else "",

@@ -244,7 +244,7 @@ def _filled(values: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return found
 
 
-def _thin_and_between(values: NDArray[np.uint8], those: NDArray[np.intp], filled: NDArray[np.bool_]) -> bool:
+def _thin_and_between(values: NDArray[np.uint8], those: NDArray[np.integer], filled: NDArray[np.bool_]) -> bool:
     """Whether more than three in four of those values fill no 3 x 3 pixels, and most of their pixels have two other values beside them."""
     thin = those[~filled[those]]
     if 4 * len(thin) <= 3 * len(those):

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stmemory.errors import FrameError, OptionError, ShapeError
 from stmemory.frames import WorkingSize, count_frames, fit, iterate_frames, restore, to_frame
+from stmemory.images import image_files
 from stmemory.video import OverlayWriter, frame_rate, iterate_video, write_video
 
 CLIP = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)  # [T, H, W, 3]
@@ -207,6 +208,26 @@ def test_a_folder_is_read_in_natural_order(tmp_path: Path) -> None:
     (tmp_path / "sub.png").mkdir()
     assert [2, 3, 9, 10] == [round(float(frame[0, 0, 0]) * 255) for frame in iterate_frames(str(tmp_path))]
     assert 4 == count_frames(tmp_path)
+
+
+def test_masks_beside_frames_are_no_frames(tmp_path: Path) -> None:
+    """PNGs with the names of JPEGs are left out, however many there are; other kinds of frames may lie side by side."""
+    for name in ("0.jpg", "1.jpeg", "2.JPG", "3.png"):
+        Image.new("RGB", (8, 6), (int(name[0]) * 60,) * 3).save(tmp_path / name)
+    for name in ("0.png", "2.png"):
+        Image.new("P", (8, 6)).save(tmp_path / name)
+    assert [0, 60, 120, 180] == [round(float(frame.mean()) * 255) for frame in iterate_frames(tmp_path)]
+    assert 4 == count_frames(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P"])
+def test_a_mask_of_another_name_beside_frames_is_refused(mode: str, tmp_path: Path) -> None:
+    """A palette or grey image among JPEGs is named, with what to do; alone left out it is no obstacle."""
+    Image.new("RGB", (8, 6)).save(tmp_path / "0.jpg")
+    Image.new(mode, (8, 6)).save(tmp_path / "mask.png")
+    with pytest.raises(FrameError, match="1 JPEGs and 1 others.*mask.png looks like a mask"):
+        iterate_frames(tmp_path)
+    assert [tmp_path / "0.jpg"] == image_files(tmp_path, without=tmp_path / "mask.png")
 
 
 def test_a_damaged_image_in_a_folder_is_named(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ def add_to(commands: Commands) -> None:
     export.add_argument("--to", required=True, metavar="FORMAT", help=f"one of {', '.join(_NAMES)}")
     export.add_argument("--from", dest="source", metavar="FORMAT", help="of MASKS; recognised by default")
     export.add_argument("-o", "--out", type=Path, required=True, help="a new folder, or a file, as the format is")
-    export.add_argument("--frames", type=Path, metavar="VIDEO_OR_FOLDER", help="the clip; for mp4, gif, mov and cut-outs")
+    export.add_argument("--frames", type=Path, metavar="VIDEO_OR_FOLDER", help="the clip; for mp4, gif, mov and cut-outs, and for the names of files in coco and youtube_vis")
     export.add_argument("--rate", type=float, help="frames per second, for mp4, gif and mov (default: that of the clip, else 25)")
     export.add_argument("--video", metavar="NAME", help="the video's name, for youtube_vos and youtube_vis, read or written")
     export.set_defaults(run=_export)
@@ -29,14 +29,17 @@ _NAMES = ("davis", "objects", "youtube_vos", "youtube_vis", "coco", "volume", "m
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from stmemory.formats import FormatOptions, export, read_masks
-    from stmemory.images import is_image_path
+    from stmemory.formats import FormatOptions, export, frame_files, read_masks
+    from stmemory.images import image_files, is_image_path
     from stmemory.video import frame_rate
 
     rate = arguments.rate
     if rate is None and arguments.frames is not None and not is_image_path(arguments.frames):
         rate = frame_rate(arguments.frames)
-    options = FormatOptions(video=arguments.video, rate=25.0 if rate is None else rate)
+    files = frame_files(arguments.masks)
+    if arguments.to in ("coco", "youtube_vis") and arguments.frames is not None and arguments.frames.is_dir():
+        files = {file.stem: file.name for file in image_files(arguments.frames)}
+    options = FormatOptions(video=arguments.video, rate=25.0 if rate is None else rate, file_names=files)
     masks = read_masks(arguments.masks, format=arguments.source, options=options)
     count = export(masks, arguments.out, format=arguments.to, frames=arguments.frames, options=options, on_frame=teller(None, "export"))
     end_line()

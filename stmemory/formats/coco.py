@@ -51,6 +51,7 @@ class CocoWriter(MaskWriter):
     Args:
         path: the JSON.
         categories: for an id, what the object is; others are an "object".
+        file_names: for the name of a mask, that of its frame's file; others are called NAME.jpg.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -60,8 +61,15 @@ class CocoWriter(MaskWriter):
     [('frame-1', [[0, 300]])]
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, categories: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        categories: Mapping[int, str] | None = None,
+        file_names: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(path)
+        self._files = dict(file_names or {})
         self._categories = dict(categories or {})
         self._known: set[int] = set()
         self._annotations = 0
@@ -70,7 +78,7 @@ class CocoWriter(MaskWriter):
 
     def _write(self, frame: Labelled) -> None:
         height, width = frame.ids.shape
-        self._spool.append("images", [{"id": frame.index + 1, "file_name": f"{frame.name}.jpg", "height": height, "width": width}])
+        self._spool.append("images", [{"id": frame.index + 1, "file_name": self._files.get(frame.name, f"{frame.name}.jpg"), "height": height, "width": width}])
         self._known.update(frame.shown)
         for object_id in frame.shown:
             self._annotations += 1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,7 @@ from stmemory.formats.writer import Ids, MaskWriter
 from stmemory.formats.youtube_vis import YouTubeVisWriter, read_youtube_vis
 from stmemory.formats.youtube_vos import YouTubeVosWriter, read_youtube_vos
 
-__all__ = ["FORMATS", "Format", "FormatOptions", "guess_format", "new_writer", "read_masks"]
+__all__ = ["FORMATS", "Format", "FormatOptions", "frame_files", "guess_format", "new_writer", "read_masks"]
 
 Masks = Iterator[tuple[str, Ids]]
 
@@ -32,11 +34,13 @@ class FormatOptions:
         video: name of the video, for `youtube_vos` and `youtube_vis`; None: "video" when written, the only one when read.
         rate: frames per second, for `mp4`, `gif` and `mov`.
         categories: for an id, what the object is, for `youtube_vos`, `youtube_vis` and `coco`.
+        file_names: for the name of a mask, that of its frame's file, for `youtube_vis` and `coco`; others are called NAME.jpg.
     """
 
     video: str | None = None
     rate: float = 25.0
     categories: Mapping[int, str] | None = None
+    file_names: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,10 +70,14 @@ FORMATS: Mapping[str, Format] = {
     ),
     "youtube_vis": Format(
         "JSON of a video",
-        lambda path, options: YouTubeVisWriter(path, video=options.video or "video", categories=options.categories),
+        lambda path, options: YouTubeVisWriter(path, video=options.video or "video", categories=options.categories, file_names=options.file_names),
         lambda path, options: read_youtube_vis(path, video=options.video),
     ),
-    "coco": Format("JSON of images", lambda path, options: CocoWriter(path, categories=options.categories), lambda path, options: read_coco(path)),
+    "coco": Format(
+        "JSON of images",
+        lambda path, options: CocoWriter(path, categories=options.categories, file_names=options.file_names),
+        lambda path, options: read_coco(path),
+    ),
     "volume": Format("a .npy [T, H, W]", lambda path, options: VolumeWriter(path), lambda path, options: read_volume(path)),
     "mp4": Format("overlay video", lambda path, options: Mp4Writer(path, rate=options.rate), draws=True),
     "gif": Format("overlay GIF", lambda path, options: GifWriter(path, rate=options.rate), draws=True),
@@ -151,6 +159,29 @@ def guess_format(path: Path) -> str:
     if path.suffix.lower() == ".json":
         return "coco" if "images" in load_document(path, "annotations") else "youtube_vis"
     raise OptionError(f"{path}: expected a folder of masks, a .json or a .npy, got another file; name its format")
+
+
+def frame_files(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What the frames' files are called, of which a tracking job made masks.
+
+    Args:
+        path: the output folder of `stmemory track`.
+
+    Returns:
+        For the name of each mask that of its frame's file; nothing where that is not known, as of a video.
+
+    >>> frame_files("no/such/folder")
+    {}
+    """
+    folder = Path(path)
+    if not _is_track_folder(folder):
+        return {}
+    try:
+        names: object = json.loads((folder / "job.json").read_text(encoding="utf-8")).get("frame_files")
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return {}
+    plain = [name for name in names if isinstance(name, str) and re.fullmatch(r"[^/\\\0]+\.\w+", name)] if isinstance(names, list) else []
+    return {name.rpartition(".")[0]: name for name in plain}
 
 
 def _is_track_folder(path: Path) -> bool:
