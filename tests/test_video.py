@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stmemory import video
+from stmemory import video_decoder
 from stmemory.clip_reader import ClipReader
 from stmemory.errors import FrameError, OptionError
 from stmemory.frames import count_frames, iterate_frames
@@ -316,11 +316,11 @@ def test_boxes_of_an_mp4_tell_where_it_ends(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     write_video(path, [CORNER] * 5)
     size = path.stat().st_size
-    assert size == video._boxes_end(path, size)
+    assert size == video_decoder._boxes_end(path, size)
     path.write_bytes(path.read_bytes()[:-100])
-    assert size == video._boxes_end(path, size - 100)
+    assert size == video_decoder._boxes_end(path, size - 100)
     (tmp_path / "b.mkv").write_bytes(b"\x1aE\xdf\xa3" + bytes(60))
-    assert 0 == video._boxes_end(tmp_path / "b.mkv", 64)
+    assert 0 == video_decoder._boxes_end(tmp_path / "b.mkv", 64)
 
 
 def iterate_nothing() -> Iterator[NDArray[np.uint8]]:
