@@ -257,7 +257,8 @@ def _picture(frame: Any) -> Picture:
     """A frame as RGB, as players show it."""
     told = {1: BT709, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: 9, 10: 9}.get(int(frame.colorspace))
     matrix = told or (BT709 if is_hd(frame.height, frame.width) else BT601)
-    options = {} if frame.format.is_rgb else {"src_colorspace": matrix}
+    # PyAV before 17 passes over a source matrix to which no other stands opposite
+    options = {} if frame.format.is_rgb else {"src_colorspace": matrix, "dst_colorspace": BT601}
     picture: Picture = frame.reformat(format="rgb24", **options).to_ndarray()
     for data in frame.side_data:
         if data.type.name == "DISPLAYMATRIX":
