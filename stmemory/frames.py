@@ -72,7 +72,7 @@ def iterate_frames(source: object, *, channels: str = "rgb", damaged: str = "err
         ShapeError: the source or one of its frames is of another kind or shape.
         FrameError: it is empty (for a generator, at the first `next`), missing or damaged, a frame has values that are not
             finite or outside [0, 1], or the size changes.
-        OptionError: `channels` is neither of the two.
+        OptionError: `channels` or `damaged` is neither of its two.
 
     >>> [frame.shape for frame in iterate_frames(np.zeros((2, 4, 6, 3), np.uint8))]
     [torch.Size([3, 4, 6]), torch.Size([3, 4, 6])]

@@ -628,6 +628,22 @@ def test_a_json_names_the_files_of_the_frames(writer: type[CocoWriter], tmp_path
     assert "00000.png" in text and "00001.jpg" in text and "00000.jpg" not in text
 
 
+@pytest.mark.parametrize("format", ["youtube_vis", "coco", "coco_polygons"])
+def test_an_export_names_the_files_of_a_folder_of_frames(format: str, tmp_path: Path) -> None:
+    """All formats of JSON take the names of files from `--frames`."""
+    from stmemory.cli import main
+
+    for folder in ("frames", "masks"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (4, 3)).save(tmp_path / "frames" / "walk.bmp")
+    mask = Image.new("P", (4, 3), 1)
+    mask.putpalette(davis_palette())
+    mask.save(tmp_path / "masks" / "walk.png")
+    out, frames = tmp_path / "a.json", str(tmp_path / "frames")
+    assert 0 == main(["export", str(tmp_path / "masks"), "-o", str(out), "--to", format, "--frames", frames])
+    assert "walk.bmp" in out.read_text() and "walk.jpg" not in out.read_text()
+
+
 def test_the_record_of_a_run_tells_the_files_of_its_frames(tmp_path: Path) -> None:
     """Names come from the record of a job; what is no plain name is left out, and a record that cannot be read tells nothing."""
     (tmp_path / "masks").mkdir()

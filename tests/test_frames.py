@@ -230,6 +230,17 @@ def test_a_mask_of_another_name_beside_frames_is_refused(mode: str, tmp_path: Pa
     assert [tmp_path / "0.jpg"] == image_files(tmp_path, without=[tmp_path / "mask.png"])
 
 
+def test_named_masks_are_no_frames(tmp_path: Path) -> None:
+    """Any number of them is left out; where nothing else is there, the error says so."""
+    names = ("0.png", "1.png", "late.png", "mask.png")
+    for name in names:
+        Image.new("L", (8, 6)).save(tmp_path / name)
+    masks = [tmp_path / "mask.png", tmp_path / ".." / tmp_path.name / "late.png"]
+    assert ["0.png", "1.png"] == [file.name for file in image_files(tmp_path, without=masks)]
+    with pytest.raises(FrameError, match="nothing but the masks that were named"):
+        image_files(tmp_path, without=[tmp_path / name for name in names])
+
+
 def test_a_damaged_image_in_a_folder_is_named(tmp_path: Path) -> None:
     """An empty folder is an error at once; a damaged file when its turn comes, with its name."""
     with pytest.raises(FrameError, match="one without any"):
