@@ -31,9 +31,10 @@ Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 SLACK_SECONDS = 0.5
 # What a file may be. A playlist or a list of files (hls, dash, concat, sdp, ...) makes FFmpeg open whatever it names.
 CONTAINERS = (
-    "3g2,3gp,aac,amv,apng,asf,asf_o,av1,avi,avs2,avs3,bink,cavsvideo,dirac,dnxhd,dv,dxa,evc,ffm,film_cpk,flic,flv,gif,gxf,h261,h263,h264,"
-    "hevc,ivf,ivr,live_flv,m4a,m4v,matroska,mj2,mjpeg,mjpeg_2000,mlv,mov,mp3,mp4,mpeg,mpegts,mpegvideo,mpjpeg,msnwctcp,mtv,mv,mxf,nsv,nut,"
-    "nuv,obu,ogg,pva,rm,roq,rpl,smk,smush,swf,thp,tmv,ty,vc1,vc1test,vivo,vmd,vvc,webm,wtv,yuv4mpegpipe"
+    "3g2,3gp,aac,amv,apng,asf,asf_o,av1,avi,avs2,avs3,bink,cavsvideo,dirac,dnxhd,dv,dxa,evc,ffm,film_cpk,flic,flv,"
+    "gif,gxf,h261,h263,h264,hevc,ipu,ivf,ivr,kux,live_flv,m4a,m4v,matroska,mj2,mjpeg,mjpeg_2000,mlv,mov,mp3,mp4,"
+    "mpeg,mpegts,mpegvideo,mpjpeg,msnwctcp,mtv,mv,mxf,nsv,nut,nuv,obu,ogg,pva,rm,roq,rpl,smk,smush,swf,thp,tmv,ty,"
+    "vc1,vc1test,vivo,vmd,vvc,webm,webp,wtv,yuv4mpegpipe"
 )
 # Colors are told apart by the matrix that players take where a file names none: BT.709 from this size on, BT.601 below.
 HD_LINES, HD_COLUMNS = 720, 1280
