@@ -14,6 +14,7 @@ from torch import Tensor
 from stmemory.errors import ShapeError
 from stmemory.frames import count_frames, iterate_frames, to_frame
 from stmemory.images import image_files, is_image_path
+from stmemory.video import scan_video_frames
 
 __all__ = ["ClipReader"]
 
@@ -53,12 +54,24 @@ class ClipReader:
                 "once goes to VOSPredictor.track, a camera to VOSPredictor.start and step"
             )
         iterate_frames(source)  # checks it
-        self.count = count_frames(source) if self._pictures is None else len(self._pictures)
+        self._count: int | None = None if self._pictures is None else len(self._pictures)
         self._frames: Iterator[Tensor] = iter(())
         self._next = 0  # the number of what `_frames` gives next
         self._last: tuple[int, Tensor] | None = None
         self._held: dict[int, Tensor] = {}  # uint8
         self._rewind()
+
+    @property
+    def count(self) -> int:
+        """Frames of the clip. A video is gone through for it once, without decoding, since headers do not know or are wrong.
+
+        Once the end of the clip was read it is exact; a video that is damaged has fewer frames than it says before that.
+        """
+        if self._count is None:
+            path = str(self._source) if isinstance(self._source, os.PathLike) else self._source
+            known = isinstance(path, str) and not is_image_path(path)
+            self._count = scan_video_frames(path) if known and isinstance(path, str) else count_frames(self._source) or 0
+        return self._count
 
     def read(self, index: int) -> Tensor | None:
         """A frame: float32 `[3, H, W]` in [0, 1]; None where the clip has no such frame.
@@ -88,6 +101,7 @@ class ClipReader:
         while self._next <= index:
             frame = next(self._frames, None)
             if frame is None:
+                self._count = self._next
                 return None
             self._last = (self._next, frame)
             self._next += 1

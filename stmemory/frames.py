@@ -55,14 +55,15 @@ def to_frame(image: object, *, channels: str = "rgb") -> Tensor:
     return _to_frame(image, "frame", channels)
 
 
-def iterate_frames(source: object, *, channels: str = "rgb") -> Iterator[Tensor]:
+def iterate_frames(source: object, *, channels: str = "rgb", damaged: str = "error") -> Iterator[Tensor]:
     """Read a clip of any kind, one frame at a time.
 
     Args:
-        source: a path of a video (needs the extra `video`), of a folder of images (natural order) or of an image with one or
-            more pages (GIF, APNG, WebP, TIFF); a list, tuple, generator or other iterable of what `to_frame` takes; an array
+        source: a path of a video or the address of a stream as text (needs the extra `video`), of a folder of images
+            (natural order) or of an image with one or more pages (GIF, APNG, WebP, TIFF); a list, tuple, generator or other iterable of what `to_frame` takes; an array
             `[T, H, W, 3]`; or a tensor `[T, 3, H, W]`. It is checked when this is called.
         channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them. Images and files know their own.
+        damaged: what is done about a damaged video: `"error"`, or `"skip"`; see `iterate_video`.
 
     Returns:
         Frames: float32 `[3, H, W]` in [0, 1], all of one size. What the source itself raises comes through unchanged.
@@ -71,14 +72,14 @@ def iterate_frames(source: object, *, channels: str = "rgb") -> Iterator[Tensor]
         ShapeError: the source or one of its frames is of another kind or shape.
         FrameError: it is empty (for a generator, at the first `next`), missing or damaged, a frame has values that are not
             finite or outside [0, 1], or the size changes.
-        OptionError: `channels` is neither of the two.
+        OptionError: `channels` or `damaged` is neither of its two.
 
     >>> [frame.shape for frame in iterate_frames(np.zeros((2, 4, 6, 3), np.uint8))]
     [torch.Size([3, 4, 6]), torch.Size([3, 4, 6])]
     """
     _check_channels(channels)
     if isinstance(source, (str, os.PathLike)):
-        return _checked(iterate_images(source) if is_image_path(source) else iterate_video(source))
+        return _checked(iterate_images(source) if is_image_path(source) else iterate_video(source, damaged=damaged))
     if isinstance(source, (np.ndarray, Tensor)):
         _check_layout("frames", source, clip=True)
     elif isinstance(source, (Mapping, bytes)) or not isinstance(source, Iterable):

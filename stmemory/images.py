@@ -1,28 +1,67 @@
 """Image files: a folder of images, or one image with its pages, as uint8 RGB arrays, one at a time.
 
-Owns which files are images, their order, and how PIL images become RGB. Does not know videos (`video.py`), nor tensors,
-ranges and sizes (`frames.py`).
+Owns the opening of image files, what one may cost, which files are images, their order, and how PIL images become RGB. Videos are
+read by `video.py`; tensors, ranges and sizes are those of `frames.py`.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+import struct
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from stmemory.errors import FrameError
+from stmemory.errors import FrameError, MaskError, StmemoryError
 
-__all__ = ["UNREADABLE", "count_images", "image_files", "image_to_rgb", "is_image_path", "iterate_images", "natural_order"]
+__all__ = [
+    "MOST_PIXELS",
+    "MOST_PIXELS_IN_ALL",
+    "UNREADABLE",
+    "check_cost",
+    "count_images",
+    "image_files",
+    "image_to_rgb",
+    "is_address",
+    "is_image_path",
+    "iterate_images",
+    "natural_order",
+    "opened_image",
+]
 
+JPEG_SUFFIXES = (".jpg", ".jpeg")
 FOLDER_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 PAGE_SUFFIXES = (*FOLDER_SUFFIXES, ".gif", ".apng")
-# What Pillow raises on a damaged file depends on the format.
-UNREADABLE = (OSError, SyntaxError, ValueError, TypeError, EOFError, Image.DecompressionBombError)
+# Files are known by their content. Other kinds are not opened, whatever their names: Pillow starts a program to read PostScript.
+FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "DIB", "PPM", "TGA", "JPEG2000")
+# What Pillow raises on a damaged file depends on the format; warnings are raised where the host turns them into errors.
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    EOFError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Warning,
+)
+# A few bytes can state any size, and all of it is allocated when the pixels are decoded: 12 bytes a pixel, held twice, as a frame.
+MOST_PIXELS = 2**26  # of one image: 8192 x 8192, twice an 8K frame
+MOST_PIXELS_IN_ALL = 2**36  # of all pages of a file: 33,000 frames of 1920 x 1080
+MOST_PAGES = 2**15  # of a TIFF, since the time to find one grows with the number of those before it
 
 
 def iterate_images(path: str | os.PathLike[str]) -> Iterator[NDArray[np.uint8]]:
@@ -75,6 +114,18 @@ def count_images(path: str | os.PathLike[str]) -> int:
     return len(image_files(path)) if path.is_dir() else _count_pages(path)
 
 
+def is_address(path: object) -> bool:
+    """Say whether a text is the address of a stream, such as `rtsp://camera/1`, rather than a path.
+
+    Args:
+        path: what a user gave. A `Path` is never an address: it has lost a slash.
+
+    >>> is_address("http://host/clip.mp4"), is_address("clip.mp4"), is_address("C:\\\\clip.mp4")
+    (True, False, False)
+    """
+    return isinstance(path, str) and re.match(r"(?!file:)[a-z][a-z0-9+.-]+://", path, re.IGNORECASE) is not None
+
+
 def is_image_path(path: str | os.PathLike[str]) -> bool:
     """Say whether a path is read as images: it is a folder, or its name ends as an image file's does.
 
@@ -82,7 +133,7 @@ def is_image_path(path: str | os.PathLike[str]) -> bool:
         path: a path at which something is.
 
     Returns:
-        False for what is read as a video.
+        False for what is read as a video, addresses among it.
 
     Raises:
         FrameError: nothing is at the path.
@@ -90,9 +141,68 @@ def is_image_path(path: str | os.PathLike[str]) -> bool:
     >>> is_image_path(".")
     True
     """
+    if is_address(path):
+        return False
     if not Path(path).exists():
         raise FrameError(f"no such file or folder: {os.fspath(path)!r}")
     return Path(path).is_dir() or Path(path).suffix.lower() in PAGE_SUFFIXES
+
+
+@contextmanager
+def opened_image(path: str | os.PathLike[str], error: type[FrameError] | type[MaskError] = FrameError) -> Iterator[Image.Image]:
+    """Open an image file, and turn whatever Pillow raises until it is closed into one error that names the file.
+
+    Args:
+        path: of a PNG, JPEG, GIF, TIFF, WebP, BMP, PPM, TGA or JPEG 2000 file; its content decides, not its name.
+        error: class of the errors.
+
+    Yields:
+        The image, whose pixels are not decoded yet, and whose first page is not too large to be.
+
+    Raises:
+        FrameError: or `error`: there is no such file, it is of another kind, damaged, or has more than 67 million pixels.
+
+    >>> with opened_image("no/such.png") as image:  # doctest: +ELLIPSIS
+    ...     pass
+    Traceback (most recent call last):
+    stmemory.errors.FrameError: no/such.png: expected an image file, got one that cannot be read: [Errno 2] No such file ...
+    """
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            check_cost(image, error)
+            yield image
+    except StmemoryError as wrong:
+        text = str(wrong)
+        raise type(wrong)(text if os.fspath(path) in text else f"{os.fspath(path)}: {text}") from wrong
+    except UNREADABLE as wrong:
+        reason = str(wrong) if isinstance(wrong, OSError) and str(wrong) else f"damaged data ({wrong!r})"
+        raise error(f"{os.fspath(path)}: expected an image file, got one that cannot be read: {reason}; save it again") from wrong
+
+
+def check_cost(image: Image.Image, error: type[FrameError] | type[MaskError] = FrameError, *, pages: int = 1) -> None:
+    """Refuse an image whose pixels would take too much memory or time, before they are decoded.
+
+    Args:
+        image: a PIL image.
+        error: class of the error.
+        pages: to be decoded, all taken to be of this size.
+
+    Raises:
+        FrameError: or `error`: one page has more than `MOST_PIXELS`, or all of them more than `MOST_PIXELS_IN_ALL`.
+
+    >>> check_cost(Image.new("L", (640, 480)))
+    """
+    width, height = image.size
+    if width * height > MOST_PIXELS:
+        raise error(
+            f"expected an image of at most {MOST_PIXELS // 10**6} million pixels, got one that says it is {width} x {height}; shrink it, "
+            "or decode it yourself and pass an array"
+        )
+    if width * height * pages > MOST_PIXELS_IN_ALL:
+        raise error(
+            f"expected at most {MOST_PIXELS_IN_ALL // 10**9} billion pixels in one file, got one that says it has {pages} pages of "
+            f"{width} x {height}; split it, or decode it yourself and pass its frames one at a time"
+        )
 
 
 def image_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
@@ -120,14 +230,17 @@ def image_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     return np.array(image.convert("RGB"))
 
 
-def image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path, *, without: Collection[Path] = ()) -> list[Path]:
     """List a folder's image files in natural order; hidden files are passed over.
+
+    Masks may lie beside frames: where there are JPEGs, which hold no masks, files of other kinds with the name of a JPEG are left out.
 
     Args:
         folder: a folder.
+        without: files that are left out, too: masks that were named.
 
     Raises:
-        FrameError: it has no images.
+        FrameError: it has no images; or beside JPEGs it has palette or grey images of other names, which look like masks.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -141,6 +254,23 @@ def image_files(folder: Path) -> list[Path]:
         for file in folder.iterdir()
         if file.suffix.lower() in FOLDER_SUFFIXES and not file.name.startswith(".") and file.is_file()
     ]
+    if without and files:
+        masks = {mask.resolve() for mask in without}
+        files = [file for file in files if file.resolve() not in masks]
+        if not files:
+            raise FrameError(
+                f"{folder}: expected a folder with frames, got one with nothing but the masks that were named; name the "
+                "folder of the frames"
+            )
+    jpegs = {file.stem for file in files if file.suffix.lower() in JPEG_SUFFIXES}
+    if jpegs:
+        files = [file for file in files if file.suffix.lower() in JPEG_SUFFIXES or file.stem not in jpegs]
+        others = sorted(file for file in files if file.suffix.lower() not in JPEG_SUFFIXES)
+        if others and _looks_like_a_mask(others[0]):
+            raise FrameError(
+                f"{folder}: expected frames of one kind, got {len(jpegs)} JPEGs and {len(others)} others, of which {others[0].name} looks "
+                "like a mask; give masks the names of their frames, or move them to a folder of their own"
+            )
     if not files:
         raise FrameError(f"{folder}: expected a folder with images ({', '.join(FOLDER_SUFFIXES)}), got one without any")
 
@@ -161,23 +291,45 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
     return [int(piece) if place % 2 else piece for place, piece in enumerate(pieces)], name
 
 
-def _count_pages(path: Path) -> int:
+def _looks_like_a_mask(file: Path) -> bool:
+    """Whether a file has a palette or is grey, by its header; a damaged one is left to whoever reads it."""
     try:
-        with Image.open(path) as image:
+        with opened_image(file) as image:
+            return image.mode in ("1", "L", "P") or image.mode.startswith("I")
+    except FrameError:
+        return False
+
+
+def _count_pages(path: Path) -> int:
+    with opened_image(path) as image:
+        if image.format == "TIFF":
+            pages = _count_tiff_pages(image)
+        else:
             # a phone's MPO file holds depth maps and previews behind its photograph: they are no frames
-            return 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
-    except UNREADABLE as error:
-        raise FrameError(f"{path}: expected an image file, got one that cannot be read: {error}") from error
+            pages = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
+        check_cost(image, pages=pages)
+        return pages
+
+
+def _count_tiff_pages(image: Image.Image) -> int:
+    for page in range(MOST_PAGES):
+        try:
+            image.seek(page)
+        except EOFError:
+            image.seek(0)
+            return page
+    raise FrameError(f"expected a TIFF of at most {MOST_PAGES} pages, got one that has more; split it")
 
 
 def _pages(path: Path, count: int) -> Iterator[NDArray[np.uint8]]:
     page = 0
     try:
-        with Image.open(path) as image:
+        with opened_image(path) as image:
             for page in range(count):
                 image.seek(page)
+                check_cost(image, pages=count)
                 yield image_to_rgb(ImageOps.exif_transpose(image))
     except FrameError as error:
-        raise FrameError(f"{path}: {error}") from error
-    except UNREADABLE as error:
-        raise FrameError(f"{path}: expected a whole image file, got one that broke after {page} pages: {error}") from error
+        if page == 0:
+            raise
+        raise FrameError(f"{error} (after {page} of its {count} pages)") from error

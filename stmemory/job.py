@@ -23,7 +23,7 @@ from torch import Tensor
 
 from stmemory.errors import MaskError, OptionError, StmemoryError
 from stmemory.images import is_image_path
-from stmemory.job_folder import TrackJob, frames_of
+from stmemory.job_folder import TrackJob, frames_of, pictures_of
 from stmemory.job_record import (
     check_folder,
     check_frames,
@@ -291,11 +291,11 @@ def _draw(job: TrackJob, count: int, stop: Stop, tell: Callable[[str, int], None
     rate = 25.0 if is_image_path(job.source) else frame_rate(job.source) or 25.0
     try:
         with OverlayWriter(part, rate=rate) as writer:
-            for index, frame in enumerate(itertools.islice(frames_of(job), count)):
+            for index, (moment, frame) in enumerate(itertools.islice(pictures_of(job), count)):
                 if stop.wanted:
                     return
                 ids = read_palette_png(job.mask_path(index))
-                writer.write(Segmentation(index, ids, torch.empty(0), (), {}, {}).overlay(frame))
+                writer.write(Segmentation(index, ids, torch.empty(0), (), {}, {}).overlay(frame), time=moment)
                 tell("draw", index + 1)
         os.replace(part, job.overlay_path)
     finally:

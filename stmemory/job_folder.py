@@ -18,11 +18,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stmemory.errors import FrameError, OptionError, StmemoryError
+from stmemory.errors import OptionError, StmemoryError
 from stmemory.frames import count_frames, iterate_frames
-from stmemory.images import image_files
+from stmemory.images import image_files, is_image_path
+from stmemory.video import DAMAGED, iterate_timed_video
 
-__all__ = ["TrackJob", "frames_of", "is_mask_name"]
+__all__ = ["TrackJob", "frames_of", "is_mask_name", "pictures_of"]
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,10 @@ class TrackJob:
         overlay: also draw `overlay.mp4` (needs the extra `video`).
         frames: frames at most; None for all.
         save_every: frames between two saved states.
+        damaged: what is done about a damaged video, `"error"` or `"skip"`; see `iterate_video`.
 
     Raises:
-        OptionError: `frames` or `save_every` is below 1, or there is no mask.
+        OptionError: `damaged` is neither; `frames` or `save_every` is below 1, or there is no mask.
     """
 
     source: Path
@@ -48,11 +50,14 @@ class TrackJob:
     overlay: bool = False
     frames: int | None = None
     save_every: int = 100
+    damaged: str = "error"
 
     def __post_init__(self) -> None:
         for name, value in (("frames", self.frames), ("save_every", self.save_every)):
             if value is not None and value < 1:
                 raise OptionError(f"{name}: expected 1 or more, got {value}")
+        if self.damaged not in DAMAGED:
+            raise OptionError(f'damaged: expected "error" or "skip", got {self.damaged!r}')
         if not self.given or min(self.given) < 0:
             raise OptionError(f"mask: expected masks of frames from 0 on, got those of {list(self.given)}; name the first frame's mask")
 
@@ -108,11 +113,7 @@ class TrackJob:
         """
         if not self.source.is_dir():
             return ()
-        masks = {mask.resolve() for mask in self.masks_beside_frames}
-        files = tuple(file for file in image_files(self.source) if not masks or file.resolve() not in masks)
-        if not files:
-            raise FrameError(f"{self.source}: expected a folder with frames, got one with nothing but the masks that were named; name the folder of the frames")
-        return files
+        return tuple(image_files(self.source, without=self.masks_beside_frames))
 
     @property
     def mask_names(self) -> list[str] | None:
@@ -150,7 +151,24 @@ def frames_of(job: TrackJob) -> Iterator[Tensor]:
     ...     len(list(frames_of(TrackJob(Path(folder), Path(folder, "mask.png"), Path("out")))))
     2
     """
-    return _named(iterate_frames(job.files), job.files) if job.files else iterate_frames(job.source)
+    return _named(iterate_frames(job.files), job.files) if job.files else iterate_frames(job.source, damaged=job.damaged)
+
+
+def pictures_of(job: TrackJob) -> Iterator[tuple[float | None, object]]:
+    """Read a job's frames to draw on them.
+
+    Args:
+        job: the job.
+
+    Returns:
+        The time of each frame of a video, in seconds from its first, and None of others; and the frame.
+
+    Raises:
+        FrameError: see `iterate_frames`.
+    """
+    if is_image_path(job.source):
+        return ((None, frame) for frame in frames_of(job))
+    return iter(iterate_timed_video(job.source, damaged=job.damaged))
 
 
 def is_mask_name(stem: str, names: object) -> bool:

@@ -24,7 +24,7 @@ __all__ = ["check_folder", "check_frames", "check_later_masks", "check_record", 
 
 FORMAT = "stmemory.job 1"
 # Facts that a job may change and still be the same.
-FREE = ("source", "mask_names", "later_masks")
+FREE = ("source", "mask_names", "frame_files", "later_masks")
 
 
 def check_folder(job: TrackJob, *, resume: bool, force: bool) -> None:
@@ -90,6 +90,7 @@ def job_record(job: TrackJob, first: Tensor) -> dict[str, object]:
         "format": FORMAT,
         "source": job.source.name,
         "mask_names": job.mask_names,
+        "frame_files": [file.name for file in job.files],
         "frame_size": list(first.shape[1:]),
         "first_frame": hashlib.sha256(first.mul(255).round().byte().numpy().tobytes()).hexdigest(),
         "first_mask": _digest(job.given[0]) if 0 in job.given else "",

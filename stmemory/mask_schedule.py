@@ -69,8 +69,7 @@ def _frame_names(source: Path, folder: Path, masks: set[Path]) -> list[str]:
         return []
     if source.resolve() == folder.resolve():
         raise MaskError(f"{folder}: the masks lie among the frames, so that neither can be told from the other; move the masks to a folder of their own")
-    beside = {path.resolve() for path in masks}
-    return [file.stem for file in image_files(source) if file.resolve() not in beside]
+    return [file.stem for file in image_files(source, without=masks)]
 
 
 def _in_folder(folder: Path, names: list[str]) -> list[tuple[int, Path]]:

@@ -1,8 +1,13 @@
-"""Palette PNGs: id masks in the files that DAVIS and PASCAL VOC use. Does not know what an object or a void pixel is."""
+"""Images of ids, read and written: which values of a palette or grey image are ids, and the palette PNGs of DAVIS and PASCAL VOC.
+
+Owns the one rule by which an image of ids is understood, for tracking, formats, evaluation and training. What an object is, is said by
+`masks.py`.
+"""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,9 +17,34 @@ from torch import Tensor
 
 from stmemory.errors import MaskError
 from stmemory.files import whole_file
-from stmemory.images import UNREADABLE
+from stmemory.images import opened_image
 
-__all__ = ["davis_palette", "read_palette_png", "write_palette_png"]
+__all__ = ["IdImage", "VOID", "davis_palette", "grey_ids", "read_id_image", "read_palette_png", "write_palette_png"]
+
+VOID = 255
+_WHITE = 255
+_COUNTED = 50  # objects are numbered up to here at the most, and greys are not
+_JPEG = ("JPEG", "MPO", "JPEG2000")
+_SMOOTHED = "it looks like a mask with smoothed edges, or of a JPEG; save ids 1 to N as PNG without smoothing, or pass an array of booleans"
+
+
+@dataclass(frozen=True, eq=False)
+class IdImage:
+    """What an image of ids holds.
+
+    Attributes:
+        values: `[H, W]`; bool, integers, or float32 for an image of floats. Of a black and white mask with smooth edges 0 and 255, the
+            white part.
+        palette: whether the values are numbers of colours, so that 255 is void even where nothing else is marked.
+    """
+
+    values: NDArray[np.generic]
+    palette: bool
+
+    @property
+    def is_bytes(self) -> bool:
+        """Whether the values are greys of 8 bits, in which 255 alone is an object, and void beside other ids."""
+        return not self.palette and self.values.dtype == np.uint8
 
 
 def davis_palette() -> bytes:
@@ -34,17 +64,83 @@ def davis_palette() -> bytes:
     return colours.tobytes()
 
 
-def read_palette_png(path: str | os.PathLike[str]) -> Tensor:
-    """Read the ids of a palette or grey image file.
+def read_id_image(source: str | os.PathLike[str] | Image.Image) -> IdImage:
+    """Read an image whose values are ids, and decide by what is there which of them are.
+
+    - A palette image holds numbers of colours, 0 is background and 255 void. Where 0 is not black, or not used, black is background,
+      and what had the number 0 gets that of black.
+    - A palette of the greys 0 to 255 in order is a grey image; so is one that shows a black and white mask with smooth edges.
+    - A grey image is read by `grey_ids`; grey that is stored as RGB, RGBA or LA, too.
+    - Images of 1, 16 and 32 bits are taken as they are.
 
     Args:
-        path: an image of mode P, L, I;16 or 1.
-
-    Returns:
-        int32 `[H, W]`, as stored: 255 stays 255.
+        source: an image, or the path of its file.
 
     Raises:
-        MaskError: nothing is there, it cannot be read, or it holds colours instead of ids.
+        MaskError: there is no such file, or it is damaged; it holds colours, or is a JPEG, which blurs ids; its colours are dithered,
+            or its edges smoothed; or as `grey_ids`.
+
+    >>> read_id_image(Image.new("L", (2, 1), 7)).values.tolist()
+    [[7, 7]]
+    """
+    if isinstance(source, Image.Image):
+        return _ids_in(source)
+    with opened_image(source, MaskError) as image:
+        image.load()
+        return _ids_in(image)
+
+
+def grey_ids(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Tell ids from the greys of a painted mask.
+
+    Greys look painted where three or more lie above 50, more than three in four of all greys nowhere fill 3 x 3 pixels, and most of
+    their pixels lie between two others. If nothing but black and white fills 3 x 3 pixels then, it is a black and white mask with
+    smooth edges, and 128 and more is white. Objects that are numbered 1 to 50 never look like that.
+
+    Args:
+        values: `[H, W]`.
+
+    Returns:
+        The values as they are; 0 and 255 for a black and white mask with smooth edges.
+
+    Raises:
+        MaskError: edges are smoothed, and there is more than black and white; or beside 255, which is then void, there are only greys
+            above 50, so that it cannot be told from a painted object.
+
+    >>> edge = np.repeat(np.array([[0, 0, 0, 0, 40, 90, 130, 180, 230, 255, 255, 255]], np.uint8), 4, axis=0)
+    >>> grey_ids(edge)[0].tolist()
+    [0, 0, 0, 0, 0, 0, 255, 255, 255, 255, 255, 255]
+    """
+    counts = np.bincount(values.ravel(), minlength=256)
+    greys = np.flatnonzero(counts[1:_WHITE]) + 1
+    painted = bool(counts[_WHITE]) and len(greys) > 0 and int(greys[0]) > _COUNTED
+    if not painted and int((greys > _COUNTED).sum()) < 3:
+        return values
+    filled = _filled(values)
+    if _thin_and_between(values, greys, filled):
+        if counts[_WHITE] and not filled[greys].any():
+            return np.where(values >= 128, _WHITE, 0).astype(np.uint8)
+        raise MaskError(f"expected ids, got {len(greys)} greys, most of them in thin lines: {_SMOOTHED} such as mask > 127")
+    if painted:
+        told = ", ".join(str(grey) for grey in greys[:4]) + (", ..." if len(greys) > 4 else "")
+        raise MaskError(
+            f"expected ids, got the greys {told} and 255, and 255 is void beside other ids: is it an object that was painted white? "
+            "Number the objects 1 to N; or pass int64, in which 255 is an id; if 255 is void, save the mask with a palette"
+        )
+    return values
+
+
+def read_palette_png(path: str | os.PathLike[str]) -> Tensor:
+    """Read the ids of a palette or grey image file; see `read_id_image`.
+
+    Args:
+        path: an image of mode P, L, I;16 or 1, or of grey that is stored as RGB.
+
+    Returns:
+        int32 `[H, W]`: 255 stays 255.
+
+    Raises:
+        MaskError: nothing is there, it cannot be read, or it holds something else than ids.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -52,17 +148,10 @@ def read_palette_png(path: str | os.PathLike[str]) -> Tensor:
     ...     read_palette_png(f"{folder}/a.png")
     tensor([[0, 7]], dtype=torch.int32)
     """
-    try:
-        with Image.open(path) as image:
-            mode, ids = image.mode, np.array(image)
-    except UNREADABLE as error:
-        raise MaskError(f"{os.fspath(path)}: expected an image file, got one that cannot be read: {error}") from error
-    if mode not in ("P", "L", "1", "I", "I;16"):
-        raise MaskError(
-            f"{os.fspath(path)}: expected a palette or grey image, whose values are ids, got mode {mode!r}; map its colours to "
-            "ids first"
-        )
-    return torch.from_numpy(ids.astype(np.int32))
+    values = read_id_image(path).values
+    if values.dtype.kind == "f":
+        raise MaskError(f"{os.fspath(path)}: expected a palette or grey image, whose values are ids, got mode 'F'; save it with integers")
+    return torch.from_numpy(values.astype(np.int32))
 
 
 def write_palette_png(path: str | os.PathLike[str], ids: Tensor | NDArray[np.integer]) -> None:
@@ -94,3 +183,94 @@ def write_palette_png(path: str | os.PathLike[str], ids: Tensor | NDArray[np.int
     image.putpalette(davis_palette())
     with whole_file(path) as part:
         image.save(part, format="PNG")
+
+
+def _ids_in(image: Image.Image) -> IdImage:
+    """The ids of an image that is loaded."""
+    if image.format in _JPEG:
+        filename = getattr(image, "filename", "")
+        name = f" {str(filename)!r}" if filename else ""
+        raise MaskError(f"expected ids, got the {image.format} file{name}: JPEG blurs ids at their edges; save the mask as PNG")
+    if image.mode == "P":
+        return _ids_in_palette(image)
+    if image.mode == "L":
+        return IdImage(grey_ids(np.array(image)), palette=False)
+    if image.mode in ("1", "I", "F") or image.mode.startswith("I;16"):
+        return IdImage(np.array(image), palette=False)
+    if image.mode in ("RGB", "RGBA", "LA"):
+        channels = [np.array(channel) for channel in image.split()]
+        opaque = image.mode == "RGB" or bool((channels.pop() == 255).all())
+        if opaque and "transparency" not in image.info and all(bool((channel == channels[0]).all()) for channel in channels):
+            return IdImage(grey_ids(channels[0]), palette=False)
+    raise MaskError(
+        f"expected a palette or grey image, whose values are ids, got mode {image.mode!r}; map its colours to ids, for example with "
+        "np.unique(colours, axis=0, return_inverse=True)"
+    )
+
+
+def _ids_in_palette(image: Image.Image) -> IdImage:
+    indices = np.array(image)
+    colours = np.array(image.getpalette("RGB") or (), np.uint8).reshape(-1, 3)
+    used = np.flatnonzero(np.bincount(indices.ravel(), minlength=256))
+    known = used[used < len(colours)]
+    shown = colours[known]
+    davis = np.frombuffer(davis_palette(), np.uint8).reshape(-1, 3)
+    if len(known) == len(used) and np.array_equal(shown, davis[known]):
+        return IdImage(indices, palette=True)
+    if len(known) == len(used) and bool((shown == shown[:, :1]).all()):
+        greys = np.unique(shown[:, 0])
+        if len(colours) == 256 and np.array_equal(colours, np.repeat(np.arange(256)[:, None], 3, axis=1)):
+            return IdImage(grey_ids(indices), palette=False)
+        picture = colours[:, 0][np.minimum(indices, len(colours) - 1)]
+        if int((greys > _COUNTED).sum()) >= 4 and greys[-1] == _WHITE and _thin_and_between(picture, greys[1:-1], _filled(picture)):
+            return IdImage(grey_ids(picture), palette=False)
+    black = known[~shown.any(axis=1)]
+    if len(black) and black[0] != 0:
+        free = int(black[0]) if black[0] != VOID else int(np.setdiff1d(np.arange(1, VOID), used)[0])
+        background, zero = np.isin(indices, black), indices == 0
+        indices = np.where(background, 0, np.where(zero, free, indices)).astype(np.uint8)
+    objects = np.setdiff1d(np.unique(indices), (0, VOID))
+    if (len(objects) >= 8 and _thin_and_between(indices, objects, _filled(indices))) or _speckled(indices):
+        raise MaskError(f"expected ids, got {len(objects)} colours in thin lines or single pixels: it is dithered, or {_SMOOTHED}")
+    return IdImage(indices, palette=True)
+
+
+def _filled(values: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which of the 256 values fill 3 x 3 pixels somewhere."""
+    middle = values[:, 1:-1]
+    rows = (values[:, :-2] == middle) & (middle == values[:, 2:])  # three in a row are alike
+    columns = (middle[:-2] == middle[1:-1]) & (middle[1:-1] == middle[2:])
+    found: NDArray[np.bool_] = np.bincount(middle[1:-1][rows[:-2] & rows[1:-1] & rows[2:] & columns], minlength=256) > 0
+    return found
+
+
+def _thin_and_between(values: NDArray[np.uint8], those: NDArray[np.integer], filled: NDArray[np.bool_]) -> bool:
+    """Whether more than three in four of those values fill no 3 x 3 pixels, and most of their pixels have two other values beside them."""
+    thin = those[~filled[those]]
+    if 4 * len(thin) <= 3 * len(those):
+        return False
+    flags = np.zeros(256, bool)
+    flags[thin] = True
+    theirs = flags[values]
+    height, width = values.shape
+    lowest, highest = np.full(values.shape, 255, np.uint8), np.zeros(values.shape, np.uint8)  # of neighbours that differ
+    around = np.pad(values, 1, mode="edge")
+    for y, x in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1), (2, 2)):
+        beside = around[y : y + height, x : x + width]
+        other = beside != values
+        np.minimum(lowest, beside, out=lowest, where=other)
+        np.maximum(highest, beside, out=highest, where=other)
+    return 2 * int((theirs & (lowest < highest)).sum()) > int(theirs.sum())
+
+
+def _speckled(ids: NDArray[np.uint8]) -> bool:
+    """Whether more than a quarter of what is marked, and 16 pixels at least, are pixels alone among others."""
+    alone = np.ones(ids.shape, bool)
+    alike = ids[1:] == ids[:-1]
+    alone[1:] &= ~alike
+    alone[:-1] &= ~alike
+    alike = ids[:, 1:] == ids[:, :-1]
+    alone[:, 1:] &= ~alike
+    alone[:, :-1] &= ~alike
+    single = int((alone & (ids > 0)).sum())
+    return single >= 16 and 4 * single > int((ids > 0).sum())

@@ -54,8 +54,8 @@ class InferenceState:
         return list(self.numbers)
 
     @property
-    def num_frames(self) -> int | None:
-        """Frames of the clip; of a video what its header states, None where it states nothing."""
+    def num_frames(self) -> int:
+        """Frames of the clip, a number always; see `ClipReader.count`."""
         return self.session.count
 
     @property
@@ -210,8 +210,7 @@ class VideoPredictor:
         if max_frame_num_to_track is not None and max_frame_num_to_track < 0:
             raise OptionError(f"max_frame_num_to_track: expected 0 or more, or None, got {max_frame_num_to_track}; reverse=True goes back")
         if not session.has(start):
-            count = session.count or "an unknown number"
-            raise FrameError(f"start_frame_idx: expected a frame of the clip, got {start} of {count}; count from 0")
+            raise FrameError(f"start_frame_idx: expected a frame of the clip, got {start} of {session.count}; count from 0")
         order: Iterable[int]
         if reverse:
             end = 0 if max_frame_num_to_track is None else max(start - max_frame_num_to_track, 0)

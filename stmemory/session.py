@@ -74,8 +74,8 @@ class ClipSession:
         self._run: _Run | None = None
 
     @property
-    def count(self) -> int | None:
-        """Frames of the clip; of a video what its header states, None where it states nothing."""
+    def count(self) -> int:
+        """Frames of the clip; see `ClipReader.count`."""
         return self._reader.count
 
     @property
@@ -261,8 +261,8 @@ class ClipSession:
         return ids
 
 
-def _no_frame(frame_index: int, count: int | None) -> FrameError:
-    return FrameError(f"frame {frame_index}: expected a frame of the clip, which has {count or 'an unknown number of'} frames, got none; count from 0")
+def _no_frame(frame_index: int, count: int) -> FrameError:
+    return FrameError(f"frame {frame_index}: expected a frame of the clip, which has {count} frames, got none; count from 0")
 
 
 def _whole(frame_index: object) -> int:

@@ -1,54 +1,63 @@
 """Video files: reads one frame at a time, and writes an MP4, or a ProRes `.mov` with transparency.
 
-Owns everything that touches PyAV, which is imported only when a video file is opened or written. Does not know image files
-(`images.py`), tensors and sizes (`frames.py`), nor what is drawn on a frame (`result.py`).
+What a file may be, and how its packets become frames, is said by `video_decoder.py`; PyAV is imported only when a video file is opened
+or written. Image files are read by `images.py`; tensors and sizes are those of `frames.py`, drawings those of `result.py`.
 """
 
 from __future__ import annotations
 
-import importlib
+import logging
 import os
-import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
-from types import ModuleType, TracebackType
+from types import TracebackType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stmemory.errors import FrameError, OptionError
+from stmemory.video_decoder import BT601, BT709, decode_video, file_url, import_av, is_hd, open_video, rate_of, unreadable
 
-__all__ = ["OverlayWriter", "count_video_frames", "frame_rate", "iterate_video", "write_video"]
+__all__ = [
+    "DAMAGED",
+    "OverlayWriter",
+    "count_video_frames",
+    "frame_rate",
+    "iterate_timed_video",
+    "iterate_video",
+    "scan_video_frames",
+    "write_video",
+]
 
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB, or [H, W, 4] RGBA where a video has alpha
 
-# A stated length is rounded by some muxers, so a video counts as cut off only when more than this is missing.
-SLACK_SECONDS = 0.5
-
-# Kinds of files that hold their pictures themselves. A playlist or a list of files, which FFmpeg reads too, makes it open what it names.
-_MEDIA = (
-    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,ogg,flv,live_flv,kux,asf,mxf,rm,nut,dv,gif,apng,webp,avif,gxf,nsv,wtv,"
-    "ivf,obu,av1,h261,h263,h264,hevc,vvc,vc1,m4v,dirac,cavsvideo,dnxhd,mjpeg,mjpeg_2000,mpjpeg,yuv4mpegpipe,swf,bink,smk,roq,flic,amv,ipu"
-)
-_LOCAL_MEDIA = {"format_whitelist": _MEDIA, "protocol_whitelist": "file"}
+DAMAGED = ("error", "skip")
+CLOCK = 90_000  # ticks a second of a video whose pictures have times
+_log = logging.getLogger(__name__)
 
 
-def iterate_video(path: str | os.PathLike[str]) -> Iterator[Picture]:
-    """Decode a video file, one frame at a time. Its rotation mark is honoured.
+def iterate_video(source: str | os.PathLike[str], *, damaged: str = "error") -> Iterator[Picture]:
+    """Decode a video file, one frame at a time, turned and mirrored as its display matrix says.
 
-    Decoders conceal damage and end early in silence; here both are errors, after the frames before them. A format that states
-    no length, such as MPEG-TS, ends where it ends: a cut between its frames cannot be told.
+    Decoders conceal damage and end early in silence; here both are errors, after the frames before them. Recordings that were joined
+    are read through. A format that states no length, such as MPEG-TS, ends where it ends: a cut between its frames cannot be seen.
+    Of several video streams the one that is marked as default or is the largest is read, as by ffmpeg; a cover picture is none.
+    Files are read from the disk alone, and no other file is opened that a playlist names.
 
     Args:
-        path: a video file. It is opened once when this is called, so that a file that is no video is an error at once.
+        source: a video file, which is opened once when this is called, so that a file that is no video is an error at once; or the
+            address of a stream as text (`http://`, `rtsp://`, ...), which is handed to FFmpeg as it is.
+        damaged: `"error"`; or `"skip"`, which leaves out the frames from a damage to the next whole key frame, and ends in silence where
+            a file was cut off.
 
     Returns:
         uint8 RGB arrays `[H, W, 3]`.
 
     Raises:
         FrameError: PyAV is missing, the file is no video, it has no frames, or it is damaged or cut off.
+        OptionError: `damaged` is neither of the two.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -57,18 +66,43 @@ def iterate_video(path: str | os.PathLike[str]) -> Iterator[Picture]:
     3
     [(16, 32, 3), (16, 32, 3), (16, 32, 3)]
     """
-    with _open_video(Path(path)):
-        return _decode(Path(path))
+    return (picture for _, picture in iterate_timed_video(source, damaged=damaged))
 
 
-def count_video_frames(path: str | os.PathLike[str]) -> int | None:
-    """Say how many frames a video's header states, without decoding it.
+def iterate_timed_video(source: str | os.PathLike[str], *, damaged: str = "error") -> Iterator[tuple[float, Picture]]:
+    """Decode a video as `iterate_video` does, with the time of each frame.
 
     Args:
-        path: a video file.
+        source: see `iterate_video`.
+        damaged: see `iterate_video`.
 
     Returns:
-        The number of frames, or `None` where the header states none (Matroska and WebM state none).
+        Seconds from the first frame on, growing, through joints of recordings too; and uint8 RGB arrays `[H, W, 3]`.
+
+    Raises:
+        FrameError: see `iterate_video`.
+        OptionError: see `iterate_video`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_video(f"{folder}/a.mp4", [np.zeros((16, 32, 3), np.uint8)] * 3, rate=10)
+    ...     [round(time, 3) for time, _ in iterate_timed_video(f"{folder}/a.mp4")]
+    3
+    [0.0, 0.1, 0.2]
+    """
+    if damaged not in DAMAGED:
+        raise OptionError(f'damaged: expected "error" or "skip", got {damaged!r}')
+    return decode_video(source, skip=damaged == "skip")
+
+
+def count_video_frames(source: str | os.PathLike[str]) -> int | None:
+    """Say how many frames a video's header states, without reading it.
+
+    Args:
+        source: see `iterate_video`.
+
+    Returns:
+        The number of frames, without those that an edit hides; or `None` where the header states none (Matroska and WebM state none).
 
     Raises:
         FrameError: PyAV is missing, or the file is no video.
@@ -80,18 +114,51 @@ def count_video_frames(path: str | os.PathLike[str]) -> int | None:
     3
     3
     """
-    with _open_video(Path(path)) as container:
-        return int(container.streams.video[0].frames) or None
+    container, stream = open_video(source)
+    with container:
+        stated = int(stream.frames)
+        hidden = sum(bool(entry.is_discard) for entry in getattr(stream, "index_entries", ()))
+        return max(0, stated - hidden) or None
 
 
-def frame_rate(path: str | os.PathLike[str]) -> float | None:
-    """Say how many frames a second a video file shows.
+def scan_video_frames(source: str | os.PathLike[str]) -> int:
+    """Count a video's frames by going through the whole file, without decoding it.
 
     Args:
-        path: a video file.
+        source: a video file.
 
     Returns:
-        Frames per second, or `None` where the file does not state it.
+        The number of frames; where a file is damaged, of those before the damage that are stored whole.
+
+    Raises:
+        FrameError: PyAV is missing, or the file is no video.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_video(f"{folder}/a.mp4", [np.zeros((16, 32, 3), np.uint8)] * 3)
+    ...     scan_video_frames(f"{folder}/a.mp4")
+    3
+    3
+    """
+    container, stream = open_video(source)
+    count = 0
+    with container:
+        try:
+            for packet in container.demux(stream):
+                count += bool(packet.size) and not packet.is_discard
+        except unreadable() as error:
+            _log.info("%s: counted %d frames before it could not be read on: %s", source, count, error)
+    return count
+
+
+def frame_rate(source: str | os.PathLike[str]) -> float | None:
+    """Say how many frames a second a video shows, on average.
+
+    Args:
+        source: see `iterate_video`.
+
+    Returns:
+        Frames per second, or `None` where the file does not state it, or states what cannot be.
 
     Raises:
         FrameError: PyAV is missing, or the file is no video.
@@ -103,15 +170,16 @@ def frame_rate(path: str | os.PathLike[str]) -> float | None:
     5
     12.0
     """
-    with _open_video(Path(path)) as container:
-        rate = container.streams.video[0].average_rate
-        return float(rate) if rate else None
+    container, stream = open_video(source)
+    with container:
+        return rate_of(stream)
 
 
 class OverlayWriter:
     """Writes pictures to an MP4 (H.264) one at a time; a context manager. Keeps no picture.
 
-    The size is that of the first picture; an odd side is padded by one pixel (its edge repeated), as the codec needs.
+    The size is that of the first picture; an odd side is padded by one pixel (its edge repeated), as the codec needs. Colors are stored
+    by BT.709 from 720 lines or 1280 columns on, else by BT.601, and the file says so. There is no sound.
     Leaving the `with` block, also by an error or ctrl-C, closes the file, so that what was written can be watched. Without
     any picture no file is made. PyAV is needed: `pip install "av>=12"`.
 
@@ -128,20 +196,23 @@ class OverlayWriter:
     def __init__(self, path: str | os.PathLike[str], *, rate: float = 25.0, alpha: bool = False) -> None:
         if not 0 < rate < 1000:
             raise OptionError(f"rate: expected pictures per second above 0 and below 1000, got {rate}; 25 is usual")
-        self._av = _import_av(f"writing {os.fspath(path)}")
+        self._av = import_av(f"writing {os.fspath(path)}")
         self._path = Path(path)
         self._rate = Fraction(rate).limit_denominator(1001)
         self._channels = 4 if alpha else 3
         self._shape: tuple[int, ...] | None = None
         self._container: Any = None
         self._stream: Any = None
+        self._ticks: int | None = None  # of the last picture, where pictures have times
         self.count = 0
 
-    def write(self, picture: Picture) -> None:
+    def write(self, picture: Picture, *, time: float | None = None) -> None:
         """Append one picture.
 
         Args:
             picture: uint8 RGB `[H, W, 3]`, with alpha RGBA `[H, W, 4]`, of the same size as the first one.
+            time: seconds at which it is shown, growing; the same for all pictures: either each has a time, or none, and they follow at
+                the rate.
 
         Raises:
             FrameError: it is no such array, its size changed, or the file cannot be written.
@@ -150,36 +221,58 @@ class OverlayWriter:
             came = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
             raise FrameError(f"picture {self.count}: expected a uint8 array [H, W, {self._channels}], got {came}; overlay() returns RGB")
         if self._shape is None:
-            self._open(picture)
+            self._open(picture, timed=time is not None)
         if picture.shape != self._shape:
             raise FrameError(
                 f"picture {self.count}: expected the size of the first one, {self._shape}, got {picture.shape}; resize it or "
                 "start another video"
             )
+        if (time is None) != (self._ticks is None):
+            raise FrameError(f"picture {self.count}: expected a time of each picture or of none, got time {time}")
         height, width = picture.shape[:2]
         even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        self._encode(self._av.VideoFrame.from_ndarray(even, format="rgba" if self._channels == 4 else "rgb24"))
+        frame = self._av.VideoFrame.from_ndarray(even, format="rgba" if self._channels == 4 else "rgb24")
+        matrix = BT709 if is_hd(height, width) else BT601
+        frame = frame.reformat(format=self._stream.pix_fmt, dst_colorspace=matrix)
+        frame.colorspace, frame.color_range = matrix, 1  # 1 is the range of television, 16 to 235
+        if time is not None and self._ticks is not None:
+            self._ticks = max(round(time * CLOCK), self._ticks + 1)
+            frame.pts, frame.time_base = self._ticks, Fraction(1, CLOCK)
+        self._encode(frame)
         self.count += 1
 
     def close(self) -> None:
-        """Finish the file. Further calls do nothing."""
+        """Finish the file. Further calls do nothing.
+
+        Raises:
+            FrameError: what is left of it cannot be written.
+        """
         container, self._container = self._container, None
         if container is None:
             return
-        with container:
-            container.mux(self._stream.encode(None))
+        try:
+            with container:
+                container.mux(self._stream.encode(None))
+        except (OSError, self._av.error.FFmpegError) as error:
+            raise FrameError(f"{self._path}: the end of the video was not written: {error}; is the disk full?") from error
 
-    def _open(self, picture: Picture) -> None:
+    def _open(self, picture: Picture, *, timed: bool) -> None:
         height, width, alpha = *picture.shape[:2], self._channels == 4
+        codec, settings = ("prores_ks", {"profile": "4444"}) if alpha else ("libx264", {"crf": "20"})
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = self._av.open(os.fspath(self._path), "w", format="mov" if alpha else "mp4")
-        except (OSError, self._av.error.FFmpegError) as error:
+            self._container = self._av.open(file_url(self._path), "w", format="mov" if alpha else "mp4")
+            self._stream = self._container.add_stream(codec, rate=self._rate, options=settings)
+        except (OSError, ValueError, self._av.error.FFmpegError) as error:
             raise FrameError(f"{self._path}: expected a place for a video file, got: {error}; choose another path") from error
-        codec, settings = ("prores_ks", {"profile": "4444"}) if alpha else ("libx264", {"crf": "20"})
-        self._stream = self._container.add_stream(codec, rate=self._rate, options=settings)
         self._stream.width, self._stream.height = width + width % 2, height + height % 2
         self._stream.pix_fmt = "yuva444p10le" if alpha else "yuv420p"
+        told = self._stream.codec_context
+        told.color_range, told.colorspace = 1, BT709 if is_hd(height, width) else BT601
+        told.color_primaries = told.color_trc = 1 if is_hd(height, width) else 6
+        if timed:
+            told.time_base = Fraction(1, CLOCK)
+            self._ticks = -1
         self._shape = picture.shape
 
     def _encode(self, frame: Any) -> None:
@@ -187,7 +280,7 @@ class OverlayWriter:
             raise FrameError(f"{self._path}: expected an open video, got one that is closed; make a new OverlayWriter")
         try:
             self._container.mux(self._stream.encode(frame))
-        except self._av.error.FFmpegError as error:
+        except (OSError, self._av.error.FFmpegError) as error:
             raise FrameError(f"{self._path}: picture {self.count} not written: {error}; is the disk full?") from error
 
     def __enter__(self) -> OverlayWriter:
@@ -220,66 +313,3 @@ def write_video(path: str | os.PathLike[str], pictures: Iterable[Picture], *, ra
         for picture in pictures:
             writer.write(picture)
     return writer.count
-
-
-def _import_av(purpose: str) -> ModuleType:
-    try:
-        return importlib.import_module("av")
-    except ImportError as error:
-        raise FrameError(f'{purpose} needs PyAV, which is not installed; run: pip install "av>=12"') from error
-
-
-def _open_video(path: Path) -> Any:
-    av = _import_av(f"reading the video {path}")
-    try:
-        container = av.open(os.fspath(path), options=_LOCAL_MEDIA)
-    except (OSError, av.error.FFmpegError) as error:
-        raise FrameError(f"{path}: not a video that PyAV can read: {error}; a playlist, or another list of files, is none: pass the files themselves") from error
-    if not container.streams.video:
-        container.close()
-        raise FrameError(f"{path}: expected a video, got a file without a video stream")
-    return container
-
-
-def _decode(path: Path) -> Iterator[Picture]:
-    av = _import_av(f"reading the video {path}")
-    count, reached = 0, 0.0
-    with _open_video(path) as container:
-        stream = container.streams.video[0]
-        try:
-            for packet in container.demux(stream):
-                for frame in packet.decode():
-                    if frame.is_corrupt:
-                        raise _broken(path, count, "a frame is damaged")
-                    picture: Picture = frame.to_ndarray(format="rgb24")
-                    yield np.rot90(picture, k=round(getattr(frame, "rotation", 0) / 90))
-                    count += 1
-                    reached = (frame.time or 0.0) + float((frame.duration or 0) * (frame.time_base or 0))
-                if packet.is_corrupt:
-                    raise _broken(path, count, "a packet is damaged")
-        except av.error.FFmpegError as error:
-            raise _broken(path, count, str(error)) from error
-        missing = _missing(path, stream, reached)
-    if missing:
-        raise _broken(path, count, missing)
-    if not count:
-        raise FrameError(f"{path}: expected a video with frames, got an empty one")
-
-
-def _broken(path: Path, count: int, damage: str) -> FrameError:
-    return FrameError(
-        f"{path}: expected a whole video, got one that broke after {count} frames were read: {damage}; copy or encode it anew"
-    )
-
-
-def _missing(path: Path, stream: Any, reached: float) -> str:
-    """Say what a video's own header promises beyond its end; empty if nothing."""
-    size = path.stat().st_size
-    if any(entry.pos + entry.size > size for entry in getattr(stream, "index_entries", ())):
-        return "the file is cut off"
-    stated = re.fullmatch(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    if stated is None:
-        return ""
-    hours, minutes, seconds = (float(part) for part in stated.groups())
-    promised = 3600 * hours + 60 * minutes + seconds
-    return f"it ends at {reached:.2f} s of {promised:.2f} s" if promised - reached > SLACK_SECONDS else ""

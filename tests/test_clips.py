@@ -110,7 +110,7 @@ def test_pack_keeps_masks_exact(tree: Path, material: Material) -> None:
 
 
 def test_pack_reads_masks_as_folders_do(tmp_path: Path) -> None:
-    """Void is background, and a mask of 0 and 255 alone is skipped with the reason."""
+    """Void is background beside an object, and white alone is the object."""
     for name in ("void", "white"):
         _photo(tmp_path, name, colour=(250, 30, 20))
     ids = np.zeros((72, 96), np.uint8)
@@ -119,10 +119,11 @@ def test_pack_reads_masks_as_folders_do(tmp_path: Path) -> None:
     ids[30:60, 60:85] = 3
     Image.fromarray(ids).save(tmp_path / "masks" / "void.png")
     report = pack(tmp_path, tmp_path / "material.safetensors")
-    photo = Material.load(tmp_path / "material.safetensors").photo(0)
+    material = Material.load(tmp_path / "material.safetensors")
 
-    assert 1 == len(report.skipped) and report.skipped[0].startswith("images/white.jpg: ") and "255 is void" in report.skipped[0]
-    assert np.where(ids == 255, 0, ids).tolist() == photo.ids.tolist()
+    assert () == tuple(report.skipped)
+    assert np.where(ids == 255, 0, ids).tolist() == material.photo(0).ids.tolist()
+    assert [0, 1] == material.photo(1).ids.unique().tolist()
 
 
 def test_pack_crops_cutouts(material: Material) -> None:
@@ -178,7 +179,7 @@ def test_pack_keeps_frames_in_which_the_object_is_hidden(tmp_path: Path) -> None
 
 
 def test_pack_keeps_frames_of_void_alone(tmp_path: Path) -> None:
-    """In a video a mask of 0 and 255 is one of a hidden object; where no frame has ids, each is skipped with what to do."""
+    """In a video a mask of 0 and 255 is one of a hidden object; where no frame has ids, white is the object."""
     for film, void in (("seen", (1, 2)), ("white", (0, 1, 2, 3))):
         for time in range(4):
             _photo(tmp_path / film, str(time), colour=(250, 30, 20))
@@ -187,8 +188,9 @@ def test_pack_keeps_frames_of_void_alone(tmp_path: Path) -> None:
     report = pack(tmp_path, tmp_path / "material.safetensors")
     material = Material.load(tmp_path / "material.safetensors")
 
-    assert [True] * 4 == ["if white is an object, save it as 1" in line for line in report.skipped]
+    assert () == tuple(report.skipped)
     assert [True, False, False, True] == [bool(material.photo(index).ids.any()) for index in range(4)]
+    assert [[1]] * 4 == [material.photo(index).ids.unique().tolist() for index in range(4, 8)]
 
 
 def test_pack_skips_frames_of_another_size(tmp_path: Path) -> None:

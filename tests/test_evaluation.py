@@ -243,8 +243,10 @@ class TestBadClips:
 
     def test_an_annotation_in_colours(self, root: Path) -> None:
         """An RGB annotation is refused, not guessed at."""
-        Image.fromarray(frame_at(1)).save(root / "walk" / "Annotations" / "00001.png")
-        with pytest.raises(MaskError, match="got mode RGB"):
+        colours = frame_at(1)
+        colours[0, 0] = (200, 10, 10)  # grey that is stored as RGB is read
+        Image.fromarray(colours).save(root / "walk" / "Annotations" / "00001.png")
+        with pytest.raises(MaskError, match="00001.png: expected a palette or grey image.*'RGB'"):
             evaluate(Spy(), find_clips(root))
 
     def test_an_annotation_of_another_size(self, root: Path) -> None:

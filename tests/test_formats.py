@@ -21,11 +21,14 @@ from stmemory.errors import FrameError, MaskError, OptionError, StmemoryError
 from stmemory.evaluation.layouts import find_data_set
 from stmemory.formats import (
     FORMATS,
+    CocoWriter,
     FormatOptions,
     GifWriter,
     VolumeWriter,
+    YouTubeVisWriter,
     YouTubeVosWriter,
     export,
+    frame_files,
     new_writer,
     read_coco,
     read_davis,
@@ -613,3 +616,45 @@ def test_the_command_exports_what_track_left(tmp_path: Path, capsys: pytest.Capt
     assert 0 == main([*arguments, str(tmp_path / "a.json"), "--to", "youtube_vis", "--video", "walk"])
     assert truth_at(3).tolist() == list(read_youtube_vis(tmp_path / "a.json", video="walk"))[3][1].tolist()
     assert tuple(FORMATS) == export_command._NAMES
+
+
+@pytest.mark.parametrize("writer", [CocoWriter, YouTubeVisWriter], ids=["coco", "youtube_vis"])
+def test_a_json_names_the_files_of_the_frames(writer: type[CocoWriter], tmp_path: Path) -> None:
+    """A frame's file is called as it is where that is known, and NAME.jpg else."""
+    with writer(tmp_path / "a.json", file_names={"00000": "00000.png"}) as out:
+        for _ in range(2):
+            out.add(np.array([[0, 7]]))
+    text = (tmp_path / "a.json").read_text()
+    assert "00000.png" in text and "00001.jpg" in text and "00000.jpg" not in text
+
+
+@pytest.mark.parametrize("format", ["youtube_vis", "coco", "coco_polygons"])
+def test_an_export_names_the_files_of_a_folder_of_frames(format: str, tmp_path: Path) -> None:
+    """All formats of JSON take the names of files from `--frames`."""
+    from stmemory.cli import main
+
+    for folder in ("frames", "masks"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (4, 3)).save(tmp_path / "frames" / "walk.bmp")
+    mask = Image.new("P", (4, 3), 1)
+    mask.putpalette(davis_palette())
+    mask.save(tmp_path / "masks" / "walk.png")
+    out, frames = tmp_path / "a.json", str(tmp_path / "frames")
+    assert 0 == main(["export", str(tmp_path / "masks"), "-o", str(out), "--to", format, "--frames", frames])
+    assert "walk.bmp" in out.read_text() and "walk.jpg" not in out.read_text()
+
+
+def test_the_record_of_a_run_tells_the_files_of_its_frames(tmp_path: Path) -> None:
+    """Names come from the record of a job; what is no plain name is left out, and a record that cannot be read tells nothing."""
+    (tmp_path / "masks").mkdir()
+    record = tmp_path / "job.json"
+    for content, expected in (
+        ({"frame_files": ["a.png", "b.JPG", "../c.png", "/d.png", "e\\f.png", "g", 7, "h\0.png"]}, {"a": "a.png", "b": "b.JPG"}),
+        ({"frame_files": "a.png"}, {}),
+        ([], {}),
+    ):
+        record.write_text(json.dumps(content))
+        assert expected == frame_files(tmp_path)
+    record.write_text("[" * 100_000)
+    assert {} == frame_files(tmp_path)
+    assert {} == frame_files(tmp_path / "masks")

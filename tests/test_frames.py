@@ -17,6 +17,7 @@ from torch import Tensor
 
 from stmemory.errors import FrameError, OptionError, ShapeError
 from stmemory.frames import WorkingSize, count_frames, fit, iterate_frames, restore, to_frame
+from stmemory.images import image_files
 from stmemory.video import OverlayWriter, frame_rate, iterate_video, write_video
 
 CLIP = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)  # [T, H, W, 3]
@@ -209,6 +210,37 @@ def test_a_folder_is_read_in_natural_order(tmp_path: Path) -> None:
     assert 4 == count_frames(tmp_path)
 
 
+def test_masks_beside_frames_are_no_frames(tmp_path: Path) -> None:
+    """PNGs with the names of JPEGs are left out, however many there are; other kinds of frames may lie side by side."""
+    for name in ("0.jpg", "1.jpeg", "2.JPG", "3.png"):
+        Image.new("RGB", (8, 6), (int(name[0]) * 60,) * 3).save(tmp_path / name)
+    for name in ("0.png", "2.png"):
+        Image.new("P", (8, 6)).save(tmp_path / name)
+    assert [0, 60, 120, 180] == [round(float(frame.mean()) * 255) for frame in iterate_frames(tmp_path)]
+    assert 4 == count_frames(tmp_path)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P"])
+def test_a_mask_of_another_name_beside_frames_is_refused(mode: str, tmp_path: Path) -> None:
+    """A palette or grey image among JPEGs is named, with what to do; alone left out it is no obstacle."""
+    Image.new("RGB", (8, 6)).save(tmp_path / "0.jpg")
+    Image.new(mode, (8, 6)).save(tmp_path / "mask.png")
+    with pytest.raises(FrameError, match="1 JPEGs and 1 others.*mask.png looks like a mask"):
+        iterate_frames(tmp_path)
+    assert [tmp_path / "0.jpg"] == image_files(tmp_path, without=[tmp_path / "mask.png"])
+
+
+def test_named_masks_are_no_frames(tmp_path: Path) -> None:
+    """Any number of them is left out; where nothing else is there, the error says so."""
+    names = ("0.png", "1.png", "late.png", "mask.png")
+    for name in names:
+        Image.new("L", (8, 6)).save(tmp_path / name)
+    masks = [tmp_path / "mask.png", tmp_path / ".." / tmp_path.name / "late.png"]
+    assert ["0.png", "1.png"] == [file.name for file in image_files(tmp_path, without=masks)]
+    with pytest.raises(FrameError, match="nothing but the masks that were named"):
+        image_files(tmp_path, without=[tmp_path / name for name in names])
+
+
 def test_a_damaged_image_in_a_folder_is_named(tmp_path: Path) -> None:
     """An empty folder is an error at once; a damaged file when its turn comes, with its name."""
     with pytest.raises(FrameError, match="one without any"):
@@ -257,14 +289,12 @@ def test_a_video_is_read_and_written(tmp_path: Path) -> None:
         assert float(picture.mean()) == pytest.approx(float(frame.mean()) * 255, abs=4)
 
 
-def encode(path: Path, codec: str, *, options: dict[str, str] | None = None, rotation: int | None = None) -> None:
+def encode(path: Path, codec: str, *, options: dict[str, str] | None = None) -> None:
     """Write 40 frames with PyAV itself."""
     av = pytest.importorskip("av")
     with av.open(str(path), "w", options=options or {}) as container:
         stream: Any = container.add_stream(codec, rate=Fraction(25))
         stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-        if rotation is not None:
-            stream.set_display_rotation(rotation)
         generator = np.random.default_rng(0)
         for _ in range(40):
             picture = generator.integers(0, 128, (48, 64, 3), dtype=np.uint8)
@@ -321,14 +351,6 @@ def test_a_damaged_video_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(bytes(data))
     with pytest.raises(FrameError, match="broke after"):
         list(iterate_frames(path))
-
-
-def test_the_rotation_mark_of_a_video_is_honoured(tmp_path: Path) -> None:
-    """A video marked as turned by 90 degrees counter-clockwise has its upper left corner at the lower left."""
-    encode(tmp_path / "a.mp4", "libx264", rotation=90)
-    frame = next(iterate_frames(tmp_path / "a.mp4"))
-    assert (3, 64, 48) == tuple(frame.shape)
-    assert float(frame[:, 58:, :6].mean()) > 0.9 > 0.5 > float(frame[:, :6, :6].mean())
 
 
 def test_without_pyav_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from stmemory.job import JobReport, Stop, run_job, stop_on_signals
 from stmemory.job_folder import TrackJob
 from stmemory.palette import read_palette_png, write_palette_png
 from stmemory.result import Segmentation
+from stmemory.video import OverlayWriter, iterate_timed_video
 
 FRAMES, HEIGHT, WIDTH = 7, 16, 24
 
@@ -408,6 +409,38 @@ def test_the_overlay_shows_every_frame(job: TrackJob) -> None:
     run_job(FakePredictor(), replace(job, overlay=True))
 
     assert FRAMES == pictures_in(job.overlay_path)
+
+
+def test_the_overlay_of_a_video_has_its_times(job: TrackJob) -> None:
+    """A clip of variable rate has an overlay that lasts as long."""
+    times = [0.0, 0.1, 0.5, 0.6, 1.5]
+    with OverlayWriter(job.source / "clip.mp4") as out:
+        for index, moment in enumerate(times):
+            out.write(np.full((HEIGHT, WIDTH, 3), 40 * index, np.uint8), time=moment)
+    job = replace(job, source=job.source / "clip.mp4", overlay=True)
+    run_job(FakePredictor(), job)
+
+    np.testing.assert_allclose([moment for moment, _ in iterate_timed_video(job.overlay_path)], times, atol=0.002)
+
+
+def test_a_job_goes_on_past_damage_if_it_is_asked_to(job: TrackJob) -> None:
+    """A video that is cut off ends with an error, from which a job that skips damage goes on to the end."""
+    clip = job.source / "clip.mkv"
+    with av.open(str(clip), "w") as out:
+        stream = out.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        for index in range(30):
+            noise = np.random.default_rng(index).integers(0, 255, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(noise, format="rgb24")))
+        out.mux(stream.encode(None))
+    clip.write_bytes(clip.read_bytes()[: clip.stat().st_size * 7 // 10])
+    job = replace(job, source=clip)
+    broken = run_job(FakePredictor(), job)
+    assert isinstance(broken.error, FrameError) and not broken.finished
+    report = run_job(FakePredictor(), replace(job, damaged="skip"), resume=True)
+    assert report.finished and report.frames == broken.frames
+    with pytest.raises(OptionError, match="damaged"):
+        replace(job, damaged="never")
 
 
 @pytest.mark.parametrize(("part", "done"), [("track", 4), ("draw", 3)])

@@ -3,24 +3,38 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import re
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
 from stmemory.errors import MaskError, ShapeError
 from stmemory.masks import ids_from, soft_aggregate, to_object_masks
-from stmemory.palette import read_palette_png, write_palette_png
+from stmemory.evaluation.clips import read_labels
+from stmemory.formats import read_objects
+from stmemory.formats.writer import ids_of
+from stmemory.palette import davis_palette, read_palette_png, write_palette_png
+from stmemory.training.mask_readers import IdMask
 
 IDS = np.array([[0, 7, 7], [300, 0, 7]])
 BYTES = np.array([[0, 7, 7], [30, 0, 7]], np.uint8)
 MAPS = [[[0.0, 1.0, 1.0], [0.0, 0.0, 1.0]], [[0.0, 0.0, 0.0], [1.0, 0.0, 0.0]]]
 SOFT = np.array([[0.1, 0.9, 0.8], [0.0, 0.0, 1.0]], np.float32)
+
+
+def indexed(ids: NDArray[np.uint8], palette: bytes) -> Image.Image:
+    """A palette image."""
+    image = Image.fromarray(ids)
+    image.putpalette(palette)
+    return image
 
 
 @pytest.mark.parametrize(
@@ -71,6 +85,190 @@ def test_255_in_bytes_is_void_only_beside_other_ids(as_image: bool) -> None:
     assert ((3,), 1) == (read.object_ids, int(read.void.sum()))
     read = to_object_masks(Image.fromarray(binary) if as_image else binary, height=2, width=2)
     assert ((1,), 0, 1) == (read.object_ids, int(read.void.sum()), int(read.probabilities.sum()))
+
+
+def ellipse(height: int = 40, width: int = 60) -> NDArray[np.bool_]:
+    """One object of some size."""
+    y, x = np.mgrid[:height, :width]
+    inside: NDArray[np.bool_] = ((y - height / 2) / (height / 3)) ** 2 + ((x - width / 2) / (width / 3)) ** 2 < 1
+    return inside
+
+
+def smooth(level: int = 255, *, method: Image.Resampling = Image.Resampling.LANCZOS) -> NDArray[np.uint8]:
+    """That object as a paint program saves it: drawn four times as large, and shrunk."""
+    large = Image.fromarray((ellipse(160, 240) * level).astype(np.uint8))
+    return np.array(large.resize((60, 40), method))
+
+
+def as_colours_of(palette: list[tuple[int, int, int]], picture: NDArray[np.uint8]) -> Image.Image:
+    """A palette image of such a picture [H, W, 3]."""
+    ids = np.zeros(picture.shape[:2], np.uint8)
+    for number, colour in enumerate(palette):
+        ids[(picture == colour).all(-1)] = number
+    return indexed(ids, bytes(np.array(palette, np.uint8).ravel()))
+
+
+def by_every_reader(path: Path) -> list[NDArray[np.int64]]:
+    """Ids that tracking, formats, evaluation and training read from a file; white alone is 1 where others say so later."""
+    tracked = to_object_masks(path, height=40, width=60)
+    numbers = torch.tensor(tracked.object_ids).view(-1, 1, 1)
+    labels, is_palette = read_labels(path)
+    alone = not is_palette and not ((labels > 0) & (labels < 255)).any()
+    return [
+        (tracked.probabilities * numbers).sum(0).long().numpy(),
+        ids_of(path).astype(np.int64),
+        ((labels > 0) if alone else np.where(labels == 255, 0, labels)).astype(np.int64),
+        IdMask(path).read(60, 40).astype(np.int64),
+    ]
+
+
+@pytest.mark.parametrize("method", [Image.Resampling.LANCZOS, Image.Resampling.BOX, Image.Resampling.BICUBIC], ids=["lanczos", "box", "bicubic"])
+@pytest.mark.parametrize("kind", ["grey", "RGB", "grey palette", "adaptive palette"])
+def test_a_mask_with_smooth_edges_is_one_object(kind: str, method: Image.Resampling, tmp_path: Path) -> None:
+    """Black and white with greys along the edge is object 1, from 128 on, for tracking, formats, evaluation and training alike."""
+    values = smooth(method=method)
+    image = Image.fromarray(values)
+    if kind == "adaptive palette":
+        image = image.convert("RGB").convert("P", palette=Image.Palette.ADAPTIVE)
+    else:
+        image = image.convert({"grey": "L", "RGB": "RGB", "grey palette": "P"}[kind])
+    image.save(tmp_path / "a.png")
+
+    expected = values >= 128
+    for ids in by_every_reader(tmp_path / "a.png"):
+        assert [0, 1] == np.unique(ids).tolist()
+        assert (expected != (ids > 0)).sum() <= (9 if "adaptive" in kind else 0)
+    (tmp_path / "objects" / "007").mkdir(parents=True)
+    image.save(tmp_path / "objects" / "007" / "0.png")
+    ((_, of_objects),) = read_objects(tmp_path / "objects")
+    assert [0, 7] == np.unique(of_objects).tolist() and (expected != (of_objects > 0)).sum() <= 9
+
+
+def test_smooth_edges_in_arrays_are_edges_too() -> None:
+    """The same bytes as an array and as a tensor are one object; as int64 every value is an id."""
+    values = smooth()
+    for mask in (values, torch.from_numpy(values)):
+        assert (1,) == to_object_masks(mask, height=40, width=60).object_ids
+    assert len(np.unique(values)) - 1 == len(to_object_masks(values.astype(np.int64), height=40, width=60).object_ids)
+
+
+def two_greys() -> NDArray[np.uint8]:
+    """Two objects painted with 128 and 255."""
+    ids = np.zeros((40, 60), np.uint8)
+    ids[5:15, 5:25], ids[20:35, 30:50] = 128, 255
+    return ids
+
+
+def smooth_grey() -> NDArray[np.uint8]:
+    """A grey object with smooth edges."""
+    return smooth(200)
+
+
+def was_jpeg() -> NDArray[np.uint8]:
+    """Black and white that was a JPEG, where the greys fill small areas."""
+    buffer = io.BytesIO()
+    Image.fromarray(smooth()).save(buffer, "JPEG", quality=30)
+    with Image.open(buffer) as image:
+        return np.array(image)
+
+
+def dithered() -> Image.Image:
+    """Colours that the palette does not have, mixed of those that it has."""
+    picture = np.zeros((40, 60, 3), np.uint8)
+    picture[ellipse()] = (130, 40, 60)
+    palette = Image.new("P", (1, 1))
+    palette.putpalette([0, 0, 0, 255, 0, 0, 0, 0, 255, 255, 255, 255])
+    return Image.fromarray(picture).quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG)
+
+
+def coloured_edges() -> Image.Image:
+    """Two colours with smooth edges, in a palette."""
+    picture = np.zeros((160, 240, 3), np.uint8)
+    picture[ellipse(160, 240)] = (250, 60, 20)
+    picture[:, :90][ellipse(160, 240)[:, :90]] = (20, 60, 250)
+    small = Image.fromarray(picture).resize((60, 40), Image.Resampling.LANCZOS)
+    return small.convert("P", palette=Image.Palette.ADAPTIVE, colors=32)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Image.fromarray(two_greys()), "greys 128 and 255.*void beside other ids.*1 to N"),
+        (lambda: Image.fromarray(smooth_grey()), "greys.*thin lines.*smoothed"),
+        (lambda: Image.fromarray(was_jpeg()), "greys.*thin lines.*JPEG"),
+        (dithered, "dithered"),
+        (coloured_edges, "smoothed"),
+    ],
+    ids=["128 and 255", "grey with smooth edges", "was a JPEG", "dithered", "coloured edges"],
+)
+def test_what_cannot_be_told_apart_is_refused_by_all(make: Callable[[], Image.Image], message: str, tmp_path: Path) -> None:
+    """A mask that may be ids or paint is an error that says why, whoever reads it, and names its file."""
+    make().save(tmp_path / "a.png")
+    for read in (
+        lambda: to_object_masks(tmp_path / "a.png", height=40, width=60),
+        lambda: ids_of(tmp_path / "a.png"),
+        lambda: read_labels(tmp_path / "a.png"),
+        lambda: read_palette_png(tmp_path / "a.png"),
+        lambda: IdMask(tmp_path / "a.png").read(60, 40),
+    ):
+        with pytest.raises(MaskError, match=rf"a\.png.*{message}"):
+            read()
+
+
+def many_small() -> NDArray[np.uint8]:
+    """Objects of two by two pixels with the ids 1 to 77, apart from each other."""
+    ids = np.zeros((40, 60), np.uint8)
+    for number in range(77):
+        y, x = 2 + 5 * (number // 11), 2 + 5 * (number % 11)
+        ids[y : y + 2, x : x + 2] = number + 1
+    return ids
+
+
+def with_void_edge() -> NDArray[np.uint8]:
+    """An object with a contour of void, as PASCAL VOC has them."""
+    ids = np.zeros((40, 60), np.uint8)
+    ids[8:32, 8:40], ids[10:30, 10:38] = 255, 5
+    return ids
+
+
+def three_greys() -> NDArray[np.uint8]:
+    """Objects with the ids 60, 120 and 180."""
+    ids = np.zeros((40, 60), np.uint8)
+    ids[2:12, 2:20], ids[12:24, 10:30], ids[20:38, 30:58] = 60, 120, 180
+    return ids
+
+
+@pytest.mark.parametrize("ids", [many_small(), with_void_edge(), three_greys()], ids=["many small", "void edge", "three greys"])
+def test_ids_are_not_taken_for_paint(ids: NDArray[np.uint8], tmp_path: Path) -> None:
+    """Small objects, contours of void and high ids are read as they are, in grey and palette images."""
+    expected = np.where(ids == 255, 0, ids).tolist()
+    Image.fromarray(ids).save(tmp_path / "grey.png")
+    write_palette_png(tmp_path / "palette.png", ids)
+    for name in ("grey.png", "palette.png"):
+        for found in by_every_reader(tmp_path / name):
+            assert expected == found.tolist()
+
+
+@pytest.mark.parametrize("place", [1, 2])
+def test_black_is_the_background_of_a_palette(place: int, tmp_path: Path) -> None:
+    """Wherever black stands in the palette it is background, and the object that had the number 0 gets that of black."""
+    picture = np.zeros((40, 60, 3), np.uint8)
+    picture[5:15, 5:25], picture[20:35, 30:50] = (220, 30, 30), (30, 200, 40)
+    palette = [(220, 30, 30), (30, 200, 40)]
+    palette.insert(place, (0, 0, 0))
+    as_colours_of(palette, picture).save(tmp_path / "a.png")
+    for ids in by_every_reader(tmp_path / "a.png"):
+        assert [0, 1, 2] == np.unique(ids).tolist()
+        assert (0, place, 3 - place) == (ids[0, 0], ids[8, 8], ids[30, 40])
+
+
+def test_a_palette_whose_first_colour_is_used_and_black_is_left_as_it_is(tmp_path: Path) -> None:
+    """Where the number 0 is used and black, other numbers are ids, though their colour may be black too."""
+    ids = np.zeros((40, 60), np.uint8)
+    ids[5:15, 5:25], ids[20:35, 30:50] = 1, 2
+    indexed(ids, bytes([0, 0, 0, 255, 0, 0, 0, 0, 0])).save(tmp_path / "a.png")
+    for found in by_every_reader(tmp_path / "a.png"):
+        assert ids.tolist() == found.tolist()
 
 
 @pytest.mark.parametrize("mode", ["RGB", "RGBA", "LA"])
@@ -125,7 +323,7 @@ def test_empty_masks_pass_where_they_are_allowed() -> None:
     ("mask", "message"),
     [
         (np.zeros((2, 3), int), "at least one object.*above 0"),
-        (Image.fromarray(np.full((2, 3), 255, np.uint8)).convert("P"), "255 is void"),
+        (indexed(np.full((2, 3), 255, np.uint8), davis_palette()), "255 is void"),
         (np.ones((3, 3), int), r"2 x 3 \(H x W\), got shape \(3, 3\)"),
         (np.ones((2, 3, 4), bool), "objects first"),
         (np.ones((2, 3, 4, 1), int), r"\[H, W\] or \[N, H, W\]"),

@@ -130,7 +130,7 @@ def test_what_is_no_id_mask_is_not_written(tmp_path: Path, ids: np.ndarray[tuple
 
 def test_a_colour_png_is_not_read_as_ids(tmp_path: Path) -> None:
     """Colours, a missing file and a damaged one are errors that name the file."""
-    Image.new("RGB", (2, 2)).save(tmp_path / "colour.png")
+    Image.new("RGB", (2, 2), "red").save(tmp_path / "colour.png")
     (tmp_path / "damaged.png").write_bytes(b"no png")
     for name in ("colour.png", "missing.png", "damaged.png"):
         with pytest.raises(MaskError, match=name):

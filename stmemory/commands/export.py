@@ -18,7 +18,7 @@ def add_to(commands: Commands) -> None:
     export.add_argument("--to", required=True, metavar="FORMAT", help=f"one of {', '.join(_NAMES)}")
     export.add_argument("--from", dest="source", metavar="FORMAT", help="of MASKS; recognised by default")
     export.add_argument("-o", "--out", type=Path, required=True, help="a new folder, or a file, as the format is")
-    export.add_argument("--frames", type=Path, metavar="VIDEO_OR_FOLDER", help="the clip; for mp4, gif, mov and cut-outs")
+    export.add_argument("--frames", type=Path, metavar="VIDEO_OR_FOLDER", help="the clip; for mp4, gif, mov and cut-outs, and for the names of files in coco and youtube_vis")
     export.add_argument("--rate", type=float, help="frames per second, for mp4, gif and mov (default: that of the clip, else 25)")
     export.add_argument("--video", metavar="NAME", help="the video's name, for youtube_vos and youtube_vis, read or written")
     export.add_argument(
@@ -29,12 +29,13 @@ def add_to(commands: Commands) -> None:
 
 # Names alone, so that --help is quick; a test compares them with `stmemory.formats.FORMATS`.
 _NAMES = ("davis", "objects", "youtube_vos", "youtube_vis", "coco", "coco_polygons", "yolo", "cvat", "volume", "mp4", "gif", "cutouts", "object_cutouts", "mov")
+_NAMING_FILES = ("youtube_vis", "coco", "coco_polygons")
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    from stmemory.formats import FormatOptions, export, read_masks
+    from stmemory.formats import FormatOptions, export, frame_files, read_masks
     from stmemory.frames import iterate_frames
-    from stmemory.images import is_image_path
+    from stmemory.images import image_files, is_image_path
     from stmemory.video import frame_rate
 
     rate = arguments.rate
@@ -44,8 +45,16 @@ def _export(arguments: argparse.Namespace) -> int:
     if arguments.frames is not None:
         shape = next(iterate_frames(arguments.frames)).shape
         size = (shape[1], shape[2])
-    categories = _categories(arguments.category)
-    options = FormatOptions(video=arguments.video, rate=25.0 if rate is None else rate, categories=categories, size=size)
+    files = frame_files(arguments.masks)
+    if arguments.to in _NAMING_FILES and arguments.frames is not None and arguments.frames.is_dir():
+        files = {file.stem: file.name for file in image_files(arguments.frames)}
+    options = FormatOptions(
+        video=arguments.video,
+        rate=25.0 if rate is None else rate,
+        categories=_categories(arguments.category),
+        size=size,
+        file_names=files,
+    )
     masks = read_masks(arguments.masks, format=arguments.source, options=options)
     count = export(masks, arguments.out, format=arguments.to, frames=arguments.frames, options=options, on_frame=teller(None, "export"))
     end_line()

@@ -27,6 +27,7 @@ def add_to(commands: Commands) -> None:
     track.add_argument("-o", "--out", type=Path, required=True, help="folder; masks go to OUT/masks")
     track.add_argument("--overlay", action="store_true", help="also draw OUT/overlay.mp4")
     track.add_argument("--frames", type=int, metavar="N", help="stop after so many; --resume goes on")
+    track.add_argument("--damaged", choices=("error", "skip"), default="error", help="skip: go on past a damaged part of a video, leaving it out")
     begin = track.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on where a run of the same command stopped")
     begin.add_argument("--force", action="store_true", help="begin anew, deleting the masks that an earlier run wrote")
@@ -43,7 +44,14 @@ def _track(arguments: argparse.Namespace) -> int:
     from stmemory.mask_schedule import masks_by_frame
 
     masks = masks_by_frame(arguments.mask, arguments.source)
-    job = TrackJob(arguments.source, masks, arguments.out, overlay=arguments.overlay, frames=arguments.frames)
+    job = TrackJob(
+        arguments.source,
+        masks,
+        arguments.out,
+        overlay=arguments.overlay,
+        frames=arguments.frames,
+        damaged=arguments.damaged,
+    )
     check_folder(job, resume=arguments.resume, force=arguments.force)  # before the time that loading takes
     total, tellers = job.total, dict[str, Callable[[int], None]]()
 

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from stmemory.errors import FrameError, MaskError, OptionError
-from stmemory.images import UNREADABLE
+from stmemory.errors import MaskError, OptionError
+from stmemory.images import image_to_rgb, opened_image
+from stmemory.palette import read_id_image
 
 __all__ = ["Clip", "VOID_ID", "find_clips", "object_ids_in", "open_clip", "read_labels"]
 
@@ -85,12 +85,8 @@ class Clip:
         Raises:
             FrameError: the file cannot be read.
         """
-        path = self.frame_paths[index]
-        try:
-            with Image.open(path) as image:
-                return np.array(image.convert("RGB"))
-        except UNREADABLE as error:
-            raise FrameError(f"{path}: expected an image that can be read, got {error}; replace the file") from error
+        with opened_image(self.frame_paths[index]) as image:
+            return image_to_rgb(image)
 
     def truth(self, index: int) -> Ids | None:
         """True ids int32 [H, W], 0 = background, 255 = void; None where the frame has no annotation.
@@ -252,20 +248,16 @@ def object_ids_in(ids: Ids) -> list[int]:
 
 
 def read_labels(path: Path) -> tuple[Ids, bool]:
-    """Label values int32 [H, W] as stored, and whether the file has a palette.
+    """Label values int32 [H, W], and whether the file has a palette; see `read_id_image` for what is understood how.
 
     Raises:
-        MaskError: the file cannot be read, or is neither a palette nor a grey image.
+        MaskError: the file cannot be read, or does not hold ids.
 
-    >>> read_labels(Path("no/such.png"))
+    >>> read_labels(Path("no/such.png"))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    stmemory.errors.MaskError: no/such.png: expected a PNG that can be read, got [Errno 2] No such file or directory: 'no/such.png'; replace the file
+    stmemory.errors.MaskError: no/such.png: expected an image file, got one that cannot be read: [Errno 2] No such file ...
     """
-    try:
-        with Image.open(path) as image:
-            mode, labels = image.mode, np.array(image.convert("L") if image.mode == "1" else image)
-    except UNREADABLE as error:
-        raise MaskError(f"{path}: expected a PNG that can be read, got {error}; replace the file") from error
-    if mode not in ("P", "L", "1"):
-        raise MaskError(f"{path}: expected a palette or grey PNG, got mode {mode}; convert the labels")
-    return labels.astype(np.int32), mode == "P"
+    found = read_id_image(path)
+    if found.values.dtype.kind == "f":
+        raise MaskError(f"{path}: expected a palette or grey PNG, got an image of floats; convert the labels")
+    return found.values.astype(np.int32), found.palette

@@ -13,7 +13,7 @@ from stmemory.formats.export import export
 from stmemory.formats.objects import ObjectsWriter, read_object_masks, read_objects
 from stmemory.formats.overlay import GifWriter, Mp4Writer
 from stmemory.formats.pairing import with_frames
-from stmemory.formats.registry import FORMATS, FormatOptions, new_writer, read_masks
+from stmemory.formats.registry import FORMATS, FormatOptions, frame_files, new_writer, read_masks
 from stmemory.formats.rle import Rle, box_of, decode_rle, encode_rle
 from stmemory.formats.volume import VolumeWriter, read_volume, to_label_volume
 from stmemory.formats.writer import MaskWriter
@@ -42,6 +42,7 @@ __all__ = [
     "decode_rle",
     "encode_rle",
     "export",
+    "frame_files",
     "new_writer",
     "read_coco",
     "read_cvat",

@@ -56,6 +56,7 @@ class CocoWriter(MaskWriter):
         categories: for an id, what the object is; others are an "object".
         polygons: write outlines instead of RLEs, for tools that know no other. Exact: corners lie between pixels, a line of no width
             leads to each hole.
+        file_names: for the name of a mask, that of its frame's file; others are called NAME.jpg.
 
     >>> import tempfile, numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -65,9 +66,17 @@ class CocoWriter(MaskWriter):
     [('frame-1', [[0, 300]])]
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, categories: Mapping[int, str] | None = None, polygons: bool = False) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        categories: Mapping[int, str] | None = None,
+        polygons: bool = False,
+        file_names: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(path)
         self._polygons = polygons
+        self._files = dict(file_names or {})
         self._categories = dict(categories or {})
         self._known: set[int] = set()
         self._annotations = 0
@@ -76,7 +85,7 @@ class CocoWriter(MaskWriter):
 
     def _write(self, frame: Labelled) -> None:
         height, width = frame.ids.shape
-        self._spool.append("images", [{"id": frame.index + 1, "file_name": f"{frame.name}.jpg", "height": height, "width": width}])
+        self._spool.append("images", [{"id": frame.index + 1, "file_name": self._files.get(frame.name, f"{frame.name}.jpg"), "height": height, "width": width}])
         self._known.update(frame.shown)
         for object_id in frame.shown:
             self._annotations += 1

@@ -13,8 +13,9 @@ from PIL import Image
 
 from stmemory.errors import FrameError, MaskError
 from stmemory.files import whole_file
-from stmemory.formats.writer import Ids, Labelled, MaskWriter, ids_of, new_file, new_folder
+from stmemory.formats.writer import Ids, Labelled, MaskWriter, new_file, new_folder
 from stmemory.images import image_files, natural_order
+from stmemory.palette import read_id_image
 
 __all__ = ["ObjectsWriter", "is_objects_folder", "object_folders", "read_object_masks", "read_objects"]
 
@@ -143,13 +144,10 @@ def _each(folders: dict[int, Path], names: list[str], files: dict[str, Path]) ->
 
 def _mask_in(file: Path) -> NDArray[np.bool_]:
     """All that is not 0; in a palette file 255 is void for others, but here it can only be the object."""
-    try:
-        with Image.open(file) as image:
-            if image.mode in ("P", "L", "1"):
-                return np.array(image).astype(np.bool_)
-        return ids_of(file).astype(np.bool_)
-    except OSError as error:
-        raise MaskError(f"{file}: expected a mask image, got one that cannot be read: {error}") from error
+    values = read_id_image(file).values
+    if values.dtype.kind == "f":
+        raise MaskError(f"{file}: expected a black and white mask, got an image of floats; save it with 8 bits")
+    return values.astype(np.bool_)
 
 
 def _combined(masks: dict[int, NDArray[np.bool_]]) -> Ids:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ from stmemory.formats.writer import Ids, MaskWriter
 from stmemory.formats.yolo import YoloWriter, read_yolo
 from stmemory.formats.youtube_vis import YouTubeVisWriter, read_youtube_vis
 from stmemory.formats.youtube_vos import YouTubeVosWriter, read_youtube_vos
+from stmemory.untrusted import read_json
 
-__all__ = ["FORMATS", "Format", "FormatOptions", "guess_format", "new_writer", "read_masks"]
+__all__ = ["FORMATS", "Format", "FormatOptions", "frame_files", "guess_format", "new_writer", "read_masks"]
 
 Masks = Iterator[tuple[str, Ids]]
 
@@ -35,12 +37,15 @@ class FormatOptions:
         rate: frames per second, for `mp4`, `gif` and `mov`.
         categories: for an id, what the object is, for `youtube_vos`, `youtube_vis`, `coco`, `coco_polygons`, `yolo` and `cvat`.
         size: H and W in px, for reading `yolo`, which does not say it.
+        file_names: for the name of a mask, that of its frame's file, for `youtube_vis`, `coco` and `coco_polygons`;
+            others are called NAME.jpg.
     """
 
     video: str | None = None
     rate: float = 25.0
     categories: Mapping[int, str] | None = None
     size: tuple[int, int] | None = None
+    file_names: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,13 +75,19 @@ FORMATS: Mapping[str, Format] = {
     ),
     "youtube_vis": Format(
         "JSON of a video",
-        lambda path, options: YouTubeVisWriter(path, video=options.video or "video", categories=options.categories),
+        lambda path, options: YouTubeVisWriter(path, video=options.video or "video", categories=options.categories, file_names=options.file_names),
         lambda path, options: read_youtube_vis(path, video=options.video),
     ),
-    "coco": Format("JSON of images", lambda path, options: CocoWriter(path, categories=options.categories), lambda path, options: read_coco(path)),
+    "coco": Format(
+        "JSON of images",
+        lambda path, options: CocoWriter(path, categories=options.categories, file_names=options.file_names),
+        lambda path, options: read_coco(path),
+    ),
     "coco_polygons": Format(
         "JSON of images, with outlines",
-        lambda path, options: CocoWriter(path, categories=options.categories, polygons=True),
+        lambda path, options: CocoWriter(
+            path, categories=options.categories, polygons=True, file_names=options.file_names
+        ),
         lambda path, options: read_coco(path),
     ),
     "yolo": Format(
@@ -174,6 +185,30 @@ def guess_format(path: Path) -> str:
     if path.suffix.lower() == ".json":
         return "coco" if "images" in load_document(path, "annotations") else "youtube_vis"
     raise OptionError(f"{path}: expected a folder of masks, a .json, a .xml or a .npy, got another file; name its format")
+
+
+def frame_files(path: str | os.PathLike[str]) -> dict[str, str]:
+    """What the frames' files are called, of which a tracking job made masks.
+
+    Args:
+        path: the output folder of `stmemory track`.
+
+    Returns:
+        For the name of each mask that of its frame's file; nothing where that is not known, as of a video.
+
+    >>> frame_files("no/such/folder")
+    {}
+    """
+    folder = Path(path)
+    if not _is_track_folder(folder):
+        return {}
+    try:
+        record: object = read_json(folder / "job.json")
+    except (OSError, ValueError):
+        return {}
+    names = record.get("frame_files") if isinstance(record, dict) else None
+    plain = [name for name in names if isinstance(name, str) and re.fullmatch(r"[^/\\\0]+\.\w+", name)] if isinstance(names, list) else []
+    return {name.rpartition(".")[0]: name for name in plain}
 
 
 def _is_track_folder(path: Path) -> bool:

@@ -27,6 +27,7 @@ class YouTubeVisWriter(MaskWriter):
         path: the JSON.
         video: the video's name, which file names begin with.
         categories: for an id, what the object is; others are an "object".
+        file_names: for the name of a mask, that of its frame's file; others are called NAME.jpg.
 
     >>> import tempfile, numpy as np
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -39,8 +40,16 @@ class YouTubeVisWriter(MaskWriter):
     [('00000', [[0, 0]]), ('00001', [[0, 300]])]
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, video: str = "video", categories: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        video: str = "video",
+        categories: Mapping[int, str] | None = None,
+        file_names: Mapping[str, str] | None = None,
+    ) -> None:
         super().__init__(path)
+        self._files = dict(file_names or {})
         self._video, self._categories = video, dict(categories or {})
         self._size: tuple[int, ...] = ()
         self._known: set[int] = set()
@@ -49,7 +58,7 @@ class YouTubeVisWriter(MaskWriter):
 
     def _write(self, frame: Labelled) -> None:
         self._size = frame.ids.shape
-        self._spool.append("names", [f"{self._video}/{frame.name}.jpg"])
+        self._spool.append("names", [f"{self._video}/{self._files.get(frame.name, f'{frame.name}.jpg')}"])
         self._known.update(frame.shown)
         for object_id in frame.shown:
             mask = frame.ids == object_id

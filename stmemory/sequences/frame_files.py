@@ -14,11 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor
 
 from stmemory.errors import FrameError, OptionError
-from stmemory.images import UNREADABLE, image_to_rgb
+from stmemory.images import image_to_rgb, opened_image
 
 __all__ = ["check_number", "check_split", "read_frames", "resize"]
 
@@ -37,13 +36,10 @@ def read_frames(files: Iterable[Path]) -> Tensor:
     """
     frames: list[Tensor] = []
     for file in files:
-        try:
-            with Image.open(file) as image:
-                frame = torch.from_numpy(np.ascontiguousarray(image_to_rgb(image).transpose(2, 0, 1)))
-        except FileNotFoundError as error:
-            raise FrameError(f"{file}: expected a frame of a clip, got no such file; unpack the data set again") from error
-        except UNREADABLE as error:
-            raise FrameError(f"{file}: expected an image, got one that cannot be read: {error}; unpack it again") from error
+        if not file.is_file():
+            raise FrameError(f"{file}: expected a frame of a clip, got no such file; unpack the data set again")
+        with opened_image(file) as image:
+            frame = torch.from_numpy(np.ascontiguousarray(image_to_rgb(image).transpose(2, 0, 1)))
         if frames and frame.shape != frames[0].shape:
             expected, came = ("{1} x {0}".format(*some.shape[1:]) for some in (frames[0], frame))
             raise FrameError(f"{file}: expected {expected} like the first frame of its clip, got {came}; unpack it again")

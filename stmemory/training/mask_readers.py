@@ -14,15 +14,10 @@ from PIL import Image, ImageDraw
 
 from stmemory.errors import MaskError
 from stmemory.formats.rle import LARGEST_MASK, decode_rle
-from stmemory.images import UNREADABLE
+from stmemory.images import opened_image
+from stmemory.palette import VOID, read_id_image
 
 __all__ = ["BinaryMask", "CocoMask", "IdMask", "MaskReader", "SbdMask", "VideoMasks"]
-
-_VOID = 255
-_JPEG = ("JPEG", "MPO", "JPEG2000")
-_INSTEAD = "save ids 1..N as PNG, without smoothing"
-_ADVICE = {mode: "; save it with 8 bits" for mode in ("I;16", "I;16B", "I;16L", "I")}
-_COUNTED = 50  # objects are numbered up to here at the most, and greys are not
 
 
 class MaskReader(Protocol):
@@ -39,12 +34,10 @@ class MaskReader(Protocol):
 
 @dataclass(frozen=True)
 class IdMask:
-    """A palette or grey PNG whose values are ids; 255 is void and counts as background (DAVIS 2017, YouTube-VOS).
+    """A palette or grey PNG whose values are ids, read as everywhere (`read_id_image`); void is background (DAVIS 2017, YouTube-VOS).
 
-    A mask of nothing but 0 and 255 is refused: it may be one white object (DAVIS 2016), or void alone. In a video it is void, and the
-    object is hidden, if another frame has ids; if none has, each frame is refused. JPEG is refused, and so is
-    a grey mask that looks smoothed: 3 ids or more lie above 50, and more than three in four of all ids nowhere fill 3 x 3 pixels.
-    Objects that are numbered 1 to 50 never look like that.
+    A grey mask of nothing but 0 and 255 is one white object (DAVIS 2016), with smooth edges or without. In a video it is void, and the
+    object is hidden, if another frame has ids.
     """
 
     path: Path
@@ -52,43 +45,41 @@ class IdMask:
 
     def read(self, width: int, height: int) -> NDArray[np.uint8]:
         """See `MaskReader.read`."""
-        ids, has_void = self._values()
+        ids, white = self._values()
         if ids.any() or (self.video and self.video.have_ids):
             return ids
-        if has_void:
-            raise MaskError(
-                f"{self.path}: expected objects with the ids 1 to N, got a mask of 0 and 255 only, and 255 is void; "
-                "if white is an object, save it as 1"
-            )
-        if self.video:
+        if white is not None:
+            return white
+        if self.video and not self.video.have_white:
             raise MaskError(f"{self.path.parent}: no frame of this video holds an object")
         return ids
 
     @property
     def has_ids(self) -> bool:
-        """Whether the mask can be read and holds an object."""
+        """Whether the mask can be read and holds an object that is not white."""
         try:
             return bool(self._values()[0].any())
         except MaskError:
             return False
 
-    def _values(self) -> tuple[NDArray[np.uint8], bool]:
-        """Ids, and whether there is void."""
-        image = _opened(self.path)
-        if image.format in _JPEG:
-            raise MaskError(f"{self.path}: expected a PNG of ids, got JPEG data, which blurs ids at their edges; {_INSTEAD}")
-        if image.mode not in ("P", "L", "1"):
-            raise MaskError(f"{self.path}: expected a palette or grey PNG of ids, got mode {image.mode}{_ADVICE.get(image.mode, '')}")
-        values = np.array(image.convert("L") if image.mode == "1" else image, dtype=np.uint8)
-        if image.mode == "1":
-            values = (values > 0).astype(np.uint8)
-        if image.mode == "L" and _looks_smoothed(values):
-            raise MaskError(
-                f"{self.path}: expected objects with the ids 1 to N, got {len(np.unique(values))} greys, most of them as thin lines: "
-                f"it looks like a mask with smoothed edges or of JPEG; {_INSTEAD}"
-            )
-        void = values == _VOID
-        return np.where(void, 0, values).astype(np.uint8), bool(void.any())
+    @property
+    def has_white(self) -> bool:
+        """Whether the mask can be read and holds an object that is white alone."""
+        try:
+            return self._values()[1] is not None
+        except MaskError:
+            return False
+
+    def _values(self) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None]:
+        """Ids without void; and the white object, if 255 may be one."""
+        found = read_id_image(self.path)
+        if found.values.dtype not in (np.uint8, np.bool_):
+            raise MaskError(f"{self.path}: expected a palette or grey PNG of ids, got one of {found.values.dtype}; save it with 8 bits")
+        values = found.values.astype(np.uint8)
+        void = values == VOID
+        ids = np.where(void, 0, values).astype(np.uint8)
+        alone = found.is_bytes and bool(void.any()) and not ids.any()
+        return ids, void.astype(np.uint8) if alone else None
 
 
 @dataclass(frozen=True)
@@ -106,6 +97,11 @@ class VideoMasks:
         """Whether any of them holds an object; read once, and only when it is asked for."""
         return any(IdMask(path).has_ids for path in self.paths)
 
+    @cached_property
+    def have_white(self) -> bool:
+        """Whether any of them holds a white object alone."""
+        return any(IdMask(path).has_white for path in self.paths)
+
 
 @dataclass(frozen=True)
 class BinaryMask:
@@ -115,7 +111,8 @@ class BinaryMask:
 
     def read(self, width: int, height: int) -> NDArray[np.uint8]:
         """See `MaskReader.read`."""
-        return (np.asarray(_opened(self.path).convert("L")) >= 128).astype(np.uint8)
+        with opened_image(self.path, MaskError) as image:
+            return (np.asarray(image.convert("L")) >= 128).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -138,7 +135,7 @@ class CocoMask:
         if self.width * self.height > LARGEST_MASK:
             raise MaskError(f"{self.name}: expected a picture of at most {LARGEST_MASK:,} pixels, got {self.width}x{self.height}; correct the list of pictures")
         canvas = Image.new("L", (self.width, self.height))
-        for number, shape in enumerate(self.objects[: _VOID - 1], 1):
+        for number, shape in enumerate(self.objects[: VOID - 1], 1):
             try:
                 self._add(canvas, shape, number)
             except (TypeError, OverflowError, ValueError) as error:
@@ -187,26 +184,4 @@ class SbdMask:
             values = np.asarray(loadmat(str(self.path))["GTinst"]["Segmentation"][0, 0])
         except Exception as error:  # damaged bytes make SciPy's reader raise nearly anything
             raise MaskError(f"{self.path}: expected GTinst.Segmentation of the SBD, got: {error!r}") from error
-        return np.where(values == _VOID, 0, values).astype(np.uint8)
-
-
-def _opened(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as image:
-            image.load()
-            return image
-    except UNREADABLE as error:
-        raise MaskError(f"{path}: expected a mask picture, got one that cannot be read: {error}") from error
-
-
-def _looks_smoothed(values: NDArray[np.uint8]) -> bool:
-    """Whether the values of a grey mask `[H, W]` are greys of edges rather than ids; see `IdMask`."""
-    ids = np.bincount(values.ravel(), minlength=256) > 0
-    ids[[0, _VOID]] = False
-    if ids[_COUNTED + 1 :].sum() < 3:
-        return False
-    middle = values[:, 1:-1]
-    rows = (values[:, :-2] == middle) & (middle == values[:, 2:])  # three in a row are alike
-    columns = (middle[:-2] == middle[1:-1]) & (middle[1:-1] == middle[2:])
-    filled = np.bincount(middle[1:-1][rows[:-2] & rows[1:-1] & rows[2:] & columns], minlength=256) > 0
-    return int((ids & filled).sum()) * 4 < int(ids.sum())
+        return np.where(values == VOID, 0, values).astype(np.uint8)

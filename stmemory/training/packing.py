@@ -25,7 +25,7 @@ from safetensors.torch import save
 
 from stmemory.errors import OptionError
 from stmemory.files import out_file, whole_file
-from stmemory.images import UNREADABLE, natural_order
+from stmemory.images import UNREADABLE, natural_order, opened_image
 from stmemory.training.mask_readers import IdMask, VideoMasks
 from stmemory.training.picture_files import read_picture, shrunk
 
@@ -262,7 +262,7 @@ def _encode(entry: _Entry, name: str, *, side: int, quality: int) -> _Packed:
 
 def _read_cutout(path: Path) -> Image.Image:
     """An RGBA picture, turned as its EXIF orientation says."""
-    with Image.open(path) as opened:
+    with opened_image(path) as opened:
         if "A" not in opened.getbands() and "transparency" not in opened.info:
             raise ValueError("a cut-out has no alpha channel; save it as RGBA")
         return ImageOps.exif_transpose(opened).convert("RGBA")

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from stmemory.errors import FrameError
-from stmemory.images import UNREADABLE, image_to_rgb
+from stmemory.images import image_to_rgb, opened_image
 
 __all__ = ["read_picture", "shrunk"]
 
@@ -24,13 +23,8 @@ def read_picture(path: Path) -> Image.Image:
     ...     read_picture(Path(folder) / "a.png").getpixel((0, 0))
     (7, 7, 7)
     """
-    try:
-        with Image.open(path) as image:
-            return Image.fromarray(image_to_rgb(ImageOps.exif_transpose(image)))
-    except FrameError as error:
-        raise FrameError(f"{path}: {error}") from error
-    except UNREADABLE as error:
-        raise FrameError(f"{path}: expected a picture, got a file that cannot be read: {error}") from error
+    with opened_image(path) as image:
+        return Image.fromarray(image_to_rgb(ImageOps.exif_transpose(image)))
 
 
 def shrunk(picture: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
