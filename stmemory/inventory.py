@@ -15,6 +15,7 @@ from torch import nn
 from stmemory.errors import OptionError
 from stmemory.frames import WorkingSize
 from stmemory.hub import Where
+from stmemory.memory.discriminative import DiscriminativeMemory
 from stmemory.memory.slots import Slots
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.prediction import PredictionNetwork
@@ -134,9 +135,9 @@ def weights_facts(name: str | Path | None = None, *, where: Where | None = None)
 
 
 def object_bytes(config: NetworkConfig, size: WorkingSize, *, memory_size: int = 5) -> int:
-    """Bytes that one object takes in the bank and in the cache of its values, worked out from the shapes.
+    """Bytes that one object takes in the bank, in the cache of its values and in the sums, worked out from the shapes.
 
-    They are about `4 K (C + Ck + Cv) h w`, and the bookkeeping of the slots.
+    They are about `4 K (C + Ck + Cv) h w`, the sums of the discriminative read, and the bookkeeping of the slots.
 
     Args:
         config: of the network.
@@ -144,7 +145,7 @@ def object_bytes(config: NetworkConfig, size: WorkingSize, *, memory_size: int =
         memory_size: K.
 
     >>> object_bytes(NetworkConfig.of("lite"), WorkingSize.of(480, 854, 480, 16)) // 2**20
-    11
+    13
     """
     cells = (size.padded_height // STRIDE, size.padded_width // STRIDE)
     # tensors on the meta device have shapes and no memory
@@ -155,7 +156,10 @@ def object_bytes(config: NetworkConfig, size: WorkingSize, *, memory_size: int =
     slots = Slots(memory_size)
     slots.allocate(template, key)
     versions_seen = memory_size * torch.int64.itemsize
-    return slots.nbytes + memory_size * values.numel() * values.element_size() + versions_seen
+    sums, width = DiscriminativeMemory(), 2 * config.appearance_channels + 1
+    if config.appearance_channels:
+        sums.write(torch.empty(1, width, width + 1, device="cpu"))
+    return slots.nbytes + memory_size * values.numel() * values.element_size() + versions_seen + sums.nbytes
 
 
 def video_bytes(network: PredictionNetwork) -> int:

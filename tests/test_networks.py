@@ -139,7 +139,7 @@ def test_a_whole_number_passes_for_a_float() -> None:
         ({"fusion_bottleneck": -1}, "fusion_bottleneck >= 0, got -1"),
         ({"norm": "group"}, "norm 'batch' with efficientnet_lite0, .* got 'group'"),
         ({"backbone": "resnet50", "template_channels": 1000}, "template_channels that 16 divides .* got 1000"),
-        ({"backbone": "resnet50"}, "appearance_channels 0 with resnet50, .* got 64"),
+        ({"backbone": "resnet50"}, "appearance_channels 0 with resnet50, .* got 176"),
         ({"appearance_channels": -1}, "appearance_channels >= 0, got -1"),
         ({"key_channels": 192}, "template_channels above key_channels .* got 192 and 192"),
     ],

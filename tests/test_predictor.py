@@ -28,7 +28,8 @@ from stmemory.weights import fingerprint
 
 FRAMES = clip(6)
 MASK = boxes(3, 9)
-GOLDEN = Path(__file__).parent / "data" / "golden.safetensors"
+_DATA = Path(__file__).parent / "data"
+GOLDEN = {_DATA / "golden.safetensors": False, _DATA / "golden_scored.safetensors": True}  # the second with a discriminative read
 
 
 def folder_of(frames: np.ndarray, folder: Path) -> Path:
@@ -205,10 +206,10 @@ def test_options_of_another_kind_are_an_error() -> None:
         VOSPredictor(tiny_network(), options={"memory_size": 3})
 
 
-def golden_probabilities(dtype: torch.dtype = torch.float32) -> dict[str, torch.Tensor]:
-    """What the tiny network finds in some frames of a clip in which memory fills, is distilled and corrected."""
+def golden_probabilities(dtype: torch.dtype = torch.float32, *, scored: bool = True) -> dict[str, torch.Tensor]:
+    """What the tiny network, with a discriminative read or without, finds in some frames of a clip in which memory fills, is distilled and corrected."""
     frames, kept = clip(5, 32, 48, seed=3), {}
-    stream = tiny_predictor(memory_size=3, dtype=dtype).start(frames[0], boxes(3, 9, height=32, width=48))
+    stream = tiny_predictor(memory_size=3, scored=scored, dtype=dtype).start(frames[0], boxes(3, 9, height=32, width=48))
     for index, frame in enumerate(frames[1:], 1):
         result = stream.step(frame, boxes(5, height=32, width=48) if index == 3 else None)
         if index in (1, 3, 4):
@@ -218,17 +219,20 @@ def golden_probabilities(dtype: torch.dtype = torch.float32) -> dict[str, torch.
 
 def write_golden() -> None:
     """Store what is found now."""
-    GOLDEN.parent.mkdir(exist_ok=True)
-    save_file({name: t.contiguous() for name, t in golden_probabilities().items()}, GOLDEN, metadata={"torch": torch.__version__})
+    next(iter(GOLDEN)).parent.mkdir(exist_ok=True)
+    for path, scored in GOLDEN.items():
+        found = {name: t.contiguous() for name, t in golden_probabilities(scored=scored).items()}
+        save_file(found, path, metadata={"torch": torch.__version__})
 
 
-def test_the_tiny_network_finds_what_it_always_found() -> None:
-    """Probabilities are those of the day they were stored, within 1e-4: neither layers, memory nor stream drifted."""
-    expected, actual = load_file(GOLDEN), golden_probabilities()
-    assert CONFIG.preset == "tiny" and GOLDEN.stat().st_size < 200_000
+@pytest.mark.parametrize(("path", "scored"), GOLDEN.items(), ids=["matching alone", "with the discriminative read"])
+def test_the_tiny_network_finds_what_it_always_found(path: Path, scored: bool) -> None:
+    """Probabilities are those of the day they were stored, within 1e-4 (5e-3 with a regression solved): neither layers, memory nor stream drifted."""
+    expected, actual = load_file(path), golden_probabilities(scored=scored)
+    assert CONFIG.preset == "tiny" and path.stat().st_size < 200_000
     assert set(expected) == set(actual)
     for name, probabilities in expected.items():
-        torch.testing.assert_close(probabilities, actual[name], atol=1e-4, rtol=0)
+        torch.testing.assert_close(probabilities, actual[name], atol=5e-3 if scored else 1e-4, rtol=0)
         assert 0.05 < float(probabilities.std())
 
 

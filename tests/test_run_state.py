@@ -105,7 +105,7 @@ def test_states_of_earlier_versions_are_gone_on_from(material: Material, tmp_pat
             pass
         if name == "earlier":
             state = read_state(out / "state.pt")
-            state["window"] = {key: state["window"][key] for key in ("cross_entropy", "dice", "norm", "lost", "steps")}
+            state["window"] = {key: state["window"][key] for key in ("cross_entropy", "dice", "scores", "norm", "lost", "steps")}
             state["plateau"] = {"best": state["plateau"]["best"], "drops": float(state["plateau"]["drops"])}
             write_state(out / "state.pt", state)
         again = Trainer(config, material, out, workers=0)

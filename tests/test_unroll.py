@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 
 import pytest
@@ -20,7 +21,7 @@ OPTIONS = UnrollOptions(capacity=3, share=0.5, own_masks=0.7)
 
 def _network() -> SegmentationNetwork:
     torch.manual_seed(0)
-    return SegmentationNetwork(NetworkConfig.of("lite")).eval()
+    return SegmentationNetwork(dataclasses.replace(NetworkConfig.of("lite"), appearance_channels=8)).eval()
 
 
 def _clips(frames: int, *, clips: int = 2) -> tuple[Tensor, Tensor]:

@@ -41,18 +41,19 @@ def tiny_network(seed: int = 0) -> SegmentationNetwork:
 
 
 @functools.cache
-def _network(seed: int) -> SegmentationNetwork:
-    """The one that copies are made of."""
+def _network(seed: int, *, scored: bool = True) -> SegmentationNetwork:
+    """The one that copies are made of, with a discriminative read or without."""
+    config = CONFIG if scored else dataclasses.replace(CONFIG, appearance_channels=0, pinned_bias=False)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = SegmentationNetwork(CONFIG).eval()
+        network = SegmentationNetwork(config).eval()
         with torch.no_grad():
             for name, parameter in network.named_parameters():
                 if name.startswith("query_encoder.trunk") and name.endswith("conv.weight"):
                     torch.nn.init.kaiming_normal_(parameter, nonlinearity="relu")
                 elif parameter.dim() > 1:
                     torch.nn.init.normal_(parameter, std=1.2 / parameter[0].numel() ** 0.5)
-            for part in (network.decoder.cues.stride8, network.decoder.cues.stride16):
+            for part in (network.decoder.cues.stride8, network.decoder.cues.stride16) if scored else ():
                 part.weight.mul_(2.0)
             end = network.decoder.end
             end.weight.mul_(3)
@@ -73,10 +74,10 @@ def tiny_prediction_network(seed: int = 0, **changes: object) -> PredictionNetwo
     return network
 
 
-def new_predictor(*, seed: int = 0, dtype: torch.dtype | None = None, **options: object) -> VOSPredictor:
+def new_predictor(*, seed: int = 0, scored: bool = True, dtype: torch.dtype | None = None, **options: object) -> VOSPredictor:
     """A predictor of that network; regions far away count, and every frame in which an object is seen is memorised."""
     chosen = TrackingOptions(**{"reach": None, "write_gate": 0.0, "memory_every": 1, **options})
-    return VOSPredictor(_network(seed), options=chosen, dtype=dtype)
+    return VOSPredictor(_network(seed, scored=scored), options=chosen, dtype=dtype)
 
 
 # The same, made once for each set of options, for tests that leave it as it is.

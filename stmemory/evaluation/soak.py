@@ -141,7 +141,7 @@ def soak_growing(
         OptionError: a number is out of its range.
 
     >>> growing = GrowingPredictor(VOSPredictor.from_pretrained(), every=1)
-    >>> soak_growing(growing, GrowthLimit(50_000, 60.0), frames=9, size=(32, 48)).frames < 9
+    >>> soak_growing(growing, GrowthLimit(50_000, 60.0), frames=9, size=(64, 96)).frames < 9
     True
     """
     first, pictures = _clip(frames, size, seed)
