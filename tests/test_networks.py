@@ -158,8 +158,8 @@ def test_values_out_of_range_are_refused(options: dict[str, object], message: st
 @pytest.mark.parametrize(
     ("preset", "expected"),
     [
-        # Of these the discriminative read: projection 176 * 64 + 64 and its 9 x 9 context, score path, trust; pinned bias; 4 numbers.
-        ("lite", (731_744, 503_216, 452_162, 24_769, 609_120, 2_321_015)),
+        # Of these the discriminative read: projection 176 * 176 + 176 and its 9 x 9 context, score path, trust; pinned bias; 4 numbers.
+        ("lite", (760_640, 503_216, 452_162, 24_769, 609_120, 2_349_911)),
         # Heads 9*1024*(128 + 512) + 640; fusion 3 * (2048*256 + 256 + 9*256*1024 + 1024).
         ("paper", (14_442_176, 8_549_568, 10_034_946, 5_898_880, 8_654_592, 47_580_162)),
         ("stm", (14_442_176, 8_549_568, 10_034_946, 5_898_880, 8_654_592, 47_580_162)),

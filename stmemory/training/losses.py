@@ -81,5 +81,5 @@ def score_loss(scores: Tensor, mask: Tensor) -> Tensor:
     inside, outside = mask.float(), 1 - mask.float()
     found = (per_cell * inside).sum((1, 2)) / inside.sum((1, 2)).clamp_min(1e-6)
     rest = (per_cell * outside).sum((1, 2)) / outside.sum((1, 2)).clamp_min(1e-6)
-    there = inside.sum((1, 2)) > 0.5  # cells
+    there = inside.sum((1, 2)) > 0
     return (0.5 * (found + rest) * there).sum() / there.sum().clamp_min(1)

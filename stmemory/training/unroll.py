@@ -77,7 +77,7 @@ class Unroller:
         network: in training mode or not.
         options: see `UnrollOptions`.
         generator: draws when the truth is fed back.
-        weigh: turns the numbers of visible objects in S frames `[S]` into factors on their Dice losses `[S]`; see
+        weigh: turns the numbers of visible objects in S frames `[S]` into factors on their means of objects' losses `[S]`; see
             `World.object_weights`. None is 1.
     """
 
@@ -129,7 +129,7 @@ class Unroller:
                 cues = self.network.cues(features, self.sums, self._last_masks(), video)  # [B, 5, H/8, W/8] or None
                 logits = self.network.decode(recalled, features, video, cues)
                 if cues is not None:
-                    scored.append(score_loss(cues[:, 0], nn.functional.avg_pool2d(masks[:, None], 8)[:, 0]))
+                    scored.append(score_loss(cues[:, 0], nn.functional.avg_pool2d(masks[:, None], 8)[:, 0]) * weights[t])
                 scores = aggregate_logits(logits, rows, clips=clips, objects=objects)  # [V, 1 + N, H, W]
                 losses = segmentation_loss(scores, target[:, t], share=self.options.share)
                 cross_entropy.append(losses[0])
