@@ -30,6 +30,7 @@ from stmemory.stream_file import StreamState, save_state
 __all__ = ["VOSStream"]
 
 _Answer = TypeVar("_Answer")
+_CELLS = 2.5  # of a frame for each unknown of the discriminative read; with fewer it is left out, see docs/pages/limits.md
 _CHUNK = 4  # objects decoded or memorised at a time, so that many objects need no more working memory than these
 
 _NOT_FINITE = "expected finite values from the network, got NaN or infinity; use dtype=torch.float32, or other weights"
@@ -293,7 +294,8 @@ class VOSStream:
         recalled = self.network.recall(features, self._state.bank, video, self._state.cache)
         _, _, probabilities = self._state.last_frame()
         masks = probabilities[1:]  # [N, H', W'], of the last frame
-        cues = self.network.cues(features, self._state.sums, (masks, (masks.sum(0) - masks).clamp(0, 1)), video)
+        last = masks, (masks.sum(0) - masks).clamp(0, 1)
+        cues = self.network.cues(features, self._state.sums, last, video) if _can_discriminate(features) else None
         parts = [slice(start, start + _CHUNK) for start in range(0, len(video), _CHUNK)]
         decoded = (self.network.decode(recalled[p], features, video[p], None if cues is None else cues[p]) for p in parts)
         found = torch.cat([logits.float().sigmoid() for logits in decoded])
@@ -380,6 +382,14 @@ def _store(
         bank.write(template, rows=rows, frame=frame, pinned=pinned, provisional=provisional)
     except BankError as error:
         raise WeightsError(f"{_NOT_FINITE} ({error})") from error
+
+
+def _can_discriminate(features: FrameFeatures) -> bool:
+    """Whether a frame has cells enough for a regression with one unknown for each channel and a constant."""
+    if features.appearance is None:
+        return False
+    channels, height, width = features.appearance.shape[1:]
+    return height * width >= _CELLS * (channels + 1)
 
 
 def _finite(features: FrameFeatures) -> Tensor:
