@@ -269,7 +269,7 @@ class DiscriminativeRead(nn.Module):
         """
         weights = self.classifiers(memory)  # [B, D + 1]
         cells = features.float().flatten(2)  # [V, D, n]
-        own = cells.expand(len(video), -1, -1) if len(cells) == 1 else cells[video]
+        own = _of_rows(cells, video)
         with torch.autocast(features.device.type, enabled=False):
             scores = torch.baddbmm(weights[:, -1:, None], weights[:, None, :-1], own)  # [B, 1, n]
         return scores.view(len(video), *features.shape[2:])
@@ -304,7 +304,7 @@ def ridge_sums(features: Tensor, mask: Tensor, others: Tensor, video: Tensor, *,
         )
     cells = features.float().flatten(2)
     cells = torch.cat([cells, torch.ones_like(cells[:, :1])], 1)  # [V, D + 1, n]
-    own = cells.expand(len(video), -1, -1) if len(cells) == 1 else cells[video]
+    own = _of_rows(cells, video)
     y = mask.float().flatten(1)  # [R, n]
     rest = (1 - y) * (1 + rivals * others.float().flatten(1))
     weight = 0.5 * y / y.sum(1, keepdim=True).clamp_min(_LEAST) + 0.5 * rest / rest.sum(1, keepdim=True).clamp_min(_LEAST)
@@ -364,3 +364,8 @@ def rival_scores(scores: Tensor, video: Tensor) -> Tensor:
         number = torch.arange(len(rows), device=scores.device).view(-1, *[1] * (scores.dim() - 1))
         best = best.index_put((rows,), torch.where(where[:1] == number, top[1:], top[:1]).clamp_min(0))
     return best
+
+
+def _of_rows(cells: Tensor, video: Tensor) -> Tensor:
+    """`cells [V, D, n]` at `video [B]`, as `[B, D, n]`; those of a single frame are not copied."""
+    return cells.expand(len(video), -1, -1) if len(cells) == 1 else cells[video]
