@@ -542,6 +542,31 @@ def test_torchrun_runs_the_command(packed: Path, tmp_path: Path) -> None:
     assert [10] == [record["step"] for record in _log(tmp_path / "run")]
 
 
+PARTS = """
+import sys
+import weakref
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+from stmemory.training.parallel import World
+
+world = World.from_environment("cpu")
+torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # imports what could keep the group
+group = weakref.ref(dist.group.WORLD)
+world.close()
+Path(sys.argv[1], str(world.rank)).write_text(str(group()))
+"""
+
+
+@pytest.mark.slow
+def test_who_parts_from_the_others_has_none_of_their_threads(tmp_path: Path) -> None:
+    """Nothing keeps the group after `close`: its threads would run while Python ends, which aborts the process now and then."""
+    (tmp_path / "parts.py").write_text(PARTS)
+    _torchrun(str(tmp_path / "parts.py"), str(tmp_path))
+    assert ["None"] * 2 == [(tmp_path / f"{rank}").read_text() for rank in range(2)]
+
+
 STOPS = """
 import sys
 from pathlib import Path

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Sequence
 
@@ -47,6 +48,9 @@ class World:
         if cuda:
             torch.cuda.set_device(rank)
         usable_device(device)
+        # Its functions have the group as a default argument. Imported after the group is made (an optimiser does), they would
+        # keep it past `close`, with threads that abort the process if they still run while Python ends.
+        importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if cuda else "gloo")
         return cls(dist.get_rank(), size)
 
