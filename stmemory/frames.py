@@ -23,7 +23,7 @@ from stmemory.errors import FrameError, OptionError, ShapeError
 from stmemory.images import count_images, image_to_rgb, is_image_path, iterate_images
 from stmemory.video import count_video_frames, iterate_video
 
-__all__ = ["WorkingSize", "count_frames", "fit", "iterate_frames", "restore", "to_frame"]
+__all__ = ["WorkingSize", "count_frames", "fit", "iterate_frames", "resize", "restore", "to_frame"]
 
 SOURCES = "a path, a list or generator of images, an array [T, H, W, 3] or a tensor [T, 3, H, W]"
 # Resizing and half precision leave values a rounding error outside [0, 1]; these are clamped, not refused.
@@ -192,7 +192,7 @@ def fit(pixels: Tensor, size: WorkingSize) -> Tensor:
     own = (size.frame_height, size.frame_width)
     _check_maps(pixels, own, "fit", "make another WorkingSize for frames of another size")
     if (size.height, size.width) != own:
-        pixels = _resize(pixels, size.height, size.width)
+        pixels = resize(pixels, size.height, size.width)
     return F.pad(pixels, (0, size.padded_width - size.width, 0, size.padded_height - size.height))
 
 
@@ -216,10 +216,13 @@ def restore(maps: Tensor, size: WorkingSize) -> Tensor:
     maps = maps[..., : size.height, : size.width]
     if (size.height, size.width) == (size.frame_height, size.frame_width):
         return maps
-    return _resize(maps, size.frame_height, size.frame_width)
+    return resize(maps, size.frame_height, size.frame_width)
 
 
-def _resize(maps: Tensor, height: int, width: int) -> Tensor:
+def resize(maps: Tensor, height: int, width: int) -> Tensor:
+    """Maps float `[*, H, W]` at another size, bilinearly, antialiased where it shrinks; copies nothing where the size is the same."""
+    if tuple(maps.shape[-2:]) == (height, width):
+        return maps
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
     shrinks = height < maps.shape[-2] or width < maps.shape[-1]
     resized = F.interpolate(flat, size=(height, width), mode="bilinear", align_corners=False, antialias=shrinks)

@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from stmemory.frames import WorkingSize, fit
+from stmemory.frames import WorkingSize
 from stmemory.masks import ObjectMasks, ids_of_winners, winners
 from stmemory.regions import remove_false_positives
 from stmemory.result import Segmentation
+from stmemory.window import Window
 
 __all__ = ["GivenMasks", "impose", "keep_near", "last_places", "object_scores", "segmentation_of"]
 
@@ -26,7 +27,7 @@ class GivenMasks:
         object_ids: the G ids, sorted.
         full: `[G, H, W]` in [0, 1].
         full_void: bool `[H, W]`, where the user says nothing.
-        working: `[G, H', W']`, the same at the padded working size.
+        working: `[G, H', W']`, the same through the window that is looked through, at the padded working size.
         working_void: bool `[H', W']`.
     """
 
@@ -37,17 +38,10 @@ class GivenMasks:
     working_void: Tensor
 
     @classmethod
-    def of(cls, masks: ObjectMasks, size: WorkingSize, device: torch.device) -> GivenMasks:
+    def of(cls, masks: ObjectMasks, size: WorkingSize, window: Window) -> GivenMasks:
         """Bring masks to the working size."""
-        full, void = masks.probabilities.to(device), masks.void.to(device)
-        return cls(masks.object_ids, full, void, fit(full, size), fit(void.float(), size) > 0.5)
-
-    @classmethod
-    def none(cls, size: WorkingSize, device: torch.device) -> GivenMasks:
-        """Nothing said."""
-        own, padded = (size.frame_height, size.frame_width), (size.padded_height, size.padded_width)
-        full, working = (torch.zeros(0, *side, dtype=torch.float32, device=device) for side in (own, padded))
-        return cls((), full, torch.zeros(own, device=device).bool(), working, torch.zeros(padded, device=device).bool())
+        full, void = masks.probabilities, masks.void
+        return cls(masks.object_ids, full, void, window.see(full, size), window.see(void.float()[None], size)[0] > 0.5)
 
 
 def impose(probabilities: Tensor, given: Tensor, void: Tensor, rows: list[int]) -> Tensor:

@@ -7,10 +7,10 @@ from torch import Tensor
 from stmemory.errors import FrameError
 from stmemory.frames import WorkingSize, fit
 
-__all__ = ["next_frame"]
+__all__ = ["next_frame", "size_of_next"]
 
 
-def next_frame(image: Tensor, before: WorkingSize | None, *, index: int, short_side: int | None, stride: int, like: Tensor, enlarge: float = 1.0) -> tuple[Tensor, WorkingSize]:
+def next_frame(image: Tensor, before: WorkingSize | None, *, index: int, short_side: int | None, stride: int, like: Tensor) -> tuple[Tensor, WorkingSize]:
     """Fit a frame to the size that a video is worked at.
 
     Args:
@@ -19,7 +19,6 @@ def next_frame(image: Tensor, before: WorkingSize | None, *, index: int, short_s
         index: of the frame, for messages.
         short_side: see `WorkingSize.of`.
         stride: of the network.
-        enlarge: see `WorkingSize.of`.
         like: what has the device and the dtype of the network.
 
     Returns:
@@ -32,6 +31,26 @@ def next_frame(image: Tensor, before: WorkingSize | None, *, index: int, short_s
     >>> next_frame(torch.zeros(3, 30, 40), None, index=0, short_side=None, stride=16, like=torch.zeros(1))[0].shape
     torch.Size([1, 3, 32, 48])
     """
+    size = size_of_next(image, before, index=index, short_side=short_side, stride=stride)
+    return fit(image.to(like.device), size)[None].to(like.dtype), size
+
+
+def size_of_next(
+    image: Tensor, before: WorkingSize | None, *, index: int, short_side: int | None, stride: int, enlarge: float = 1.0
+) -> WorkingSize:
+    """The size that a video is worked at.
+
+    Args:
+        image: its next frame, float `[C, H, W]`.
+        before: see `next_frame`.
+        index: see there.
+        short_side: see `WorkingSize.of`.
+        stride: of the network.
+        enlarge: see `WorkingSize.of`.
+
+    Raises:
+        FrameError: the frame's size is not that of the frames before.
+    """
     height, width = image.shape[1:]
     size = before or WorkingSize.of(height, width, short_side, stride, enlarge=enlarge)
     if (height, width) != (size.frame_height, size.frame_width):
@@ -39,4 +58,4 @@ def next_frame(image: Tensor, before: WorkingSize | None, *, index: int, short_s
             f"frame {index}: expected the size of the frames before, {size.frame_height} x {size.frame_width} "
             f"(H x W), got {height} x {width}; resize it, or start another stream"
         )
-    return fit(image.to(like.device), size)[None].to(like.dtype), size
+    return size

@@ -32,6 +32,8 @@ class TrackingOptions:
         short_side: frames whose shorter side is longer, px, are shrunk to it for the network; None never resizes.
         enlarge: frames whose shorter side is shorter than `short_side` are enlarged to it for the network, but at most by this
             factor; time grows with its square. 1 leaves them as they are.
+        zoom: while all objects are seen, the network looks through a window around them, at most that many times as closely as at
+            the whole frame; it costs no time. Not where an object was given at the frame's edge. 1 always looks at the whole frame.
         top_k: read from that many best memory cells only, for each query cell; None reads from all.
         write_gate: memorise an object's frame only if its score is at least that, in [0, 1]; 0 memorises every frame in which
             the object is seen. A frame in which it is not seen is never memorised.
@@ -49,15 +51,16 @@ class TrackingOptions:
     policy: str | UpdatePolicy = "least_similar"
     memory_every: int = 3
     short_side: int | None = 480
-    enlarge: float = 1.0
+    enlarge: float = 3.0
+    zoom: float = 2.0
     top_k: int | None = None
     write_gate: float = 0.5
-    reach: float | None = 0.25
+    reach: float | None = 0.1
 
     def __post_init__(self) -> None:
         update_policy(self.policy)  # raises for unknown names
-        for name in ("memory_size", "memory_every", "short_side", "enlarge", "top_k", "write_gate", "reach"):
-            value, whole = getattr(self, name), name not in ("enlarge", "write_gate", "reach")
+        for name in ("memory_size", "memory_every", "short_side", "enlarge", "zoom", "top_k", "write_gate", "reach"):
+            value, whole = getattr(self, name), name not in ("enlarge", "zoom", "write_gate", "reach")
             fine = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
             if not fine and not (value is None and name in ("short_side", "top_k", "reach")):
                 raise OptionError(f"TrackingOptions: expected {name} as a {'whole ' * whole}number, got {value!r}; convert it")
@@ -66,6 +69,7 @@ class TrackingOptions:
             ("memory_every", self.memory_every >= 1, "1 or more"),
             ("short_side", self.short_side is None or self.short_side >= 16, "16 px or more, or None"),
             ("enlarge", 1 <= self.enlarge < math.inf, "1 or more"),
+            ("zoom", 1 <= self.zoom < math.inf, "1 or more"),
             ("top_k", self.top_k is None or self.top_k >= 1, "1 or more, or None"),
             ("write_gate", 0 <= self.write_gate <= 1, "0 to 1"),
             ("reach", self.reach is None or 0 <= self.reach < math.inf, "0 or more, or None, which keeps every region"),
@@ -82,6 +86,7 @@ class TrackingOptions:
             "memory_every": self.memory_every,
             "short_side": self.short_side,
             "enlarge": self.enlarge,
+            "zoom": self.zoom,
             "top_k": self.top_k,
             "write_gate": self.write_gate,
             "reach": self.reach,

@@ -22,7 +22,7 @@ from stmemory.weights import fingerprint, tensors_digest
 __all__ = ["StreamOptions", "check_shapes", "fill_memory", "memory_tensors", "read_state", "weights_of", "write_state"]
 
 _State = TypeVar("_State")
-_BEFORE = {"enlarge": 1.0}  # options that did not exist when a file was written, as they were then
+_BEFORE = {"enlarge": 1.0, "zoom": 1.0}  # options that did not exist when a file was written, as they were then
 
 
 class StreamOptions(Protocol):

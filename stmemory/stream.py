@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from stmemory.errors import BankError, FrameError, MaskError, WeightsError
-from stmemory.frames import WorkingSize, restore, to_frame
+from stmemory.frames import WorkingSize, fit, to_frame
 from stmemory.given import GivenMasks, impose, keep_near, last_places, object_scores, segmentation_of
-from stmemory.masks import MAX_OBJECTS, soft_aggregate, to_object_masks, winners
+from stmemory.masks import MAX_OBJECTS, ObjectMasks, soft_aggregate, to_object_masks, winners
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.discriminative import DiscriminativeMemory
 from stmemory.memory.read import ReadCache
@@ -21,11 +21,12 @@ from stmemory.memory.undo import Steps
 from stmemory.networks.features import FrameFeatures
 from stmemory.networks.layers import keep_large_buffers
 from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.next_frame import next_frame
+from stmemory.next_frame import size_of_next
 from stmemory.options import TrackingOptions
 from stmemory.pins import room_for_pin
 from stmemory.result import Segmentation
 from stmemory.stream_file import StreamState, save_state
+from stmemory.window import Window, aim, is_cut
 
 __all__ = ["VOSStream"]
 
@@ -124,16 +125,19 @@ class VOSStream:
         return self._whole(lambda: self._step(frame, mask, write=write))
 
     def _step(self, frame: object, mask: object, *, write: bool) -> Segmentation:
-        pixels, size = self._fit(frame)
-        given = self._given(mask, size)
-        if not write and not set(given.object_ids) <= set(self.object_ids):
+        image = to_frame(frame)
+        size = self._size(image)
+        masks = self._masks(mask, size)
+        if not write and not set(masks.object_ids) <= set(self.object_ids):
             known = f"only ids of {self.object_ids} with write=False"
-            raise MaskError(f"step: expected {known}, got {given.object_ids}; new objects must be memorised")
+            raise MaskError(f"step: expected {known}, got {masks.object_ids}; new objects must be memorised")
+        window = self._look(masks, size)
+        pixels, given = self._show(image, size, window), GivenMasks.of(masks, size, window)
         features = self.network.encode_query(pixels)
-        found, winner = self._believe(soft_aggregate(self._segment(features)), size)  # [1 + N, H', W'], [H', W']
+        found, winner = self._believe(soft_aggregate(self._segment(features)), size, window)  # [1 + N, H', W'], [H', W']
         self._state.size, self._state.pixels = size, pixels
         self._state.frame_index += 1
-        result, winner = self._conclude(found, restore(found, size), given, winner)
+        result, winner = self._conclude(found, window.put_back(found, size), given, winner)
         if write:
             self._memorise(features, given, winner)
         return result
@@ -160,14 +164,20 @@ class VOSStream:
         return self._whole(lambda: self._correct(mask, absent))
 
     def _correct(self, mask: object, absent: Iterable[int]) -> Segmentation:
-        pixels, size, last = self._state.last_frame()
-        given = self._given(mask, size)
-        gone = self._absent(absent, given)
-        if not given.object_ids and not gone:
+        _, size, _ = self._state.last_frame()
+        masks = self._masks(mask, size)
+        gone = self._absent(absent, masks.object_ids)
+        if not masks.object_ids and not gone:
             raise MaskError(
                 "correct: expected a mask with at least one object, or absent=[...] with ids, got neither; mark an object with its id, "
                 "or name those that are not in the frame"
             )
+        if self._state.window is not None and not self._state.window.covers(masks.probabilities):
+            self._state.pixels = self._state.overview
+            self._turn(Window.whole(size), size)
+        pixels, size, last = self._state.last_frame()
+        self._state.cut = self._state.cut or is_cut(masks.probabilities)
+        given = GivenMasks.of(masks, size, self._state.window or Window.whole(size))
         found, full = (_without(p, [1 + row for row in gone]) for p in (last, self.last.probabilities))
         result, winner = self._conclude(found, full, given)
         if gone and self._state.places is not None:
@@ -195,7 +205,7 @@ class VOSStream:
             MaskError: the mask cannot be used, has no object, or names one that is tracked already.
         """
         _, size, _ = self._state.last_frame()
-        if known := sorted(set(self._given(mask, size).object_ids) & set(self.object_ids)):
+        if known := sorted(set(self._masks(mask, size).object_ids) & set(self.object_ids)):
             raise MaskError(f"add_objects: expected new ids, got {known}, which are tracked already; use correct() for those")
         return self.correct(mask)
 
@@ -243,24 +253,51 @@ class VOSStream:
     def _new_bank(self) -> MemoryBank:
         return self.network.new_bank(self.options.memory_size, policy=self.options.policy)
 
-    def _fit(self, frame: object) -> tuple[Tensor, WorkingSize]:
-        """The frame at its working size, `[1, 3, H', W']`."""
-        like, index = next(self.network.parameters()), self.frame_index + 1
-        options, stride, image = self.options, self.network.stride, to_frame(frame)
-        size, enlarge = self._state.size, options.enlarge
-        return next_frame(image, size, index=index, short_side=options.short_side, stride=stride, like=like, enlarge=enlarge)
+    def _size(self, image: Tensor) -> WorkingSize:
+        """The working size of the video whose next frame this is, `[3, H, W]`."""
+        options, index, stride = self.options, self.frame_index + 1, self.network.stride
+        return size_of_next(image, self._state.size, index=index, short_side=options.short_side, stride=stride, enlarge=options.enlarge)
 
-    def _given(self, mask: object, size: WorkingSize) -> GivenMasks:
+    def _look(self, masks: ObjectMasks, size: WorkingSize) -> Window:
+        """Turn to the window for the next frame: around the objects, while all of them are seen."""
+        last, before = self._state.last, self._state.window
+        self._state.cut = self._state.cut or is_cut(masks.probabilities)
+        given = masks.probabilities.gt(0.5).any(0)
+        seen = given if last is None else (last.ids > 0) | given
+        all_seen = last is None or all(last.present.values())
+        window = aim(seen, size, before, zoom=self.options.zoom) if all_seen and not self._state.cut else Window.whole(size)
+        self._turn(window, size)
+        return window
+
+    def _turn(self, window: Window, size: WorkingSize) -> None:
+        """Have what was found in the last frame as the window has it."""
+        before, last = self._state.window, self._state.last
+        if before is not None and before != window and last is not None:
+            self._state.probabilities = window.see(last.probabilities, size)
+            if self._state.places is not None:
+                self._state.places = before.turn(self._state.places, window, size)
+        self._state.window = window
+
+    def _show(self, image: Tensor, size: WorkingSize, window: Window) -> Tensor:
+        """A frame through a window, `[1, 3, H', W']`; keeps all of it too, for corrections outside."""
+        like = next(self.network.parameters())
+        image = image.to(like.device)
+        if self.options.zoom > 1:
+            self._state.overview = fit(image, size)[None].to(like.dtype)
+        return window.see(image, size)[None].to(like.dtype)
+
+    def _masks(self, mask: object, size: WorkingSize) -> ObjectMasks:
         """What the user says about a frame; checks that the objects fit in."""
         device = next(self.network.parameters()).device
         if mask is None:
-            return GivenMasks.none(size, device)
+            nothing = torch.zeros(0, size.frame_height, size.frame_width, device=device)
+            return ObjectMasks((), nothing, torch.zeros(nothing.shape[1:], dtype=torch.bool, device=device))
         masks = to_object_masks(mask, height=size.frame_height, width=size.frame_width, allow_empty=self.frame_index >= 0)
         if (number := len(set(masks.object_ids) | set(self.object_ids))) > MAX_OBJECTS:
             raise MaskError(f"mask: expected at most {MAX_OBJECTS} objects in all, got {number}; remove_objects() first")
-        return GivenMasks.of(masks, size, device)
+        return ObjectMasks(masks.object_ids, masks.probabilities.to(device), masks.void.to(device))
 
-    def _absent(self, absent: Iterable[int], given: GivenMasks) -> list[int]:
+    def _absent(self, absent: Iterable[int], given: tuple[int, ...]) -> list[int]:
         """The rows of objects that are said to be absent from the last frame; checks that each is known from another one."""
         if isinstance(absent, (str, bytes)) or not isinstance(absent, Iterable):
             raise MaskError(f"absent: expected several ids, got {absent!r}; one id is a list of one")
@@ -268,7 +305,7 @@ class VOSStream:
         if unknown := [i for i in named if i not in self.object_ids]:
             raise MaskError(f"absent: expected ids of {self.object_ids}, got {unknown}; only an object that is tracked can be absent")
         ids = sorted({int(i) for i in named})
-        if both := [i for i in ids if i in given.object_ids]:
+        if both := [i for i in ids if i in given]:
             raise MaskError(f"absent: {both} are in the mask and in absent; say one of the two of an object")
         rows = [self.object_ids.index(i) for i in ids]
         for object_id, row in zip(ids, rows, strict=True):
@@ -303,12 +340,13 @@ class VOSStream:
             raise WeightsError(_NOT_FINITE)
         return found
 
-    def _believe(self, found: Tensor, size: WorkingSize) -> tuple[Tensor, Tensor]:
+    def _believe(self, found: Tensor, size: WorkingSize, window: Window) -> tuple[Tensor, Tensor]:
         """What was found, `[1 + N, H', W']`, without false positives far away, and who wins each pixel `[H', W']`."""
         winner = winners(found)
         if self._state.places is None or self.options.reach is None:
             return found, winner
-        reach = round(min(self.options.reach * min(size.height, size.width), size.height + size.width))
+        share = self.options.reach * size.frame_height / window.height
+        reach = round(min(share * min(size.height, size.width), size.height + size.width))
         near = keep_near(found, self._state.places, reach=reach, winner=winner)
         return near, winner if near is found else winners(near)
 

@@ -20,10 +20,12 @@ from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.result import Segmentation
 from stmemory.state_file import check_shapes, fill_memory, memory_tensors, read_state, write_state
+from stmemory.window import Window
 
 __all__ = ["FORMAT_VERSION", "StreamState", "load_state", "save_state"]
 
-FORMAT_VERSION = 3  # 2 added the sums of the discriminative read, 3 the digest of every byte
+FORMAT_VERSION = 4  # 2 added the sums of the discriminative read, 3 the digest of every byte, 4 the window
+_WITH_WINDOW = 4
 _KIND = ("stmemory.stream", FORMAT_VERSION)
 
 
@@ -38,9 +40,12 @@ class StreamState:
         object_ids: the N ids being tracked.
         frame_index: of the last frame, from 0; -1 before the first.
         size: frame size and working size; None before the first frame.
-        pixels: `[1, 3, H', W']`, the last frame at its padded working size.
-        probabilities: `[1 + N, H', W']`, what was found in it.
-        places: bool `[N, H', W']`, where each object was seen last.
+        cut: whether an object was given at the frame's edge, see `is_cut`; all of the frame is looked at from then on.
+        window: that the last frame was looked at through; None before the first frame.
+        pixels: `[1, 3, H', W']`, the last frame through the window, at its padded working size.
+        overview: `[1, 3, H', W']`, all of the last frame; None where windows are never smaller.
+        probabilities: `[1 + N, H', W']`, what was found in the window.
+        places: bool `[N, H', W']`, where in it each object was seen last.
         last: the last frame's result.
     """
 
@@ -50,13 +55,16 @@ class StreamState:
     object_ids: tuple[int, ...] = ()
     frame_index: int = -1
     size: WorkingSize | None = None
+    cut: bool = False
+    window: Window | None = None
     pixels: Tensor | None = None
+    overview: Tensor | None = None
     probabilities: Tensor | None = None
     places: Tensor | None = None
     last: Segmentation | None = None
 
     def __getstate__(self) -> dict[str, Any]:
-        names = ("pixels", "probabilities", "places")
+        names = ("pixels", "overview", "probabilities", "places")
         tensors = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         state: dict[str, Any] = {**vars(self), **dict.fromkeys(names), "last": None}
         if self.last is not None:
@@ -73,7 +81,7 @@ class StreamState:
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
-        kept = [self.pixels, self.probabilities, self.places]
+        kept = [self.pixels, self.overview, self.probabilities, self.places]
         if self.last is not None:
             kept += [self.last.ids, self.last.probabilities]
         return self.bank.nbytes + self.cache.nbytes + self.sums.nbytes + sum(t.numel() * t.element_size() for t in kept if t is not None)
@@ -100,9 +108,9 @@ def save_state(state: StreamState, path: str | Path, *, network: SegmentationNet
     pixels, size, probabilities = state.last_frame()
     tensors = memory_tensors(state.bank, state.cache) | {"pixels": pixels, "probabilities": probabilities}
     tensors |= {f"sums.{name}": t for name, t in state.sums.state_dict().items()}
-    if state.places is not None:
-        tensors["places"] = state.places
+    tensors |= {name: t for name in ("overview", "places") if (t := getattr(state, name)) is not None}
     about: dict[str, object] = {"frame_index": state.frame_index, "object_ids": state.object_ids, "size": dataclasses.asdict(size)}
+    about |= {"window": dataclasses.asdict(state.window or Window.whole(size)), "cut": state.cut}
     if state.last is not None:
         tensors |= {"last.ids": state.last.ids, "last.probabilities": state.last.probabilities}
         about |= {"scores": list(state.last.scores.values()), "present": list(state.last.present.values())}
@@ -136,7 +144,10 @@ def _state(about: dict[str, Any], tensors: dict[str, Tensor], bank: MemoryBank) 
     state.sums.load_state_dict({name.removeprefix("sums."): t for name, t in tensors.items() if name.startswith("sums.")})
     state.object_ids = tuple(about["object_ids"])
     state.frame_index, state.size = about["frame_index"], WorkingSize(**about["size"])
-    state.pixels, state.probabilities, state.places = tensors["pixels"], tensors["probabilities"], tensors.get("places")
+    newer = about["version"] >= _WITH_WINDOW
+    state.window, state.cut = (Window(**about["window"]), bool(about["cut"])) if newer else (Window.whole(state.size), False)
+    state.pixels, state.probabilities = tensors["pixels"], tensors["probabilities"]
+    state.overview, state.places = tensors.get("overview"), tensors.get("places")
     if "last.ids" in tensors:
         scores = dict(zip(state.object_ids, about["scores"], strict=True))
         present = dict(zip(state.object_ids, about["present"], strict=True))
@@ -158,8 +169,10 @@ def _check(state: StreamState, *, network: SegmentationNetwork, options: Trackin
         raise BankError(f"expected a frame_index of 0 or more, got {state.frame_index!r}")
     if size is None or not all(type(side) is int for side in dataclasses.astuple(size)):
         raise BankError(f"expected sizes in whole pixels, got {size}")
-    if size != WorkingSize.of(size.frame_height, size.frame_width, options.short_side, network.stride):
+    if size != WorkingSize.of(size.frame_height, size.frame_width, options.short_side, network.stride, enlarge=options.enlarge):
         raise BankError(f"expected the sizes of a frame for these options, got {size}")
+    if state.window is None or not state.window.fits(size) or (state.overview is None and not state.window.is_whole(size)):
+        raise BankError(f"expected a window inside the frame, and all of the frame beside it, got {state.window}")
     if state.bank.rows != number or state.sums.rows != (number if network.config.appearance_channels else 0):
         raise BankError(f"expected a memory of {number} objects, got {state.bank.rows} and {state.sums.rows}")
     padded, frame = (size.padded_height, size.padded_width), (size.frame_height, size.frame_width)
@@ -167,7 +180,7 @@ def _check(state: StreamState, *, network: SegmentationNetwork, options: Trackin
     slots = (number, state.bank.capacity)
     found = state.cache.state_dict(state.bank) | {f"bank.{name}": t for name, t in state.bank.state_dict().items()}
     found |= {f"sums.{name}": t for name, t in state.sums.state_dict().items()}
-    for name in ("pixels", "probabilities", "places"):
+    for name in ("pixels", "overview", "probabilities", "places"):
         found |= {} if getattr(state, name) is None else {name: getattr(state, name)}
     if state.last is not None:
         found |= {"last.ids": state.last.ids, "last.probabilities": state.last.probabilities}
@@ -185,6 +198,7 @@ def _check(state: StreamState, *, network: SegmentationNetwork, options: Trackin
         "sums.given": sums,
         "sums.found": sums,
         "pixels": (1, 3, *padded),
+        "overview": (1, 3, *padded),
         "probabilities": (1 + number, *padded),
         "places": (number, *padded),
         "last.ids": frame,

@@ -44,7 +44,7 @@ def stream_bytes(objects: int, slots: int, frame: tuple[int, int], padded: tuple
     cache = objects * slots * (4 * cells * CONFIG.value_channels + 8)
     features = 2 * CONFIG.appearance_channels
     sums = objects * (4 * 4 * (features + 1) * (features + 2) + 4 * 8)  # given and found, now and before; two counts, two frames
-    last_frame = inside * (3 * 4 + (1 + objects) * 4 + objects)  # frame, probabilities, places
+    last_frame = inside * (2 * 3 * 4 + (1 + objects) * 4 + objects)  # frame and window, probabilities, places
     result = pixels * (4 + (1 + objects) * 4)
     return bank_bytes(objects, slots, cells) + cache + sums + last_frame + result
 

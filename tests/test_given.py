@@ -9,6 +9,7 @@ from torch import Tensor
 from stmemory.frames import WorkingSize
 from stmemory.given import GivenMasks, impose, keep_near, last_places, object_scores, segmentation_of
 from stmemory.masks import to_object_masks, winners
+from stmemory.window import Window
 
 
 def found(objects: int, height: int = 5, width: int = 6) -> Tensor:
@@ -65,12 +66,12 @@ def test_given_masks_know_their_working_size() -> None:
     mask[10:20, 10:30] = 7
     mask[20:, :] = 255
     masks = to_object_masks(mask, height=30, width=44)
-    given = GivenMasks.of(masks, WorkingSize.of(30, 44, 15, 16), torch.device("cpu"))
+    size = WorkingSize.of(30, 44, 15, 16)
+    given = GivenMasks.of(masks, size, Window.whole(size))
     assert (7,) == given.object_ids
     assert ((1, 30, 44), (1, 16, 32)) == (tuple(given.full.shape), tuple(given.working.shape))
     assert ((30, 44), (16, 32)) == (tuple(given.full_void.shape), tuple(given.working_void.shape))
     assert given.working_void[11:15, :22].all() and not given.working_void[:9].any() and not given.working_void[:, 22:].any()
-    assert not GivenMasks.none(WorkingSize.of(30, 44, 15, 16), torch.device("cpu")).working_void.any()
 
 
 def test_far_regions_go_to_the_background() -> None:

@@ -44,7 +44,7 @@ ORDER = (
     "formats.polygons formats.yolo formats.cvat "
     " formats.davis formats.objects formats.youtube_vos formats.document formats.coco formats.youtube_vis "
     "formats.volume formats.overlay formats.cutouts formats.detections formats.pairing formats.registry formats.export formats "
-    "options given pins next_frame state_file stream_file stream predictor "
+    "options window given pins next_frame state_file stream_file stream predictor "
     "grey predicted frame_stream frame_predictor stmemory "
     "clip_reader session sam2 "
     "mask_schedule "

@@ -76,7 +76,7 @@ def tiny_prediction_network(seed: int = 0, **changes: object) -> PredictionNetwo
 
 def new_predictor(*, seed: int = 0, scored: bool = True, dtype: torch.dtype | None = None, **options: object) -> VOSPredictor:
     """A predictor of that network; regions far away count, and every frame in which an object is seen is memorised."""
-    chosen = TrackingOptions(**{"reach": None, "write_gate": 0.0, "memory_every": 1, **options})
+    chosen = TrackingOptions(**{"reach": None, "write_gate": 0.0, "memory_every": 1, "enlarge": 1, **options})
     return VOSPredictor(_network(seed, scored=scored), options=chosen, dtype=dtype)
 
 

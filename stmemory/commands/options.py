@@ -60,7 +60,8 @@ def tracking_options() -> argparse.ArgumentParser:
         ("--policy", str, "update policy: name, the paper's letter, or the file of a learned one (default: least_similar)"),
         ("--memory-every", int, "commit every n-th frame to memory (default: 3; the paper has 1)"),
         ("--short-side", whole_or_none, "px that larger frames are shrunk to; none never resizes (default: 480)"),
-        ("--enlarge", float, "factor by which smaller frames are enlarged at most, up to --short-side (default: 1)"),
+        ("--enlarge", float, "factor by which smaller frames are enlarged at most, up to --short-side (default: 3)"),
+        ("--zoom", float, "how much more closely than in the frame objects are looked at, at most, while all are seen (default: 2)"),
         ("--top-k", whole_or_none, "read from so many memory cells only (default: none, all)"),
         ("--write-gate", float, "least score of what is memorised, 0 to 1 (default: 0.5)"),
         ("--reach", number_or_none, "share of the short side beyond which regions are false; none keeps all (default: 0.25)"),
@@ -110,7 +111,7 @@ def chosen_options(arguments: argparse.Namespace) -> TrackingOptions:
     """How to track, of what `tracking_options` describe."""
     from stmemory.options import TrackingOptions
 
-    names = ("memory_size", "policy", "memory_every", "short_side", "enlarge", "top_k", "write_gate", "reach")
+    names = ("memory_size", "policy", "memory_every", "short_side", "enlarge", "zoom", "top_k", "write_gate", "reach")
     # what was not given keeps the default that TrackingOptions states
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     if "policy" in given:

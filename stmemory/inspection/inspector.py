@@ -7,6 +7,7 @@ slots, and a few moments, each with the keys of every slot.
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -47,7 +48,7 @@ class Inspector:
     Each frame costs one more query encoding and a read of at most 128 cells of each object.
 
     Args:
-        stream: a new one (`VOSStream(predictor.network, predictor.options)`), or one that has seen frames already; of those
+        stream: a new one (`VOSStream(predictor.network, TrackingOptions(zoom=1))`: pictures are of whole frames), or one that has seen frames already; of those
             nothing is known but what `describe()` tells.
         at: frames whose reads are kept whole, at most 16; None keeps a few, evenly spread, and thins them out as the video goes
             on, and the last frame.
@@ -55,10 +56,11 @@ class Inspector:
         objects: ids to look at; None is all, or the first 16 that appear.
 
     Raises:
-        OptionError: too many moments, or a negative frame.
+        OptionError: too many moments, a negative frame, or a stream with another `zoom` than 1.
 
     >>> predictor = VOSPredictor.from_pretrained()
-    >>> inspector = Inspector(VOSStream(predictor.network, predictor.options))
+    >>> options = dataclasses.replace(predictor.options, zoom=1)
+    >>> inspector = Inspector(VOSStream(predictor.network, options))
     >>> mask = np.zeros((48, 64), np.uint8)
     >>> mask[10:30, 20:40] = 7
     >>> for frame in np.zeros((3, 48, 64, 3), np.uint8):
@@ -75,6 +77,8 @@ class Inspector:
         points: Iterable[Point] | None = None,
         objects: Iterable[int] | None = None,
     ) -> None:
+        if stream.options.zoom != 1:
+            raise OptionError(f"Inspector: expected a stream with zoom=1, which looks at whole frames, got {stream.options.zoom}; see TrackingOptions")
         self.stream = stream
         self.at = None if at is None else tuple(sorted(set(at)))
         if self.at is not None and (len(self.at) > MOST_MOMENTS or min(self.at, default=0) < 0):
@@ -264,7 +268,7 @@ def inspect(
     """Track a clip to its end and report what the memory did.
 
     Args:
-        predictor: what tracks.
+        predictor: what tracks; its option `zoom` is taken as 1, since pictures of the memory are of whole frames.
         frames: a video in any form that `iterate_frames` takes.
         first_mask: the first frame's, in any form that `to_object_masks` takes.
         at: see `Inspector`.
@@ -285,7 +289,8 @@ def inspect(
     >>> report.attention(2, 7).mode
     'RGB'
     """
-    inspector = Inspector(VOSStream(predictor.network, predictor.options), at=at, objects=objects)
+    options = dataclasses.replace(predictor.options, zoom=1.0)  # pictures of the memory are of whole frames
+    inspector = Inspector(VOSStream(predictor.network, options), at=at, objects=objects)
     for index, frame in enumerate(iterate_frames(frames)):
         result = inspector.step(frame, None if index else first_mask)
         if index == 0:

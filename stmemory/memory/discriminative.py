@@ -23,6 +23,7 @@ __all__ = ["DiscriminativeMemory", "DiscriminativeRead", "ridge_solution", "ridg
 
 _KINDS = ("given", "found")
 _MOST_FRAMES = 1 << 31  # that are counted
+_RIM = 2  # cells at the edge of a frame: what lies beyond it makes them look like each other, and like no object
 _LEAST = 1e-6  # weight, variance or pivot that counts as something
 
 
@@ -279,7 +280,8 @@ def ridge_sums(features: Tensor, mask: Tensor, others: Tensor, video: Tensor, *,
     """X'CX and X'Cy of one frame for each object: X are the cells' features and a constant 1, y is the mask.
 
     C weighs the cells: object and background get one half each, whatever their sizes, and within the background a cell counts
-    `1 + rivals` times as much where another object claims it.
+    `1 + rivals` times as much where another object claims it. Cells at the frame's edge do not count, unless the object has no
+    other ones.
 
     Args:
         features: `[V, D, *S]`, of V frames.
@@ -306,8 +308,9 @@ def ridge_sums(features: Tensor, mask: Tensor, others: Tensor, video: Tensor, *,
     cells = torch.cat([cells, torch.ones_like(cells[:, :1])], 1)  # [V, D + 1, n]
     own = _of_rows(cells, video)
     y = mask.float().flatten(1)  # [R, n]
-    rest = (1 - y) * (1 + rivals * others.float().flatten(1))
-    weight = 0.5 * y / y.sum(1, keepdim=True).clamp_min(_LEAST) + 0.5 * rest / rest.sum(1, keepdim=True).clamp_min(_LEAST)
+    counts = _inside(mask.float()).flatten(1)
+    rest = counts * (1 - y) * (1 + rivals * others.float().flatten(1))
+    weight = 0.5 * _shares(counts * y) + 0.5 * _shares(rest)
     with torch.autocast(features.device.type, enabled=False):
         weighed = own * weight[:, None]  # [R, D + 1, n]
         return torch.cat([weighed @ own.transpose(1, 2), weighed @ y[:, :, None]], 2)
@@ -364,6 +367,19 @@ def rival_scores(scores: Tensor, video: Tensor) -> Tensor:
         number = torch.arange(len(rows), device=scores.device).view(-1, *[1] * (scores.dim() - 1))
         best = best.index_put((rows,), torch.where(where[:1] == number, top[1:], top[:1]).clamp_min(0))
     return best
+
+
+def _inside(mask: Tensor) -> Tensor:
+    """1 for the cells of `[R, *S]` that count, 0 for those at the edge; all count where less than a cell of object or background is left."""
+    inside = mask.new_zeros(mask.shape[1:])
+    inside[tuple(slice(_RIM, max(_RIM, side - _RIM)) for side in mask.shape[1:])] = 1
+    enough = (((inside * mask).flatten(1).sum(1) >= 1) & ((inside * (1 - mask)).flatten(1).sum(1) >= 1)).view(-1, *[1] * inside.dim())
+    return torch.where(enough, inside, torch.ones_like(inside))
+
+
+def _shares(weights: Tensor) -> Tensor:
+    """Weights `[R, n]` as shares of their sums."""
+    return weights / weights.sum(1, keepdim=True).clamp_min(_LEAST)
 
 
 def _of_rows(cells: Tensor, video: Tensor) -> Tensor:

@@ -1,0 +1,154 @@
+"""Where the network looks: at the whole frame, or through a window at what is tracked, enlarged. Knows no network and no time."""
+
+from __future__ import annotations
+
+from dataclasses import astuple, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from stmemory.frames import WorkingSize, fit, resize, restore
+
+__all__ = ["Window", "aim", "is_cut"]
+
+_ROOM = 1.3  # sides of a window, at the least, in sides of the box around the objects
+_STEP = 0.2  # between two factors
+_CLOSER, _FARTHER = 1.35, 0.9  # a window's size changes when it could be so much closer, or must be so much farther
+_EDGE = 0.15  # of a window's sides: objects nearer to its edge than that move it
+
+
+@dataclass(frozen=True)
+class Window:
+    """A part of a frame, of the frame's proportions. It is worked at in the working size of the whole frame.
+
+    So all cells of all windows are as many, whatever the window: the memory takes the same bytes, a step the same time.
+
+    Attributes:
+        top: first row, px.
+        left: first column, px.
+        height: rows.
+        width: columns.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @classmethod
+    def whole(cls, size: WorkingSize) -> Window:
+        """The window that is all of the frame.
+
+        >>> Window.whole(WorkingSize.of(30, 40, None, 16))
+        Window(top=0, left=0, height=30, width=40)
+        """
+        return cls(0, 0, size.frame_height, size.frame_width)
+
+    def is_whole(self, size: WorkingSize) -> bool:
+        """Whether it is all of the frame."""
+        return self == Window.whole(size)
+
+    def fits(self, size: WorkingSize) -> bool:
+        """Whether it is a window of such frames: whole numbers, inside."""
+        whole = all(type(value) is int for value in astuple(self))
+        rows = 0 <= self.top and 1 <= self.height <= size.frame_height - self.top
+        return whole and rows and 0 <= self.left and 1 <= self.width <= size.frame_width - self.left
+
+    def covers(self, maps: Tensor) -> bool:
+        """Whether nothing above 0 of maps `[*, H, W]` lies outside."""
+        return int((self.part(maps) > 0).sum()) == int((maps > 0).sum())
+
+    def part(self, maps: Tensor) -> Tensor:
+        """What of maps `[*, H, W]` lies inside, `[*, height, width]`; copies nothing."""
+        return maps[..., self.top : self.top + self.height, self.left : self.left + self.width]
+
+    def see(self, maps: Tensor, size: WorkingSize) -> Tensor:
+        """Maps `[c, H, W]` through the window, at the padded working size `[c, H', W']`; those of the whole frame are `fit`.
+
+        >>> size = WorkingSize.of(32, 48, None, 16)
+        >>> Window(0, 0, 16, 24).see(torch.ones(1, 32, 48), size).shape
+        torch.Size([1, 32, 48])
+        """
+        if self.is_whole(size):
+            return fit(maps, size)
+        seen = resize(self.part(maps), size.height, size.width)
+        return F.pad(seen, (0, size.padded_width - size.width, 0, size.padded_height - size.height))
+
+    def put_back(self, probabilities: Tensor, size: WorkingSize) -> Tensor:
+        """Probabilities `[1 + N, H', W']` of the window in the whole frame, `[1 + N, H, W]`: outside is background.
+
+        >>> size = WorkingSize.of(32, 48, None, 16)
+        >>> Window(0, 0, 16, 24).put_back(torch.tensor([0.0, 1.0]).view(2, 1, 1).expand(2, 32, 48), size).sum((1, 2)).tolist()
+        [1152.0, 384.0]
+        """
+        if self.is_whole(size):
+            return restore(probabilities, size)
+        full = probabilities.new_zeros(len(probabilities), size.frame_height, size.frame_width)
+        full[0] = 1
+        self.part(full).copy_(resize(probabilities[..., : size.height, : size.width], self.height, self.width))
+        return full
+
+    def turn(self, places: Tensor, to: Window, size: WorkingSize) -> Tensor:
+        """Places bool `[N, H', W']` of this window, as another one has them: each cell that they touch."""
+        if self == to or not len(places):
+            return places
+        full = torch.zeros(len(places), size.frame_height, size.frame_width, device=places.device)
+        self.part(full).copy_(resize(places[..., : size.height, : size.width].float(), self.height, self.width))
+        return to.see(full, size) > 0
+
+
+def aim(seen: Tensor, size: WorkingSize, before: Window | None, *, zoom: float) -> Window:
+    """The window to look through at the next frame. It stays where it is while that does.
+
+    Args:
+        seen: bool `[H, W]`, where the objects are; without any, the whole frame is looked at.
+        size: of the frames.
+        before: the window of the last frame; None before the first.
+        zoom: how much larger than in the frame things may be seen, 1 or more.
+
+    >>> size, seen = WorkingSize.of(100, 200, None, 16), torch.zeros(100, 200).bool()
+    >>> seen[40:60, 150:180] = True
+    >>> aim(seen, size, None, zoom=2)
+    Window(top=25, left=100, height=50, width=100)
+    """
+    rows, columns = seen.any(1).nonzero().flatten(), seen.any(0).nonzero().flatten()
+    if zoom == 1 or not len(rows):
+        return Window.whole(size)
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    left, right = int(columns[0]), int(columns[-1]) + 1
+    first, before = before is None, before or Window.whole(size)
+    now = size.frame_height / before.height
+    most = 1 / (_ROOM * max((bottom - top) / size.frame_height, (right - left) / size.frame_width))
+    best = max(1.0, int(min(most, zoom) / _STEP + 1e-6) * _STEP)
+    factor = best if most < _FARTHER * now or best > _CLOSER * now or first else now
+    height, width = round(size.frame_height / factor), round(size.frame_width / factor)
+    across = _stays(before.left, width, (left, right), size.frame_width) and width == before.width
+    if across and _stays(before.top, height, (top, bottom), size.frame_height) and height == before.height:
+        return before
+    return Window(
+        _around((top + bottom) / 2, height, size.frame_height), _around((left + right) / 2, width, size.frame_width), height, width
+    )
+
+
+def is_cut(given: Tensor) -> bool:
+    """Whether an object of masks `[G, H, W]` lies at the frame's edge, which may cut off a part of it.
+
+    Its template then has the edge in it, and what lies there later is taken for it: the more so, the more closely it is looked at.
+
+    >>> is_cut(torch.eye(3)[None])
+    True
+    """
+    sides = (given[:, 0], given[:, -1], given[:, :, 0], given[:, :, -1])
+    return any(bool((side > 0.5).any()) for side in sides)
+
+
+def _stays(start: int, length: int, of: tuple[int, int], whole: int) -> bool:
+    """Whether what is from one place to another is far enough from the edges of a window; edges of the frame are none."""
+    room = _EDGE * length
+    return (start == 0 or of[0] - start >= room) and (start + length == whole or start + length - of[1] >= room)
+
+
+def _around(centre: float, length: int, whole: int) -> int:
+    """Where a window of a length starts that has its centre there, as far as the frame allows."""
+    return int(min(max(centre - length / 2, 0), whole - length))
