@@ -32,11 +32,17 @@ def _drawn(frames: int, rows: int, seed: int = 0) -> tuple[Tensor, Tensor, Tenso
 
 
 def _weights(mask: NDArray[np.float64], others: NDArray[np.float64], rivals: float) -> NDArray[np.float64]:
-    """The weight of each cell, from the docstring of `ridge_sums`: one half for the object, one half for the rest."""
+    """The weight of each cell, from the docstring of `ridge_sums`: one half for the object, one half for the rest.
+
+    Of 6 x 6 cells only the 2 x 2 in the middle count, unless less than a cell of object or background lies there.
+    """
     found = np.zeros(len(mask))
-    rest = [(1 - mask[i]) * (1 + rivals * others[i]) for i in range(len(mask))]
-    for i in range(len(mask)):
-        found[i] = 0.5 * mask[i] / sum(mask) + 0.5 * rest[i] / sum(rest)
+    counted = [i for i in range(len(mask)) if {i // SIDE, i % SIDE} <= {2, 3}]
+    if not 1 <= sum(mask[counted]) <= len(counted) - 1:
+        counted = list(range(len(mask)))
+    rest = {i: (1 - mask[i]) * (1 + rivals * others[i]) for i in counted}
+    for i in counted:
+        found[i] = 0.5 * mask[i] / sum(mask[counted]) + 0.5 * rest[i] / sum(rest.values())
     return found
 
 
@@ -83,6 +89,22 @@ def test_classifiers_are_the_least_squares_solution(ridge: float, rivals: float)
         torch.testing.assert_close(torch.from_numpy(_slow(each, ridge, rivals)).float(), actual[row], atol=2e-5, rtol=1e-4)
         expected = torch.einsum("d,dhw->hw", actual[row, :-1], features[2]) + actual[row, -1]
         torch.testing.assert_close(expected, read(features[2:3], memory, video)[row])
+
+
+def test_what_lies_at_the_edge_teaches_nothing() -> None:
+    """Features of the two outermost cells change no sum; those further inside do. An object that lies there alone has all cells."""
+    read, video = DiscriminativeRead(), torch.zeros(1, dtype=torch.int64)
+    features, middle, corner = torch.rand(1, 3, 8, 8), torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)
+    middle[0, 3:5, 3:5], corner[0, 0, :] = 1, 1
+    for place, mask, same in (((1, 4), middle, True), ((2, 4), middle, False), ((1, 4), corner, False)):
+        changed = features.clone()
+        changed[0, :, place[0], place[1]] += 1
+        sums = []
+        for picture in (features, changed):
+            memory = DiscriminativeMemory()
+            read.memorise(memory, picture, mask, torch.zeros_like(mask), video, given=True)
+            sums.append(memory.state_dict()["given"])
+        assert same == torch.equal(*sums), (place, same)
 
 
 def test_sums_of_frames_are_additive() -> None:

@@ -178,7 +178,7 @@ def test_correcting_is_like_having_known() -> None:
 
 def test_the_first_frame_can_be_corrected() -> None:
     """The corrected template takes the first one's place, pinned, and the wrong one is forgotten."""
-    wrong, right = tiny_predictor().start(FRAMES[0], boxes(3, 3)), tiny_predictor().start(FRAMES[0], boxes(3))
+    wrong, right = (tiny_predictor(zoom=1).start(FRAMES[0], mask) for mask in (boxes(3, 3), boxes(3)))
     wrong.correct(boxes(3))
     assert [(0, True)] == [(slot.frame, slot.pinned) for slot in wrong.describe()[3]]
     torch.testing.assert_close(right.bank.templates, wrong.bank.templates)
@@ -233,8 +233,8 @@ def test_a_new_stream_knows_nothing() -> None:
 
 def test_twenty_objects_have_twenty_templates() -> None:
     """Objects are memorised 16 at a time; each of 20 has a template of its own, with the frame's key that all share."""
-    many = tiny_predictor().start(FRAMES[0], boxes(*range(1, 21)))
-    alone = tiny_predictor().start(FRAMES[0], np.where(boxes(*range(1, 21)) == 18, 18, 0))
+    many = tiny_predictor(zoom=1).start(FRAMES[0], boxes(*range(1, 21)))
+    alone = tiny_predictor(zoom=1).start(FRAMES[0], np.where(boxes(*range(1, 21)) == 18, 18, 0))
     assert 20 == many.bank.rows and many.bank.pinned[:, 0].all()
     key = many.network.config.template_channels - many.network.config.key_channels
     torch.testing.assert_close(alone.bank.templates[0, 0, key:], many.bank.templates[17, 0, key:])  # the frame's own key

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from stmemory.errors import BankError, OptionError, ShapeError
 from stmemory.memory.packing import Packed, packed, unpacked
 
-__all__ = ["DiscriminativeMemory", "DiscriminativeRead", "ridge_solution", "ridge_sums", "rival_scores"]
+__all__ = ["DiscriminativeMemory", "DiscriminativeRead", "counted_cells", "ridge_solution", "ridge_sums", "rival_scores"]
 
 _KINDS = ("given", "found")
 _MOST_FRAMES = 1 << 31  # that are counted
@@ -238,7 +238,7 @@ class DiscriminativeRead(nn.Module):
         frame: int = 0,
         given: bool = False,
     ) -> None:
-        """Add what a frame says of objects.
+        """Add what a frame says of objects; of which cells, see `counted_cells`.
 
         Args:
             memory: where to.
@@ -250,7 +250,7 @@ class DiscriminativeRead(nn.Module):
             frame: see there.
             given: see there.
         """
-        sums = ridge_sums(features, mask, others, video, rivals=self.log_rivals.float().exp())
+        sums = ridge_sums(features, mask, others, video, rivals=self.log_rivals.float().exp(), counts=counted_cells(mask))
         memory.write(sums, rows=rows, frame=frame, given=given, rate=self.rate_logit.float().sigmoid())
 
     def classifiers(self, memory: DiscriminativeMemory) -> Tensor:
@@ -276,12 +276,13 @@ class DiscriminativeRead(nn.Module):
         return scores.view(len(video), *features.shape[2:])
 
 
-def ridge_sums(features: Tensor, mask: Tensor, others: Tensor, video: Tensor, *, rivals: Tensor | float = 1.0) -> Tensor:
+def ridge_sums(
+    features: Tensor, mask: Tensor, others: Tensor, video: Tensor, *, rivals: Tensor | float = 1.0, counts: Tensor | None = None
+) -> Tensor:
     """X'CX and X'Cy of one frame for each object: X are the cells' features and a constant 1, y is the mask.
 
     C weighs the cells: object and background get one half each, whatever their sizes, and within the background a cell counts
-    `1 + rivals` times as much where another object claims it. Cells at the frame's edge do not count, unless the object has no
-    other ones.
+    `1 + rivals` times as much where another object claims it.
 
     Args:
         features: `[V, D, *S]`, of V frames.
@@ -289,6 +290,7 @@ def ridge_sums(features: Tensor, mask: Tensor, others: Tensor, video: Tensor, *,
         others: `[R, *S]` in [0, 1].
         video: `[R]` int64, each row's frame.
         rivals: 0 or more.
+        counts: `[R, *S]`, how much each cell counts besides, see `counted_cells`; None counts all alike.
 
     Returns:
         `[R, D + 1, D + 2]` float32; the last column is X'Cy.
@@ -308,7 +310,7 @@ def ridge_sums(features: Tensor, mask: Tensor, others: Tensor, video: Tensor, *,
     cells = torch.cat([cells, torch.ones_like(cells[:, :1])], 1)  # [V, D + 1, n]
     own = _of_rows(cells, video)
     y = mask.float().flatten(1)  # [R, n]
-    counts = _inside(mask.float()).flatten(1)
+    counts = torch.ones_like(y) if counts is None else counts.float().flatten(1)
     rest = counts * (1 - y) * (1 + rivals * others.float().flatten(1))
     weight = 0.5 * _shares(counts * y) + 0.5 * _shares(rest)
     with torch.autocast(features.device.type, enabled=False):
@@ -345,6 +347,28 @@ def ridge_solution(sums: Tensor, ridge: Tensor | float) -> Tensor:
     return torch.cholesky_solve(target, factor).squeeze(2).float().to(device)
 
 
+def counted_cells(mask: Tensor) -> Tensor:
+    """Which cells teach what an object looks like: not those at the frame's edge, where all looks alike to the network.
+
+    An object that enters there would have the edge for its mark, and whatever lies at the edge later would be taken for it.
+
+    Args:
+        mask: `[R, *S]` in [0, 1].
+
+    Returns:
+        `[R, *S]`, 1 for the cells that count, 0 for the two outermost; for an object that leaves less than one cell of itself or of
+        the background inside, all count.
+
+    >>> counted_cells(torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]])).tolist()
+    [[0.0, 0.0, 1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]]
+    """
+    mask = mask.float()
+    inside = mask.new_zeros(mask.shape[1:])
+    inside[tuple(slice(_RIM, max(_RIM, side - _RIM)) for side in inside.shape)] = 1
+    least = torch.minimum((inside * mask).flatten(1).sum(1), (inside * (1 - mask)).flatten(1).sum(1))
+    return torch.where((least >= 1).view(-1, *[1] * inside.dim()), inside, torch.ones_like(inside))
+
+
 def rival_scores(scores: Tensor, video: Tensor) -> Tensor:
     """For each row the best score of the other rows of its video, at least 0: what an object alone has everywhere.
 
@@ -367,14 +391,6 @@ def rival_scores(scores: Tensor, video: Tensor) -> Tensor:
         number = torch.arange(len(rows), device=scores.device).view(-1, *[1] * (scores.dim() - 1))
         best = best.index_put((rows,), torch.where(where[:1] == number, top[1:], top[:1]).clamp_min(0))
     return best
-
-
-def _inside(mask: Tensor) -> Tensor:
-    """1 for the cells of `[R, *S]` that count, 0 for those at the edge; all count where less than a cell of object or background is left."""
-    inside = mask.new_zeros(mask.shape[1:])
-    inside[tuple(slice(_RIM, max(_RIM, side - _RIM)) for side in mask.shape[1:])] = 1
-    enough = (((inside * mask).flatten(1).sum(1) >= 1) & ((inside * (1 - mask)).flatten(1).sum(1) >= 1)).view(-1, *[1] * inside.dim())
-    return torch.where(enough, inside, torch.ones_like(inside))
 
 
 def _shares(weights: Tensor) -> Tensor:
