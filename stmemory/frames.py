@@ -317,4 +317,5 @@ def _check_range(name: str, pixels: Tensor) -> None:
     if bad:
         others = f", others in [{finite.min():g}, {finite.max():g}]" if len(finite) else ""
         raise FrameError(f"{name}: expected finite values in [0, 1], got {bad} NaN or infinite{others}; check their maker")
-    raise FrameError(f"{name}: expected floats in [0, 1], got [{lowest:g}, {highest:g}]; pass uint8, or divide by 255")
+    hint = "pass uint8, or divide by 255" if lowest >= 0 else "undo what shifted them: (x + 1) / 2 where they are in [-1, 1], x * std + mean where normalised"
+    raise FrameError(f"{name}: expected floats in [0, 1], got [{lowest:g}, {highest:g}]; {hint}")

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from stmemory.errors import FrameError
+from stmemory.errors import FrameError, OptionError
 from stmemory.frames import WorkingSize, fit
+from stmemory.memory.bank import MemoryBank
 
-__all__ = ["next_frame"]
+__all__ = ["check_unmoved", "next_frame"]
 
 
 def next_frame(image: Tensor, before: WorkingSize | None, *, index: int, short_side: int | None, stride: int, like: Tensor, enlarge: float = 1.0) -> tuple[Tensor, WorkingSize]:
@@ -40,3 +41,19 @@ def next_frame(image: Tensor, before: WorkingSize | None, *, index: int, short_s
             f"(H x W), got {height} x {width}; resize it, or start another stream"
         )
     return fit(image.to(like.device), size)[None].to(like.dtype), size
+
+
+def check_unmoved(network: nn.Module, bank: MemoryBank) -> None:
+    """Refuse a network that is elsewhere, or of another dtype, than what a stream remembers of it.
+
+    Raises:
+        OptionError: it was moved or cast after the stream began.
+    """
+    if not bank.rows:
+        return
+    now, then = next(network.parameters()), bank.templates
+    if (now.device, now.dtype) != (then.device, then.dtype):
+        raise OptionError(
+            f"expected the network as it was when the stream began, {then.dtype} on {then.device}, got {now.dtype} on {now.device}; move it back, or "
+            "make a predictor with device= and dtype=, and start a stream of that one"
+        )

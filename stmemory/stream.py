@@ -21,7 +21,7 @@ from stmemory.memory.undo import Steps
 from stmemory.networks.features import FrameFeatures
 from stmemory.networks.layers import keep_large_buffers
 from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.next_frame import next_frame
+from stmemory.next_frame import check_unmoved, next_frame
 from stmemory.options import TrackingOptions
 from stmemory.pins import room_for_pin
 from stmemory.result import Segmentation
@@ -85,7 +85,9 @@ class VOSStream:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all that is kept from one frame to the next; constant while the objects are the same."""
+        """Bytes of all that is kept from one frame to the next; constant from the second frame on, while the objects are the same.
+
+        After the first frame it is a little less: nothing was read yet, so the cache of what is read is empty."""
         return self._state.nbytes
 
     def save(self, path: str | Path) -> None:
@@ -119,7 +121,8 @@ class VOSStream:
             FrameError: the frame cannot be used, or its size changed.
             ShapeError: the frame is of another kind or shape.
             MaskError: the mask cannot be used, or has new ids although `write` is false.
-            WeightsError: the network gave NaN or infinity. After any of these the stream is as it was before.
+            WeightsError: the network gave NaN or infinity.
+            OptionError: the network was moved or cast since the stream began. After any of these the stream is as it was before.
         """
         return self._whole(lambda: self._step(frame, mask, write=write))
 
@@ -237,6 +240,7 @@ class VOSStream:
 
     def _whole(self, work: Callable[[], _Answer]) -> _Answer:
         """Do something; what it changed is put back where it ends in an error: out of memory, an interrupt, or any other."""
+        check_unmoved(self.network, self._state.bank)
         state, before = self._state, {**vars(self._state), "sums": self._state.sums.shared()}
         return self._steps.take(work, (state.bank, state.cache), lambda: vars(state).update(before))
 
