@@ -77,6 +77,7 @@ class FrameStream:
         self.network, self.options = network, options
         self._state = FrameStreamState(_new_memory(network, options)) if state is None else state
         self._steps = Steps()
+        self._began = next(network.parameters()).new_empty(0)
         keep_large_buffers()
 
     def __repr__(self) -> str:
@@ -140,7 +141,7 @@ class FrameStream:
             WeightsError: the network gave NaN or infinity.
             OptionError: the network was moved or cast since the stream began. After any of these the stream is as it was before.
         """
-        check_unmoved(self.network, self.bank)
+        check_unmoved(self.network, self._began)
         image = of_channels(to_frame(as_colour(frame)), self.network.config.image_channels)
         like, index = next(self.network.parameters()), self.frame_index + 1
         short_side, stride = self.options.short_side, self.network.stride

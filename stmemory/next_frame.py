@@ -6,7 +6,6 @@ from torch import Tensor, nn
 
 from stmemory.errors import FrameError, OptionError
 from stmemory.frames import WorkingSize, fit
-from stmemory.memory.bank import MemoryBank
 
 __all__ = ["check_unmoved", "next_frame"]
 
@@ -43,15 +42,17 @@ def next_frame(image: Tensor, before: WorkingSize | None, *, index: int, short_s
     return fit(image.to(like.device), size)[None].to(like.dtype), size
 
 
-def check_unmoved(network: nn.Module, bank: MemoryBank) -> None:
-    """Refuse a network that is elsewhere, or of another dtype, than what a stream remembers of it.
+def check_unmoved(network: nn.Module, then: Tensor) -> None:
+    """Refuse a network that is elsewhere, or of another dtype, than when a stream began.
+
+    Args:
+        network: of the stream.
+        then: empty, of the device and the dtype of its weights when the stream began.
 
     Raises:
-        OptionError: it was moved or cast after the stream began.
+        OptionError: it was moved or cast since.
     """
-    if not bank.rows:
-        return
-    now, then = next(network.parameters()), bank.templates
+    now = next(network.parameters())
     if (now.device, now.dtype) != (then.device, then.dtype):
         raise OptionError(
             f"expected the network as it was when the stream began, {then.dtype} on {then.device}, got {now.dtype} on {now.device}; move it back, or "

@@ -51,6 +51,7 @@ class VOSStream:
     def __init__(self, network: SegmentationNetwork, options: TrackingOptions, state: StreamState | None = None) -> None:
         self.network, self.options = network, options
         self._state = StreamState(self._new_bank()) if state is None else state
+        self._began = next(network.parameters()).new_empty(0)
         self._steps = Steps()
         keep_large_buffers()
 
@@ -240,7 +241,7 @@ class VOSStream:
 
     def _whole(self, work: Callable[[], _Answer]) -> _Answer:
         """Do something; what it changed is put back where it ends in an error: out of memory, an interrupt, or any other."""
-        check_unmoved(self.network, self._state.bank)
+        check_unmoved(self.network, self._began)
         state, before = self._state, {**vars(self._state), "sums": self._state.sums.shared()}
         return self._steps.take(work, (state.bank, state.cache), lambda: vars(state).update(before))
 
