@@ -5,6 +5,8 @@ or with `FramePredictor` for what comes next in a video; the memory alone, for m
 `FusionCell`, `UpdatePolicy` and `SpaceTimeRead`.
 """
 
+import logging
+
 from stmemory.errors import (
     BankError,
     FrameError,
@@ -57,3 +59,5 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+logging.getLogger("stmemory").addHandler(logging.NullHandler())  # the application decides what is shown
