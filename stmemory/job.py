@@ -7,6 +7,7 @@ which files lie where (`job_folder.py`) or may be deleted (`job_record.py`); rea
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import signal
 import threading
@@ -41,6 +42,7 @@ from stmemory.video import OverlayWriter, frame_rate
 
 __all__ = ["JobReport", "Predictor", "Stop", "Stream", "run_job", "stop_on_signals"]
 
+_log = logging.getLogger(__name__)
 SAVE_SECONDS = 30.0  # at most between two saved states
 
 
@@ -123,6 +125,7 @@ def run_job(
         force: begin anew though there are masks of a job already; those are deleted.
         stop: looked at between frames.
         on_frame: called with `"skip"`, `"track"` or `"draw"` and the number of frames that are through, for progress.
+            What it raises ends the job and comes through; the masks that are done and the state to resume from are saved.
         clock: seconds, growing; a state is saved every 30, too.
 
     Returns:
@@ -171,7 +174,15 @@ def _run(
     how: tuple[Stop, Callable[[str, int], None], Callable[[], float]],
 ) -> JobReport:
     """Track from where the stream is, in a folder that is ready and held."""
-    stop, tell, clock = how
+    stop, report, clock = how
+
+    def tell(part: str, done: int) -> None:
+        try:
+            report(part, done)
+        except Exception:  # the caller's; what is done is resumed from
+            stream.save(job.state)
+            raise
+
     resumed_at = stream.frame_index + 1 if resume else 0
     error, more = None, False
     try:
@@ -276,6 +287,7 @@ def _reopen(predictor: Predictor, job: TrackJob, record: Mapping[str, object]) -
     check_later_masks(job, record, done=stream.frame_index + 1)
     check_frames(job, stream.frame_index + 1)
     write_record(job, record)  # masks and frames may have been added to the folder
+    _log.info("%s: resumed after %d frames", job.out, stream.frame_index + 1)
     return stream
 
 
