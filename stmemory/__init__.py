@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import logging
 from typing import TYPE_CHECKING
 
 from stmemory.errors import (
@@ -65,6 +66,8 @@ __all__ = [
 ]
 
 __version__ = "0.1.0"
+
+logging.getLogger("stmemory").addHandler(logging.NullHandler())  # the application decides what is shown
 
 _HOMES = {
     "FramePredictor": "stmemory.frame_predictor",

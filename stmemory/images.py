@@ -59,6 +59,7 @@ UNREADABLE = (
     Warning,
 )
 # A few bytes can state any size, and all of it is allocated when the pixels are decoded: 12 bytes a pixel, held twice, as a frame.
+# Masks that are written as runs or polygons cost 4 bytes a pixel, and may have four times as many: `formats.rle.LARGEST_MASK`.
 MOST_PIXELS = 2**26  # of one image: 8192 x 8192, twice an 8K frame
 MOST_PIXELS_IN_ALL = 2**36  # of all pages of a file: 33,000 frames of 1920 x 1080
 MOST_PAGES = 2**15  # of a TIFF, since the time to find one grows with the number of those before it

@@ -12,7 +12,7 @@ from stmemory.images import image_files, is_image_path
 __all__ = ["masks_by_frame"]
 
 
-def masks_by_frame(named: Sequence[str], source: Path) -> dict[int, Path]:
+def masks_by_frame(named: Sequence[str], source: Path | str) -> dict[int, Path]:
     """Find the frame of each mask that a user named.
 
     | text                  | masks                                                                        |
@@ -26,7 +26,7 @@ def masks_by_frame(named: Sequence[str], source: Path) -> dict[int, Path]:
 
     Args:
         named: texts as in the table.
-        source: the clip: a folder of images, or a file.
+        source: the clip: a folder of images, or a file; text for a live source.
 
     Returns:
         Files by the frame's number, sorted.
@@ -49,7 +49,7 @@ def masks_by_frame(named: Sequence[str], source: Path) -> dict[int, Path]:
         else:
             _put(found, int(marked[1]), Path(marked[2]))
     for folder in folders:
-        names = _frame_names(source, folder, set(found.values()))
+        names = _frame_names(Path(source), folder, set(found.values()))
         for frame, path in _in_folder(folder, names):
             _put(found, frame, path)
     if not found:

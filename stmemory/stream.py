@@ -386,6 +386,8 @@ def _store(
     try:
         bank.write(template, rows=rows, frame=frame, pinned=pinned, provisional=provisional)
     except BankError as error:
+        if bool(template.isfinite().all()):
+            raise
         raise WeightsError(f"{_NOT_FINITE} ({error})") from error
 
 

@@ -43,7 +43,7 @@ ORDER = (
     "checkpoint card weights saving conversion "
     "images "
     "video_decoder "
-    "video frames palette mask_files masks regions result "
+    "live video frames palette mask_files masks regions result "
     "formats.writer formats.rle formats.spool "
     "formats.polygons formats.yolo formats.cvat "
     " formats.davis formats.objects formats.youtube_vos formats.document formats.coco formats.youtube_vis "
