@@ -67,7 +67,7 @@ def story(*ids: int, size: tuple[int, int] = (9, 12), frames: int = 5) -> list[I
 
 def target(format: str, folder: Path) -> Path:
     """Where a format goes."""
-    endings = {"youtube_vis": "a.json", "coco": "a.json", "coco_polygons": "a.json", "cvat": "a.xml", "volume": "a.npy", "mp4": "a.mp4", "gif": "a.gif", "mov": "a.mov"}
+    endings = {"youtube_vis": "a.json", "coco": "a.json", "coco_polygons": "a.json", "cvat": "a.xml", "label_studio": "a.json", "volume": "a.npy", "mp4": "a.mp4", "gif": "a.gif", "mov": "a.mov"}
     return folder / "out" / endings.get(format, "")
 
 
@@ -191,7 +191,7 @@ def test_folders_are_new_and_names_different(format: str, tmp_path: Path) -> Non
         new_writer(format, tmp_path / "file" if format != "youtube_vos" else path)
 
 
-@pytest.mark.parametrize("format", ["youtube_vis", "coco", "volume", "mp4", "gif", "mov"])
+@pytest.mark.parametrize("format", ["youtube_vis", "coco", "label_studio", "volume", "mp4", "gif", "mov"])
 def test_files_are_whole_or_as_before(format: str, tmp_path: Path) -> None:
     """An interruption leaves the old file and nothing else; the end replaces it."""
     path = target(format, tmp_path)
@@ -628,7 +628,7 @@ def test_a_json_names_the_files_of_the_frames(writer: type[CocoWriter], tmp_path
     assert "00000.png" in text and "00001.jpg" in text and "00000.jpg" not in text
 
 
-@pytest.mark.parametrize("format", ["youtube_vis", "coco", "coco_polygons"])
+@pytest.mark.parametrize("format", ["youtube_vis", "coco", "coco_polygons", "label_studio"])
 def test_an_export_names_the_files_of_a_folder_of_frames(format: str, tmp_path: Path) -> None:
     """All formats of JSON take the names of files from `--frames`."""
     from stmemory.cli import main

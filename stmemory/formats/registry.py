@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stmemory.errors import OptionError
+from stmemory.errors import MaskError, OptionError
 from stmemory.formats.coco import CocoWriter, read_coco
 from stmemory.formats.cutouts import CutoutMovWriter, CutoutWriter
 from stmemory.formats.cvat import CvatWriter, read_cvat
 from stmemory.formats.davis import DavisWriter, read_davis
-from stmemory.formats.document import load_document
+from stmemory.formats.label_studio import LabelStudioWriter, is_label_studio, read_label_studio
 from stmemory.formats.objects import ObjectsWriter, is_objects_folder, read_objects
 from stmemory.formats.overlay import GifWriter, Mp4Writer
 from stmemory.formats.volume import VolumeWriter, read_volume
@@ -35,10 +35,12 @@ class FormatOptions:
     Attributes:
         video: name of the video, for `youtube_vos` and `youtube_vis`; None: "video" when written, the only one when read.
         rate: frames per second, for `mp4`, `gif` and `mov`.
-        categories: for an id, what the object is, for `youtube_vos`, `youtube_vis`, `coco`, `coco_polygons`, `yolo` and `cvat`.
+        categories: for an id, what the object is, for `youtube_vos`, `youtube_vis`, `coco`, `coco_polygons`, `yolo`, `cvat` and
+            `label_studio`.
         size: H and W in px, for reading `yolo`, which does not say it.
-        file_names: for the name of a mask, that of its frame's file, for `youtube_vis`, `coco` and `coco_polygons`;
-            others are called NAME.jpg.
+        file_names: for the name of a mask, that of its frame's file, for `youtube_vis`, `coco`, `coco_polygons` and
+            `label_studio`; others are called NAME.jpg.
+        prefix: what stands before a file's name in `label_studio`, such as the beginning of a URL.
     """
 
     video: str | None = None
@@ -46,6 +48,7 @@ class FormatOptions:
     categories: Mapping[int, str] | None = None
     size: tuple[int, int] | None = None
     file_names: Mapping[str, str] | None = None
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,13 @@ FORMATS: Mapping[str, Format] = {
         "CVAT for images, XML",
         lambda path, options: CvatWriter(path, categories=options.categories),
         lambda path, options: read_cvat(path),
+    ),
+    "label_studio": Format(
+        "Label Studio's tasks, with brush masks",
+        lambda path, options: LabelStudioWriter(
+            path, categories=options.categories, file_names=options.file_names, prefix=options.prefix
+        ),
+        lambda path, options: read_label_studio(path),
     ),
     "volume": Format("a .npy [T, H, W]", lambda path, options: VolumeWriter(path), lambda path, options: read_volume(path)),
     "mp4": Format("overlay video", lambda path, options: Mp4Writer(path, rate=options.rate), draws=True),
@@ -157,7 +167,7 @@ def read_masks(path: str | os.PathLike[str], *, format: str | None = None, optio
 def guess_format(path: Path) -> str:
     """Recognise a format by what lies at a path.
 
-    A `.npy` is a volume; a `.xml` is CVAT's; a `.json` with "videos" is YouTube-VIS, one with "images" COCO; a folder with `meta.json` and
+    A `.npy` is a volume; a `.xml` is CVAT's; a `.json` with "videos" is YouTube-VIS, one with "images" COCO, a list of tasks Label Studio; a folder with `meta.json` and
     `Annotations` is YouTube-VOS; one with a folder `labels` of text files is YOLO; one with folders named by numbers is of objects; others, and the output of
     `stmemory track`, have palette PNGs.
 
@@ -183,7 +193,7 @@ def guess_format(path: Path) -> str:
     if path.suffix.lower() == ".xml":
         return "cvat"
     if path.suffix.lower() == ".json":
-        return "coco" if "images" in load_document(path, "annotations") else "youtube_vis"
+        return _json_format(path)
     raise OptionError(f"{path}: expected a folder of masks, a .json, a .xml or a .npy, got another file; name its format")
 
 
@@ -209,6 +219,21 @@ def frame_files(path: str | os.PathLike[str]) -> dict[str, str]:
     names = record.get("frame_files") if isinstance(record, dict) else None
     plain = [name for name in names if isinstance(name, str) and re.fullmatch(r"[^/\\\0]+\.\w+", name)] if isinstance(names, list) else []
     return {name.rpartition(".")[0]: name for name in plain}
+
+
+def _json_format(path: Path) -> str:
+    try:
+        document: object = read_json(path)
+    except OptionError as error:
+        raise MaskError(str(error)) from error
+    if isinstance(document, list) and is_label_studio(document):
+        return "label_studio"
+    if not isinstance(document, dict) or "annotations" not in document:
+        raise MaskError(
+            f'{path}: expected a JSON object with "annotations", or a list of Label Studio\'s tasks, got another; lists of results have no '
+            "frames: pass the file of the split"
+        )
+    return "coco" if "images" in document else "youtube_vis"
 
 
 def _is_track_folder(path: Path) -> bool:
