@@ -11,6 +11,7 @@ from stmemory.formats.davis import DavisWriter, read_davis
 from stmemory.formats.detections import to_supervision
 from stmemory.formats.export import export
 from stmemory.formats.label_studio import LabelStudioWriter, read_label_studio
+from stmemory.formats.mask_video import MaskVideoWriter, MatteWriter, read_mask_video
 from stmemory.formats.objects import ObjectsWriter, read_object_masks, read_objects
 from stmemory.formats.overlay import GifWriter, Mp4Writer
 from stmemory.formats.pairing import with_frames
@@ -32,7 +33,9 @@ __all__ = [
     "FormatOptions",
     "GifWriter",
     "LabelStudioWriter",
+    "MaskVideoWriter",
     "MaskWriter",
+    "MatteWriter",
     "Mp4Writer",
     "ObjectsWriter",
     "Rle",
@@ -50,6 +53,7 @@ __all__ = [
     "read_cvat",
     "read_davis",
     "read_label_studio",
+    "read_mask_video",
     "read_masks",
     "read_object_masks",
     "read_objects",

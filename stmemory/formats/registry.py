@@ -14,6 +14,7 @@ from stmemory.formats.cutouts import CutoutMovWriter, CutoutWriter
 from stmemory.formats.cvat import CvatWriter, read_cvat
 from stmemory.formats.davis import DavisWriter, read_davis
 from stmemory.formats.label_studio import LabelStudioWriter, is_label_studio, read_label_studio
+from stmemory.formats.mask_video import VIDEO_SUFFIXES, MaskVideoWriter, MatteWriter, read_mask_video
 from stmemory.formats.objects import ObjectsWriter, is_objects_folder, read_objects
 from stmemory.formats.overlay import GifWriter, Mp4Writer
 from stmemory.formats.volume import VolumeWriter, read_volume
@@ -34,7 +35,7 @@ class FormatOptions:
 
     Attributes:
         video: name of the video, for `youtube_vos` and `youtube_vis`; None: "video" when written, the only one when read.
-        rate: frames per second, for `mp4`, `gif` and `mov`.
+        rate: frames per second, for `gif` and all videos.
         categories: for an id, what the object is, for `youtube_vos`, `youtube_vis`, `coco`, `coco_polygons`, `yolo`, `cvat` and
             `label_studio`.
         size: H and W in px, for reading `yolo`, which does not say it.
@@ -111,11 +112,28 @@ FORMATS: Mapping[str, Format] = {
         lambda path, options: read_label_studio(path),
     ),
     "volume": Format("a .npy [T, H, W]", lambda path, options: VolumeWriter(path), lambda path, options: read_volume(path)),
+    "mask_video": Format(
+        "grey video whose levels are ids, without loss",
+        lambda path, options: MaskVideoWriter(path, rate=options.rate),
+        lambda path, options: read_mask_video(path),
+    ),
     "mp4": Format("overlay video", lambda path, options: Mp4Writer(path, rate=options.rate), draws=True),
     "gif": Format("overlay GIF", lambda path, options: GifWriter(path, rate=options.rate), draws=True),
     "cutouts": Format("RGBA PNGs", lambda path, options: CutoutWriter(path), draws=True),
     "object_cutouts": Format("RGBA PNGs for each object", lambda path, options: CutoutWriter(path, per_object=True), draws=True),
     "mov": Format("ProRes 4444 with alpha", lambda path, options: CutoutMovWriter(path, rate=options.rate), draws=True),
+    "mov_lossless": Format(
+        "PNG in a .mov, with alpha", lambda path, options: CutoutMovWriter(path, rate=options.rate, codec="png"), draws=True
+    ),
+    "object_movs": Format(
+        "ProRes 4444 with alpha for each object",
+        lambda path, options: CutoutMovWriter(path, rate=options.rate, per_object=True),
+        draws=True,
+    ),
+    "matte": Format("black and white video of all objects", lambda path, options: MatteWriter(path, rate=options.rate)),
+    "object_mattes": Format(
+        "black and white video of each object", lambda path, options: MatteWriter(path, rate=options.rate, per_object=True)
+    ),
 }
 
 
@@ -167,7 +185,7 @@ def read_masks(path: str | os.PathLike[str], *, format: str | None = None, optio
 def guess_format(path: Path) -> str:
     """Recognise a format by what lies at a path.
 
-    A `.npy` is a volume; a `.xml` is CVAT's; a `.json` with "videos" is YouTube-VIS, one with "images" COCO, a list of tasks Label Studio; a folder with `meta.json` and
+    A `.npy` is a volume; a video is of masks; a `.xml` is CVAT's; a `.json` with "videos" is YouTube-VIS, one with "images" COCO, a list of tasks Label Studio; a folder with `meta.json` and
     `Annotations` is YouTube-VOS; one with a folder `labels` of text files is YOLO; one with folders named by numbers is of objects; others, and the output of
     `stmemory track`, have palette PNGs.
 
@@ -190,11 +208,13 @@ def guess_format(path: Path) -> str:
         raise OptionError(f"{path}: expected masks, got no such file or folder; check the path")
     if path.suffix.lower() == ".npy":
         return "volume"
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return "mask_video"
     if path.suffix.lower() == ".xml":
         return "cvat"
     if path.suffix.lower() == ".json":
         return _json_format(path)
-    raise OptionError(f"{path}: expected a folder of masks, a .json, a .xml or a .npy, got another file; name its format")
+    raise OptionError(f"{path}: expected a folder of masks, a .json, a .xml, a .npy or a video, got another file; name its format")
 
 
 def frame_files(path: str | os.PathLike[str]) -> dict[str, str]:
