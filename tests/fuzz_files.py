@@ -310,6 +310,12 @@ def volume(folder: Path) -> Path:
     return folder / "a.npy"
 
 
+def archive(folder: Path) -> Path:
+    """Masks as an archive of arrays."""
+    np.savez_compressed(folder / "a.npz", a=boxes(1), b=boxes(2))
+    return folder / "a.npz"
+
+
 def read_volume(folder: Path) -> None:
     """As masks, as frames, and as a data set."""
     for read in (
@@ -481,6 +487,7 @@ TARGETS: tuple[Target, ...] = (
     Target("a DAVIS list", davis, read_davis_lists),
     Target("COCO", coco, reader_of("a.json", "coco")),
     Target("YouTube-VIS", youtube_vis, reader_of("a.json", "youtube_vis")),
+    Target("masks in a .npz", archive, reader_of("a.npz", "volume")),
     Target("Label Studio", label_studio, reader_of("a.json", "label_studio")),
     Target("meta.json, written", other_videos, write_beside),
     Target(".npy", volume, read_volume),

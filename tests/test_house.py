@@ -43,7 +43,7 @@ ORDER = (
     "formats.writer formats.rle formats.spool "
     "formats.polygons formats.yolo formats.cvat "
     " formats.davis formats.objects formats.youtube_vos formats.document formats.coco formats.youtube_vis formats.brush formats.label_studio "
-    "formats.volume formats.overlay formats.cutouts formats.mask_video formats.detections formats.pairing formats.registry formats.export formats "
+    "formats.archive formats.volume formats.overlay formats.cutouts formats.mask_video formats.detections formats.pairing formats.registry formats.export formats "
     "options given pins next_frame state_file stream_file stream predictor "
     "grey predicted frame_stream frame_predictor stmemory "
     "clip_reader session sam2 "

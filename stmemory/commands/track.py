@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,14 +16,15 @@ __all__ = ["add_to"]
 def add_to(commands: Commands) -> None:
     """Offer the command."""
     track = commands.add_parser("track", parents=[tracking_options()], help="track objects through a video, from their first masks")
-    track.add_argument("source", type=Path, metavar="VIDEO_OR_FOLDER", help="or a GIF, WebP or TIFF with pages")
+    track.add_argument("source", type=Path, metavar="VIDEO_OR_FOLDER", help="or a GIF, WebP or TIFF with pages, or a .npy with uint8 [T, H, W, 3]")
     track.add_argument(
         "--mask",
         action="append",
         required=True,
         metavar="[FRAME:]MASK",
         help="ids of the first frame: a palette or grey image; with FRAME: of a later one, counted from 0, where objects enter or are corrected; "
-        "or a folder of masks named like the frames. May be given several times",
+        "or a folder of masks named like the frames; or masks of many frames in any format that export reads (.json, .xml, .npy, .npz, a video). "
+        "May be given several times",
     )
     track.add_argument("-o", "--out", type=Path, required=True, help="folder; masks go to OUT/masks")
     track.add_argument("--overlay", action="store_true", help="also draw OUT/overlay.mp4")
@@ -36,6 +38,11 @@ def add_to(commands: Commands) -> None:
 
 
 def _track(arguments: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="stmemory-masks-") as folder:  # for files of many masks
+        return _track_with(arguments, Path(folder))
+
+
+def _track_with(arguments: argparse.Namespace, folder: Path) -> int:
     from stmemory.inventory import usable_device
     from stmemory.job import run_job, stop_on_signals
     from stmemory.job_folder import TrackJob
@@ -43,7 +50,7 @@ def _track(arguments: argparse.Namespace) -> int:
     from stmemory.job_summary import describe_job
     from stmemory.mask_schedule import masks_by_frame
 
-    masks = masks_by_frame(arguments.mask, arguments.source)
+    masks = masks_by_frame(arguments.mask, arguments.source, unpack_to=folder)
     job = TrackJob(
         arguments.source,
         masks,

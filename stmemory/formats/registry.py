@@ -24,7 +24,7 @@ from stmemory.formats.youtube_vis import YouTubeVisWriter, read_youtube_vis
 from stmemory.formats.youtube_vos import YouTubeVosWriter, read_youtube_vos
 from stmemory.untrusted import read_json
 
-__all__ = ["FORMATS", "Format", "FormatOptions", "frame_files", "guess_format", "new_writer", "read_masks"]
+__all__ = ["FORMATS", "Format", "FormatOptions", "frame_files", "guess_format", "is_track_folder", "new_writer", "read_masks"]
 
 Masks = Iterator[tuple[str, Ids]]
 
@@ -111,7 +111,7 @@ FORMATS: Mapping[str, Format] = {
         ),
         lambda path, options: read_label_studio(path),
     ),
-    "volume": Format("a .npy [T, H, W]", lambda path, options: VolumeWriter(path), lambda path, options: read_volume(path)),
+    "volume": Format("a .npy [T, H, W]; .npz is read too", lambda path, options: VolumeWriter(path), lambda path, options: read_volume(path)),
     "mask_video": Format(
         "grey video whose levels are ids, without loss",
         lambda path, options: MaskVideoWriter(path, rate=options.rate),
@@ -179,13 +179,13 @@ def read_masks(path: str | os.PathLike[str], *, format: str | None = None, optio
     if read is None:
         readable = ", ".join(name for name in FORMATS if FORMATS[name].read)
         raise OptionError(f"format: expected one that holds ids ({readable}), got {format!r}, which is for looking at")
-    return read(path / "masks" if _is_track_folder(path) else path, options or FormatOptions())
+    return read(path / "masks" if is_track_folder(path) else path, options or FormatOptions())
 
 
 def guess_format(path: Path) -> str:
     """Recognise a format by what lies at a path.
 
-    A `.npy` is a volume; a video is of masks; a `.xml` is CVAT's; a `.json` with "videos" is YouTube-VIS, one with "images" COCO, a list of tasks Label Studio; a folder with `meta.json` and
+    A `.npy` or `.npz` is a volume; a video is of masks; a `.xml` is CVAT's; a `.json` with "videos" is YouTube-VIS, one with "images" COCO, a list of tasks Label Studio; a folder with `meta.json` and
     `Annotations` is YouTube-VOS; one with a folder `labels` of text files is YOLO; one with folders named by numbers is of objects; others, and the output of
     `stmemory track`, have palette PNGs.
 
@@ -206,7 +206,7 @@ def guess_format(path: Path) -> str:
         return "objects" if is_objects_folder(path) else "davis"
     if not path.exists():
         raise OptionError(f"{path}: expected masks, got no such file or folder; check the path")
-    if path.suffix.lower() == ".npy":
+    if path.suffix.lower() in (".npy", ".npz"):
         return "volume"
     if path.suffix.lower() in VIDEO_SUFFIXES:
         return "mask_video"
@@ -214,7 +214,7 @@ def guess_format(path: Path) -> str:
         return "cvat"
     if path.suffix.lower() == ".json":
         return _json_format(path)
-    raise OptionError(f"{path}: expected a folder of masks, a .json, a .xml, a .npy or a video, got another file; name its format")
+    raise OptionError(f"{path}: expected a folder of masks, a .json, a .xml, a .npy, a .npz or a video, got another file; name its format")
 
 
 def frame_files(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -230,7 +230,7 @@ def frame_files(path: str | os.PathLike[str]) -> dict[str, str]:
     {}
     """
     folder = Path(path)
-    if not _is_track_folder(folder):
+    if not is_track_folder(folder):
         return {}
     try:
         record: object = read_json(folder / "job.json")
@@ -256,7 +256,15 @@ def _json_format(path: Path) -> str:
     return "coco" if "images" in document else "youtube_vis"
 
 
-def _is_track_folder(path: Path) -> bool:
+def is_track_folder(path: Path) -> bool:
+    """Say whether a folder is what a tracking job left.
+
+    Args:
+        path: the folder.
+
+    >>> is_track_folder(Path("."))
+    False
+    """
     return (path / "job.json").is_file() and (path / "masks").is_dir()
 
 
