@@ -72,10 +72,11 @@ def iterate_frames(
 
     Args:
         source: a path of a video or the address of a stream as text (needs the extra `video`), of a folder of images
-            (natural order) or of an image with one or more pages (GIF, APNG, WebP, TIFF); a list, tuple, generator or other iterable of what `to_frame` takes; an array
-            `[T, H, W, 3]`, of dask, zarr, h5py and the like too, of which one frame is computed at a time; a tensor `[T, 3, H, W]`; or
-            what has a length and gives an image by its number, such as a `torch.utils.data.Dataset` or decord's `VideoReader`. It is
-            checked when this is called; no frame is read twice, and none is kept.
+            (natural order), of an image with one or more pages (GIF, APNG, WebP, TIFF) or of a `.npy` with uint8 `[T, H, W, 3]`; a
+            list, tuple, generator or other iterable of what `to_frame` takes; an array `[T, H, W, 3]`, of dask, zarr, h5py and the
+            like too, of which one frame is computed at a time; a tensor `[T, 3, H, W]`; or what has a length and gives an image by
+            its number, such as a `torch.utils.data.Dataset` or decord's `VideoReader`. It is checked when this is called; no frame
+            is read twice, and none is kept.
         channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them. Images and files know their own.
         damaged: what is done about a damaged video: `"error"`, or `"skip"`; see `iterate_video`.
         value_range: what is black and what is white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats in [0, 1].

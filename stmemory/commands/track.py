@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import tempfile
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -18,13 +19,15 @@ SNAPSHOTS = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 def add_to(commands: Commands) -> None:
     """Offer the command."""
     track = commands.add_parser("track", parents=[tracking_options()], help="track objects through a video, from their first masks")
-    track.add_argument("source", metavar="VIDEO_OR_FOLDER", help="or a GIF, WebP or TIFF with pages; or live: a camera, 0 or /dev/video0, or an address, rtsp://...")
+    source_help = "or a GIF, WebP or TIFF with pages, or a .npy with uint8 [T, H, W, 3]; or live: a camera, 0 or /dev/video0, or an address, rtsp://..."
+    track.add_argument("source", metavar="VIDEO_OR_FOLDER", help=source_help)
     track.add_argument(
         "--mask",
         action="append",
         metavar="[FRAME:]MASK",
         help="ids of the first frame: a palette or grey image; with FRAME: of a later one, counted from 0, where objects enter or are corrected; "
-        "or a folder of masks named like the frames. May be given several times",
+        "or a folder of masks named like the frames; or masks of many frames in any format that export reads (.json, .xml, .npy, .npz, a video). "
+        "May be given several times",
     )
     track.add_argument("-o", "--out", type=Path, help="folder; masks go to OUT/masks")
     track.add_argument("--overlay", action="store_true", help="also draw OUT/overlay.mp4")
@@ -47,6 +50,11 @@ def _track(arguments: argparse.Namespace) -> int:
         arguments.usage_error(f"the following arguments are required: {', '.join(missing)}")
     if arguments.snapshot is not None:
         return _snapshot(arguments.source, arguments.snapshot)
+    with tempfile.TemporaryDirectory(prefix="stmemory-masks-") as folder:  # for files of many masks
+        return _track_with(arguments, Path(folder))
+
+
+def _track_with(arguments: argparse.Namespace, folder: Path) -> int:
     from stmemory.inventory import usable_device
     from stmemory.job import run_job, stop_on_signals
     from stmemory.job_folder import TrackJob
@@ -56,7 +64,7 @@ def _track(arguments: argparse.Namespace) -> int:
     from stmemory.mask_schedule import masks_by_frame
 
     source = arguments.source if is_live(arguments.source) else Path(arguments.source)
-    masks = masks_by_frame(arguments.mask, source)
+    masks = masks_by_frame(arguments.mask, source, unpack_to=folder)
     job = TrackJob(
         source,
         masks,
