@@ -1,7 +1,7 @@
 """A folder of weights: `config.json` and `model.safetensors`, written whole and read strictly. Builds nothing, unpickles nothing.
 
 `config.json` holds `format_version`, the config of the module under the name of its kind, `sha256` of the other file, and
-what is known of the weights under `about`.
+what is known of the weights under `about`. `model.safetensors` has the SHA-256 of the config among its words.
 
 The rename of `config.json` alone decides which weights a folder holds. The other files that belong to it wait beside it under
 names that begin with `.next.`, and take theirs after it. Who reads a folder in between, or after a process was killed there,
@@ -25,6 +25,7 @@ from torch import Tensor
 
 from stmemory.errors import OptionError, WeightsError
 from stmemory.files import rename_file, whole_file
+from stmemory.tensor_file import with_words, words_of
 from stmemory.untrusted import read_json
 
 __all__ = [
@@ -49,6 +50,7 @@ CONFIG = "config.json"
 TENSORS = "model.safetensors"
 _KEYS = {"format_version", "sha256", "card", "about"}
 _FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
+_CONFIG_DIGEST = "config_sha256"
 _NEXT = ".next."  # begins the name of a file that waits for the rename of config.json
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt", ".pkl")
 
@@ -143,10 +145,17 @@ def read_tensors(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> dict
     _check_finite(str(path), tensors)
     digest = hashlib.sha256(content).hexdigest()
     # the second look is for somebody who wrote both files anew since config.json was read
-    if digest != checkpoint.sha256 and digest != read_config(checkpoint.folder, checkpoint.name).sha256:
+    known = checkpoint if digest == checkpoint.sha256 else read_config(checkpoint.folder, checkpoint.name)
+    if digest != known.sha256:
         raise WeightsError(
             f"{path}: expected the file that {CONFIG} beside it was written for, sha256 {checkpoint.sha256}, got {digest}: another or a "
             "damaged one; copy or download both again"
+        )
+    told_config = words_of(content).get(_CONFIG_DIGEST)  # none in files of earlier versions
+    if told_config is not None and told_config != _config_digest(known.kind, known.config):
+        raise WeightsError(
+            f"{path.parent / CONFIG}: expected the configuration that the weights beside it were written with, got another: the file was changed or is "
+            "damaged; copy or download both again"
         )
     return {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
 
@@ -208,7 +217,11 @@ def write_checkpoint(
         raise OptionError(f"dtype: expected one of {', '.join(map(str, _FLOATS))}, got {dtype!r}")
     stored = {n: (t.to(dtype) if t.is_floating_point() else t).detach().cpu().contiguous() for n, t in tensors.items()}
     _check_finite(f"{folder}, in {dtype}", stored)
-    content = save(stored, metadata={"format": "pt"})  # save_file() hides the file from other users of the machine
+    try:
+        words_beside = {"format": "pt", _CONFIG_DIGEST: _config_digest(kind, config)}
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"config: expected plain JSON values, got: {error}; use strings, numbers, lists and dicts") from error
+    content = with_words(save(stored), words_beside)  # save_file() hides the file from other users of the machine
     about, card = words
     digest, of_card = hashlib.sha256(content).hexdigest(), None if card is None else hashlib.sha256(card.encode()).hexdigest()
     document = {"format_version": FORMAT_VERSION, kind: dict(config), "sha256": digest, "card": of_card, "about": dict(about)}
@@ -268,6 +281,11 @@ def _content(checkpoint: Checkpoint) -> bytes:
             return found
         content = found if name == TENSORS else content
     return (checkpoint.folder / TENSORS).read_bytes() if content is None else content
+
+
+def _config_digest(kind: str, config: Mapping[str, Any]) -> str:
+    """SHA-256 of a configuration, however its file is laid out."""
+    return hashlib.sha256(json.dumps({kind: dict(config)}, sort_keys=True, allow_nan=False).encode()).hexdigest()
 
 
 def _sha256(path: Path) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import metadata
 
 from stmemory.commands import benchmark, convert, demo, evaluate, export, info, inspect, predict, score, track
-from stmemory.commands.words import BAD_ARGUMENTS, FAILED, complain
+from stmemory.commands.words import BAD_ARGUMENTS, FAILED, complain, warnings_said
 from stmemory.errors import StmemoryError
 
 __all__ = ["main"]
@@ -34,7 +34,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     try:
-        code: int = arguments.run(arguments)
+        with warnings_said():
+            code: int = arguments.run(arguments)
     except OSError as error:  # `FileError` among them
         complain(str(error))
         return FAILED

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,8 +29,8 @@ class ClipReader:
     earlier frame is asked for; the 32 frames before that one are then held (uint8), for the next questions.
 
     Args:
-        source: a path, an array `[T, H, W, 3]`, a tensor `[T, 3, H, W]` or a sequence of images; no generator, which can be read
-            only once.
+        source: a path, an array `[T, H, W, 3]`, a tensor `[T, 3, H, W]`, a sequence of images, or an array-like or a data set as
+            `iterate_frames` takes it; no generator, which can be read only once.
 
     Raises:
         ShapeError: the source is of another kind.
@@ -42,11 +43,11 @@ class ClipReader:
 
     def __init__(self, source: object) -> None:
         self._source = source
-        self._pictures: Sequence[object] | np.ndarray | Tensor | None = None
+        self._pictures: Any = None  # has a length, and gives an image by its number
         if isinstance(source, (str, os.PathLike)):
             if is_image_path(source) and Path(source).is_dir():
                 self._pictures = image_files(Path(source))
-        elif isinstance(source, (Sequence, np.ndarray, Tensor)) and not isinstance(source, bytes):
+        elif hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, (bytes, Mapping)):
             self._pictures = source
         else:
             raise ShapeError(

@@ -103,7 +103,14 @@ class Forecast:
     memory_bytes: tuple[int, int]
 
 
-def run_forecast(predictor: FramePredictor, clip: object, job: ForecastJob, *, on_frame: Callable[[int, int, int], None] | None = None) -> Forecast:
+def run_forecast(
+    predictor: FramePredictor,
+    clip: object,
+    job: ForecastJob,
+    *,
+    on_frame: Callable[[int, int, int], None] | None = None,
+    on_prediction: Callable[[int], None] | None = None,
+) -> Forecast:
     """Watch a clip, predict what follows, and write it down. Nothing is written before all is predicted, and each file whole.
 
     Args:
@@ -111,6 +118,7 @@ def run_forecast(predictor: FramePredictor, clip: object, job: ForecastJob, *, o
         clip: what `clip_frames` takes.
         job: how far, and where to.
         on_frame: called before each frame is watched with its place, from 1, its H and its W, for progress.
+        on_prediction: called after each frame is predicted with its place, from 1.
 
     Raises:
         OptionError: predicted frames of an earlier run are there, and `job.force` is not set; there are frames that no run wrote; a
@@ -132,7 +140,11 @@ def run_forecast(predictor: FramePredictor, clip: object, job: ForecastJob, *, o
             first_bytes = first_bytes or stream.nbytes
     if not seen:
         raise FrameError(f"clip: expected more frames than the {job.hide} that are held back, got {len(hidden)}; hide fewer, or pass a longer clip")
-    ahead = list(stream.foresee(job.steps))
+    ahead = []
+    for frame_ahead in stream.foresee(job.steps):
+        ahead.append(frame_ahead)
+        if on_prediction is not None:
+            on_prediction(len(ahead))
     channels = predictor.network.config.image_channels
     came = [of_channels(frame, channels).cpu() for frame in hidden][: job.steps]
     with held(job.out):

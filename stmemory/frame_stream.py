@@ -19,7 +19,7 @@ from stmemory.memory.slots import SlotInfo
 from stmemory.memory.undo import Steps
 from stmemory.networks.layers import keep_large_buffers
 from stmemory.networks.prediction import PredictionNetwork, PredictionState
-from stmemory.next_frame import next_frame
+from stmemory.next_frame import check_unmoved, next_frame
 from stmemory.options import PredictionOptions
 from stmemory.predicted import PredictedFrame
 from stmemory.state_file import check_shapes, fill_memory, memory_tensors, read_state, write_state
@@ -77,6 +77,7 @@ class FrameStream:
         self.network, self.options = network, options
         self._state = FrameStreamState(_new_memory(network, options)) if state is None else state
         self._steps = Steps()
+        self._began = next(network.parameters()).new_empty(0)
         keep_large_buffers()
 
     def __repr__(self) -> str:
@@ -137,8 +138,10 @@ class FrameStream:
         Raises:
             FrameError: the frame cannot be used, or its size changed.
             ShapeError: the frame is of another kind or shape.
-            WeightsError: the network gave NaN or infinity. After any of these the stream is as it was before.
+            WeightsError: the network gave NaN or infinity.
+            OptionError: the network was moved or cast since the stream began. After any of these the stream is as it was before.
         """
+        check_unmoved(self.network, self._began)
         image = of_channels(to_frame(as_colour(frame)), self.network.config.image_channels)
         like, index = next(self.network.parameters()), self.frame_index + 1
         short_side, stride = self.options.short_side, self.network.stride

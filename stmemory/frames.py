@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
+from torch.utils.dlpack import from_dlpack
 
 from stmemory.errors import FrameError, OptionError, ShapeError
 from stmemory.images import count_images, image_to_rgb, is_image_path, iterate_images
@@ -25,19 +27,26 @@ from stmemory.video import count_video_frames, iterate_video
 
 __all__ = ["WorkingSize", "count_frames", "fit", "iterate_frames", "resize", "restore", "to_frame"]
 
-SOURCES = "a path, a list or generator of images, an array [T, H, W, 3] or a tensor [T, 3, H, W]"
+SOURCES = "a path, a list, generator or data set of images, an array [T, H, W, 3] or a tensor [T, 3, H, W]"
 # Resizing and half precision leave values a rounding error outside [0, 1]; these are clamped, not refused.
 SLACK = 1e-3
+# Number types of which float32 holds every value.
+EXACT = (torch.uint8, torch.int8, torch.uint16, torch.int16, torch.float16, torch.bfloat16, torch.float32)
+ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__dlpack__", "asnumpy")
+# What such an object raises where it cannot be an array here, on a device of its own for example.
+NOT_AN_ARRAY = (TypeError, ValueError, RuntimeError, BufferError, AttributeError, NotImplementedError)
 
 
-def to_frame(image: object, *, channels: str = "rgb") -> Tensor:
+def to_frame(image: object, *, channels: str = "rgb", value_range: tuple[float, float] | None = None) -> Tensor:
     """Turn one image of any kind into a frame.
 
     Args:
-        image: an array `[H, W, 3]` or a tensor `[3, H, W]`, RGB, uint8 or float in [0, 1]; a PIL image of any 8-bit mode
+        image: an array `[H, W, 3]` or a tensor `[3, H, W]`, RGB, uint8 or float in [0, 1]; what becomes an array by `__array__`,
+            `__array_interface__`, DLPack or `asnumpy()`, channels last; a PIL image of any 8-bit mode
             (converted by `.convert("RGB")`: grey is repeated, transparency dropped; EXIF orientation is left as it is); or
             the path of an image file (its EXIF orientation is applied).
         channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them. Images and files know their own.
+        value_range: what is black and what is white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats in [0, 1].
 
     Returns:
         float32 `[3, H, W]` in [0, 1], on the tensor's device, else on the CPU. Never shares memory with `image`. Floats up to
@@ -46,24 +55,31 @@ def to_frame(image: object, *, channels: str = "rgb") -> Tensor:
     Raises:
         ShapeError: another kind, shape or number type, grey or RGBA arrays among them.
         FrameError: values that are not finite or outside [0, 1], or a file that cannot be read.
-        OptionError: `channels` is neither of the two.
+        OptionError: `channels` is neither of the two, or `value_range` is not two finite numbers, the lower first.
 
     >>> to_frame(np.full((2, 4, 3), 255, np.uint8)).shape
     torch.Size([3, 2, 4])
+    >>> round(to_frame(np.full((2, 4, 3), 1000, np.uint16), value_range=(0, 4000)).max().item(), 3)
+    0.25
     """
-    _check_channels(channels)
-    return _to_frame(image, "frame", channels)
+    return _to_frame(image, "frame", _checked_channels(channels), _checked_range(value_range))
 
 
-def iterate_frames(source: object, *, channels: str = "rgb", damaged: str = "error") -> Iterator[Tensor]:
+def iterate_frames(
+    source: object, *, channels: str = "rgb", damaged: str = "error", value_range: tuple[float, float] | None = None
+) -> Iterator[Tensor]:
     """Read a clip of any kind, one frame at a time.
 
     Args:
         source: a path of a video or the address of a stream as text (needs the extra `video`), of a folder of images
-            (natural order) or of an image with one or more pages (GIF, APNG, WebP, TIFF); a list, tuple, generator or other iterable of what `to_frame` takes; an array
-            `[T, H, W, 3]`; or a tensor `[T, 3, H, W]`. It is checked when this is called.
+            (natural order), of an image with one or more pages (GIF, APNG, WebP, TIFF) or of a `.npy` with uint8 `[T, H, W, 3]`; a
+            list, tuple, generator or other iterable of what `to_frame` takes; an array `[T, H, W, 3]`, of dask, zarr, h5py and the
+            like too, of which one frame is computed at a time; a tensor `[T, 3, H, W]`; or what has a length and gives an image by
+            its number, such as a `torch.utils.data.Dataset` or decord's `VideoReader`. It is checked when this is called; no frame
+            is read twice, and none is kept.
         channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them. Images and files know their own.
         damaged: what is done about a damaged video: `"error"`, or `"skip"`; see `iterate_video`.
+        value_range: what is black and what is white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats in [0, 1].
 
     Returns:
         Frames: float32 `[3, H, W]` in [0, 1], all of one size. What the source itself raises comes through unchanged.
@@ -72,21 +88,24 @@ def iterate_frames(source: object, *, channels: str = "rgb", damaged: str = "err
         ShapeError: the source or one of its frames is of another kind or shape.
         FrameError: it is empty (for a generator, at the first `next`), missing or damaged, a frame has values that are not
             finite or outside [0, 1], or the size changes.
-        OptionError: `channels` or `damaged` is neither of its two.
+        OptionError: `channels` or `damaged` is neither of its two, or `value_range` is not two finite numbers, the lower first.
 
     >>> [frame.shape for frame in iterate_frames(np.zeros((2, 4, 6, 3), np.uint8))]
     [torch.Size([3, 4, 6]), torch.Size([3, 4, 6])]
     """
-    _check_channels(channels)
+    channels, limits = _checked_channels(channels), _checked_range(value_range)
     if isinstance(source, (str, os.PathLike)):
         return _checked(iterate_images(source) if is_image_path(source) else iterate_video(source, damaged=damaged))
-    if isinstance(source, (np.ndarray, Tensor)):
+    if not isinstance(source, (np.ndarray, Tensor, Sequence)) and _is_array_like(source):
+        source = source if hasattr(source, "shape") and _is_indexed(source) else _as_array("frames", source)
+    if isinstance(source, (np.ndarray, Tensor)) or (_is_array_like(source) and hasattr(source, "shape")):
         _check_layout("frames", source, clip=True)
-    elif isinstance(source, (Mapping, bytes)) or not isinstance(source, Iterable):
+        return _checked(_by_number(source), channels, limits)
+    if isinstance(source, (Mapping, bytes)) or not (isinstance(source, Iterable) or _is_indexed(source)):
         raise ShapeError(f"frames: expected {SOURCES}, got {type(source).__name__}; one image is a clip as [image]")
-    if isinstance(source, (np.ndarray, Tensor, Sequence)) and len(source) == 0:
+    if isinstance(source, Sequence) and len(source) == 0:
         raise FrameError("frames: expected at least one frame, got none; check where they come from")
-    return _checked(iter(source), channels)
+    return _checked(iter(source) if isinstance(source, Iterable) else _by_number(source), channels, limits)
 
 
 def count_frames(source: object) -> int | None:
@@ -234,15 +253,69 @@ def _check_maps(maps: Tensor, expected: tuple[int, int], name: str, hint: str) -
         raise ShapeError(f"{name}: expected floats, last sizes {expected}, got {maps.dtype} {tuple(maps.shape)}; {hint}")
 
 
-def _check_channels(channels: str) -> None:
+def _checked_channels(channels: str) -> str:
     if channels not in ("rgb", "bgr"):
         raise OptionError(f"channels: expected 'rgb', or 'bgr' as OpenCV has them, got {channels!r}")
+    return channels
 
 
-def _checked(images: Iterator[object], channels: str = "rgb") -> Iterator[Tensor]:
+def _checked_range(limits: tuple[float, float] | None) -> tuple[float, float] | None:
+    if limits is None:
+        return None
+    try:
+        low, high = (float(limit) for limit in limits)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"value_range: expected two numbers, got {limits!r}; of 16 bits it is (0, 65535)") from error
+    if not -math.inf < low < high < math.inf:
+        raise OptionError(f"value_range: expected two finite numbers, black and then white, got {limits!r}; of 16 bits it is (0, 65535)")
+    return low, high
+
+
+def _is_array_like(source: object) -> bool:
+    return not isinstance(source, Image.Image) and any(hasattr(source, protocol) for protocol in ARRAY_PROTOCOLS)
+
+
+def _is_indexed(source: object) -> bool:
+    return hasattr(source, "__getitem__") and hasattr(source, "__len__")
+
+
+def _by_number(source: Any) -> Iterator[object]:
+    """What lies at 0, 1, ... up to the length, which not every data set ends by IndexError."""
+    try:
+        count = len(source)
+    except (TypeError, ValueError) as error:
+        raise FrameError(f"frames: expected a length, got {type(source).__name__} without one: {error}; state it, or pass a generator") from error
+    if count == 0:
+        raise FrameError("frames: expected at least one frame, got none; check where they come from")
+    return (source[index] for index in range(count))
+
+
+def _as_array(name: str, value: Any) -> NDArray[np.generic] | Tensor:
+    """What offers itself as an array, channels last; on another device a tensor, channels first."""
+    fault = ""
+    if hasattr(value, "asnumpy"):
+        value = value.asnumpy()
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "__array__") or hasattr(value, "__array_interface__"):
+        try:
+            return np.asarray(value)
+        except NOT_AN_ARRAY as error:
+            fault = str(error)
+    if hasattr(value, "__dlpack__"):
+        try:
+            tensor = from_dlpack(value)
+        except NOT_AN_ARRAY as error:
+            fault = str(error)
+        else:
+            return tensor.movedim(-1, -3) if tensor.dim() >= 3 else tensor
+    raise ShapeError(f"{name}: expected what can be an array, got {type(value).__name__}, which cannot: {fault}; convert it to numpy or torch")
+
+
+def _checked(images: Iterator[object], channels: str = "rgb", limits: tuple[float, float] | None = None) -> Iterator[Tensor]:
     index, shape = -1, torch.Size()
     for index, image in enumerate(images):  # what the source raises is not caught
-        frame = _to_frame(image, f"frame {index}", channels)
+        frame = _to_frame(image, f"frame {index}", channels, limits)
         shape = shape or frame.shape
         if frame.shape != shape:
             raise FrameError(
@@ -254,29 +327,36 @@ def _checked(images: Iterator[object], channels: str = "rgb") -> Iterator[Tensor
         raise FrameError("frames: expected at least one frame, got none; check where they come from")
 
 
-def _to_frame(image: object, name: str, channels: str = "rgb") -> Tensor:
+def _to_frame(image: object, name: str, channels: str = "rgb", limits: tuple[float, float] | None = None) -> Tensor:
     if isinstance(image, (str, os.PathLike)):
         if not is_image_path(image) or Path(image).is_dir():
             raise FrameError(f"{name}: expected an image file, got {os.fspath(image)!r}; a clip goes to iterate_frames()")
-        image, channels = next(iterate_images(image)), "rgb"
+        image, channels, limits = next(iterate_images(image)), "rgb", None
     if isinstance(image, Image.Image):
-        image, channels = image_to_rgb(image), "rgb"
+        image, channels, limits = image_to_rgb(image), "rgb", None
+    if not isinstance(image, (np.ndarray, Tensor)) and _is_array_like(image):
+        image = _as_array(name, image)
     if isinstance(image, np.ndarray):
         _check_layout(name, image, clip=False)
-        if image.dtype != np.uint8 and image.dtype.kind != "f":
+        if image.dtype != np.uint8 and image.dtype.kind not in ("f" if limits is None else "iuf"):
             raise _wrong_numbers(name, str(image.dtype))
-        dtype = np.uint8 if image.dtype == np.uint8 else np.float32
+        exact = limits is None or image.dtype.itemsize <= 2 or image.dtype == np.float32
+        dtype = np.uint8 if image.dtype == np.uint8 else np.float32 if exact else np.float64
         # a copy, since torch warns of read-only arrays and refuses negative strides and foreign byte orders
         pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1), dtype=dtype, order="C"))
     elif isinstance(image, Tensor):
         _check_layout(name, image, clip=False)
-        if image.dtype != torch.uint8 and not image.is_floating_point():
+        numbers = image.is_floating_point() or (limits is not None and image.dtype != torch.bool and not image.is_complex())
+        if image.dtype != torch.uint8 and not numbers:
             raise _wrong_numbers(name, str(image.dtype))
         pixels = image
     else:
         kind = type(image).__name__
-        raise ShapeError(f"{name}: expected an array [H, W, 3], a tensor [3, H, W], a PIL image or a path, got {kind}")
+        hint = "; of pairs of an image and a label take the images, (item[0] for item in data)" if isinstance(image, (tuple, list)) else ""
+        raise ShapeError(f"{name}: expected an array [H, W, 3], a tensor [3, H, W], a PIL image or a path, got {kind}{hint}")
     pixels = pixels.flip(0) if channels == "bgr" else pixels
+    if limits is not None:
+        return _ranged(name, pixels, limits)
     if pixels.dtype == torch.uint8:
         return pixels.to(torch.float32) / 255
     pixels = pixels.to(torch.float32)
@@ -284,7 +364,18 @@ def _to_frame(image: object, name: str, channels: str = "rgb") -> Tensor:
     return pixels.clamp(0, 1)
 
 
-def _check_layout(name: str, value: NDArray[np.generic] | Tensor, *, clip: bool) -> None:
+def _ranged(name: str, pixels: Tensor, limits: tuple[float, float]) -> Tensor:
+    low, high = limits
+    values = pixels.to(torch.float32 if pixels.dtype in EXACT else torch.float64)
+    scaled = values.sub(low).div(high - low).to(torch.float32)
+    lowest, highest = (value.item() for value in torch.aminmax(scaled))
+    if not (lowest >= -SLACK and highest <= 1 + SLACK):  # true for NaN
+        came = [value.item() for value in torch.aminmax(values)]
+        raise FrameError(f"{name}: expected finite values in [{low:g}, {high:g}], got [{came[0]:g}, {came[1]:g}]; state the range that they have")
+    return scaled.clamp(0, 1)
+
+
+def _check_layout(name: str, value: Any, *, clip: bool) -> None:
     axis, wanted = (-3, "a tensor [T, 3, H, W]") if isinstance(value, Tensor) else (-1, "an array [T, H, W, 3]")
     wanted = wanted if clip else wanted.replace("T, ", "")
     shape = tuple(value.shape)
@@ -307,7 +398,7 @@ def _check_layout(name: str, value: NDArray[np.generic] | Tensor, *, clip: bool)
 
 
 def _wrong_numbers(name: str, dtype: str) -> ShapeError:
-    hint = "convert with .astype('uint8') or .to(torch.uint8) if it holds 0..255, or divide 16-bit values by 65535.0"
+    hint = "convert with .astype('uint8') or .to(torch.uint8) if it holds 0..255, or state what is black and white: value_range=(0, 65535) of 16 bits, (0, 4095) of 12"
     return ShapeError(f"{name}: expected uint8, or floats in [0, 1], got {dtype}; {hint}")
 
 
@@ -320,4 +411,5 @@ def _check_range(name: str, pixels: Tensor) -> None:
     if bad:
         others = f", others in [{finite.min():g}, {finite.max():g}]" if len(finite) else ""
         raise FrameError(f"{name}: expected finite values in [0, 1], got {bad} NaN or infinite{others}; check their maker")
-    raise FrameError(f"{name}: expected floats in [0, 1], got [{lowest:g}, {highest:g}]; pass uint8, or divide by 255")
+    hint = "pass uint8, or divide by 255" if lowest >= 0 else "undo what shifted them: (x + 1) / 2 where they are in [-1, 1], x * std + mean where normalised"
+    raise FrameError(f"{name}: expected floats in [0, 1], got [{lowest:g}, {highest:g}]; {hint}")

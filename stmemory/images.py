@@ -1,4 +1,4 @@
-"""Image files: a folder of images, or one image with its pages, as uint8 RGB arrays, one at a time.
+"""Image files: a folder of images, one image with its pages, or an array of images, as uint8 RGB arrays, one at a time.
 
 Owns the opening of image files, what one may cost, which files are images, their order, and how PIL images become RGB. Videos are
 read by `video.py`; tensors, ranges and sizes are those of `frames.py`.
@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from stmemory.errors import FrameError, MaskError, StmemoryError
+from stmemory.errors import FrameError, MaskError, OptionError, StmemoryError
+from stmemory.untrusted import read_array
 
 __all__ = [
     "MOST_PIXELS",
@@ -38,6 +39,7 @@ __all__ = [
 JPEG_SUFFIXES = (".jpg", ".jpeg")
 FOLDER_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 PAGE_SUFFIXES = (*FOLDER_SUFFIXES, ".gif", ".apng")
+ARRAY_SUFFIX = ".npy"
 # Files are known by their content. Other kinds are not opened, whatever their names: Pillow starts a program to read PostScript.
 FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "DIB", "PPM", "TGA", "JPEG2000")
 # What Pillow raises on a damaged file depends on the format; warnings are raised where the host turns them into errors.
@@ -59,6 +61,7 @@ UNREADABLE = (
     Warning,
 )
 # A few bytes can state any size, and all of it is allocated when the pixels are decoded: 12 bytes a pixel, held twice, as a frame.
+# Masks that are written as runs or polygons cost 4 bytes a pixel, and may have four times as many: `formats.rle.LARGEST_MASK`.
 MOST_PIXELS = 2**26  # of one image: 8192 x 8192, twice an 8K frame
 MOST_PIXELS_IN_ALL = 2**36  # of all pages of a file: 33,000 frames of 1920 x 1080
 MOST_PAGES = 2**15  # of a TIFF, since the time to find one grows with the number of those before it
@@ -68,10 +71,11 @@ def iterate_images(path: str | os.PathLike[str]) -> Iterator[NDArray[np.uint8]]:
     """Read a folder's images in natural order (`2.png` before `10.png`), or the pages of one image file.
 
     A folder's jpg, jpeg, png, bmp, webp, tif and tiff files count, the first page of each; hidden files and all others are
-    passed over. A GIF, APNG, WebP or TIFF file may have many pages. EXIF orientation is applied.
+    passed over. A GIF, APNG, WebP or TIFF file may have many pages. EXIF orientation is applied. A `.npy` holds an array uint8 `[T, H, W, 3]`,
+    RGB, which is not read into memory as a whole.
 
     Args:
-        path: a folder, or an image file. It is checked when this is called.
+        path: a folder, an image file or a `.npy`. It is checked when this is called.
 
     Returns:
         uint8 RGB arrays `[H, W, 3]`. A damaged file gives the pages before the damage, then raises.
@@ -89,6 +93,8 @@ def iterate_images(path: str | os.PathLike[str]) -> Iterator[NDArray[np.uint8]]:
     path = Path(path)
     if path.is_dir():
         return (next(_pages(file, 1)) for file in image_files(path))
+    if _is_array(path):
+        return (np.array(image) for image in _stored_images(path))
     return _pages(path, _count_pages(path))
 
 
@@ -96,10 +102,10 @@ def count_images(path: str | os.PathLike[str]) -> int:
     """Count what `iterate_images` would read, without reading it.
 
     Args:
-        path: a folder, or an image file.
+        path: a folder, an image file or a `.npy`.
 
     Returns:
-        The number of image files in the folder, or of pages in the file.
+        The number of image files in the folder, or of pages or images in the file.
 
     Raises:
         FrameError: the folder has no images, or the file cannot be opened.
@@ -111,7 +117,9 @@ def count_images(path: str | os.PathLike[str]) -> int:
     1
     """
     path = Path(path)
-    return len(image_files(path)) if path.is_dir() else _count_pages(path)
+    if path.is_dir():
+        return len(image_files(path))
+    return len(_stored_images(path)) if _is_array(path) else _count_pages(path)
 
 
 def is_address(path: object) -> bool:
@@ -127,7 +135,7 @@ def is_address(path: object) -> bool:
 
 
 def is_image_path(path: str | os.PathLike[str]) -> bool:
-    """Say whether a path is read as images: it is a folder, or its name ends as an image file's does.
+    """Say whether a path is read as images: it is a folder, or its name ends as that of an image file or of an array does.
 
     Args:
         path: a path at which something is.
@@ -145,7 +153,7 @@ def is_image_path(path: str | os.PathLike[str]) -> bool:
         return False
     if not Path(path).exists():
         raise FrameError(f"no such file or folder: {os.fspath(path)!r}")
-    return Path(path).is_dir() or Path(path).suffix.lower() in PAGE_SUFFIXES
+    return Path(path).is_dir() or Path(path).suffix.lower() in (*PAGE_SUFFIXES, ARRAY_SUFFIX)
 
 
 @contextmanager
@@ -298,6 +306,24 @@ def _looks_like_a_mask(file: Path) -> bool:
             return image.mode in ("1", "L", "P") or image.mode.startswith("I")
     except FrameError:
         return False
+
+
+def _is_array(path: Path) -> bool:
+    return path.suffix.lower() == ARRAY_SUFFIX and not path.is_dir()
+
+
+def _stored_images(path: Path) -> NDArray[np.uint8]:
+    """The images of a `.npy`, which are read when they are looked at."""
+    try:
+        array = read_array(path)
+    except OptionError as error:
+        raise FrameError(f"{error}, as uint8 [T, H, W, 3]") from error
+    if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or array.size == 0:
+        hint = "repeat grey three times" if array.ndim == 3 else "store uint8 RGB; floats and other orders go to Python, as an array or a tensor"
+        raise FrameError(f"{path}: expected an array of images, uint8 [T, H, W, 3], got {array.dtype} {array.shape}; {hint}")
+    if array.shape[1] * array.shape[2] > MOST_PIXELS:
+        raise FrameError(f"{path}: expected images of at most {MOST_PIXELS // 10**6} million pixels, got {array.shape[2]} x {array.shape[1]}; shrink them")
+    return array
 
 
 def _count_pages(path: Path) -> int:

@@ -7,12 +7,13 @@ which files lie where (`job_folder.py`) or may be deleted (`job_record.py`); rea
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -41,6 +42,7 @@ from stmemory.video import OverlayWriter, frame_rate
 
 __all__ = ["JobReport", "Predictor", "Stop", "Stream", "run_job", "stop_on_signals"]
 
+_log = logging.getLogger(__name__)
 SAVE_SECONDS = 30.0  # at most between two saved states
 
 
@@ -113,7 +115,8 @@ def run_job(
     """Track a clip into a folder.
 
     A job that stops early, by `stop`, by `job.frames` or because a later frame cannot be used, leaves the masks that are done and a state to
-    resume from. Resumed, it gives the very masks that it would have given in one go.
+    resume from. Resumed, it gives the very masks that it would have given in one go. A live source (see `TrackJob`) leaves no state,
+    whether it ends, is lost or is stopped: the masks and the overlay up to there are finished.
 
     Args:
         predictor: what tracks.
@@ -122,6 +125,7 @@ def run_job(
         force: begin anew though there are masks of a job already; those are deleted.
         stop: looked at between frames.
         on_frame: called with `"skip"`, `"track"` or `"draw"` and the number of frames that are through, for progress.
+            What it raises ends the job and comes through; the masks that are done and the state to resume from are saved.
         clock: seconds, growing; a state is saved every 30, too.
 
     Returns:
@@ -140,7 +144,8 @@ def run_job(
     """
     stop, tell = stop or Stop(), on_frame or (lambda part, done: None)
     check_folder(job, resume=resume, force=force)
-    frames = frames_of(job)
+    begun = clock()
+    frames = frames_of(job, lambda: stop.wanted or (job.seconds is not None and clock() - begun >= job.seconds))
     first = next(frames)
     record = job_record(job, first)
     started = None if resume else _begin(predictor, job, first)  # the folder is touched only once that has worked
@@ -155,6 +160,8 @@ def run_job(
             started.last.save(job.mask_path(0))
             clear_folder(job, record)
             stream = started
+        if job.live is not None:
+            return _follow(stream, frames, job, record, (stop, tell))
         return _run(stream, frames, job, record, resume, (stop, tell, clock))
 
 
@@ -167,7 +174,15 @@ def _run(
     how: tuple[Stop, Callable[[str, int], None], Callable[[], float]],
 ) -> JobReport:
     """Track from where the stream is, in a folder that is ready and held."""
-    stop, tell, clock = how
+    stop, report, clock = how
+
+    def tell(part: str, done: int) -> None:
+        try:
+            report(part, done)
+        except Exception:  # the caller's; what is done is resumed from
+            stream.save(job.state)
+            raise
+
     resumed_at = stream.frame_index + 1 if resume else 0
     error, more = None, False
     try:
@@ -186,6 +201,38 @@ def _run(
         stream.save(job.state)
     unused = tuple(frame for frame in job.given if frame > stream.frame_index) if finished and not more else ()
     return JobReport(stream.frame_index + 1, resumed_at, finished, error, more, unused)
+
+
+def _follow(
+    stream: Stream, frames: Iterator[Tensor], job: TrackJob, record: Mapping[str, object], how: tuple[Stop, Callable[[str, int], None]]
+) -> JobReport:
+    """Track a live source from its second frame on. There is no state to resume from, and the overlay is drawn at once."""
+    stop, tell = how
+    live, error = job.live, None
+    part = job.overlay_path.with_name("overlay.part.mp4")
+    try:
+        with OverlayWriter(part) if job.overlay else nullcontext() as writer:
+            if writer is not None and live is not None:
+                writer.write(stream.last.overlay(live.first()), time=0.0)
+            tell("track", 1)
+            while stream.frame_index + 1 != job.frames and not stop.wanted and (frame := next(frames, None)) is not None:
+                index = stream.frame_index + 1
+                result = _step(stream, frame, job.given.get(index))
+                result.save(job.mask_path(index))
+                if writer is not None and live is not None:
+                    writer.write(result.overlay(frame), time=live.time)
+                tell("track", index + 1)
+    except StmemoryError as failure:  # what is done stays, and the report says why there is no more
+        error = failure
+    finally:
+        if live is not None:
+            live.close()
+        if part.exists():
+            os.replace(part, job.overlay_path)
+    error = error or missing_masks(job, stream.frame_index + 1)
+    write_record(job, {**record, "done": True})
+    unused = tuple(frame for frame in job.given if frame > stream.frame_index)
+    return JobReport(stream.frame_index + 1, 0, error is None and not stop.wanted, error, unused=unused)
 
 
 @contextmanager
@@ -240,6 +287,7 @@ def _reopen(predictor: Predictor, job: TrackJob, record: Mapping[str, object]) -
     check_later_masks(job, record, done=stream.frame_index + 1)
     check_frames(job, stream.frame_index + 1)
     write_record(job, record)  # masks and frames may have been added to the folder
+    _log.info("%s: resumed after %d frames", job.out, stream.frame_index + 1)
     return stream
 
 

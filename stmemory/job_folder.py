@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,9 @@ from torch import Tensor
 from stmemory.errors import OptionError, StmemoryError
 from stmemory.frames import count_frames, iterate_frames
 from stmemory.images import image_files, is_image_path
+from stmemory.live import LiveSource, is_live
 from stmemory.video import DAMAGED, iterate_timed_video
+from stmemory.video_decoder import shown_address
 
 __all__ = ["TrackJob", "frames_of", "is_mask_name", "pictures_of"]
 
@@ -31,26 +33,32 @@ class TrackJob:
     """What is tracked, and into which folder.
 
     Attributes:
-        source: a video, a folder of images or a multi-page image.
+        source: a video, a folder of images or a multi-page image; or, live, the address of a stream or the number of a camera as text, a
+            device such as `/dev/video0`, or a named pipe, see `LiveSource`. An address is no `Path`, which eats one of its slashes.
         mask: the first frame's mask, an image file; or masks by the frame's number, from 0: objects may enter, and be corrected, at
             any frame. In the source folder a mask is no frame.
         out: the output folder.
         overlay: also draw `overlay.mp4` (needs the extra `video`).
         frames: frames at most; None for all.
         save_every: frames between two saved states.
-        damaged: what is done about a damaged video, `"error"` or `"skip"`; see `iterate_video`.
+        damaged: what is done about a damaged video, `"error"` or `"skip"`; see `iterate_video`. A live source skips.
+        seconds: of a live source, after which it ends; None for no end.
+        reconnect: attempts to open a live source again after a loss.
 
     Raises:
-        OptionError: `damaged` is neither; `frames` or `save_every` is below 1, or there is no mask.
+        OptionError: `damaged` is neither; `frames` or `save_every` is below 1, or there is no mask; `seconds` is not above 0, or the source is not
+            live.
     """
 
-    source: Path
+    source: Path | str
     mask: Path | Mapping[int, Path]
     out: Path
     overlay: bool = False
     frames: int | None = None
     save_every: int = 100
     damaged: str = "error"
+    seconds: float | None = None
+    reconnect: int = 5
 
     def __post_init__(self) -> None:
         for name, value in (("frames", self.frames), ("save_every", self.save_every)):
@@ -60,6 +68,25 @@ class TrackJob:
             raise OptionError(f'damaged: expected "error" or "skip", got {self.damaged!r}')
         if not self.given or min(self.given) < 0:
             raise OptionError(f"mask: expected masks of frames from 0 on, got those of {list(self.given)}; name the first frame's mask")
+
+        if self.seconds is not None and not (0 < self.seconds and self.is_live):
+            what = "a camera, an address or a named pipe, since a file has its end" if self.seconds > 0 else "a time above 0"
+            raise OptionError(f"seconds: expected {what}, got {self.seconds} s of {shown_address(self.source)}; leave it out")
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the source can be read only once, as it comes."""
+        return is_live(self.source)
+
+    @functools.cached_property
+    def live(self) -> LiveSource | None:
+        """The source, where it is live; it is opened once for the job, when its first frame is asked for, and closed by `run_job`."""
+        return LiveSource(self.source, reconnect=self.reconnect) if self.is_live else None
+
+    @property
+    def name(self) -> str:
+        """The source's name, without its folder or, of an address, its password."""
+        return shown_address(self.source) if self.is_live else Path(self.source).resolve().name
 
     @functools.cached_property
     def given(self) -> dict[int, Path]:
@@ -95,14 +122,14 @@ class TrackJob:
     @property
     def source_frames(self) -> int | None:
         """Frames of the source, where that can be known without reading them."""
-        return len(self.files) or count_frames(self.source)
+        return None if self.is_live else len(self.files) or count_frames(self.source)
 
     @property
     def masks_beside_frames(self) -> list[Path]:
         """The masks that lie in the source folder, where they are passed over."""
-        if not self.source.is_dir():
+        if self.is_live or not Path(self.source).is_dir():
             return []
-        return [mask for mask in self.given.values() if mask.is_file() and mask.resolve().parent == self.source.resolve()]
+        return [mask for mask in self.given.values() if mask.is_file() and mask.resolve().parent == Path(self.source).resolve()]
 
     @functools.cached_property
     def files(self) -> tuple[Path, ...]:
@@ -111,9 +138,9 @@ class TrackJob:
         Raises:
             FrameError: the folder has no frames.
         """
-        if not self.source.is_dir():
+        if self.is_live or not Path(self.source).is_dir():
             return ()
-        return tuple(image_files(self.source, without=self.masks_beside_frames))
+        return tuple(image_files(Path(self.source), without=self.masks_beside_frames))
 
     @property
     def mask_names(self) -> list[str] | None:
@@ -131,11 +158,12 @@ class TrackJob:
         return stems if len(set(stems)) == len(stems) else ()
 
 
-def frames_of(job: TrackJob) -> Iterator[Tensor]:
+def frames_of(job: TrackJob, stop: Callable[[], bool] = lambda: False) -> Iterator[Tensor]:
     """Read a job's frames, one at a time.
 
     Args:
         job: the job.
+        stop: asked while a live source sends nothing; see `LiveSource.frames`.
 
     Returns:
         Frames: float32 `[3, H, W]` in [0, 1]. What is wrong with a folder's frame is told with its file.
@@ -151,6 +179,8 @@ def frames_of(job: TrackJob) -> Iterator[Tensor]:
     ...     len(list(frames_of(TrackJob(Path(folder), Path(folder, "mask.png"), Path("out")))))
     2
     """
+    if job.live is not None:
+        return iterate_frames(job.live.frames(stop))
     return _named(iterate_frames(job.files), job.files) if job.files else iterate_frames(job.source, damaged=job.damaged)
 
 

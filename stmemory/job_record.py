@@ -36,12 +36,16 @@ def check_folder(job: TrackJob, *, resume: bool, force: bool) -> None:
         force: whether masks that an earlier job wrote may go.
 
     Raises:
-        OptionError: the folder is a file, what is read lies where is written, or a link leads out of the folder; there are masks
+        OptionError: a live source is to be resumed; the folder is a file, what is read lies where is written, or a link leads out of the folder; there are masks
             already, or files that no job wrote; or there is nothing to resume.
         FrameError: an overlay is wanted, and PyAV is missing.
 
     >>> check_folder(TrackJob(Path("clip"), Path("0.png"), Path("no/such/folder")), resume=False, force=False)
     """
+    if resume and job.is_live:
+        raise OptionError(
+            f"{job.name}: a live source cannot be resumed, since what it showed meanwhile is gone; leave out --resume, and name another folder"
+        )
     if job.overlay:
         OverlayWriter(job.overlay_path)  # makes no file; raises when PyAV is missing
     _check_places(job)
@@ -88,7 +92,7 @@ def job_record(job: TrackJob, first: Tensor) -> dict[str, object]:
     """
     return {
         "format": FORMAT,
-        "source": job.source.name,
+        "source": job.name if job.is_live else Path(job.source).name,
         "mask_names": job.mask_names,
         "frame_files": [file.name for file in job.files],
         "frame_size": list(first.shape[1:]),
@@ -224,7 +228,7 @@ def check_frames(job: TrackJob, done: int) -> None:
     first = next((old for old, new in zip(before or (), now or (), strict=False) if old != new), None)
     told = f"the first that differs was {_short(first)}" if first is not None else "their number differs"
     raise OptionError(
-        f"{job.source}: expected the {done} frames that are tracked, got other ones ({told}); put them back as they were to go on, or begin anew in "
+        f"{job.name}: expected the {done} frames that are tracked, got other ones ({told}); put them back as they were to go on, or begin anew in "
         "another folder"
     )
 
@@ -263,10 +267,12 @@ def _check_places(job: TrackJob) -> None:
         raise OptionError(f"-o: expected a folder for the masks, got the file {str(job.out)!r}; give the name of a folder")
     for path in (job.masks, job.state, job.record, job.overlay_path):
         expect_below(path, job.out)
-    masks, out, source = (path.resolve() for path in (job.masks, job.out, job.source))
-    if source == out and source.is_dir():
+    masks, out = job.masks.resolve(), job.out.resolve()
+    source = None if job.is_live else Path(job.source).resolve()
+    if source is not None and source == out and source.is_dir():
         raise OptionError(f"-o: expected another folder than the source's, got {str(job.out)!r} for both; name a new one")
-    for name, path in (("the source", source), *(("mask", mask.resolve()) for mask in job.given.values())):
+    read = [("the source", source)] if source is not None else []
+    for name, path in (*read, *(("mask", mask.resolve()) for mask in job.given.values())):
         if path.is_relative_to(masks) or path == job.overlay_path.resolve():
             raise OptionError(f"{name}: {path} lies where the job writes its own files; move it elsewhere, or pass another -o")
 

@@ -58,7 +58,7 @@ def describe_job(job: TrackJob, *, device: object) -> str:
     if beside := job.masks_beside_frames:
         one = len(beside) == 1
         lines.append(f"{beside[0].name} lies among the frames and is not one of them" if one else f"{len(beside)} masks lie among the frames and are none of them")
-    return f"{job.source.resolve().name}: {length}{width} x {height}, {device}; {'; '.join(lines)}"
+    return f"{job.name}: {length}{width} x {height}, {device}; {'; '.join(lines)}"
 
 
 def _read(path: Path, height: int, width: int, *, allow_empty: bool) -> ObjectMasks:

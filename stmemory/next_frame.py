@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from stmemory.errors import FrameError
+from stmemory.errors import FrameError, OptionError
 from stmemory.frames import WorkingSize, fit
 
-__all__ = ["next_frame", "size_of_next"]
+__all__ = ["check_unmoved", "next_frame", "size_of_next"]
 
 
 def next_frame(image: Tensor, before: WorkingSize | None, *, index: int, short_side: int | None, stride: int, like: Tensor) -> tuple[Tensor, WorkingSize]:
@@ -59,3 +59,21 @@ def size_of_next(
             f"(H x W), got {height} x {width}; resize it, or start another stream"
         )
     return size
+
+
+def check_unmoved(network: nn.Module, then: Tensor) -> None:
+    """Refuse a network that is elsewhere, or of another dtype, than when a stream began.
+
+    Args:
+        network: of the stream.
+        then: empty, of the device and the dtype of its weights when the stream began.
+
+    Raises:
+        OptionError: it was moved or cast since.
+    """
+    now = next(network.parameters())
+    if (now.device, now.dtype) != (then.device, then.dtype):
+        raise OptionError(
+            f"expected the network as it was when the stream began, {then.dtype} on {then.device}, got {now.dtype} on {now.device}; move it back, or "
+            "make a predictor with device= and dtype=, and start a stream of that one"
+        )

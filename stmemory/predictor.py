@@ -101,13 +101,16 @@ class VOSPredictor:
         """Where it computes."""
         return next(self.network.parameters()).device
 
-    def track(self, frames: object, first_mask: object, *, channels: str = "rgb") -> Iterator[Segmentation]:
+    def track(
+        self, frames: object, first_mask: object, *, channels: str = "rgb", value_range: tuple[float, float] | None = None
+    ) -> Iterator[Segmentation]:
         """Track the objects of the first frame's mask to the end of the video.
 
         Args:
             frames: a video in any form that `iterate_frames` takes.
             first_mask: the first frame's, in any form that `to_object_masks` takes.
             channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them.
+            value_range: what is black and what is white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats in [0, 1].
 
         Returns:
             One result a frame, the first included, as they are computed. Nothing is kept of those that were handed out.
@@ -117,7 +120,7 @@ class VOSPredictor:
             ShapeError: the frames are of another kind or shape.
             MaskError: the mask cannot be used. The first frame and the mask are checked when this is called.
         """
-        return _follow(*self._open(frames, first_mask, channels))
+        return _follow(*self._open(frames, first_mask, channels, value_range))
 
     def track_many(self, videos: Iterable[object], first_masks: Iterable[object]) -> Iterator[tuple[int, Segmentation]]:
         """Track several videos at once, in turns: a frame of each, then the next frame of each, until the last one ends.
@@ -158,9 +161,11 @@ class VOSPredictor:
                 opened.append(_follow(*self._open(frames, mask)))
         return _in_turns(opened)
 
-    def _open(self, frames: object, first_mask: object, channels: str = "rgb") -> tuple[VOSStream, Iterator[Tensor]]:
+    def _open(
+        self, frames: object, first_mask: object, channels: str = "rgb", value_range: tuple[float, float] | None = None
+    ) -> tuple[VOSStream, Iterator[Tensor]]:
         """A stream that has seen the first frame of a video, and the frames after it."""
-        source = iterate_frames(frames, channels=channels)
+        source = iterate_frames(frames, channels=channels, value_range=value_range)
         first = next(source, None)
         if first is None:
             raise FrameError("frames: expected at least one frame, got none; check where they come from")

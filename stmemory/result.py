@@ -53,6 +53,31 @@ class Segmentation:
         size = " x ".join(map(str, self.ids.shape))
         return f"Segmentation(frame {self.frame_index}, {size} (H x W), objects {self.object_ids})"
 
+    def mask(self, object_id: int) -> Tensor:
+        """Where one object is, bool `[H, W]`; nowhere where it is not `present`.
+
+        Raises:
+            MaskError: the object is not tracked.
+        """
+        self._check_tracked(object_id)
+        return self.ids == object_id
+
+    def box(self, object_id: int) -> tuple[int, int, int, int] | None:
+        """The smallest box that holds one object: left, top, right and bottom in px, the last two one past it; None where it is not `present`.
+
+        Raises:
+            MaskError: the object is not tracked.
+        """
+        there = self.mask(object_id)
+        if not bool(there.any()):
+            return None
+        rows, columns = there.any(1).nonzero(), there.any(0).nonzero()
+        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+    def _check_tracked(self, object_id: int) -> None:
+        if object_id not in self.object_ids:
+            raise MaskError(f"expected an id of {self.object_ids}, got {object_id!r}; these are the objects that are tracked")
+
     def overlay(self, frame: object, *, opacity: float = 0.5) -> NDArray[np.uint8]:
         """Draw the objects over the frame: each in its DAVIS colour, with a solid contour one pixel wide along its inside.
 

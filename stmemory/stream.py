@@ -21,7 +21,7 @@ from stmemory.memory.undo import Steps
 from stmemory.networks.features import FrameFeatures
 from stmemory.networks.layers import keep_large_buffers
 from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.next_frame import size_of_next
+from stmemory.next_frame import check_unmoved, size_of_next
 from stmemory.options import TrackingOptions
 from stmemory.pins import room_for_pin
 from stmemory.result import Segmentation
@@ -52,6 +52,7 @@ class VOSStream:
     def __init__(self, network: SegmentationNetwork, options: TrackingOptions, state: StreamState | None = None) -> None:
         self.network, self.options = network, options
         self._state = StreamState(self._new_bank()) if state is None else state
+        self._began = next(network.parameters()).new_empty(0)
         self._steps = Steps()
         keep_large_buffers()
 
@@ -86,7 +87,9 @@ class VOSStream:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all that is kept from one frame to the next; constant while the objects are the same."""
+        """Bytes of all that is kept from one frame to the next; constant from the second frame on, while the objects are the same.
+
+        After the first frame it is a little less: nothing was read yet, so the cache of what is read is empty."""
         return self._state.nbytes
 
     def save(self, path: str | Path) -> None:
@@ -120,7 +123,8 @@ class VOSStream:
             FrameError: the frame cannot be used, or its size changed.
             ShapeError: the frame is of another kind or shape.
             MaskError: the mask cannot be used, or has new ids although `write` is false.
-            WeightsError: the network gave NaN or infinity. After any of these the stream is as it was before.
+            WeightsError: the network gave NaN or infinity.
+            OptionError: the network was moved or cast since the stream began. After any of these the stream is as it was before.
         """
         return self._whole(lambda: self._step(frame, mask, write=write))
 
@@ -247,6 +251,7 @@ class VOSStream:
 
     def _whole(self, work: Callable[[], _Answer]) -> _Answer:
         """Do something; what it changed is put back where it ends in an error: out of memory, an interrupt, or any other."""
+        check_unmoved(self.network, self._began)
         state, before = self._state, {**vars(self._state), "sums": self._state.sums.shared()}
         return self._steps.take(work, (state.bank, state.cache), lambda: vars(state).update(before))
 
@@ -419,6 +424,8 @@ def _store(
     try:
         bank.write(template, rows=rows, frame=frame, pinned=pinned, provisional=provisional)
     except BankError as error:
+        if bool(template.isfinite().all()):
+            raise
         raise WeightsError(f"{_NOT_FINITE} ({error})") from error
 
 

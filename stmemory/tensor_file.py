@@ -16,7 +16,7 @@ from torch import Tensor
 from stmemory.errors import WeightsError
 from stmemory.files import file_path, whole_file
 
-__all__ = ["TensorFile", "read_tensor_file", "write_tensor_file"]
+__all__ = ["TensorFile", "read_tensor_file", "with_words", "words_of", "write_tensor_file"]
 
 _BLANK = b"0" * 64
 _DIGEST = re.compile(rb'"digest":"([0-9a-f]{64})"')
@@ -56,7 +56,7 @@ def write_tensor_file(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     {'format': 'mine'}
     """
     plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}  # safetensors refuses to share
-    head, tail = _around_digest(_with_words(save(plain), {**about, "digest": _BLANK.decode()})) or (b"", b"")
+    head, tail = _around_digest(with_words(save(plain), {**about, "digest": _BLANK.decode()})) or (b"", b"")
     digest = _sha256(head, tail).encode()
     with whole_file(path) as part, part.open("wb") as file:
         for piece in (head, digest, tail):
@@ -84,19 +84,25 @@ def read_tensor_file(path: str | os.PathLike[str], what: str) -> TensorFile:
         if around is not None and _sha256(*around).encode() != content[len(around[0]) : len(around[0]) + len(_BLANK)]:
             raise WeightsError(f"{path}: expected {what}, got a damaged one: its digest is not that of its content; use another copy")
         tensors = load(content)
-        known = json.loads(_header(content)).get("__metadata__", {})
+        known = words_of(content)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path}: expected {what}, got a damaged or foreign file ({error}); use another copy") from error
     about = {name: words for name, words in known.items() if name != "digest"}
     return TensorFile(tensors, about, around is not None)
 
 
-def _with_words(content: bytes, about: Mapping[str, str]) -> bytes:
+def with_words(content: bytes, about: Mapping[str, str]) -> bytes:
     """A safetensors file with words in its header, which come in order: safetensors itself shuffles them."""
     known = _header(content)
     head = json.dumps({"__metadata__": dict(sorted(about.items())), **json.loads(known)}, separators=(",", ":")).encode()
     head += b" " * (-len(head) % 8)
     return len(head).to_bytes(8, "little") + head + content[8 + len(known) :]
+
+
+def words_of(content: bytes) -> dict[str, str]:
+    """The words in the header of a safetensors file that `load` takes; none where it has none."""
+    words: dict[str, str] = json.loads(_header(content)).get("__metadata__", {})
+    return words
 
 
 def _header(content: bytes) -> bytes:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from stmemory.errors import OptionError
 
-__all__ = ["checked_name", "checked_path", "expect_below", "parse_json", "read_array", "read_json", "shown", "whole"]
+__all__ = ["UNREADABLE_ARRAY", "checked_name", "checked_path", "expect_below", "parse_json", "read_array", "read_json", "shown", "whole"]
 
 DEEPEST = 64  # levels of lists and objects in each other; what follows walks over values by recursion
 LARGEST = 2**31  # bytes of a JSON file; ten times as much is needed to hold its values
@@ -23,7 +23,7 @@ _LONGEST_NAME = 255  # bytes, what file systems take
 _NO_BRACKETS = bytes(set(range(256)) - set(b'[]{}"'))
 _LONG_NUMBER = re.compile(r"[0-9]{19}|[eE]\+?[0-9]{3}")
 # What numpy raises on a damaged header, which is a Python expression, depends on the damage.
-_UNREADABLE_ARRAY = (
+UNREADABLE_ARRAY = (
     *(OSError, ValueError, TypeError, EOFError, SyntaxError, tokenize.TokenError),
     *(ArithmeticError, LookupError, AttributeError, RecursionError, MemoryError),
 )
@@ -193,7 +193,7 @@ def read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
     """
     try:
         array: object = np.load(path, mmap_mode="r", allow_pickle=False)
-    except _UNREADABLE_ARRAY as error:
+    except UNREADABLE_ARRAY as error:
         # of what is no array numpy says that it may be loaded unsafely, which nobody should do here
         came = (
             error.strerror

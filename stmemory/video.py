@@ -1,4 +1,4 @@
-"""Video files: reads one frame at a time, and writes an MP4, or a ProRes `.mov` with transparency.
+"""Video files: reads one frame at a time, and writes an MP4, a `.mov` with transparency, or a lossless video of grey.
 
 What a file may be, and how its packets become frames, is said by `video_decoder.py`; PyAV is imported only when a video file is opened
 or written. Image files are read by `images.py`; tensors and sizes are those of `frames.py`, drawings those of `result.py`.
@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -31,10 +32,38 @@ __all__ = [
     "write_video",
 ]
 
-Picture = NDArray[np.uint8]  # [H, W, 3] RGB, or [H, W, 4] RGBA where a video has alpha
+Picture = NDArray[np.uint8]  # [H, W, 3] RGB, [H, W, 4] RGBA where a video has alpha, or [H, W] where it is grey
 
 DAMAGED = ("error", "skip")
 CLOCK = 90_000  # ticks a second of a video whose pictures have times
+
+
+@dataclass(frozen=True)
+class _Codec:
+    """How pictures are stored: the encoder and its options, the container, the layout of pixels, and that of the pictures."""
+
+    encoder: str
+    options: Mapping[str, str]
+    container: str
+    pixels: str
+    channels: int
+
+    @property
+    def is_yuv(self) -> bool:
+        """Whether colours are converted, and sides have to be even."""
+        return self.pixels.startswith("yuv")
+
+
+CODECS: Mapping[str, _Codec] = {
+    "h264": _Codec("libx264", {"crf": "20"}, "mp4", "yuv420p", 3),
+    "prores": _Codec("prores_ks", {"profile": "4444"}, "mov", "yuva444p10le", 4),
+    "png": _Codec("png", {}, "mov", "rgba", 4),
+    "qtrle": _Codec("qtrle", {}, "mov", "argb", 4),
+    "grey_png": _Codec("png", {}, "mov", "gray", 1),
+    "grey_ffv1": _Codec("ffv1", {"level": "3"}, "matroska", "gray", 1),
+}
+_LAYOUTS = {1: "gray", 3: "rgb24", 4: "rgba"}
+_SHAPES = {1: "[H, W], grey", 3: "[H, W, 3]", 4: "[H, W, 4]"}
 _log = logging.getLogger(__name__)
 
 
@@ -176,30 +205,36 @@ def frame_rate(source: str | os.PathLike[str]) -> float | None:
 
 
 class OverlayWriter:
-    """Writes pictures to an MP4 (H.264) one at a time; a context manager. Keeps no picture.
+    """Writes pictures to an MP4 (H.264), or in another codec, one at a time; a context manager. Keeps no picture.
 
-    The size is that of the first picture; an odd side is padded by one pixel (its edge repeated), as the codec needs. Colors are stored
-    by BT.709 from 720 lines or 1280 columns on, else by BT.601, and the file says so. There is no sound.
+    The size is that of the first picture; in H.264 and ProRes an odd side is padded by one pixel (its edge repeated), as the codecs need, and
+    colors are stored by BT.709 from 720 lines or 1280 columns on, else by BT.601, and the file says so. There is no sound.
     Leaving the `with` block, also by an error or ctrl-C, closes the file, so that what was written can be watched. Without
     any picture no file is made. PyAV is needed: `pip install "av>=12"`.
 
     Args:
-        path: where the MP4 goes. Missing parent folders are made; a file that is there is replaced.
+        path: where the video goes. Missing parent folders are made; a file that is there is replaced.
         rate: pictures per second.
-        alpha: write RGBA pictures to a `.mov` in ProRes 4444, which keeps transparency, instead.
+        alpha: without `codec`, whether pictures are RGBA, and the codec ProRes 4444.
+        codec: `"h264"`, RGB pictures in an MP4; `"prores"` (ProRes 4444), or lossless `"png"` or `"qtrle"`, RGBA pictures in a `.mov`, which
+            keep transparency; `"grey_png"` or `"grey_ffv1"`, grey pictures without loss in a `.mov` or a `.mkv`.
+        comment: what the file says of itself.
 
     Raises:
-        OptionError: `rate` is not above 0.
+        OptionError: `rate` is not above 0, or there is no such codec.
         FrameError: PyAV is missing, or the file cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, rate: float = 25.0, alpha: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, rate: float = 25.0, alpha: bool = False, codec: str | None = None, comment: str = "") -> None:
         if not 0 < rate < 1000:
             raise OptionError(f"rate: expected pictures per second above 0 and below 1000, got {rate}; 25 is usual")
+        codec = codec or ("prores" if alpha else "h264")
+        if codec not in CODECS:
+            raise OptionError(f"codec: expected one of {', '.join(CODECS)}, got {codec!r}")
         self._av = import_av(f"writing {os.fspath(path)}")
         self._path = Path(path)
         self._rate = Fraction(rate).limit_denominator(1001)
-        self._channels = 4 if alpha else 3
+        self._codec, self._comment = CODECS[codec], comment
         self._shape: tuple[int, ...] | None = None
         self._container: Any = None
         self._stream: Any = None
@@ -210,16 +245,17 @@ class OverlayWriter:
         """Append one picture.
 
         Args:
-            picture: uint8 RGB `[H, W, 3]`, with alpha RGBA `[H, W, 4]`, of the same size as the first one.
+            picture: uint8 RGB `[H, W, 3]`, RGBA `[H, W, 4]` or grey `[H, W]`, as the codec is, of the same size as the first one.
             time: seconds at which it is shown, growing; the same for all pictures: either each has a time, or none, and they follow at
                 the rate.
 
         Raises:
             FrameError: it is no such array, its size changed, or the file cannot be written.
         """
-        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != self._channels:
+        channels = self._codec.channels
+        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != ((channels,) if channels > 1 else ()) or picture.ndim < 2:
             came = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
-            raise FrameError(f"picture {self.count}: expected a uint8 array [H, W, {self._channels}], got {came}; overlay() returns RGB")
+            raise FrameError(f"picture {self.count}: expected a uint8 array {_SHAPES[channels]}, got {came}; overlay() returns RGB")
         if self._shape is None:
             self._open(picture, timed=time is not None)
         if picture.shape != self._shape:
@@ -229,12 +265,7 @@ class OverlayWriter:
             )
         if (time is None) != (self._ticks is None):
             raise FrameError(f"picture {self.count}: expected a time of each picture or of none, got time {time}")
-        height, width = picture.shape[:2]
-        even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        frame = self._av.VideoFrame.from_ndarray(even, format="rgba" if self._channels == 4 else "rgb24")
-        matrix = BT709 if is_hd(height, width) else BT601
-        frame = frame.reformat(format=self._stream.pix_fmt, dst_colorspace=matrix)
-        frame.colorspace, frame.color_range = matrix, 1  # 1 is the range of television, 16 to 235
+        frame = self._frame(picture)
         if time is not None and self._ticks is not None:
             self._ticks = max(round(time * CLOCK), self._ticks + 1)
             frame.pts, frame.time_base = self._ticks, Fraction(1, CLOCK)
@@ -256,20 +287,42 @@ class OverlayWriter:
         except (OSError, self._av.error.FFmpegError) as error:
             raise FrameError(f"{self._path}: the end of the video was not written: {error}; is the disk full?") from error
 
+    def _frame(self, picture: Picture) -> Any:
+        """A picture as the encoder takes it."""
+        height, width = picture.shape[:2]
+        layout = _LAYOUTS[self._codec.channels]
+        if not self._codec.is_yuv:
+            frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format=layout)
+            frame = frame if layout == self._codec.pixels else frame.reformat(format=self._codec.pixels)
+            frame.color_range = 2  # all of 0 to 255
+            return frame
+        even = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        frame = self._av.VideoFrame.from_ndarray(even, format=layout)
+        matrix = BT709 if is_hd(height, width) else BT601
+        frame = frame.reformat(format=self._stream.pix_fmt, dst_colorspace=matrix)
+        frame.colorspace, frame.color_range = matrix, 1  # 1 is the range of television, 16 to 235
+        return frame
+
     def _open(self, picture: Picture, *, timed: bool) -> None:
-        height, width, alpha = *picture.shape[:2], self._channels == 4
-        codec, settings = ("prores_ks", {"profile": "4444"}) if alpha else ("libx264", {"crf": "20"})
+        height, width = picture.shape[:2]
+        codec = self._codec
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            self._container = self._av.open(file_url(self._path), "w", format="mov" if alpha else "mp4")
-            self._stream = self._container.add_stream(codec, rate=self._rate, options=settings)
+            self._container = self._av.open(file_url(self._path), "w", format=codec.container)
+            if self._comment:
+                self._container.metadata["comment"] = self._comment
+            self._stream = self._container.add_stream(codec.encoder, rate=self._rate, options=dict(codec.options))
         except (OSError, ValueError, self._av.error.FFmpegError) as error:
             raise FrameError(f"{self._path}: expected a place for a video file, got: {error}; choose another path") from error
-        self._stream.width, self._stream.height = width + width % 2, height + height % 2
-        self._stream.pix_fmt = "yuva444p10le" if alpha else "yuv420p"
+        odd = (height % 2, width % 2) if codec.is_yuv else (0, 0)
+        self._stream.width, self._stream.height = width + odd[1], height + odd[0]
+        self._stream.pix_fmt = codec.pixels
         told = self._stream.codec_context
-        told.color_range, told.colorspace = 1, BT709 if is_hd(height, width) else BT601
-        told.color_primaries = told.color_trc = 1 if is_hd(height, width) else 6
+        if codec.is_yuv:
+            told.color_range, told.colorspace = 1, BT709 if is_hd(height, width) else BT601
+            told.color_primaries = told.color_trc = 1 if is_hd(height, width) else 6
+        else:
+            told.color_range = 2
         if timed:
             told.time_base = Fraction(1, CLOCK)
             self._ticks = -1

@@ -23,7 +23,19 @@ from numpy.typing import NDArray
 from stmemory.errors import FrameError
 from stmemory.images import is_address
 
-__all__ = ["BT601", "BT709", "decode_video", "file_url", "import_av", "is_hd", "open_video", "rate_of", "unreadable"]
+__all__ = [
+    "BT601",
+    "BT709",
+    "VideoDecoder",
+    "decode_video",
+    "file_url",
+    "import_av",
+    "is_hd",
+    "open_video",
+    "rate_of",
+    "shown_address",
+    "unreadable",
+]
 
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 
@@ -32,10 +44,14 @@ SLACK_SECONDS = 0.5
 # What a file may be. A playlist or a list of files (hls, dash, concat, sdp, ...) makes FFmpeg open whatever it names.
 CONTAINERS = (
     "3g2,3gp,aac,amv,apng,asf,asf_o,av1,avi,avs2,avs3,bink,cavsvideo,dirac,dnxhd,dv,dxa,evc,ffm,film_cpk,flic,flv,"
-    "gif,gxf,h261,h263,h264,hevc,ipu,ivf,ivr,kux,live_flv,m4a,m4v,matroska,mj2,mjpeg,mjpeg_2000,mlv,mov,mp3,mp4,"
+    "gif,gxf,h261,h263,h264,hevc,ipu,ivf,ivr,kux,live_flv,m4a,m4v,matroska,mj2,mjpeg,mjpeg_2000,mov,mp3,mp4,"
     "mpeg,mpegts,mpegvideo,mpjpeg,msnwctcp,mtv,mv,mxf,nsv,nut,nuv,obu,ogg,pva,rm,roq,rpl,smk,smush,swf,thp,tmv,ty,"
     "vc1,vc1test,vivo,vmd,vvc,webm,webp,wtv,yuv4mpegpipe"
 )
+# What an address may begin with, and what FFmpeg needs below that: no `file`, so that what a server sends opens no file of this machine.
+PROTOCOLS = ("rtsp", "rtsps", "http", "https", "udp", "rtp", "tcp", "srt", "rtmp")
+BELOW = ("tls", "crypto", "httpproxy", "rtmps", "tcp")
+STREAMS = "rtsp,rtp,sdp,hls,dash"  # what an address may be beside `CONTAINERS`
 # Colors are told apart by the matrix that players take where a file names none: BT.709 from this size on, BT.601 below.
 HD_LINES, HD_COLUMNS = 720, 1280
 BT601 = 5
@@ -71,32 +87,57 @@ def file_url(path: str | os.PathLike[str]) -> str:
     return f"file:{os.path.abspath(path)}"
 
 
-def open_video(source: str | os.PathLike[str]) -> tuple[Any, Any]:
+def shown_address(source: str | os.PathLike[str]) -> str:
+    """A source for messages and records: an address without its user's name and password.
+
+    >>> shown_address("rtsp://me:secret@camera/1")
+    'rtsp://camera/1'
+    """
+    text = os.fspath(source)
+    return re.sub(r"^([^:/]+://)[^/?#]*@", r"\1", text) if is_address(text) else text
+
+
+def open_video(source: str | os.PathLike[str], *, form: str | None = None, timeout: float | None = None) -> tuple[Any, Any]:
     """Open a video, and choose its stream of frames.
 
     Args:
         source: a file, or an address as text.
+        form: the format of a camera, as FFmpeg names it; then `source` is the device.
+        timeout: seconds without data after which opening and reading end; None waits.
 
     Returns:
         The container, which is to be closed, and the stream.
 
     Raises:
-        FrameError: PyAV is missing, or it is no video.
+        FrameError: PyAV is missing, it is no video, or the address has another protocol than those of `PROTOCOLS`.
     """
-    av = import_av(f"reading the video {os.fspath(source)}")
-    allowed = {} if is_address(source) else {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
-    name = os.fspath(source) if is_address(source) else file_url(source)
+    shown = shown_address(source)
+    av = import_av(f"reading the video {shown}")
+    name, options = (os.fspath(source), dict[str, str]()) if form else _how_to_open(source, shown)
     try:
-        container = av.open(name, container_options=allowed, metadata_errors="replace")
+        container = av.open(name, format=form, container_options=options, metadata_errors="replace", timeout=timeout)
     except unreadable() as error:
-        hint = "" if is_address(source) else "; playlists and lists of files are not opened, pass the video itself"
-        raise FrameError(f"{os.fspath(source)}: not a video that PyAV can read: {error}{hint}") from error
+        hint = "" if form or is_address(source) else "; playlists and lists of files are not opened, pass the video itself"
+        raise FrameError(f"{shown}: not a video that PyAV can read: {str(error).replace(os.fspath(source), shown)}{hint}") from error
     streams = [stream for stream in container.streams.video if stream.codec_context is not None and not _marks(stream) & 0x400]
     if not streams:
         cover = " but a cover picture" if container.streams.video else ""
         container.close()
-        raise FrameError(f"{os.fspath(source)}: expected a video, got a file without a video stream{cover}")
+        raise FrameError(f"{shown}: expected a video, got a file without a video stream{cover}")
     return container, max(streams, key=lambda stream: stream.width * stream.height + 5_000_000 * (_marks(stream) & 1))
+
+
+def _how_to_open(source: str | os.PathLike[str], shown: str) -> tuple[str, dict[str, str]]:
+    """What FFmpeg is given for a file or an address, and what that may lead it to open."""
+    if not is_address(source):
+        return file_url(source), {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    protocol = os.fspath(source).split("://", 1)[0].lower()
+    if protocol not in PROTOCOLS:
+        raise FrameError(f"{shown}: expected an address that begins with one of {', '.join(PROTOCOLS)}, got {protocol}; pass a file as a path")
+    return os.fspath(source), {
+        "protocol_whitelist": ",".join((*PROTOCOLS, *BELOW)),
+        "format_whitelist": f"{CONTAINERS},{STREAMS}",
+    }
 
 
 def decode_video(source: str | os.PathLike[str], *, skip: bool) -> Iterator[tuple[float, Picture]]:
@@ -112,13 +153,13 @@ def decode_video(source: str | os.PathLike[str], *, skip: bool) -> Iterator[tupl
     container, stream = open_video(source)
     step = 1 / (rate_of(stream) or 25.0)
     if is_address(source):  # a camera may be asked once
-        return _growing(_Decoder(source, skip).frames((container, stream)), step)
+        return _growing(VideoDecoder(source, skip).frames((container, stream)), step)
     container.close()
     return _growing(_reopened(source, skip), step)
 
 
 def _reopened(source: str | os.PathLike[str], skip: bool) -> Iterator[tuple[float | None, Picture]]:
-    yield from _Decoder(source, skip).frames(open_video(source))
+    yield from VideoDecoder(source, skip).frames(open_video(source))
 
 
 def rate_of(stream: Any) -> float | None:
@@ -132,14 +173,24 @@ def _marks(stream: Any) -> int:
     return int(getattr(marks, "value", marks))
 
 
-class _Decoder:
-    """Goes through one video once."""
+class VideoDecoder:
+    """Goes through one video once.
+
+    Args:
+        source: for messages.
+        skip: whether to go on past damage.
+
+    Attributes:
+        count: frames that were given.
+        ended_by: what broke off the reading where damage is skipped; "" where nothing did.
+    """
 
     def __init__(self, source: str | os.PathLike[str], skip: bool) -> None:
-        self.source, self.skip = source, skip
+        self.source, self.shown, self.skip = source, shown_address(source), skip
         self.count, self.reached, self._duration = 0, 0.0, 0
         self._base = Fraction(0)  # seconds a tick of the stream
         self._errors = unreadable()
+        self.ended_by = ""  # what broke off the reading where damage is skipped
         self._limit: int | None = None  # time of the damage, in ticks of the stream; None where it is not known
 
     def frames(self, opened: tuple[Any, Any]) -> Iterator[tuple[float | None, Picture]]:
@@ -148,11 +199,11 @@ class _Decoder:
         self._base = stream.time_base or Fraction(0)
         with container:
             yield from self._packets(container, stream)
-            missing = "" if self.skip or is_address(self.source) else _missing(Path(self.source), stream, self.reached)
+            missing = "" if self.skip or is_address(self.source) or Path(self.source).is_fifo() else _missing(Path(self.source), stream, self.reached)
         if missing:
             raise self._broken(missing)
         if not self.count:
-            raise FrameError(f"{os.fspath(self.source)}: expected a video with frames, got an empty one")
+            raise FrameError(f"{self.shown}: expected a video with frames, got an empty one")
 
     def _packets(self, container: Any, stream: Any) -> Iterator[tuple[float | None, Picture]]:
         coming, packets, wait = deque[Any](), container.demux(stream), 0
@@ -164,7 +215,8 @@ class _Decoder:
             except self._errors as error:
                 if not self.skip:
                     raise self._broken(str(error)) from error
-                _log.warning("%s: ends after %d frames, where it cannot be read on: %s", self.source, self.count, error)
+                self.ended_by = str(error).replace(os.fspath(self.source), self.shown) or type(error).__name__
+                _log.warning("%s: ends after %d frames, where it cannot be read on: %s", self.shown, self.count, self.ended_by)
                 return
             if packet is None:
                 return
@@ -183,7 +235,7 @@ class _Decoder:
             yield from self._held(stream)
             if not self.skip:
                 raise self._broken(damage)
-            _log.warning("%s: left out what follows frame %d, up to a key frame: %s", self.source, self.count, damage)
+            _log.warning("%s: left out what follows frame %d, up to a key frame: %s", self.shown, self.count, damage)
             stream.codec_context.flush_buffers()
             wait = LEFT_OUT
 
@@ -220,7 +272,7 @@ class _Decoder:
 
     def _broken(self, damage: str) -> FrameError:
         return FrameError(
-            f"{os.fspath(self.source)}: expected a whole video, got one that broke after {self.count} frames were read: {damage}; copy or "
+            f"{self.shown}: expected a whole video, got one that broke after {self.count} frames were read: {damage}; copy or "
             'encode it again, or read it with damaged="skip", which leaves out the gap'
         )
 

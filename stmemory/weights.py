@@ -6,6 +6,7 @@ Owns the rule which name means what. The folder's format is `checkpoint`'s, the 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +38,7 @@ __all__ = [
     "tensors_digest",
 ]
 
+_log = logging.getLogger(__name__)
 _BUNDLED = Path(__file__).parent / "bundled"
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _Part = TypeVar("_Part")
@@ -161,6 +163,7 @@ def load_part(
         whole = _built(checkpoint).float()
     whole.load_state_dict(tensors)
     place(whole.eval(), device=device, dtype=dtype)
+    _log.info("weights %s: a %s from %s, revision %s", checkpoint.name, checkpoint.kind, checkpoint.folder, (where or {}).get("revision") or "none asked for")
     for module in whole.modules():
         if isinstance(module, ToPretrained):
             module.inherited = _inherited(checkpoint)

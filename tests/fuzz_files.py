@@ -41,7 +41,7 @@ from stmemory.evaluation.protocol import ClipResult
 from stmemory.evaluation.run_folder import RunFolder
 from stmemory.evaluation.scores import ObjectScores, statistics
 from stmemory.evaluation.speed_report import compare_speed, read_speed
-from stmemory.formats import CocoWriter, YouTubeVisWriter, YouTubeVosWriter, read_masks
+from stmemory.formats import CocoWriter, LabelStudioWriter, YouTubeVisWriter, YouTubeVosWriter, read_masks
 from stmemory.grey import clip_frames
 from stmemory.job_folder import TrackJob
 from stmemory.job_record import check_folder, check_record
@@ -272,6 +272,14 @@ def youtube_vis(folder: Path) -> Path:
     return folder / "a.json"
 
 
+def label_studio(folder: Path) -> Path:
+    """Masks as Label Studio's tasks."""
+    with LabelStudioWriter(folder / "a.json") as out:
+        for ids in (boxes(1, 2), boxes(1)):
+            out.add(ids.astype(np.int32))
+    return folder / "a.json"
+
+
 def reader_of(name: str, format: str) -> Callable[[Path], object]:
     """Reads all masks of a file, and gives them to the writer of another format."""
 
@@ -300,6 +308,12 @@ def volume(folder: Path) -> Path:
     """Masks, or a grey clip, as an array."""
     np.save(folder / "a.npy", np.stack([boxes(1), boxes(2)]).astype(np.uint8))
     return folder / "a.npy"
+
+
+def archive(folder: Path) -> Path:
+    """Masks as an archive of arrays."""
+    np.savez_compressed(folder / "a.npz", a=boxes(1), b=boxes(2))
+    return folder / "a.npz"
 
 
 def read_volume(folder: Path) -> None:
@@ -473,6 +487,8 @@ TARGETS: tuple[Target, ...] = (
     Target("a DAVIS list", davis, read_davis_lists),
     Target("COCO", coco, reader_of("a.json", "coco")),
     Target("YouTube-VIS", youtube_vis, reader_of("a.json", "youtube_vis")),
+    Target("masks in a .npz", archive, reader_of("a.npz", "volume")),
+    Target("Label Studio", label_studio, reader_of("a.json", "label_studio")),
     Target("meta.json, written", other_videos, write_beside),
     Target(".npy", volume, read_volume),
     Target("config.json, cell", cell, read_cell),

@@ -96,6 +96,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._file(content=False)
 
     def do_GET(self) -> None:
+        made = re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/.+", unquote(self.path.split("?")[0]))
+        if made and made[1] in self.hub.repositories:  # 0.x asks how to upload
+            self._note()
+            return self._json(200, {"id": made[1], "xetEnabled": False})
         self._file(content=True)
 
     def do_PUT(self) -> None:

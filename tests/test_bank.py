@@ -840,3 +840,19 @@ def test_files_that_are_no_bank_are_refused(spoil: Callable[[Path], object], mes
     with pytest.raises(WeightsError, match=message):
         load_bank(bank, path)
     assert [0, 1] == numbers(bank)
+
+
+def test_a_bank_that_is_reset_is_as_it_was_made() -> None:
+    """It takes templates of any shape and as many rows as come, remembers nothing, and no cache of before holds."""
+    bank, new = MemoryBank(3), MemoryBank(3)
+    for frame in range(5):
+        bank.write(torch.rand(2, 8, 3, 3), frame=frame)
+    before = bank.identity
+    bank.reset()
+    assert (0, 0, {}) == (bank.rows, bank.nbytes, bank.state_dict())
+    assert before is not bank.identity
+    for one in (bank, new):
+        for frame in range(5):
+            one.write(torch.full((1, 4, 2, 2), float(frame + 1)), frame=frame)
+    assert new.describe() == bank.describe()
+    assert torch.equal(new.templates, bank.templates)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from stmemory.errors import OptionError
 from stmemory.training.clips import Clip, ClipConfig, ClipSource
@@ -240,6 +241,24 @@ def test_packed_files_can_be_read_by_others(packed: tuple[Path, PackReport], tmp
     """The file has the mode of any other new file."""
     (tmp_path / "any").touch()
     assert (tmp_path / "any").stat().st_mode == packed[0].stat().st_mode
+
+
+def test_every_byte_of_packed_material_counts(packed: tuple[Path, PackReport], tmp_path: Path) -> None:
+    """A flipped bit, wherever in the file, is refused; before, one in a picture trained on other pixels."""
+    whole, rng = packed[0].read_bytes(), np.random.default_rng(0)
+    damaged = tmp_path / "material.safetensors"
+    for place in (*range(0, 400, 3), *rng.integers(0, len(whole), 200).tolist()):
+        content = bytearray(whole)
+        content[place] ^= 1 << place % 8
+        damaged.write_bytes(content)
+        with pytest.raises(OptionError, match=r"written by stmemory\.training\.pack"):
+            Material.load(damaged)
+
+
+def test_material_of_earlier_versions_is_read(packed: tuple[Path, PackReport], material: Material, tmp_path: Path) -> None:
+    """It had neither words nor a digest; what runs compare it by is the same."""
+    save_file(load_file(packed[0]), tmp_path / "old.safetensors")
+    assert material.fingerprint == Material.load(tmp_path / "old.safetensors").fingerprint
 
 
 @pytest.mark.parametrize("index", range(24))

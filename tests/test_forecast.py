@@ -258,3 +258,19 @@ def test_info_tells_of_weights_that_predict(weights: str, capsys: pytest.Capture
     assert 0 == main(["info", weights])
     said = capsys.readouterr().out
     assert all(text in said for text in ("prediction network", "16 x 16, grey", "for one video of such frames, whatever its length"))
+
+
+def test_progress_tells_of_frames_that_are_watched_and_of_those_that_are_predicted(tmp_path: Path) -> None:
+    """Both are counted one by one; on a slow clip the way ahead takes as long as the way there."""
+    watched: list[int] = []
+    predicted: list[int] = []
+    job = ForecastJob(tmp_path / "out", steps=3)
+    predictor = FramePredictor(tiny_prediction_network())
+    run_forecast(predictor, clip(4, 16, 16), job, on_frame=lambda done, height, width: watched.append(done), on_prediction=predicted.append)
+    assert ([1, 2, 3, 4], [1, 2, 3]) == (watched, predicted)
+
+
+def test_predict_shows_how_far_it_is_without_a_terminal(weights: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As `track` does: whole lines, at the latest when all is predicted."""
+    assert 0 == main(["predict", str(source), "-o", str(tmp_path / "out"), "--weights", weights, "--steps", "3"])
+    assert "predict 3/3 frames" in capsys.readouterr().err

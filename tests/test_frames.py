@@ -103,12 +103,13 @@ def spoiled(value: float) -> NDArray[np.float32]:
         (spoiled(1.5), FrameError, r"got \[0.*, 1.5\].*uint8, or divide by 255"),
         (spoiled(-0.5), FrameError, r"got \[-0.5, "),
         (PIXELS.astype(np.float32), FrameError, "divide by 255"),
+        (PIXELS.astype(np.float32) / 127.5 - 1, FrameError, r"got \[-.*; undo what shifted them: \(x \+ 1\) / 2"),
         (Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 200), FrameError, "I;16"),
         ("missing.png", FrameError, "'missing.png'"),
         (Path(__file__).parent, FrameError, "expected an image file"),
     ],
     ids=["grey", "one channel", "RGBA", "RGBA tensor", "HWC tensor", "CHW array", "clip", "no pixels", "int64", "bool", "int"]
-    + ["NaN", "inf", "above 1", "below 0", "0..255", "16-bit PIL", "no file", "folder"],
+    + ["NaN", "inf", "above 1", "below 0", "0..255", "-1..1", "16-bit PIL", "no file", "folder"],
 )
 def test_wrong_images_are_errors_that_say_why(image: object, error: type[Exception], message: str) -> None:
     """What is no RGB image is refused, with what came and what to do; in a clip, with its index."""

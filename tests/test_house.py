@@ -9,13 +9,17 @@ import ast
 import functools
 import io
 import json
+import re
 import subprocess
 import sys
 import tokenize
+import tomllib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import pytest
+
+import stmemory
 
 PACKAGE = Path(__file__).parents[1] / "stmemory"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -39,11 +43,11 @@ ORDER = (
     "checkpoint card weights saving conversion "
     "images "
     "video_decoder "
-    "video frames palette mask_files masks regions result "
+    "live video frames palette mask_files masks regions result "
     "formats.writer formats.rle formats.spool "
     "formats.polygons formats.yolo formats.cvat "
-    " formats.davis formats.objects formats.youtube_vos formats.document formats.coco formats.youtube_vis "
-    "formats.volume formats.overlay formats.cutouts formats.detections formats.pairing formats.registry formats.export formats "
+    " formats.davis formats.objects formats.youtube_vos formats.document formats.coco formats.youtube_vis formats.brush formats.label_studio "
+    "formats.archive formats.volume formats.overlay formats.cutouts formats.mask_video formats.detections formats.pairing formats.registry formats.export formats "
     "options window given pins next_frame state_file stream_file stream predictor "
     "grey predicted frame_stream frame_predictor stmemory "
     "clip_reader session sam2 "
@@ -325,6 +329,8 @@ def state():
 before, opened = state(), []
 sys.addaudithook(lambda event, args: opened.append(str(args[0])) if event == "open" else None)
 import stmemory
+for name in stmemory.__all__:
+    getattr(stmemory, name)
 after, opened = state(), list(opened)
 folder = os.path.dirname(stmemory.__file__)
 report = {
@@ -339,7 +345,7 @@ with open(sys.argv[1], "w") as file:
 
 @pytest.fixture(scope="module")
 def imported_alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
-    """What `import stmemory` did in a process of its own, and what it printed."""
+    """What `import stmemory` and all its names did in a process of its own, and what it printed."""
     report = tmp_path_factory.mktemp("import") / "report.json"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", IMPORT, str(report)], capture_output=True, text=True, cwd=PACKAGE.parent
@@ -362,3 +368,43 @@ def test_import_has_no_effect(imported_alone: dict[str, list[str]], what: str) -
 def test_import_is_light(imported_alone: dict[str, list[str]], module: str) -> None:
     """Importing loads neither the optional rooms nor the optional packages."""
     assert module not in imported_alone["modules"]
+
+
+def test_the_front_door_waits_for_nothing() -> None:
+    """`import stmemory` loads what a name needs when the name is used: no torch, numpy, Pillow or safetensors."""
+    script = "import sys, stmemory; print(sorted({'torch', 'numpy', 'PIL', 'safetensors'} & set(sys.modules)))"
+    assert "[]\n" == subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=PACKAGE.parent).stdout
+
+
+def test_help_loads_no_torch() -> None:
+    """`stmemory --help`, and that of each command, is written before anything large is imported."""
+    script = "import sys; from stmemory.cli import main\ntry: main(sys.argv[1:])\nfinally: assert 'torch' not in sys.modules"
+    for command in ([], ["track"], ["evaluate"], ["benchmark"]):
+        done = subprocess.run([sys.executable, "-c", script, *command, "--help"], capture_output=True, text=True, cwd=PACKAGE.parent)
+        assert (0, "usage: ") == (done.returncode, done.stdout[:7]), done.stderr
+
+
+def test_every_name_of_the_front_door_is_there() -> None:
+    """What `__all__` lists can be had, submodules too, and what is not there is an AttributeError that names it."""
+    for name in stmemory.__all__:
+        assert getattr(stmemory, name) is not None
+    assert set(stmemory.__all__) <= set(dir(stmemory))
+    assert stmemory.memory.MemoryBank is stmemory.MemoryBank
+    with pytest.raises(AttributeError, match="VOSPredicter"):
+        _ = stmemory.VOSPredicter
+
+
+def test_the_oldest_versions_that_are_tested_are_those_that_are_allowed() -> None:
+    """`.ci/constraints-oldest.txt` has the floors of `pyproject.toml`; of torch the oldest CPU build."""
+    place = PACKAGE.parent / ".ci" / "constraints-oldest.txt"
+    if not place.is_file():
+        pytest.skip("not in a clone")
+    pinned = dict(line.split("==") for line in place.read_text().splitlines() if "==" in line)
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())["project"]
+    allowed = [line for group in (project["dependencies"], *project["optional-dependencies"].values()) for line in group]
+    floors = {name: floor for name, _, floor in (line.partition(">=") for line in allowed) if name in pinned and name != "torch"}
+
+    def numbers(version: str) -> list[int]:
+        return [int(part) for part in re.sub(r"(\.0)+$", "", version).split(".")]
+
+    assert {name: numbers(version) for name, version in floors.items()} == {n: numbers(v) for n, v in pinned.items() if n != "torch"}

@@ -1,4 +1,4 @@
-"""Labels of annotation and training tools: COCO's polygons, YOLO's segmentation labels, CVAT's XML; read back by readers of the tests' own."""
+"""Labels of annotation and training tools: COCO's polygons, YOLO's segmentation labels, CVAT's XML, Label Studio's brush; read back by readers of the tests' own."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from PIL import Image
 
 from stmemory.cli import main
 from stmemory.errors import MaskError, OptionError, StmemoryError
-from stmemory.formats import CocoWriter, CvatWriter, MaskWriter, YoloWriter, new_writer, read_masks
+from stmemory.formats import CocoWriter, CvatWriter, LabelStudioWriter, MaskWriter, YoloWriter, new_writer, read_masks
+from stmemory.formats.brush import decode_brush, encode_brush
 from stmemory.formats.polygons import draw_polygon, is_hole, joined_rings, rings_of
 from stmemory.formats.registry import FormatOptions
 from stmemory.result import Segmentation
 
 HEIGHT, WIDTH = 9, 13
-FORMATS = ("coco_polygons", "yolo", "cvat")
+FORMATS = ("coco_polygons", "yolo", "cvat", "label_studio")
 
 
 def masks(seed: int = 0) -> list[NDArray[np.int32]]:
@@ -87,8 +88,52 @@ def cvat(path: Path) -> list[NDArray[np.int32]]:
     return frames
 
 
-READERS: dict[str, Callable[[Path], list[NDArray[np.int32]]]] = {"coco_polygons": coco, "yolo": yolo, "cvat": cvat}
-PATHS = {"coco_polygons": "a.json", "yolo": "labels-of-a", "cvat": "a.xml"}
+def slow_brush(rle: list[int]) -> list[int]:
+    """The numbers of a run-length code, bit by bit."""
+    bits = "".join(f"{byte:08b}" for byte in rle)
+    place = 0
+
+    def read(count: int) -> int:
+        nonlocal place
+        place += count
+        return int(bits[place - count : place], 2)
+
+    total, width = read(32), read(5) + 1
+    sizes = [read(4) + 1 for _ in range(4)]
+    numbers: list[int] = []
+    while len(numbers) < total:
+        repeated = read(1)
+        length = read(sizes[read(2)]) + 1
+        numbers += [read(width)] * length if repeated else [read(width) for _ in range(length)]
+    return numbers
+
+
+def slow_brush_code(numbers: list[int], sizes: tuple[int, int, int, int], lengths: list[int]) -> list[int]:
+    """A code of numbers one by one, not repeated, in runs of the lengths given in turn; `sizes` are the bits of a length."""
+    bits = f"{len(numbers):032b}" + f"{7:05b}" + "".join(f"{size - 1:04b}" for size in sizes)
+    place, turn = 0, 0
+    while place < len(numbers):
+        which = turn % 4
+        run = numbers[place : place + min(lengths[turn % len(lengths)], 2 ** sizes[which])]
+        bits += "0" + f"{which:02b}" + f"{len(run) - 1:0{sizes[which]}b}" + "".join(f"{number:08b}" for number in run)
+        place, turn = place + len(run), turn + 1
+    bits += "0" * (-len(bits) % 8)
+    return [int(bits[at : at + 8], 2) for at in range(0, len(bits), 8)]
+
+
+def label_studio(path: Path) -> list[NDArray[np.int32]]:
+    """The frames of Label Studio's tasks; ids are in the regions' texts."""
+    frames = []
+    for task in json.loads(path.read_text()):
+        frames.append(np.zeros((task["data"]["height"], task["data"]["width"]), np.int32))
+        for region in task["predictions"][0]["result"]:
+            rgba = np.array(slow_brush(region["value"]["rle"])).reshape(region["original_height"], region["original_width"], 4)
+            frames[-1][rgba[..., 3] == 255] = int(region["meta"]["text"][0].removeprefix("track_id "))
+    return frames
+
+
+READERS: dict[str, Callable[[Path], list[NDArray[np.int32]]]] = {"coco_polygons": coco, "yolo": yolo, "cvat": cvat, "label_studio": label_studio}
+PATHS = {"coco_polygons": "a.json", "yolo": "labels-of-a", "cvat": "a.xml", "label_studio": "a.json"}
 
 
 def write(format: str, folder: Path, frames: list[NDArray[np.int32]], *, categories: dict[int, str] | None = None) -> Path:
@@ -198,6 +243,120 @@ def test_yolo_lines_of_shared_classes_are_numbered(tmp_path: Path) -> None:
     Image.new("RGB", (WIDTH, HEIGHT)).save(path / "images" / "00000.png")
     ids = next(read_masks(path))[1]
     assert np.select([masks()[0] == 3, masks()[0] == 70000], [1, 2]).tolist() == ids.tolist()
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_brush_code_is_decoded_whatever_its_sizes(seed: int) -> None:
+    """Soft alphas in runs that are not repeated, with other sizes of lengths than ours, come back; so do long runs of ours."""
+    random = np.random.default_rng(seed)
+    rgba = random.integers(0, 256, (5, 7, 4), np.uint8)
+    sizes = (int(random.integers(1, 5)), 5, int(random.integers(1, 17)), 16)
+    code = slow_brush_code(rgba.ravel().tolist(), sizes, [1, 9, 30, 2])
+    assert rgba[..., 3].tolist() == decode_brush(code, (5, 7)).tolist()
+    mask = np.zeros((150, 400), np.bool_)
+    mask[random.integers(1, 40) :, : random.integers(1, 400)] = True
+    mask |= random.random(mask.shape) < 0.001
+    code = encode_brush(mask)
+    assert np.repeat(255 * mask.ravel(), 4).tolist() == slow_brush(code)
+    assert (255 * mask).tolist() == decode_brush(code, mask.shape).tolist()
+
+
+def studio_task(image: str, *regions: dict[str, object], key: str = "annotations", **about: object) -> dict[str, object]:
+    """A task as Label Studio exports it."""
+    sides = {"original_width": 4, "original_height": 1, "image_rotation": 0, "from_name": "tag", "to_name": "image"}
+    return {"id": 7, "data": {"image": image}, key: [{"result": [sides | region for region in regions], **about}]}
+
+
+def brush(label: str, row: list[int], **about: object) -> dict[str, object]:
+    """A region of a row of pixels."""
+    code = slow_brush_code(np.repeat(row, 4).tolist(), (3, 4, 8, 16), [8])
+    return {"type": "brushlabels", "value": {"format": "rle", "rle": code, "brushlabels": [label]}, **about}
+
+
+def read_tasks(path: Path, *tasks: dict[str, object]) -> list[tuple[str, list[list[int]]]]:
+    """Names and ids of tasks that were written to a file."""
+    path.write_text(json.dumps(tasks))
+    return [(name, ids.tolist()) for name, ids in read_masks(path)]
+
+
+def test_label_studio_exports_are_read_as_they_come(tmp_path: Path) -> None:
+    """Names lose the mark of an upload and the query of a local file; polygons are percentages; tasks without masks are left out."""
+    corners = {"type": "polygonlabels", "value": {"points": [[50, 0], [100, 0], [100, 100], [50, 100]], "polygonlabels": ["b"]}}
+    found = read_tasks(
+        tmp_path / "a.json",
+        studio_task("/data/upload/3/0a1b2c3d-frame-10.jpg", brush("a", [255, 0, 0, 0]), corners),
+        studio_task("/data/local-files/?d=clip%5C/frame-9.png", brush("a", [0, 200, 90, 0])),
+        studio_task("https://host/frame-11.jpg?sig=1", {"type": "rectanglelabels", "value": {"x": 1, "y": 1, "width": 5, "height": 5}}),
+    )
+    assert [("frame-9", [[0, 1, 0, 0]]), ("frame-10", [[1, 0, 2, 2]])] == found
+
+
+def test_label_studio_regions_without_an_id_are_known_by_label_and_order(tmp_path: Path) -> None:
+    """The second dog is one object in all frames; ids that texts and labels state are kept, and no other region gets them."""
+    found = read_tasks(
+        tmp_path / "a.json",
+        studio_task("0.jpg", brush("dog", [9, 0, 0, 0]), brush("dog", [0, 9, 0, 0]), brush("object 1", [0, 0, 9, 0])),
+        studio_task("1.jpg", brush("cat", [9, 0, 0, 0], meta={"text": ["track_id 3"]}), brush("dog", [0, 9, 0, 0]), brush("dog", [0, 0, 9, 9])),
+    )
+    assert [("0", [[2, 4, 1, 0]]), ("1", [[3, 2, 4, 4]])] == found
+
+
+def test_label_studio_annotations_come_before_predictions_and_cancelled_ones_do_not_count(tmp_path: Path) -> None:
+    """The last annotation that was not cancelled counts, else the prediction; a plain brush has its label beside it."""
+    task = studio_task("0.jpg", brush("a", [9, 9, 9, 9]), was_cancelled=True)
+    task["predictions"] = studio_task("0.jpg", brush("a", [9, 0, 0, 0]), key="predictions")["predictions"]
+    assert [("0", [[1, 0, 0, 0]])] == read_tasks(tmp_path / "a.json", task)
+    plain = {**brush("", [0, 9, 0, 0]), "type": "brush", "id": "x"}
+    plain["value"] = {"rle": encode_brush(np.array([[False, True, False, False]]))}
+    beside = {"type": "labels", "id": "x", "value": {"labels": ["object 8"]}}
+    assert [("0", [[0, 8, 0, 0]])] == read_tasks(tmp_path / "a.json", studio_task("0.jpg", plain, beside))
+
+
+def test_label_studio_is_given_files_scores_and_categories(tmp_path: Path) -> None:
+    """A task names the image by prefix and file; regions and predictions have the scores of results; annotations have neither score nor model."""
+    result = Segmentation(0, torch.tensor([[0, 7]]).int(), torch.eye(2)[:, None], (7,), {7: 0.75}, {7: True})
+    for annotations in (False, True):
+        path = tmp_path / f"{annotations}.json"
+        with LabelStudioWriter(path, categories={7: "dog"}, file_names={"00000": "00000.png"}, prefix="s3://bucket/", annotations=annotations) as out:
+            out.add(result)
+        (task,) = json.loads(path.read_text())
+        (made,) = task["annotations" if annotations else "predictions"]
+        assert ("s3://bucket/00000.png", ["dog"], 0.75) == (task["data"]["image"], made["result"][0]["value"]["brushlabels"], made["result"][0]["score"])
+        assert (None if annotations else 0.75) == made.get("score")
+        assert [("00000", [[0, 7]])] == [(name, ids.tolist()) for name, ids in read_masks(path)]
+
+
+def test_other_lists_than_tasks_are_refused(tmp_path: Path) -> None:
+    """JSON-MIN and lists of anything else are told what to export."""
+    for document in ([{"image": "0.jpg", "tag": []}], [], [{"data": {"image": "0.jpg"}}]):
+        (tmp_path / "a.json").write_text(json.dumps(document))
+        with pytest.raises(MaskError, match="JSON-MIN"):
+            read_masks(tmp_path / "a.json", format="label_studio")
+        with pytest.raises(MaskError, match="Label Studio's tasks"):
+            read_masks(tmp_path / "a.json")
+
+
+DAMAGED_BRUSH: dict[str, dict[str, object]] = {
+    "no list": {"value": {"rle": "abc"}},
+    "no bytes": {"value": {"rle": [256, 1]}},
+    "empty": {"value": {"rle": []}},
+    "cut": {"value": {"rle": encode_brush(np.eye(4, dtype=np.bool_)[:1])[:-3]}},
+    "another size": {"value": {"rle": encode_brush(np.eye(5, dtype=np.bool_))}},
+    "beyond the end": {"value": {"rle": slow_brush_code([1] * 16, (3, 4, 8, 16), [8])[:7] + [255] * 9}},
+    "turned": {"image_rotation": 90},
+    "no size": {"original_width": None},
+    "size a list": {"original_width": [4]},
+    "size huge": {"original_width": 2**31 - 1, "original_height": 2**31 - 1},
+    "points": {"type": "polygonlabels", "value": {"points": [1, 2, 3]}},
+    "points inside": {"type": "polygonlabels", "value": {"points": [["a", 2], [3, 4], [5, 6]]}},
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED_BRUSH)
+def test_damaged_brush_masks_are_errors_that_name_the_file(name: str, tmp_path: Path) -> None:
+    """Whatever stands in a region, the error is a `MaskError` with the file's name."""
+    with pytest.raises(MaskError, match="a.json"):
+        read_tasks(tmp_path / "a.json", studio_task("0.jpg", {**brush("a", [9, 0, 0, 0]), **DAMAGED_BRUSH[name]}))
 
 
 DAMAGED = {

@@ -12,9 +12,9 @@ from data_sets import CASES, FRAMES, annotation_of, case_id, truth_at, write_dat
 from PIL import Image
 
 from stmemory.cli import main
-from stmemory.errors import MaskError, ShapeError
+from stmemory.errors import MaskError, OptionError, ShapeError
 from stmemory.evaluation import find_clips, find_data_set, score_clip, write_tables
-from stmemory.evaluation.mask_folders import predictions_of
+from stmemory.evaluation.mask_folders import find_mask_clips, pair_masks, predictions_of
 from stmemory.palette import write_palette_png
 
 FOLDER, DAVIS16, DAVIS17 = CASES[0], CASES[1], CASES[2]
@@ -121,6 +121,91 @@ def test_bad_arguments_of_the_command(arguments: list[str], told: str, capsys: p
     """What cannot be meant exits with 2 and a line that says what was expected."""
     assert 2 == main(arguments)
     assert told in capsys.readouterr().err
+
+
+def test_folders_of_masks_are_scored_without_frames(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two folders of masks give the scores of the same clip with frames, and the line says what was matched."""
+    (clip,) = find_clips(write_data_set(FOLDER, tmp_path / "framed"))
+    framed = score_clip(predict(tmp_path / "found", answer=moved), clip)
+    (bare,) = find_mask_clips(predict(tmp_path / "true"))
+    assert framed.objects == score_clip(tmp_path / "found", bare).objects
+
+    assert 0 == main(["score", str(tmp_path / "found"), str(tmp_path / "true"), "-o", str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    assert f"true: matched {FRAMES} of {FRAMES} true masks; {framed.frames} frames counted" in said
+    assert "true                           2    60.0" in said and (tmp_path / "out").is_dir()
+
+
+def test_masks_without_a_match_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A missing prediction skips the clip, or with `--matched-only` the frame; both, and predictions without truth, are named."""
+    found, true = predict(tmp_path / "found"), predict(tmp_path / "true")
+    (found / "00004.png").unlink()
+    write_palette_png(found / "00099.png", truth_at(0))
+    assert 1 == main(["score", str(found), str(true)])
+    said = capsys.readouterr()
+    expected = f"true: matched {FRAMES - 1} of {FRAMES} true masks; no prediction for 00004.png; no true mask for 00099.png"
+    assert expected in said.out and "skipped true" in said.err
+    assert 0 == main(["score", str(found), str(true), "--matched-only"])
+    said = capsys.readouterr()
+    assert f"{expected}; 9 frames counted" in said.out and "100.0" in said.out
+
+
+def test_every_frame_counts_the_first_and_the_last(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With `--every-frame` an object counts from the frame that first shows it to the last; elsewhere it is refused."""
+    found, true = predict(tmp_path / "found", answer=moved), predict(tmp_path / "true")
+    (clip,) = find_mask_clips(true, every_frame=True)
+    result = score_clip(found, clip)
+    assert [(1, tuple(range(FRAMES))), (2, tuple(range(5, FRAMES)))] == [(scores.object_id, scores.frames) for scores in result.objects]
+    assert 0 == main(["score", str(found), str(true), "--every-frame"])
+    assert f"{FRAMES} frames counted" in capsys.readouterr().out
+    assert 2 == main(["score", str(found), str(write_data_set(FOLDER, tmp_path / "framed")), "--every-frame"])
+    assert "--every-frame" in capsys.readouterr().err
+
+
+def test_folders_of_clips_of_masks_are_scored(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each folder is a clip; one without predictions is skipped, and predictions without truth are named."""
+    for clip in ("run", "walk"):
+        predict(tmp_path / "true" / clip)
+    for clip in ("walk", "jump"):
+        predict(tmp_path / "found" / clip)
+    assert 1 == main(["score", str(tmp_path / "found"), str(tmp_path / "true")])
+    said = capsys.readouterr()
+    assert "skipped run" in said.err and "no true masks for jump" in said.out and "walk: matched" in said.out
+    assert 0 == main(["score", str(tmp_path / "found"), str(tmp_path / "true"), "walk"])
+    assert 2 == main(["score", str(tmp_path / "found"), str(tmp_path / "true"), "swim"])
+    with pytest.raises(OptionError, match="neither"):
+        find_mask_clips(tmp_path)
+
+
+def test_objects_under_other_ids_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A score of 0 since the predictions number the objects otherwise is not left without a word."""
+    found, true = predict(tmp_path / "found", answer=lambda index: np.where(truth_at(index) == 1, 7, truth_at(index))), predict(tmp_path / "true")
+    assert 0 == main(["score", str(found), str(true)])
+    assert "no pixel of object 1 was found; do the predictions have other ids" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["masks", "Annotations/true", "true"])
+def test_predictions_of_one_clip_may_lie_where_commands_leave_them(place: str, tmp_path: Path) -> None:
+    """The OUT of `track` and of `evaluate` are taken as they are."""
+    predict(tmp_path / "true")
+    predict(tmp_path / "out" / place)
+    assert 0 == main(["score", str(tmp_path / "out"), str(tmp_path / "true")])
+
+
+def test_masks_are_matched_by_number_where_no_name_is_the_same(tmp_path: Path) -> None:
+    """`7.bmp` is of `00007.png`; where a name is the same names alone count; two files of one name are an error."""
+    (clip,) = find_mask_clips(predict(tmp_path / "true"))
+    (tmp_path / "found").mkdir()
+    for index in range(FRAMES):
+        Image.fromarray(truth_at(index).astype(np.uint8)).save(tmp_path / "found" / f"{index}.bmp")
+    pairs = pair_masks(tmp_path / "found", clip)
+    assert [f"{index}.bmp" for index in range(FRAMES)] == [pairs.files[index].name for index in range(FRAMES)]
+    assert {1.0} == {scores.region.mean for scores in score_clip(tmp_path / "found", clip).objects}
+    write_palette_png(tmp_path / "found" / "00003.png", truth_at(3))
+    assert [3] == list(pair_masks(tmp_path / "found", clip).files)
+    write_palette_png(tmp_path / "found" / "5.png", truth_at(5))
+    with pytest.raises(MaskError, match="one mask of each name"):
+        pair_masks(tmp_path / "found", clip)
 
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "eval"

@@ -16,7 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from tiny import CONFIG, boxes, clip, tiny_network, tiny_predictor
+from tiny import CONFIG, boxes, clip, new_predictor, tiny_network, tiny_predictor
 
 from stmemory.errors import OptionError
 from stmemory.evaluation.metrics import region_similarity
@@ -259,3 +259,28 @@ def test_representations_are_one_short_line() -> None:
     assert "MemoryBank(5 slots, least_similar, 1 rows, in use [1])" == repr(stream.bank)
     assert f"VOSStream(frame 0, objects (7,), {stream.bank!r})" == repr(stream)
     assert repr(predictor).startswith("VOSPredictor(lite, torch.float32, cpu, {'memory_size': 5")
+
+
+@pytest.mark.parametrize("change", ["double", "meta"])
+def test_a_network_that_is_moved_or_cast_under_a_stream_is_an_error(change: str) -> None:
+    """It says what was and what is, and moved back the stream goes on as if nothing had been."""
+    predictor, other = new_predictor(), new_predictor()
+    stream, reference = predictor.start(clip(3)[0], MASK), other.start(clip(3)[0], MASK)
+    predictor.network.to(torch.float64 if change == "double" else "meta")
+    for go_on in (lambda: stream.step(clip(3)[1]), lambda: stream.correct(MASK)):
+        with pytest.raises(OptionError, match="float32 on cpu.*" + ("float64" if change == "double" else "meta")):
+            go_on()
+    if change == "double":
+        predictor.network.float()
+        assert torch.equal(reference.step(clip(3)[1]).probabilities, stream.step(clip(3)[1]).probabilities)
+
+
+def test_the_bytes_of_a_stream_are_the_same_from_the_second_frame_on() -> None:
+    """The first frame reads nothing, so the cache of what is read comes with the second."""
+    stream = new_predictor().start(clip(6)[0], MASK)
+    first = stream.nbytes
+    later = []
+    for frame in clip(6)[1:]:
+        stream.step(frame)
+        later.append(stream.nbytes)
+    assert first < later[0] and 1 == len(set(later))

@@ -168,3 +168,16 @@ def test_save_into_a_place_that_cannot_be_is_an_error(result: Segmentation | Pre
     (tmp_path / "a.png" / "inside").mkdir(parents=True)
     with pytest.raises(FileError, match="a.png"):
         result.save(tmp_path / "a.png")
+
+
+def test_mask_and_box_of_one_object() -> None:
+    """Of its pixels alone, the box as slices take it; an object that is not seen has no box, and one that is not tracked is an error."""
+    ids = torch.zeros(6, 8, dtype=torch.int32)
+    ids[1:4, 2:7], ids[2, 3] = 5, 9
+    result = Segmentation(0, ids, torch.zeros(4, 6, 8), (5, 9, 11), {}, {})
+    assert (ids == 5).tolist() == result.mask(5).tolist()
+    assert [(2, 1, 7, 4), (3, 2, 4, 3), None] == [result.box(i) for i in (5, 9, 11)]
+    assert not result.mask(11).any()
+    for look in (result.mask, result.box):
+        with pytest.raises(MaskError, match=r"\(5, 9, 11\).*got 0"):
+            look(0)

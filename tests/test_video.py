@@ -276,7 +276,9 @@ def test_an_address_is_passed_on_as_it_is(address: str, tmp_path: Path, monkeypa
     monkeypatch.setattr(av, "open", fake)
     assert not is_image_path(address)
     assert 2 == len(list(iterate_frames(address)))
-    assert [(address, {})] == opened
+    [(named, allowed)] = opened
+    assert address == named
+    assert "file" not in allowed["protocol_whitelist"].split(",") and "concat" not in allowed["format_whitelist"].split(",")
 
 
 def test_a_video_that_is_deleted_while_it_is_read_is_an_error_of_ours(tmp_path: Path) -> None:

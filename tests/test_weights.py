@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import CONFIG, boxes, clip, tiny_network, tiny_prediction_network
 
 from stmemory.card import card_text, metrics_of
@@ -393,3 +395,20 @@ def test_a_part_is_put_on_the_device_that_is_asked_for() -> None:
     bank = MemoryBank.from_pretrained(device="meta", dtype=torch.bfloat16)
     assert isinstance(bank.fusion, FusionCell)
     assert ("meta", torch.bfloat16) == (bank.fusion.f[-1].weight.device.type, bank.fusion.f[-1].weight.dtype)
+
+
+def test_weights_know_the_configuration_that_they_were_written_with(tmp_path: Path) -> None:
+    """A number of config.json that changes no shape, changed, is an error; words about the weights may change, and earlier files have no digest."""
+    tiny_network().save_pretrained(tmp_path)
+    file, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    whole = json.loads(file.read_text())
+    file.write_text(json.dumps({**whole, "about": {"licence": "MIT"}}))
+    assert fingerprint(tiny_network()) == fingerprint(load_network(tmp_path))
+    changed = {**whole, "network": {**whole["network"], "affinity": "dot"}}
+    assert changed != whole
+    file.write_text(json.dumps(changed))
+    with pytest.raises(WeightsError, match=r"config\.json: expected the configuration that the weights beside it were written with"):
+        load_network(tmp_path)
+    save_file(load_file(weights), weights)
+    file.write_text(json.dumps({**changed, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}))
+    assert "dot" == load_network(tmp_path).config.affinity

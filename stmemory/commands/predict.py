@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stmemory.commands.options import Commands, add_weights_options, chosen_policy, whole_or_none
-from stmemory.commands.words import DONE, complain, end_line
+from stmemory.commands.words import DONE, complain, end_line, teller
 from stmemory.files import out_folder
 
 if TYPE_CHECKING:
@@ -55,9 +54,14 @@ def _predict(arguments: argparse.Namespace) -> int:
         if done == 1 and working > 2 * side:
             say = f"frames of {width} x {height} for weights made for {side} x {side}: expect poor predictions, and time that grows with the"
             complain(f"{say} square of the pixels; --short-side {side} shrinks them for the network")
-        print(f"\r{done} frames watched" if sys.stderr.isatty() else "", end="", file=sys.stderr, flush=True)
+        watched(done - 1)
 
-    forecast = run_forecast(predictor, clip, job, on_frame=tell)
+    def tell_ahead(done: int) -> None:
+        end_line(done == 1)
+        predicted(done)
+
+    watched, predicted = teller(None, "watch"), teller(steps, "predict")
+    forecast = run_forecast(predictor, clip, job, on_frame=tell, on_prediction=tell_ahead)
     end_line()
     height, width = forecast.size
     first, last = forecast.memory_bytes

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
-__all__ = ["BAD_ARGUMENTS", "DONE", "FAILED", "complain", "end_line", "say_at_once", "score_heads", "score_line", "teller"]
+__all__ = ["BAD_ARGUMENTS", "DONE", "FAILED", "complain", "end_line", "say_at_once", "score_heads", "score_line", "teller", "warnings_said"]
 
 DONE = 0
 FAILED = 1
@@ -34,6 +36,23 @@ def end_line(wanted: bool = True) -> None:
 def complain(message: str) -> None:
     """Write to stderr what went wrong."""
     print(f"stmemory: {message}", file=sys.stderr)
+
+
+class _Complaints(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        end_line()
+        complain(record.getMessage())
+
+
+@contextmanager
+def warnings_said() -> Iterator[None]:
+    """Write to stderr, while a command runs, what the library logs as a warning: lost streams, damaged frames that were left out."""
+    handler, log = _Complaints(logging.WARNING), logging.getLogger("stmemory")
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
 
 
 def score_heads(*, speed: bool = False) -> str:

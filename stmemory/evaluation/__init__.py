@@ -7,7 +7,7 @@ from stmemory.evaluation.clips import Clip, find_clips
 from stmemory.evaluation.growing import GrowingMemory, GrowingPredictor
 from stmemory.evaluation.growth import GrowthReport, Slope, block_slope, measure_growth, resident_bytes, slope_per_thousand
 from stmemory.evaluation.layouts import DATA_SETS, DataSet, find_data_set
-from stmemory.evaluation.mask_folders import score_clip
+from stmemory.evaluation.mask_folders import find_mask_clips, score_clip
 from stmemory.evaluation.metrics import boundary_accuracy, boundary_map, boundary_radius, region_similarity
 from stmemory.evaluation.prediction_metrics import (
     FRAME_PROTOCOLS,
@@ -64,6 +64,7 @@ __all__ = [
     "evaluate_clip",
     "find_clips",
     "find_data_set",
+    "find_mask_clips",
     "frame_mae",
     "frame_mse",
     "markdown_table",

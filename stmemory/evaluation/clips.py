@@ -41,6 +41,7 @@ class Clip:
             counts in those after it. None: it enters where it is first seen, and counts after that and before the last
             annotation.
         count_given: an object counts in the frame whose mask is given, too, as in the toolkit of LVOS.
+        count_last: an object counts in the last annotated frame, too, which the toolkit of DAVIS leaves out.
         held_out: the truth is a server's, and the annotations are the masks to be given alone: nothing counts.
         asked: frames whose predicted masks are asked for; None for all.
     """
@@ -54,6 +55,7 @@ class Clip:
     ignore_void: bool = True
     listed: Mapping[int, tuple[int, ...]] | None = None
     count_given: bool = False
+    count_last: bool = False
     held_out: bool = False
     asked: frozenset[int] | None = None
 
@@ -132,7 +134,7 @@ class Clip:
         """
         known = [] if self.held_out else [*seen, *new] if self.count_given else list(seen)
         if self.listed is None:
-            return known if index < self.last_annotated else []
+            return known if index < self.last_annotated or self.count_last else []
         return [object_id for object_id in known if index in self.listed[object_id]]
 
 

@@ -10,6 +10,8 @@ from stmemory.formats.cvat import CvatWriter, read_cvat
 from stmemory.formats.davis import DavisWriter, read_davis
 from stmemory.formats.detections import to_supervision
 from stmemory.formats.export import export
+from stmemory.formats.label_studio import LabelStudioWriter, read_label_studio
+from stmemory.formats.mask_video import MaskVideoWriter, MatteWriter, read_mask_video
 from stmemory.formats.objects import ObjectsWriter, read_object_masks, read_objects
 from stmemory.formats.overlay import GifWriter, Mp4Writer
 from stmemory.formats.pairing import with_frames
@@ -30,7 +32,10 @@ __all__ = [
     "FORMATS",
     "FormatOptions",
     "GifWriter",
+    "LabelStudioWriter",
+    "MaskVideoWriter",
     "MaskWriter",
+    "MatteWriter",
     "Mp4Writer",
     "ObjectsWriter",
     "Rle",
@@ -47,6 +52,8 @@ __all__ = [
     "read_coco",
     "read_cvat",
     "read_davis",
+    "read_label_studio",
+    "read_mask_video",
     "read_masks",
     "read_object_masks",
     "read_objects",

@@ -1,19 +1,25 @@
-"""Cut-outs: the frames' pixels where objects are, the rest transparent; as RGBA PNGs, or as a ProRes 4444 video."""
+"""Cut-outs: the frames' pixels where objects are, the rest transparent; as RGBA PNGs, or as videos with an alpha channel."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
+from contextlib import ExitStack
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from stmemory.errors import FrameError
+from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.files import whole_file
 from stmemory.formats.writer import Labelled, MaskWriter, new_file, new_folder
 from stmemory.video import OverlayWriter
 
-__all__ = ["CutoutMovWriter", "CutoutWriter"]
+__all__ = ["CutoutMovWriter", "CutoutWriter", "ObjectVideos", "alpha_of"]
+
+ALPHA_CODECS = ("prores", "png", "qtrle")
+MOST_VIDEOS = 200  # that are written at a time, one for each object
 
 
 class CutoutWriter(MaskWriter):
@@ -22,6 +28,7 @@ class CutoutWriter(MaskWriter):
     Args:
         path: the folder, new or empty.
         per_object: a folder for each object, with a PNG for each frame that shows it.
+        soft: let alpha be the probability of the object, or of all objects, where results are added; else it is 0 or 255.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -34,63 +41,171 @@ class CutoutWriter(MaskWriter):
 
     draws = True
 
-    def __init__(self, path: str | os.PathLike[str], *, per_object: bool = False) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, per_object: bool = False, soft: bool = False) -> None:
         super().__init__(path)
-        self._per_object = per_object
+        self._per_object, self._soft = per_object, soft
         new_folder(self.path)
 
     def _write(self, frame: Labelled) -> None:
         if not self._per_object:
-            self._save(frame, frame.ids > 0, "")
+            self._save(frame, frame.tracked, "")
         for object_id in frame.shown if self._per_object else ():
-            self._save(frame, frame.ids == object_id, f"{object_id:03d}")
+            self._save(frame, (object_id,), f"{object_id:03d}")
 
     def _finish(self) -> None:
         if not any(self.path.iterdir()):
             raise FrameError(f"{self.path}: expected frames with objects, got background only; no file was made")
 
-    def _save(self, frame: Labelled, mask: NDArray[np.bool_], folder: str) -> None:
+    def _save(self, frame: Labelled, object_ids: tuple[int, ...], folder: str) -> None:
         path = new_file(self.path / folder, frame)
-        picture = _with_alpha(frame, mask)
-        picture[~mask] = 0  # what is cut away is not in the file
+        picture = _with_alpha(frame, alpha_of(frame, object_ids, soft=self._soft))
+        picture[picture[..., 3] == 0] = 0  # what is cut away is not in the file
         with whole_file(path) as part:
             Image.fromarray(picture).save(part, format="PNG")
 
 
 class CutoutMovWriter(MaskWriter):
-    """Writes a ProRes 4444 `.mov` with an alpha channel, for video editors. `add` needs `frame`. Needs PyAV (the extra `video`).
+    """Writes a `.mov` with an alpha channel, for video editors; or a folder of them, `FOLDER/<object id>.mov`. `add` needs `frame`. Needs
+    PyAV (the extra `video`).
 
-    Straight alpha: the frame's colours stay where it is transparent, so that the codec leaves no dark seam.
+    Straight alpha: the frame's colours stay where it is transparent, so that the codec leaves no dark seam. Each object's video is as long
+    as the clip: before the frame where the object is first known it is black and transparent.
 
     Args:
-        path: the `.mov`.
+        path: the `.mov`; with `per_object` the folder, new or empty.
         rate: frames per second.
+        codec: `"prores"`, ProRes 4444, which every editor takes; or `"png"` or `"qtrle"`, which lose nothing.
+        soft: let alpha be the probability of the object, or of all objects, where results are added; else it is 0 or 255.
+        per_object: a video for each object.
 
     Raises:
         FrameError: PyAV is missing.
-        OptionError: `rate` is out of range.
+        OptionError: `rate` or `codec` is out of range.
     """
 
     draws = True
 
-    def __init__(self, path: str | os.PathLike[str], *, rate: float = 25.0) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        rate: float = 25.0,
+        codec: str = "prores",
+        soft: bool = False,
+        per_object: bool = False,
+    ) -> None:
         super().__init__(path)
-        OverlayWriter(path, rate=rate, alpha=True)  # makes no file; raises before anything else does
-        self._video = OverlayWriter(self._whole(".mov"), rate=rate, alpha=True)
-        self._stack.callback(self._video.close)
+        if codec not in ALPHA_CODECS:
+            raise OptionError(f"codec: expected one of {', '.join(ALPHA_CODECS)}, got {codec!r}")
+        OverlayWriter(path, rate=rate, codec=codec)  # makes no file; raises before anything else does
+        self._soft = soft
+        self._videos = ObjectVideos(new_folder(self.path), self._stack, rate=rate, codec=codec) if per_object else None
+        if self._videos is None:
+            self._video = OverlayWriter(self._whole(".mov"), rate=rate, codec=codec)
+            self._stack.callback(self._video.close)
 
     def _write(self, frame: Labelled) -> None:
-        self._video.write(_with_alpha(frame, frame.ids > 0))
+        if self._videos is None:
+            self._video.write(_with_alpha(frame, alpha_of(frame, frame.tracked, soft=self._soft)))
+            return
+        for object_id in self._videos.known(frame):
+            picture = _with_alpha(frame, alpha_of(frame, (object_id,), soft=self._soft))
+            self._videos.write(frame, object_id, picture)
 
     def _finish(self) -> None:
-        self._video.close()
+        if self._videos is None:
+            self._video.close()
+        else:
+            self._videos.close()
 
 
-def _with_alpha(frame: Labelled, mask: NDArray[np.bool_]) -> NDArray[np.uint8]:
+class ObjectVideos:
+    """A video for each object, all of them as long as the clip.
+
+    Args:
+        folder: where they go, as `<object id, three digits or more>.mov`.
+        stack: what finishes them, or throws them away.
+        rate: frames per second.
+        codec: see `OverlayWriter`.
+        comment: what each file says of itself.
+    """
+
+    def __init__(self, folder: Path, stack: ExitStack, *, rate: float, codec: str, comment: str = "") -> None:
+        self._folder, self._stack, self._rate, self._codec, self._comment = folder, stack, rate, codec, comment
+        self._videos: dict[int, OverlayWriter] = {}  # of objects, not of frames
+
+    def known(self, frame: Labelled) -> tuple[int, ...]:
+        """The objects that have a video from this frame on.
+
+        Args:
+            frame: the next frame.
+
+        Raises:
+            MaskError: there are more than 200.
+        """
+        ids = tuple(sorted({*self._videos, *frame.tracked}))
+        if len(ids) > MOST_VIDEOS:
+            raise MaskError(f"{frame.name}: expected at most {MOST_VIDEOS} objects, each of which has a video, got {len(ids)}; write one video of all")
+        return ids
+
+    def write(self, frame: Labelled, object_id: int, picture: NDArray[np.uint8]) -> None:
+        """Append a picture to the video of an object; a new one gets blank pictures for the frames before.
+
+        Args:
+            frame: the frame.
+            object_id: of the object.
+            picture: see `OverlayWriter.write`.
+        """
+        video = self._videos.get(object_id)
+        if video is None:
+            part = self._stack.enter_context(whole_file(self._folder / f"{object_id:03d}.mov"))
+            video = self._videos[object_id] = OverlayWriter(part, rate=self._rate, codec=self._codec, comment=self._comment)
+            self._stack.callback(video.close)
+            for _ in range(frame.index):
+                video.write(np.zeros_like(picture))
+        video.write(picture)
+
+    def close(self) -> None:
+        """Finish the videos.
+
+        Raises:
+            FrameError: there are none, or what is left of one cannot be written.
+        """
+        if not self._videos:
+            raise FrameError(f"{self._folder}: expected frames with objects, got background only; no file was made")
+        for video in self._videos.values():
+            video.close()
+
+
+def alpha_of(frame: Labelled, object_ids: Collection[int], *, soft: bool) -> NDArray[np.uint8]:
+    """How much of each pixel belongs to one of some objects.
+
+    Args:
+        frame: the frame.
+        object_ids: of the objects; those that the frame does not know have no part.
+        soft: take the probabilities of a result, where there is one.
+
+    Returns:
+        uint8 `[H, W]`: without probabilities 0 and 255.
+
+    >>> frame = Labelled(0, "00000", np.array([[0, 7, 9]], np.int32), (7, 9), (7, 9), None)
+    >>> alpha_of(frame, (7,), soft=True).tolist(), alpha_of(frame, (7, 9), soft=False).tolist()
+    ([[0, 255, 0]], [[0, 255, 255]])
+    """
+    result = frame.result
+    if soft and result is not None and result.probabilities.shape == (1 + len(result.object_ids), *frame.ids.shape):
+        rows = [1 + row for row, object_id in enumerate(result.object_ids) if object_id in object_ids]
+        share = result.probabilities.detach()[rows].sum(0).clamp(0, 1).mul(255).round().byte()
+        alpha: NDArray[np.uint8] = share.cpu().numpy()
+        return alpha
+    return 255 * np.isin(frame.ids, list(object_ids)).astype(np.uint8)
+
+
+def _with_alpha(frame: Labelled, alpha: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """uint8 RGBA `[H, W, 4]`."""
     if frame.picture is None:  # a format that draws is never given such a frame
         raise FrameError(f"{frame.name}: expected a frame to cut out of, got none; pass add(result, frame=frame)")
-    picture = np.empty((*mask.shape, 4), np.uint8)
+    picture = np.empty((*alpha.shape, 4), np.uint8)
     picture[..., :3] = frame.picture.mul(255).round().byte().permute(1, 2, 0).numpy()
-    picture[..., 3] = 255 * mask
+    picture[..., 3] = alpha
     return picture

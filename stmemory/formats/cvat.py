@@ -14,14 +14,13 @@ from numpy.typing import NDArray
 
 from stmemory.errors import MaskError, OptionError
 from stmemory.formats.polygons import draw_polygon, polygon_points
-from stmemory.formats.rle import box_of
+from stmemory.formats.rle import LARGEST_MASK, box_of
 from stmemory.formats.spool import spool_beside
 from stmemory.formats.writer import Ids, Labelled, MaskWriter
 
 __all__ = ["CvatWriter", "read_cvat"]
 
 MOST_BYTES = 1 << 30
-MOST_PIXELS = 1 << 28  # of one image
 
 
 class CvatWriter(MaskWriter):
@@ -191,8 +190,8 @@ def _track_id(shape: ElementTree.Element) -> int | None:
 
 def _size(height: str | None, width: str | None, path: Path) -> tuple[int, int]:
     size = (_whole(height, str(path)), _whole(width, str(path)))
-    if min(size) < 1 or size[0] * size[1] > MOST_PIXELS:
-        raise MaskError(f"{path}: expected images of 1 to {MOST_PIXELS:,} pixels, got {size[0]} x {size[1]}; the file is damaged")
+    if min(size) < 1 or size[0] * size[1] > LARGEST_MASK:
+        raise MaskError(f"{path}: expected images of 1 to {LARGEST_MASK:,} pixels, got {size[0]} x {size[1]}; the file is damaged")
     return size
 
 

@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stmemory.errors import OptionError
+from stmemory.errors import MaskError, OptionError
 from stmemory.formats.coco import CocoWriter, read_coco
 from stmemory.formats.cutouts import CutoutMovWriter, CutoutWriter
 from stmemory.formats.cvat import CvatWriter, read_cvat
 from stmemory.formats.davis import DavisWriter, read_davis
-from stmemory.formats.document import load_document
+from stmemory.formats.label_studio import LabelStudioWriter, is_label_studio, read_label_studio
+from stmemory.formats.mask_video import VIDEO_SUFFIXES, MaskVideoWriter, MatteWriter, read_mask_video
 from stmemory.formats.objects import ObjectsWriter, is_objects_folder, read_objects
 from stmemory.formats.overlay import GifWriter, Mp4Writer
 from stmemory.formats.volume import VolumeWriter, read_volume
@@ -23,7 +24,7 @@ from stmemory.formats.youtube_vis import YouTubeVisWriter, read_youtube_vis
 from stmemory.formats.youtube_vos import YouTubeVosWriter, read_youtube_vos
 from stmemory.untrusted import read_json
 
-__all__ = ["FORMATS", "Format", "FormatOptions", "frame_files", "guess_format", "new_writer", "read_masks"]
+__all__ = ["FORMATS", "Format", "FormatOptions", "frame_files", "guess_format", "is_track_folder", "new_writer", "read_masks"]
 
 Masks = Iterator[tuple[str, Ids]]
 
@@ -34,11 +35,13 @@ class FormatOptions:
 
     Attributes:
         video: name of the video, for `youtube_vos` and `youtube_vis`; None: "video" when written, the only one when read.
-        rate: frames per second, for `mp4`, `gif` and `mov`.
-        categories: for an id, what the object is, for `youtube_vos`, `youtube_vis`, `coco`, `coco_polygons`, `yolo` and `cvat`.
+        rate: frames per second, for `gif` and all videos.
+        categories: for an id, what the object is, for `youtube_vos`, `youtube_vis`, `coco`, `coco_polygons`, `yolo`, `cvat` and
+            `label_studio`.
         size: H and W in px, for reading `yolo`, which does not say it.
-        file_names: for the name of a mask, that of its frame's file, for `youtube_vis`, `coco` and `coco_polygons`;
-            others are called NAME.jpg.
+        file_names: for the name of a mask, that of its frame's file, for `youtube_vis`, `coco`, `coco_polygons` and
+            `label_studio`; others are called NAME.jpg.
+        prefix: what stands before a file's name in `label_studio`, such as the beginning of a URL.
     """
 
     video: str | None = None
@@ -46,6 +49,7 @@ class FormatOptions:
     categories: Mapping[int, str] | None = None
     size: tuple[int, int] | None = None
     file_names: Mapping[str, str] | None = None
+    prefix: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,12 +104,36 @@ FORMATS: Mapping[str, Format] = {
         lambda path, options: CvatWriter(path, categories=options.categories),
         lambda path, options: read_cvat(path),
     ),
-    "volume": Format("a .npy [T, H, W]", lambda path, options: VolumeWriter(path), lambda path, options: read_volume(path)),
+    "label_studio": Format(
+        "Label Studio's tasks, with brush masks",
+        lambda path, options: LabelStudioWriter(
+            path, categories=options.categories, file_names=options.file_names, prefix=options.prefix
+        ),
+        lambda path, options: read_label_studio(path),
+    ),
+    "volume": Format("a .npy [T, H, W]; .npz is read too", lambda path, options: VolumeWriter(path), lambda path, options: read_volume(path)),
+    "mask_video": Format(
+        "grey video whose levels are ids, without loss",
+        lambda path, options: MaskVideoWriter(path, rate=options.rate),
+        lambda path, options: read_mask_video(path),
+    ),
     "mp4": Format("overlay video", lambda path, options: Mp4Writer(path, rate=options.rate), draws=True),
     "gif": Format("overlay GIF", lambda path, options: GifWriter(path, rate=options.rate), draws=True),
     "cutouts": Format("RGBA PNGs", lambda path, options: CutoutWriter(path), draws=True),
     "object_cutouts": Format("RGBA PNGs for each object", lambda path, options: CutoutWriter(path, per_object=True), draws=True),
     "mov": Format("ProRes 4444 with alpha", lambda path, options: CutoutMovWriter(path, rate=options.rate), draws=True),
+    "mov_lossless": Format(
+        "PNG in a .mov, with alpha", lambda path, options: CutoutMovWriter(path, rate=options.rate, codec="png"), draws=True
+    ),
+    "object_movs": Format(
+        "ProRes 4444 with alpha for each object",
+        lambda path, options: CutoutMovWriter(path, rate=options.rate, per_object=True),
+        draws=True,
+    ),
+    "matte": Format("black and white video of all objects", lambda path, options: MatteWriter(path, rate=options.rate)),
+    "object_mattes": Format(
+        "black and white video of each object", lambda path, options: MatteWriter(path, rate=options.rate, per_object=True)
+    ),
 }
 
 
@@ -151,13 +179,13 @@ def read_masks(path: str | os.PathLike[str], *, format: str | None = None, optio
     if read is None:
         readable = ", ".join(name for name in FORMATS if FORMATS[name].read)
         raise OptionError(f"format: expected one that holds ids ({readable}), got {format!r}, which is for looking at")
-    return read(path / "masks" if _is_track_folder(path) else path, options or FormatOptions())
+    return read(path / "masks" if is_track_folder(path) else path, options or FormatOptions())
 
 
 def guess_format(path: Path) -> str:
     """Recognise a format by what lies at a path.
 
-    A `.npy` is a volume; a `.xml` is CVAT's; a `.json` with "videos" is YouTube-VIS, one with "images" COCO; a folder with `meta.json` and
+    A `.npy` or `.npz` is a volume; a video is of masks; a `.xml` is CVAT's; a `.json` with "videos" is YouTube-VIS, one with "images" COCO, a list of tasks Label Studio; a folder with `meta.json` and
     `Annotations` is YouTube-VOS; one with a folder `labels` of text files is YOLO; one with folders named by numbers is of objects; others, and the output of
     `stmemory track`, have palette PNGs.
 
@@ -178,13 +206,15 @@ def guess_format(path: Path) -> str:
         return "objects" if is_objects_folder(path) else "davis"
     if not path.exists():
         raise OptionError(f"{path}: expected masks, got no such file or folder; check the path")
-    if path.suffix.lower() == ".npy":
+    if path.suffix.lower() in (".npy", ".npz"):
         return "volume"
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return "mask_video"
     if path.suffix.lower() == ".xml":
         return "cvat"
     if path.suffix.lower() == ".json":
-        return "coco" if "images" in load_document(path, "annotations") else "youtube_vis"
-    raise OptionError(f"{path}: expected a folder of masks, a .json, a .xml or a .npy, got another file; name its format")
+        return _json_format(path)
+    raise OptionError(f"{path}: expected a folder of masks, a .json, a .xml, a .npy, a .npz or a video, got another file; name its format")
 
 
 def frame_files(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -200,7 +230,7 @@ def frame_files(path: str | os.PathLike[str]) -> dict[str, str]:
     {}
     """
     folder = Path(path)
-    if not _is_track_folder(folder):
+    if not is_track_folder(folder):
         return {}
     try:
         record: object = read_json(folder / "job.json")
@@ -211,7 +241,30 @@ def frame_files(path: str | os.PathLike[str]) -> dict[str, str]:
     return {name.rpartition(".")[0]: name for name in plain}
 
 
-def _is_track_folder(path: Path) -> bool:
+def _json_format(path: Path) -> str:
+    try:
+        document: object = read_json(path)
+    except OptionError as error:
+        raise MaskError(str(error)) from error
+    if isinstance(document, list) and is_label_studio(document):
+        return "label_studio"
+    if not isinstance(document, dict) or "annotations" not in document:
+        raise MaskError(
+            f'{path}: expected a JSON object with "annotations", or a list of Label Studio\'s tasks, got another; lists of results have no '
+            "frames: pass the file of the split"
+        )
+    return "coco" if "images" in document else "youtube_vis"
+
+
+def is_track_folder(path: Path) -> bool:
+    """Say whether a folder is what a tracking job left.
+
+    Args:
+        path: the folder.
+
+    >>> is_track_folder(Path("."))
+    False
+    """
     return (path / "job.json").is_file() and (path / "masks").is_dir()
 
 

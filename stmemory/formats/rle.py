@@ -17,7 +17,8 @@ from stmemory.errors import MaskError
 
 __all__ = ["Rle", "box_of", "decode_rle", "encode_rle"]
 
-LARGEST_MASK = 2**28  # pixels; a GiB as ids
+# Of a mask written as runs or polygons, in any format: a GiB as int32 ids. Images are limited by what a frame costs, `images.MOST_PIXELS`.
+LARGEST_MASK = 2**28  # pixels
 _DIGITS = 13  # groups of five bits that an int64 has
 
 

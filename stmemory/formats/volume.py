@@ -10,6 +10,7 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from stmemory.errors import FrameError, MaskError, OptionError
+from stmemory.formats.archive import read_archive
 from stmemory.formats.writer import Ids, Labelled, MaskWriter, ids_of
 from stmemory.untrusted import read_array
 
@@ -98,10 +99,12 @@ def read_volume(volume: str | os.PathLike[str] | NDArray[np.integer]) -> Iterato
     """Read a label volume slice by slice. One slice, `volume[t]`, can be given to `predictor.start` as it is.
 
     Args:
-        volume: integers `[T, H, W]`, or the path of a `.npy` with them, which is not read into memory as a whole.
+        volume: integers or booleans `[T, H, W]`; or the path of a `.npy` or `.npz` with them, or with one mask `[H, W]`, which is not read
+            into memory as a whole. A `.npz` may also have a mask `[H, W]` for each frame, see `read_archive`.
 
     Returns:
-        The numbers of the frames with five digits, and ids int32 `[H, W]`; each value is an id, 255 too.
+        The numbers of the frames with five digits, of a `.npz` with several arrays their names; and ids int32 `[H, W]`; each value is an
+        id, 255 too; true is 1.
 
     Raises:
         MaskError: there is no such file, or it holds something else.
@@ -109,11 +112,14 @@ def read_volume(volume: str | os.PathLike[str] | NDArray[np.integer]) -> Iterato
     name = "volume"
     if not isinstance(volume, np.ndarray):
         name = os.fspath(volume)
+        if name.lower().endswith(".npz"):
+            return ((stem, ids_of(plane.astype(np.int64))) for stem, plane in read_archive(volume))
         try:
             volume = read_array(volume)
+            volume = volume[None] if volume.ndim == 2 else volume
         except OptionError as error:
             raise MaskError(f"{error} or VolumeWriter, as integers [T, H, W]") from error
-    if not isinstance(volume, np.ndarray) or volume.ndim != 3 or volume.dtype.kind not in "iu" or volume.size == 0:
+    if not isinstance(volume, np.ndarray) or volume.ndim != 3 or volume.dtype.kind not in "biu" or volume.size == 0:
         came = f"{volume.dtype} {volume.shape}" if isinstance(volume, np.ndarray) else type(volume).__name__
         raise MaskError(f"{name}: expected integer ids [T, H, W], got {came}; one frame is volume[None]")
     return ((f"{index:05d}", ids_of(plane.astype(np.int64))) for index, plane in enumerate(volume))

@@ -40,6 +40,7 @@ class Labelled:
         tracked: the objects that the result knows of, seen or not, sorted; those shown are among them.
         picture: float32 `[3, H, W]` in [0, 1]; None where the format draws none.
         scores: how sure each object's mask is, where that is known.
+        result: what was added, where it was a result and not ids alone.
     """
 
     index: int
@@ -49,6 +50,7 @@ class Labelled:
     tracked: tuple[int, ...]
     picture: Tensor | None
     scores: Mapping[int, float] = field(default_factory=dict)
+    result: Segmentation | None = None
 
 
 class MaskWriter(ABC):
@@ -97,7 +99,8 @@ class MaskWriter(ABC):
         known = masks.object_ids if isinstance(masks, Segmentation) else ()
         shown = object_ids_in(ids)
         scores = masks.scores if isinstance(masks, Segmentation) else {}
-        self._write(Labelled(self.count, name, ids, shown, tuple(sorted({*known, *shown})), picture, scores))
+        result = masks if isinstance(masks, Segmentation) else None
+        self._write(Labelled(self.count, name, ids, shown, tuple(sorted({*known, *shown})), picture, scores, result))
         self._shape = ids.shape
         self.count += 1
 
@@ -125,12 +128,12 @@ class MaskWriter(ABC):
         """Write what comes after the last frame; what `_stack` holds is closed after that."""
 
     @final
-    def _whole(self, ending: str) -> Path:
-        """Where to write the file, which has this ending, so that it appears whole or not at all."""
+    def _whole(self, *endings: str) -> Path:
+        """Where to write the file, which has one of these endings, so that it appears whole or not at all."""
         if self.path.is_dir():  # found now, not when all the work is done
             raise OptionError(f"{self.path}: expected the name of a file, got a folder; name a file in it")
-        if self.path.suffix.lower() != ending:  # other programs, and `guess_format`, go by it
-            raise OptionError(f"{self.path}: expected a name that ends in {ending}, got {self.path.name!r}; add it, or choose another format")
+        if self.path.suffix.lower() not in endings:  # other programs, and `guess_format`, go by it
+            raise OptionError(f"{self.path}: expected a name that ends in {' or '.join(endings)}, got {self.path.name!r}; add it, or choose another format")
         return self._stack.enter_context(whole_file(self.path))
 
     @final

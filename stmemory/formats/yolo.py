@@ -13,6 +13,7 @@ import numpy as np
 from stmemory.errors import MaskError, OptionError
 from stmemory.files import whole_file
 from stmemory.formats.polygons import draw_polygon, joined_rings, polygon_points, rings_of
+from stmemory.formats.rle import LARGEST_MASK
 from stmemory.formats.spool import spool_beside
 from stmemory.formats.writer import Ids, Labelled, MaskWriter, new_folder
 from stmemory.images import image_files, natural_order
@@ -21,7 +22,6 @@ from stmemory.frames import to_frame
 __all__ = ["YoloWriter", "read_yolo"]
 
 MOST_BYTES = 1 << 26  # of one label file
-MOST_PIXELS = 1 << 28  # of one frame
 
 
 class YoloWriter(MaskWriter):
@@ -115,8 +115,8 @@ def _size_in(root: Path, about: str) -> tuple[int, int]:
     if stated is None:
         raise OptionError(f"{root}: labels have no size, and there are no images beside them; pass the size, or the frames")
     size = (int(stated[1]), int(stated[2]))
-    if not 0 < size[0] * size[1] <= MOST_PIXELS:
-        raise MaskError(f"{root / 'data.yaml'}: expected frames of 1 to {MOST_PIXELS:,} pixels, got {size[0]} x {size[1]}; the file is damaged")
+    if not 0 < size[0] * size[1] <= LARGEST_MASK:
+        raise MaskError(f"{root / 'data.yaml'}: expected frames of 1 to {LARGEST_MASK:,} pixels, got {size[0]} x {size[1]}; the file is damaged")
     return size
 
 

@@ -229,6 +229,10 @@ class MemoryBank(BankFromPretrained):
             raise BankError(f"remove_rows: expected rows in 0..{self.rows - 1}, got {unknown}")
         self._slots.keep_rows([r for r in range(self.rows) if r not in set(rows)])
 
+    def reset(self) -> None:
+        """Forget everything, the rows and the shape of templates too: the bank is as it was made, for another video."""
+        self._slots = Slots(self.capacity)
+
     def detach(self) -> None:
         """Cut the graph: what is stored stays, gradients stop here (truncated backpropagation through time)."""
         self._slots.tensors = {name: t.detach() for name, t in self._slots.tensors.items()}

@@ -11,12 +11,11 @@ from typing import Protocol
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from stmemory.errors import OptionError
-from stmemory.training.packing import KINDS, PackReport, pack
+from stmemory.errors import OptionError, StmemoryError
+from stmemory.tensor_file import read_tensor_file
+from stmemory.training.packing import FORMAT, KINDS, PackReport, pack
 from stmemory.untrusted import whole
 
 __all__ = ["Item", "Material", "PackReport", "Photo", "Pictures", "pack"]
@@ -109,10 +108,14 @@ class Material:
         """Read a file written by `pack` into memory.
 
         Raises:
-            OptionError: there is no such file, or it was not written by `pack`.
+            OptionError: there is no such file, it was not written by `pack`, or it is damaged by as little as one bit. Files of earlier
+                versions have no digest, and load unless their parts do not fit each other.
         """
         try:
-            tensors = load_file(path)
+            file = read_tensor_file(path, "material for training")
+            if file.about and not (file.whole and file.about.get("format") == FORMAT):
+                raise OptionError("expected its digest, got a file without; it is damaged, or of a later version: pack the pictures again")
+            tensors = file.tensors
             table, names = tensors["table"].tolist(), bytes(tensors["names"].numpy()).decode().split("\n")
             items = tuple(
                 Item(index, KINDS[whole(kind, what="kind", most=len(KINDS) - 1)], bool(drawn), series, name)
@@ -124,7 +127,7 @@ class Material:
             if int(offsets[0]) < 0 or int(offsets[-1]) > len(blobs) or bool((offsets.diff() < 0).any()):
                 raise OptionError("offsets: expected rising numbers within the file, got others")
             return cls(blobs, offsets, items)
-        except (OSError, SafetensorError, LookupError, TypeError, ValueError, AttributeError) as error:
+        except (StmemoryError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
             raise OptionError(f"path: expected a file written by stmemory.training.pack, got {str(path)!r} ({error})") from error
 
     def __len__(self) -> int:

@@ -21,16 +21,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from safetensors.torch import save
 
 from stmemory.errors import OptionError
-from stmemory.files import out_file, whole_file
+from stmemory.files import out_file
 from stmemory.images import UNREADABLE, natural_order, opened_image
+from stmemory.tensor_file import write_tensor_file
 from stmemory.training.mask_readers import IdMask, VideoMasks
 from stmemory.training.picture_files import read_picture, shrunk
 
-__all__ = ["KINDS", "PackReport", "pack"]
+__all__ = ["FORMAT", "KINDS", "PackReport", "pack"]
 
+FORMAT = "stmemory.material 2"  # 1 had neither its name in the file nor a digest
 KINDS = ("photo", "cutout", "background", "video")
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
@@ -158,9 +159,7 @@ def pack(
         "table": torch.tensor(rows, dtype=torch.int32),
         "names": torch.from_numpy(np.frombuffer("\n".join(each.name for each in packed).encode(), dtype=np.uint8).copy()),
     }
-    content = save(tensors)  # save_file() hides the file from other users of the machine
-    with whole_file(out) as part:
-        part.write_bytes(content)
+    write_tensor_file(out, tensors, {"format": FORMAT})
     counts = {kind: sum(row[0] == index for row in rows) for index, kind in enumerate(KINDS)}
     return PackReport(counts=counts, nbytes=out.stat().st_size, skipped=tuple(skipped))
 

@@ -1,0 +1,162 @@
+"""Mask videos: a grey video whose levels are ids, written without loss and read back; and mattes, in which white is what is kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stmemory.errors import FrameError, MaskError
+from stmemory.formats.cutouts import ObjectVideos, alpha_of
+from stmemory.formats.writer import Ids, Labelled, MaskWriter, ids_of, new_folder
+from stmemory.video import OverlayWriter, iterate_video
+from stmemory.video_decoder import open_video
+
+__all__ = ["MaskVideoWriter", "MatteWriter", "VIDEO_SUFFIXES", "read_mask_video"]
+
+VIDEO_SUFFIXES = (".mkv", ".mov", ".mp4", ".m4v", ".avi", ".webm", ".mpg", ".mpeg", ".ts", ".mxf", ".nut", ".y4m")
+LOSSLESS = ("ffv1", "png", "apng", "qtrle", "rawvideo", "huffyuv", "ffvhuff", "utvideo", "gif", "bmp", "tiff", "zmbv", "magicyuv", "v210", "r210")
+_IDS, _MATTE = "stmemory: levels are ids", "stmemory: white is what is kept"
+_CODECS = {".mkv": "grey_ffv1", ".mov": "grey_png"}
+
+
+class MaskVideoWriter(MaskWriter):
+    """Writes a grey video without loss, in which a pixel's level is its object's id. Ids 1 to 254. Needs PyAV (the extra `video`).
+
+    Args:
+        path: a `.mkv` (FFV1) or a `.mov` (PNG).
+        rate: frames per second.
+
+    Raises:
+        FrameError: PyAV is missing.
+        OptionError: `rate` is out of range.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with MaskVideoWriter(f"{folder}/a.mkv") as out:
+    ...         out.add(np.array([[0, 7]]))
+    ...     [(name, ids.tolist()) for name, ids in read_mask_video(f"{folder}/a.mkv")]
+    [('00000', [[0, 7]])]
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, rate: float = 25.0) -> None:
+        super().__init__(path)
+        OverlayWriter(path, rate=rate)  # makes no file; raises before anything else does
+        part = self._whole(*_CODECS)
+        self._video = OverlayWriter(part, rate=rate, codec=_CODECS[self.path.suffix.lower()], comment=_IDS)
+        self._stack.callback(self._video.close)
+
+    def _write(self, frame: Labelled) -> None:
+        most = int(frame.ids.max())
+        if most > 254:
+            raise MaskError(f"{frame.name}: a grey video holds ids up to 254, got {most}; write youtube_vis or volume instead, or number the objects from 1")
+        self._video.write(frame.ids.astype(np.uint8))
+
+    def _finish(self) -> None:
+        self._video.close()
+
+
+class MatteWriter(MaskWriter):
+    """Writes a matte for video editors, a grey video without loss: white where objects are, black elsewhere, and soft edges where
+    results are added. Needs PyAV (the extra `video`).
+
+    Args:
+        path: a `.mov` (PNG) or a `.mkv` (FFV1) of all objects; with `per_object` a folder, new or empty, of one `.mov` for each, as long
+            as the clip.
+        rate: frames per second.
+        soft: let grey be the probability of the object, or of all objects, where results are added; else there is black and white alone.
+        per_object: a video for each object, `FOLDER/<object id>.mov`.
+
+    Raises:
+        FrameError: PyAV is missing.
+        OptionError: `rate` is out of range.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, rate: float = 25.0, soft: bool = True, per_object: bool = False) -> None:
+        super().__init__(path)
+        OverlayWriter(path, rate=rate)  # makes no file; raises before anything else does
+        self._soft = soft
+        self._videos = ObjectVideos(new_folder(self.path), self._stack, rate=rate, codec="grey_png", comment=_MATTE) if per_object else None
+        if self._videos is None:
+            part = self._whole(*_CODECS)
+            self._video = OverlayWriter(part, rate=rate, codec=_CODECS[self.path.suffix.lower()], comment=_MATTE)
+            self._stack.callback(self._video.close)
+
+    def _write(self, frame: Labelled) -> None:
+        if self._videos is None:
+            self._video.write(alpha_of(frame, frame.tracked, soft=self._soft))
+            return
+        for object_id in self._videos.known(frame):
+            self._videos.write(frame, object_id, alpha_of(frame, (object_id,), soft=self._soft))
+
+    def _finish(self) -> None:
+        if self._videos is None:
+            self._video.close()
+        else:
+            self._videos.close()
+
+
+def read_mask_video(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
+    """Read a video of masks.
+
+    In a codec that loses nothing (FFV1, PNG, Animation, HuffYUV, raw, ...) levels are ids, by the rule of grey images: white alone is object
+    1, in the soft edges of black and white 128 and more. Other codecs blur levels, so that a video in them has to be black and white.
+
+    Args:
+        path: the video, which is opened when this is called.
+
+    Returns:
+        The numbers of the frames with five digits, and ids int32 `[H, W]`.
+
+    Raises:
+        MaskError: it is no video, is damaged, or shows colours, or in a codec with loss anything but black and white; PyAV is missing.
+    """
+    name = os.fspath(path)
+    try:
+        container, stream = open_video(path)
+        with container:
+            codec, comment = str(stream.codec_context.name), {key.lower(): value for key, value in container.metadata.items()}.get("comment")
+        pictures = iterate_video(path)
+    except FrameError as error:
+        raise MaskError(f"{error} (masks were wanted)") from error
+    return _each(pictures, comment if codec in LOSSLESS else None, codec, name)
+
+
+def _each(pictures: Iterator[NDArray[np.uint8]], comment: str | None, codec: str, path: str) -> Iterator[tuple[str, Ids]]:
+    for index in range(2**31):
+        try:
+            picture = next(pictures, None)
+        except FrameError as error:
+            raise MaskError(str(error)) from error
+        if picture is None:
+            return
+        if codec not in LOSSLESS or comment == _MATTE:
+            ids = _white(picture, exact=codec in LOSSLESS, where=f"{path}: frame {index}", codec=codec)
+        elif not (picture == picture[..., :1]).all():
+            raise MaskError(f"{path}: frame {index}: expected grey, whose levels are ids, got colours; is it the clip itself, or an overlay?")
+        elif comment == _IDS:
+            ids = picture[..., 0].astype(np.int32)
+        else:
+            try:
+                ids = ids_of(np.ascontiguousarray(picture[..., 0]))
+            except MaskError as error:
+                raise MaskError(f"{path}: frame {index}: {error}") from error
+        yield f"{index:05d}", ids
+
+
+def _white(picture: NDArray[np.uint8], *, exact: bool, where: str, codec: str) -> Ids:
+    """Object 1 where a black and white picture is white."""
+    lowest, highest = picture.min(axis=2), picture.max(axis=2)
+    white = highest >= 128
+    if not exact:
+        between = int(((highest >= 80) & (highest < 176)).sum())
+        colours = int((highest - lowest > 48).sum())
+        if max(between, colours) > max(int(white.sum()) // 4, white.size // 50):  # edges are thin
+            raise MaskError(
+                f"{where}: expected black and white, since {codec} blurs levels so that they are no ids, got greys or colours; write the masks as FFV1 "
+                "(stmemory export --to mask_video), or as PNGs"
+            )
+    ids: Ids = white.astype(np.int32)
+    return ids
