@@ -86,6 +86,17 @@ class VOSStream:
         return self._state.last
 
     @property
+    def window(self) -> Window:
+        """What the last frame was looked at through.
+
+        Raises:
+            FrameError: there was none.
+        """
+        if self._state.window is None:
+            raise FrameError("expected a stream that has seen a frame, got a new one; call step(frame, mask) first")
+        return self._state.window
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all that is kept from one frame to the next; constant from the second frame on, while the objects are the same.
 

@@ -55,6 +55,10 @@ class Window:
         rows = 0 <= self.top and 1 <= self.height <= size.frame_height - self.top
         return whole and rows and 0 <= self.left and 1 <= self.width <= size.frame_width - self.left
 
+    def view(self, size: WorkingSize) -> WorkingSize:
+        """The sizes of frames that are this window of frames of that size."""
+        return WorkingSize(self.height, self.width, size.height, size.width, size.padded_height, size.padded_width)
+
     def covers(self, maps: Tensor) -> bool:
         """Whether nothing above 0 of maps `[*, H, W]` lies outside."""
         return int((self.part(maps) > 0).sum()) == int((maps > 0).sum())

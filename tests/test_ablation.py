@@ -31,7 +31,7 @@ from stmemory.run_lock import held
 from stmemory.saving import save_network
 from stmemory.weights import fingerprint, load_network
 
-OPTIONS = TrackingOptions(memory_size=3, memory_every=1, write_gate=0.0, reach=None)
+OPTIONS = TrackingOptions(memory_size=3, memory_every=1, write_gate=0.0, reach=None, enlarge=1)
 FLAGS = ["--memory-size", "3", "--memory-every", "1", "--write-gate", "0", "--reach", "none"]
 
 

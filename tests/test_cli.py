@@ -354,12 +354,12 @@ def test_info_tells_of_the_bundled_weights(capsys: pytest.CaptureFixture[str]) -
 
 def test_object_bytes_are_what_a_stream_takes() -> None:
     """The bytes that are worked out from shapes are those of a stream's bank and cache."""
-    predictor = VOSPredictor.from_pretrained()
+    predictor = VOSPredictor.from_pretrained(options=TrackingOptions(enlarge=1))
     mask = np.zeros((50, 70), np.uint8)
     mask[10:40, 20:50] = 1
     stream = predictor.start(np.full((50, 70, 3), 99, np.uint8), mask)
     stream.step(np.full((50, 70, 3), 99, np.uint8))
-    kept = stream.last.ids.numel() * 4 + stream.last.probabilities.numel() * 4 + (3 + 2) * 64 * 80 * 4 + 64 * 80
+    kept = stream.last.ids.numel() * 4 + stream.last.probabilities.numel() * 4 + (2 * 3 + 2) * 64 * 80 * 4 + 64 * 80
 
     assert object_bytes(NetworkConfig.of("lite"), WorkingSize.of(50, 70, 480, 16)) == stream.nbytes - kept
 

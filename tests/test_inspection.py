@@ -389,7 +389,7 @@ def test_bad_questions_to_a_report() -> None:
 @pytest.mark.parametrize("size", [(48, 64), (50, 70), (100, 140)], ids=["whole-cells", "padded", "shrunk"])
 def test_points_and_cells(size: tuple[int, int]) -> None:
     """Each pixel lies in a cell of the grid, and an object's cells lie in the object."""
-    predictor = new_predictor(memory_size=3, short_side=64)
+    predictor = new_predictor(memory_size=3, short_side=64, zoom=1)
     report = inspect(predictor, clip(2, *size), boxes(3, height=size[0], width=size[1]), at=[1])
     moment = report.moments[1]
     rows, columns = moment.query.shape[1:]

@@ -303,5 +303,5 @@ def test_a_bank_that_memory_cannot_hold_is_an_error() -> None:
     with pytest.raises(BankError, match="memory_size"):
         bank.write(torch.rand(1, 4, 8, 8))
     assert 0 == bank.rows
-    with pytest.raises(WeightsError, match="memory_size"):
+    with pytest.raises(BankError, match="memory_size"):
         new_predictor(memory_size=10**9).start(FRAMES[0], boxes(3))

@@ -14,7 +14,6 @@ from stmemory.errors import WeightsError
 from stmemory.frames import WorkingSize, fit, restore
 from stmemory.inspection import Inspector
 from stmemory.masks import winners
-from stmemory.options import TrackingOptions
 from stmemory.stream import VOSStream
 from stmemory.window import Window, aim, is_cut
 
@@ -99,8 +98,8 @@ def test_a_part_at_the_edge_is_told() -> None:
 def test_the_network_looks_closely_at_a_small_object() -> None:
     """A stream with a small object has a window, its memory is that of the window, and `zoom=1` has none."""
     close, whole = (tiny_predictor(zoom=zoom).start(FRAMES[0], bar(40)) for zoom in (2, 1))
-    assert (30, 50) == (close._state.window.height, close._state.window.width)
-    assert whole._state.window.is_whole(SIZE)
+    assert (30, 50) == (close.window.height, close.window.width)
+    assert whole.window.is_whole(SIZE)
     assert close.bank.templates.shape == whole.bank.templates.shape and not torch.equal(close.bank.templates, whole.bank.templates)
     assert torch.equal(close.last.ids, whole.last.ids)
 
@@ -110,7 +109,7 @@ def test_an_object_at_the_edge_is_looked_at_in_the_whole_frame() -> None:
     stream = tiny_predictor().start(FRAMES[0], bar(0))
     stream.step(FRAMES[1], bar(40))
     stream.step(FRAMES[2])
-    assert stream._state.window.is_whole(SIZE)
+    assert stream.window.is_whole(SIZE)
 
 
 def test_an_object_that_is_lost_is_looked_for_everywhere() -> None:
@@ -120,18 +119,18 @@ def test_an_object_that_is_lost_is_looked_for_everywhere() -> None:
     stream.step(FRAMES[2], bar(44))
     stream.correct(absent=[7])
     stream.step(FRAMES[3], bar(44))
-    assert stream._state.window.is_whole(SIZE)
+    assert stream.window.is_whole(SIZE)
     stream.step(FRAMES[4], bar(44))
-    assert (30, 50) == (stream._state.window.height, stream._state.window.width)
+    assert (30, 50) == (stream.window.height, stream.window.width)
 
 
 def test_who_enters_outside_the_window_is_tracked() -> None:
     """A correction outside the window turns to the whole frame: given masks come back exactly, and both objects go on."""
     stream = tiny_predictor().start(FRAMES[0], bar(20))
-    assert not stream._state.window.covers(torch.from_numpy(bar(88)).float()[None])
+    assert not stream.window.covers(torch.from_numpy(bar(88)).float()[None])
     result = stream.add_objects(bar(88, 5))
     assert (bar(20) + bar(88, 5)).tolist() == result.ids.tolist()
-    assert stream._state.window.is_whole(SIZE) and (2, (7, 5)) == (stream.bank.rows, stream.object_ids)
+    assert stream.window.is_whole(SIZE) and (2, (7, 5)) == (stream.bank.rows, stream.object_ids)
     entered = stream.step(FRAMES[1], bar(88, 5))
     assert torch.equal(torch.from_numpy(bar(88, 5)) == 5, entered.ids == 5)
 
@@ -143,7 +142,7 @@ def test_a_resumed_stream_looks_through_the_same_window(after: int, tmp_path: Pa
     stream = predictor.start(FRAMES[0], bar(40))
     for frame in FRAMES[1 : 1 + after]:
         stream.step(frame, bar(42))
-    assert not stream._state.window.is_whole(SIZE)
+    assert not stream.window.is_whole(SIZE)
     stream.save(tmp_path / "stream")
     other = predictor.resume(tmp_path / "stream")
     for frame in FRAMES[3:]:
@@ -180,15 +179,23 @@ def test_regions_are_as_far_as_they_are_in_the_frame() -> None:
     found[0] = 1 - found[1]
     stream._state.places = found[1:].clone() > 0.5
     stream._state.places[0, 30, 80] = False
-    kept, winner = stream._believe(found, SIZE, stream._state.window)
+    kept, winner = stream._believe(found, SIZE, stream.window)
     assert 1 == int((winners(kept) > 0).sum()) == int((winner > 0).sum())
     found[1, 30, 50 + 30], found[1, 30, 50 + 10] = 0, 0.9  # 5 pixels
     found[0] = 1 - found[1]
-    assert 2 == int((stream._believe(found, SIZE, stream._state.window)[1] > 0).sum())
+    assert 2 == int((stream._believe(found, SIZE, stream.window)[1] > 0).sum())
 
 
-def test_the_inspector_looks_at_whole_frames() -> None:
-    """Its pictures are of whole frames, so it refuses a stream with windows and says what to do."""
+def test_the_inspector_shows_what_was_seen() -> None:
+    """Its pictures are of the window, its points are pixels of the frame, and a read of such a point is of the window's cell."""
     predictor = tiny_predictor()
-    with pytest.raises(ValueError, match="zoom=1"):
-        Inspector(VOSStream(predictor.network, TrackingOptions()))
+    inspector = Inspector(VOSStream(predictor.network, predictor.options))
+    for index, frame in enumerate(FRAMES[:3]):
+        inspector.step(frame, bar(40 + 2 * index))
+    moment, window = inspector.report().moments[2], inspector.stream.window
+    assert (window.height, window.width) == moment.picture.ids.shape == (moment.size.frame_height, moment.size.frame_width)
+    assert (moment.picture.ids == 7).tolist() == (window.part(torch.from_numpy(bar(44))) == 7).tolist()
+    (x, y), _ = moment.objects[7].points
+    assert bar(44)[y, x] == 7
+    assert (window.left, window.top) == moment.corner and (x - window.left, y - window.top) == moment.in_window((x, y))
+    assert (0, 0) == moment.in_window((0, 0)) == moment.cell_of((0, 0))  # the nearest that was seen

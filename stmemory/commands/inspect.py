@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -56,7 +55,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     if late := [frame for frame in arguments.at or () if total is not None and frame >= total]:
         raise OptionError(f"--at: expected frames of the clip, 0 to {total - 1 if total else 0}, got {late}; choose earlier ones")
     predictor = chosen_predictor(arguments)
-    stream = VOSStream(predictor.network, dataclasses.replace(predictor.options, zoom=1.0))  # pictures of the memory are of whole frames
+    stream = VOSStream(predictor.network, predictor.options)
     inspector = Inspector(stream, at=arguments.at, points=arguments.point, objects=arguments.object)
     inspector.step(next(clip), mask)
     inspector.report()  # an object that is not there ends it here

@@ -63,7 +63,7 @@ def draw_attention(
     seen = "" if over_all is not None else f": object {object_id} is not seen"
     pen.text((MARGIN, top + big + 6), f"frame {moment.frame}{seen}", INK, font=font(16))
     scale = BIG / moment.size.frame_width
-    for number, (x, y) in enumerate(points):
+    for number, (x, y) in enumerate(map(moment.in_window, points)):
         _ring(pen, MARGIN + (x + 0.5) * scale, top + (y + 0.5) * scale, _letter(number))
     for number, (words, heat) in enumerate(rows):
         y = top + number * row_height

@@ -7,7 +7,6 @@ slots, and a few moments, each with the keys of every slot.
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from stmemory.errors import FrameError, MaskError, OptionError
-from stmemory.frames import WorkingSize, fit, iterate_frames, to_frame
+from stmemory.frames import WorkingSize, iterate_frames, to_frame
 from stmemory.inspection.attention import memory_keys
 from stmemory.inspection.changes import RowState, compare, row_state
 from stmemory.inspection.history import History
@@ -45,10 +44,12 @@ MOST_OBJECTS = 16  # looked at when none are named
 class Inspector:
     """Watches one stream. Call its `step` in place of the stream's; the masks are the same, bit for bit.
 
+    Its pictures show what the network saw: of each frame the window that it was looked at through.
+
     Each frame costs one more query encoding and a read of at most 128 cells of each object.
 
     Args:
-        stream: a new one (`VOSStream(predictor.network, TrackingOptions(zoom=1))`: pictures are of whole frames), or one that has seen frames already; of those
+        stream: a new one (`VOSStream(predictor.network, predictor.options)`), or one that has seen frames already; of those
             nothing is known but what `describe()` tells.
         at: frames whose reads are kept whole, at most 16; None keeps a few, evenly spread, and thins them out as the video goes
             on, and the last frame.
@@ -56,11 +57,10 @@ class Inspector:
         objects: ids to look at; None is all, or the first 16 that appear.
 
     Raises:
-        OptionError: too many moments, a negative frame, or a stream with another `zoom` than 1.
+        OptionError: too many moments, or a negative frame.
 
     >>> predictor = VOSPredictor.from_pretrained()
-    >>> options = dataclasses.replace(predictor.options, zoom=1)
-    >>> inspector = Inspector(VOSStream(predictor.network, options))
+    >>> inspector = Inspector(VOSStream(predictor.network, predictor.options))
     >>> mask = np.zeros((48, 64), np.uint8)
     >>> mask[10:30, 20:40] = 7
     >>> for frame in np.zeros((3, 48, 64, 3), np.uint8):
@@ -77,8 +77,6 @@ class Inspector:
         points: Iterable[Point] | None = None,
         objects: Iterable[int] | None = None,
     ) -> None:
-        if stream.options.zoom != 1:
-            raise OptionError(f"Inspector: expected a stream with zoom=1, which looks at whole frames, got {stream.options.zoom}; see TrackingOptions")
         self.stream = stream
         self.at = None if at is None else tuple(sorted(set(at)))
         if self.at is not None and (len(self.at) > MOST_MOMENTS or min(self.at, default=0) < 0):
@@ -127,22 +125,25 @@ class Inspector:
         result = self.stream.step(frame, mask, write=write)
         size = WorkingSize.of(height, width, self.stream.options.short_side, network.stride, enlarge=self.stream.options.enlarge)
         weight = next(network.parameters())
-        query = network.encode_query(fit(pixels.to(weight.device), size)[None].to(weight.dtype)).key[0]  # [Ck, h, w]
+        window = self.stream.window
+        query = network.encode_query(window.see(pixels.to(weight.device), size)[None].to(weight.dtype)).key[0]  # [Ck, h, w]
+        view, ids = window.view(size), window.part(result.ids)
         self._seen = self._look()
-        picture = thumbnail(pixels, result.ids, frame_index=result.frame_index)
+        picture = thumbnail(window.part(pixels), ids, frame_index=result.frame_index)
         memories: dict[int, ObjectMoment] = {}
         for object_id, state in self._seen.items():
             old = before.get(object_id, RowState({}, (-1,) * bank.capacity, False))
             if old.slots and object_id in rows and keys is not None and valid is not None:
                 row = list(rows).index(object_id)
                 origins = {s.frame: self._thumbnails[s.frame] for s in old.slots.values() if s.frame in self._thumbnails}
-                points = interesting_points((result.ids == object_id).cpu().numpy()) or self._places.get(object_id, ())
+                found = interesting_points((ids == object_id).cpu().numpy())
+                points = tuple((x + window.left, y + window.top) for x, y in found) or self._places.get(object_id, ())
                 self._places[object_id] = points
-                cells = cells_of(result.ids == object_id, size, (query.shape[1], query.shape[2]))
+                cells = cells_of(ids == object_id, view, (query.shape[1], query.shape[2]))
                 memories[object_id] = ObjectMoment(
                     keys[row], valid[row], old.slots, origins, cells, points or ((width // 2, height // 2),)
                 )
-        moment = Moment(result.frame_index, size, query, picture, memories)
+        moment = Moment(result.frame_index, view, query, picture, memories, (window.left, window.top), (height, width))
         for object_id, state in self._seen.items():
             old, read = before.get(object_id, RowState({}, (-1,) * bank.capacity, False)), memories.get(object_id)
             share = None
@@ -268,7 +269,7 @@ def inspect(
     """Track a clip to its end and report what the memory did.
 
     Args:
-        predictor: what tracks; its option `zoom` is taken as 1, since pictures of the memory are of whole frames.
+        predictor: what tracks.
         frames: a video in any form that `iterate_frames` takes.
         first_mask: the first frame's, in any form that `to_object_masks` takes.
         at: see `Inspector`.
@@ -289,8 +290,7 @@ def inspect(
     >>> report.attention(2, 7).mode
     'RGB'
     """
-    options = dataclasses.replace(predictor.options, zoom=1.0)  # pictures of the memory are of whole frames
-    inspector = Inspector(VOSStream(predictor.network, options), at=at, objects=objects)
+    inspector = Inspector(VOSStream(predictor.network, predictor.options), at=at, objects=objects)
     for index, frame in enumerate(iterate_frames(frames)):
         result = inspector.step(frame, None if index else first_mask)
         if index == 0:

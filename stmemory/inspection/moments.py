@@ -87,10 +87,12 @@ class Moment:
 
     Attributes:
         frame: its index.
-        size: its sizes.
+        size: sizes of the window that it was looked at through.
         query: `[Ck, h, w]`, its key.
-        picture: it, made small, with what was found in it.
+        picture: the window, made small, with what was found in it.
         objects: by id.
+        corner: the window's first column and row in the frame, px.
+        frame_size: the frame's height and width, px.
     """
 
     frame: int
@@ -98,6 +100,8 @@ class Moment:
     query: Tensor
     picture: Thumbnail
     objects: Mapping[int, ObjectMoment]
+    corner: Point
+    frame_size: tuple[int, int]
 
     @property
     def nbytes(self) -> int:
@@ -105,9 +109,14 @@ class Moment:
         keys = sum(part.keys.nbytes + part.valid.nbytes for part in self.objects.values())
         return self.query.nbytes + self.picture.nbytes + keys
 
+    def in_window(self, point: Point) -> Point:
+        """A pixel of the frame as a pixel of the window; of one outside, the nearest."""
+        x, y = point[0] - self.corner[0], point[1] - self.corner[1]
+        return min(max(x, 0), self.size.frame_width - 1), min(max(y, 0), self.size.frame_height - 1)
+
     def cell_of(self, point: Point) -> tuple[int, int]:
-        """Row and column of the query cell that a pixel lies in."""
-        x, y = point
+        """Row and column of the query cell that a pixel of the frame lies in."""
+        x, y = self.in_window(point)
         rows, columns = self.query.shape[1:]
         down = (y + 0.5) * self.size.height / self.size.frame_height / self.size.padded_height
         across = (x + 0.5) * self.size.width / self.size.frame_width / self.size.padded_width

@@ -116,7 +116,7 @@ class InspectionReport:
         moment = self._moment(frame, object_id)
         cells = moment.objects[object_id].cells
         if point is not None:
-            check_point(point, moment.size.frame_height, moment.size.frame_width)
+            check_point(point, *moment.frame_size)
             row, column = moment.cell_of(point)
             cells = torch.tensor([row * moment.query.shape[2] + column])
         if len(cells) == 0:
