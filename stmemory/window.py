@@ -116,11 +116,10 @@ def aim(seen: Tensor, size: WorkingSize, before: Window | None, *, zoom: float) 
     >>> aim(seen, size, None, zoom=2)
     Window(top=25, left=100, height=50, width=100)
     """
-    rows, columns = seen.any(1).nonzero().flatten(), seen.any(0).nonzero().flatten()
-    if zoom == 1 or not len(rows):
+    rows, columns = (seen.any(dim).nonzero().flatten().tolist() for dim in (1, 0))
+    if zoom == 1 or not rows:
         return Window.whole(size)
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    left, right = int(columns[0]), int(columns[-1]) + 1
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     first, before = before is None, before or Window.whole(size)
     now = size.frame_height / before.height
     most = 1 / (_ROOM * max((bottom - top) / size.frame_height, (right - left) / size.frame_width))
