@@ -32,7 +32,7 @@ from stmemory.saving import save_network
 from stmemory.weights import fingerprint, load_network
 
 OPTIONS = TrackingOptions(memory_size=3, memory_every=1, write_gate=0.0, reach=None, enlarge=1)
-FLAGS = ["--memory-size", "3", "--memory-every", "1", "--write-gate", "0", "--reach", "none"]
+FLAGS = ["--enlarge", "1", "--memory-size", "3", "--memory-every", "1", "--write-gate", "0", "--reach", "none"]
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ def _growth(arguments: argparse.Namespace) -> int:
     from stmemory.job import stop_on_signals
 
     out = out_folder(arguments.out)
-    predictor = chosen_predictor(arguments)
+    predictor = _predictor(arguments)
     options, size = predictor.options, (arguments.height, arguments.width)
     formula = BankBytes.of(predictor.network.config, rows=OBJECTS, slots=options.memory_size, cells=_cells(predictor, size))
     circumstances = current_circumstances(device=predictor.device, resolution=options.short_side, seed=arguments.seed)
@@ -139,6 +139,12 @@ def _drawn(path: Path, runs: Mapping[str, GrowthReport], title: str) -> bool:
     return True
 
 
+def _predictor(arguments: argparse.Namespace) -> VOSPredictor:
+    """The chosen one; where nothing else is said, frames are worked at in the very size that is measured."""
+    arguments.enlarge = getattr(arguments, "enlarge", 1.0)
+    return chosen_predictor(arguments)
+
+
 def _cells(predictor: VOSPredictor, size: tuple[int, int]) -> int:
     """h w at the working size."""
     from stmemory.frames import WorkingSize
@@ -158,7 +164,7 @@ def _speed(arguments: argparse.Namespace) -> int:
 
     out = None if arguments.out is None else _out_file(arguments.out)
     other = None if arguments.compare is None else read_speed(arguments.compare)  # before the time that measuring takes
-    predictor = chosen_predictor(arguments)
+    predictor = _predictor(arguments)
     options = predictor.options
     asked = [
         SpeedCase(objects=objects, memory_size=slots, policy=rule, height=height, width=width)
@@ -198,7 +204,7 @@ def _passes(arguments: argparse.Namespace) -> int:
     from stmemory.evaluation.together import measure_passes
     from stmemory.frames import WorkingSize
 
-    predictor = chosen_predictor(arguments)
+    predictor = _predictor(arguments)
     side = predictor.options.short_side
     about = current_circumstances(device=predictor.device, resolution=side, seed=0)
     print(f"{about.device}, {about.threads} threads, torch {about.torch}; ms, medians of {arguments.rounds}")
