@@ -55,7 +55,7 @@ class TrackingOptions:
     zoom: float = 2.0
     top_k: int | None = None
     write_gate: float = 0.5
-    reach: float | None = 0.1
+    reach: float | None = 0.2
 
     def __post_init__(self) -> None:
         update_policy(self.policy)  # raises for unknown names

@@ -64,7 +64,7 @@ def tracking_options() -> argparse.ArgumentParser:
         ("--zoom", float, "how much more closely than in the frame objects are looked at, at most, while all are seen (default: 2)"),
         ("--top-k", whole_or_none, "read from so many memory cells only (default: none, all)"),
         ("--write-gate", float, "least score of what is memorised, 0 to 1 (default: 0.5)"),
-        ("--reach", number_or_none, "share of the short side beyond which regions are false; none keeps all (default: 0.1)"),
+        ("--reach", number_or_none, "share of the short side beyond which regions are false; none keeps all (default: 0.2)"),
     ):
         group.add_argument(flag, type=kind, default=argparse.SUPPRESS, help=meaning)
     return common
