@@ -60,7 +60,8 @@ def iterate_frames(source: object, *, channels: str = "rgb", damaged: str = "err
 
     Args:
         source: a path of a video or the address of a stream as text (needs the extra `video`), of a folder of images
-            (natural order), of an image with one or more pages (GIF, APNG, WebP, TIFF) or of a `.npy` with uint8 `[T, H, W, 3]`; a list, tuple, generator or other iterable of what `to_frame` takes; an array
+            (natural order), of an image with one or more pages (GIF, APNG, WebP, TIFF) or of a `.npy` with uint8
+            `[T, H, W, 3]`; a list, tuple, generator or other iterable of what `to_frame` takes; an array
             `[T, H, W, 3]`; or a tensor `[T, 3, H, W]`. It is checked when this is called.
         channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them. Images and files know their own.
         damaged: what is done about a damaged video: `"error"`, or `"skip"`; see `iterate_video`.

@@ -16,14 +16,15 @@ __all__ = ["add_to"]
 def add_to(commands: Commands) -> None:
     """Offer the command."""
     track = commands.add_parser("track", parents=[tracking_options()], help="track objects through a video, from their first masks")
-    track.add_argument("source", type=Path, metavar="VIDEO_OR_FOLDER", help="or a GIF, WebP or TIFF with pages, or a .npy with uint8 [T, H, W, 3]")
+    track.add_argument("source", type=Path, metavar="VIDEO_OR_FOLDER", help="or a GIF, WebP or TIFF with pages, or a .npy")
     track.add_argument(
         "--mask",
         action="append",
         required=True,
         metavar="[FRAME:]MASK",
         help="ids of the first frame: a palette or grey image; with FRAME: of a later one, counted from 0, where objects enter or are corrected; "
-        "or a folder of masks named like the frames; or masks of many frames in any format that export reads (.json, .xml, .npy, .npz, a video). "
+        "or a folder of masks named like the frames; or masks of many frames in any format that export reads (.json, .xml, .npy, .npz, "
+        "a video). "
         "May be given several times",
     )
     track.add_argument("-o", "--out", type=Path, required=True, help="folder; masks go to OUT/masks")
