@@ -87,8 +87,7 @@ def find_mask_clips(root: str | Path, *, names: Sequence[str] | None = None, eve
     root = Path(root)
     if not is_mask_root(root):
         raise OptionError(
-            f"{root}: expected a folder with true masks, or with a folder of them for each clip, got neither; "
-            "check the spelling"
+            f"{root}: expected true masks, or a folder of them for each clip, got neither; check the spelling"
         )
     folders = (
         {root.resolve().name: root}
