@@ -71,8 +71,8 @@ def iterate_images(path: str | os.PathLike[str]) -> Iterator[NDArray[np.uint8]]:
     """Read a folder's images in natural order (`2.png` before `10.png`), or the pages of one image file.
 
     A folder's jpg, jpeg, png, bmp, webp, tif and tiff files count, the first page of each; hidden files and all others are
-    passed over. A GIF, APNG, WebP or TIFF file may have many pages. EXIF orientation is applied. A `.npy` holds an array uint8 `[T, H, W, 3]`,
-    RGB, which is not read into memory as a whole.
+    passed over. A GIF, APNG, WebP or TIFF file may have many pages. EXIF orientation is applied. A `.npy` holds an array uint8
+    `[T, H, W, 3]`, RGB, which is not read into memory as a whole.
 
     Args:
         path: a folder, an image file or a `.npy`. It is checked when this is called.
@@ -319,10 +319,12 @@ def _stored_images(path: Path) -> NDArray[np.uint8]:
     except OptionError as error:
         raise FrameError(f"{error}, as uint8 [T, H, W, 3]") from error
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or array.size == 0:
-        hint = "repeat grey three times" if array.ndim == 3 else "store uint8 RGB; floats and other orders go to Python, as an array or a tensor"
+        hint = "store uint8 RGB; floats and other orders go to Python, as an array or a tensor"
+        hint = "repeat grey three times" if array.ndim == 3 else hint
         raise FrameError(f"{path}: expected an array of images, uint8 [T, H, W, 3], got {array.dtype} {array.shape}; {hint}")
     if array.shape[1] * array.shape[2] > MOST_PIXELS:
-        raise FrameError(f"{path}: expected images of at most {MOST_PIXELS // 10**6} million pixels, got {array.shape[2]} x {array.shape[1]}; shrink them")
+        most, size = MOST_PIXELS // 10**6, f"{array.shape[2]} x {array.shape[1]}"
+        raise FrameError(f"{path}: expected images of at most {most} million pixels, got {size}; shrink them")
     return array
 
 

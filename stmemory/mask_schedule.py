@@ -36,7 +36,8 @@ def masks_by_frame(named: Sequence[str], source: Path | str, *, unpack_to: Path 
     objects, labels of YOLO, a YouTube-VOS data set, or what a job left. They are written as images to `unpack_to`, for one frame each.
 
     Names that are numbers fit frames whose names are the same numbers; where the clip is no folder, or its frames are not
-    named by numbers, they are the numbers of the frames, from 0. In volumes and videos of masks the place is always the number of the frame.
+    named by numbers, they are the numbers of the frames, from 0. In volumes and videos of masks the place is always the number
+    of the frame.
 
     Args:
         named: texts as in the table.
@@ -67,12 +68,18 @@ def masks_by_frame(named: Sequence[str], source: Path | str, *, unpack_to: Path 
         if path.is_dir() and not _is_format(path):
             masks = _in_folder(path, names)
         elif unpack_to is None:
-            raise OptionError(f"{path}: expected an image or a folder of images, got a file of many masks, and nowhere to unpack it to; pass unpack_to")
+            raise OptionError(
+                f"{path}: expected an image or a folder of images, got a file of many masks, and nowhere to "
+                "unpack it to; pass unpack_to"
+            )
         else:
             masks = _unpacked(path, source, names, unpack_to / str(place) / path.name, frame)
         chosen = [(number, mask) for number, mask in masks if frame in (None, number)]
         if not chosen:
-            raise MaskError(f"{path}: expected a mask of frame {frame} with an object in it, got none; check the number, which is counted from 0")
+            raise MaskError(
+                f"{path}: expected a mask of frame {frame} with an object in it, got none; check the number, "
+                "which is counted from 0"
+            )
         for number, mask in chosen:
             _put(found, number, mask)
     if not found:
@@ -82,7 +89,10 @@ def masks_by_frame(named: Sequence[str], source: Path | str, *, unpack_to: Path 
 
 def _put(found: dict[int, Path], frame: int, path: Path) -> None:
     if frame in found:
-        raise OptionError(f"masks: frame {frame} has two, {found[frame]} and {path}; name one mask for each frame, FRAME:PATH for later ones")
+        raise OptionError(
+            f"masks: frame {frame} has two, {found[frame]} and {path}; name one mask for each frame, FRAME:PATH "
+            "for later ones"
+        )
     found[frame] = path
 
 
@@ -91,7 +101,10 @@ def _frame_names(source: Path, folder: Path, masks: set[Path]) -> list[str]:
     if not source.is_dir():
         return []
     if source.resolve() == folder.resolve():
-        raise MaskError(f"{folder}: the masks lie among the frames, so that neither can be told from the other; move the masks to a folder of their own")
+        raise MaskError(
+            f"{folder}: the masks lie among the frames, so that neither can be told from the other; move the "
+            "masks to a folder of their own"
+        )
     return [file.stem for file in image_files(source, without=masks)]
 
 
@@ -109,7 +122,10 @@ def _in_folder(folder: Path, names: list[str]) -> list[tuple[int, Path]]:
     """The masks of a folder, each with the number of its frame."""
     files = _images_in(folder)
     if not files:
-        raise MaskError(f"{folder}: expected masks, got a folder without any image; name them as the frames are named, such as 00012.png")
+        raise MaskError(
+            f"{folder}: expected masks, got a folder without any image; name them as the frames are named, such "
+            "as 00012.png"
+        )
     return list(zip(_placed([file.name for file in files], names, folder), files, strict=True))
 
 
@@ -155,7 +171,9 @@ def _placed(files: list[str], names: list[str], where: Path) -> list[int]:
     stems = [Path(file).stem for file in files]
     by_name = {name: number for number, name in enumerate(names)}
     if not any(stem in by_name for stem in stems):
-        numbered = names and all(name.isdecimal() for name in names) and len({int(name) for name in names}) == len(names)
+        numbered = (
+            names and all(name.isdecimal() for name in names) and len({int(name) for name in names}) == len(names)
+        )
         by_number = {int(name): number for name, number in by_name.items()} if numbered else None
         if all(stem.isdecimal() and len(stem) < 10 for stem in stems):
             placed = [int(stem) if by_number is None else by_number.get(int(stem), -1) for stem in stems]
@@ -164,5 +182,8 @@ def _placed(files: list[str], names: list[str], where: Path) -> list[int]:
     strange = sorted(file for file, stem in zip(files, stems, strict=True) if stem not in by_name)
     if strange:
         like = f"such as {names[0]}.png" if names else "by the frames' numbers from 0, such as 00012.png"
-        raise MaskError(f"{where / strange[0]}: expected a mask with the name of a frame, {like}; rename it, or move it to another folder")
+        raise MaskError(
+            f"{where / strange[0]}: expected a mask with the name of a frame, {like}; rename it, or move it to "
+            "another folder"
+        )
     return [by_name[stem] for stem in stems]

@@ -207,8 +207,8 @@ def frame_rate(source: str | os.PathLike[str]) -> float | None:
 class OverlayWriter:
     """Writes pictures to an MP4 (H.264), or in another codec, one at a time; a context manager. Keeps no picture.
 
-    The size is that of the first picture; in H.264 and ProRes an odd side is padded by one pixel (its edge repeated), as the codecs need, and
-    colors are stored by BT.709 from 720 lines or 1280 columns on, else by BT.601, and the file says so. There is no sound.
+    The size is that of the first picture; in H.264 and ProRes an odd side is padded by one pixel (its edge repeated), as the codecs need,
+    and colors are stored by BT.709 from 720 lines or 1280 columns on, else by BT.601, and the file says so. There is no sound.
     Leaving the `with` block, also by an error or ctrl-C, closes the file, so that what was written can be watched. Without
     any picture no file is made. PyAV is needed: `pip install "av>=12"`.
 
@@ -216,8 +216,8 @@ class OverlayWriter:
         path: where the video goes. Missing parent folders are made; a file that is there is replaced.
         rate: pictures per second.
         alpha: without `codec`, whether pictures are RGBA, and the codec ProRes 4444.
-        codec: `"h264"`, RGB pictures in an MP4; `"prores"` (ProRes 4444), or lossless `"png"` or `"qtrle"`, RGBA pictures in a `.mov`, which
-            keep transparency; `"grey_png"` or `"grey_ffv1"`, grey pictures without loss in a `.mov` or a `.mkv`.
+        codec: `"h264"`, RGB pictures in an MP4; `"prores"` (ProRes 4444), or lossless `"png"` or `"qtrle"`, RGBA pictures in a
+            `.mov`, which keep transparency; `"grey_png"` or `"grey_ffv1"`, grey pictures without loss in a `.mov` or a `.mkv`.
         comment: what the file says of itself.
 
     Raises:
@@ -225,7 +225,15 @@ class OverlayWriter:
         FrameError: PyAV is missing, or the file cannot be written.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, rate: float = 25.0, alpha: bool = False, codec: str | None = None, comment: str = "") -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        rate: float = 25.0,
+        alpha: bool = False,
+        codec: str | None = None,
+        comment: str = "",
+    ) -> None:
         if not 0 < rate < 1000:
             raise OptionError(f"rate: expected pictures per second above 0 and below 1000, got {rate}; 25 is usual")
         codec = codec or ("prores" if alpha else "h264")
@@ -253,7 +261,8 @@ class OverlayWriter:
             FrameError: it is no such array, its size changed, or the file cannot be written.
         """
         channels = self._codec.channels
-        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.shape[2:] != ((channels,) if channels > 1 else ()) or picture.ndim < 2:
+        last = (channels,) if channels > 1 else ()
+        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim < 2 or picture.shape[2:] != last:
             came = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
             raise FrameError(f"picture {self.count}: expected a uint8 array {_SHAPES[channels]}, got {came}; overlay() returns RGB")
         if self._shape is None:

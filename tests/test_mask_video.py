@@ -34,7 +34,9 @@ def results(count: int = 3) -> list[Segmentation]:
         probabilities = torch.rand(1 + len(known), HEIGHT, WIDTH, generator=random)
         probabilities /= probabilities.sum(0)
         ids = torch.tensor([0, *known])[probabilities.argmax(0)].int()
-        made.append(Segmentation(index, ids, probabilities, known, dict.fromkeys(known, 0.5), dict.fromkeys(known, True)))
+        made.append(
+            Segmentation(index, ids, probabilities, known, dict.fromkeys(known, 0.5), dict.fromkeys(known, True))
+        )
     return made
 
 
@@ -77,7 +79,11 @@ def test_alpha_is_the_probability_of_all_objects(codec: str, tmp_path: Path) -> 
 def test_each_object_has_a_video_as_long_as_the_clip(kind: str, tmp_path: Path) -> None:
     """An object that enters late is blank before; its alpha, or its level in a matte, is its own probability."""
     made = results()
-    with CutoutMovWriter(tmp_path / "out", codec="png", soft=True, per_object=True) if kind == "cut-outs" else MatteWriter(tmp_path / "out", per_object=True) as out:
+    with (
+        CutoutMovWriter(tmp_path / "out", codec="png", soft=True, per_object=True)
+        if kind == "cut-outs"
+        else MatteWriter(tmp_path / "out", per_object=True) as out
+    ):
         for index, result in enumerate(made):
             out.add(result, frame=frame(index) if kind == "cut-outs" else None)
     assert ["007.mov", "012.mov"] == sorted(file.name for file in (tmp_path / "out").iterdir())

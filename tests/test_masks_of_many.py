@@ -23,7 +23,15 @@ from stmemory.mask_files import read_mask
 from stmemory.mask_schedule import masks_by_frame
 from stmemory.palette import read_palette_png
 
-PATHS = {"youtube_vis": "a.json", "coco": "a.json", "coco_polygons": "a.json", "label_studio": "a.json", "cvat": "a.xml", "volume": "a.npy", "mask_video": "a.mkv"}
+PATHS = {
+    "youtube_vis": "a.json",
+    "coco": "a.json",
+    "coco_polygons": "a.json",
+    "label_studio": "a.json",
+    "cvat": "a.xml",
+    "volume": "a.npy",
+    "mask_video": "a.mkv",
+}
 HOLD_IDS = [name for name in FORMATS if FORMATS[name].read]
 
 
@@ -38,7 +46,10 @@ def written(format: str, folder: Path, masks: list[NDArray[np.int32]], names: li
 
 def given(named: str, source: Path, folder: Path) -> dict[int, list[list[int]]]:
     """The masks of a text, by frame, as tracking reads them."""
-    return {frame: read_mask(path)[0].tolist() for frame, path in masks_by_frame([named], source, unpack_to=folder / "unpacked").items()}
+    return {
+        frame: read_mask(path)[0].tolist()
+        for frame, path in masks_by_frame([named], source, unpack_to=folder / "unpacked").items()
+    }
 
 
 @pytest.fixture
@@ -104,13 +115,18 @@ def test_what_has_no_objects_or_nowhere_to_go_is_refused(frames: Path, tmp_path:
         masks_by_frame([str(tmp_path / "some.npy")], frames)
 
 
-def test_the_command_line_takes_masks_of_many_frames(frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_takes_masks_of_many_frames(
+    frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A JSON, an archive and a folder of PNGs give the same run, which resumes; nothing is left in the folder of temporary files."""
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     masks = [boxes(3), boxes(3) * 0, boxes(3, 9)]
     names = [f"{index + 5:04d}" for index in range(3)]
-    json_file, folder = written("label_studio", tmp_path, masks, names), written("davis", tmp_path, [masks[0], masks[2]], [names[0], names[2]])
+    json_file, folder = (
+        written("label_studio", tmp_path, masks, names),
+        written("davis", tmp_path, [masks[0], masks[2]], [names[0], names[2]]),
+    )
     np.savez_compressed(tmp_path / "a.npz", **{name: mask for name, mask in zip(names, masks, strict=True)})
     found = []
     for name, path in (("one", json_file), ("two", folder), ("three", tmp_path / "a.npz")):
@@ -139,8 +155,20 @@ def test_an_array_is_a_clip(tmp_path: Path) -> None:
     assert expected == [frame.tolist() for frame in iterate_frames(tmp_path / "clip.npy")]
     assert (3, expected[0]) == (count_frames(tmp_path / "clip.npy"), to_frame(tmp_path / "clip.npy").tolist())
     np.save(tmp_path / "mask.npy", boxes(3))
-    assert 0 == main(["track", str(tmp_path / "clip.npy"), "--mask", str(tmp_path / "mask.npy"), "-o", str(tmp_path / "run"), "--overlay"])
-    assert ["00000.png", "00001.png", "00002.png"] == sorted(file.name for file in (tmp_path / "run" / "masks").iterdir())
+    assert 0 == main(
+        [
+            "track",
+            str(tmp_path / "clip.npy"),
+            "--mask",
+            str(tmp_path / "mask.npy"),
+            "-o",
+            str(tmp_path / "run"),
+            "--overlay",
+        ]
+    )
+    assert ["00000.png", "00001.png", "00002.png"] == sorted(
+        file.name for file in (tmp_path / "run" / "masks").iterdir()
+    )
     assert (tmp_path / "run" / "overlay.mp4").stat().st_size > 0
 
 
@@ -165,7 +193,9 @@ def test_arrays_that_are_no_clip_are_refused(array: NDArray[np.generic] | None, 
         iterate_frames(tmp_path / "clip.npy")
 
 
-def archive(folder: Path, save: Callable[..., None] = np.savez, **arrays: NDArray[np.generic]) -> list[tuple[str, list[list[int]]]]:
+def archive(
+    folder: Path, save: Callable[..., None] = np.savez, **arrays: NDArray[np.generic]
+) -> list[tuple[str, list[list[int]]]]:
     """What is read of arrays that were saved."""
     save(folder / "a.npz", **arrays)
     return [(name, ids.tolist()) for name, ids in read_masks(folder / "a.npz")]
@@ -198,7 +228,11 @@ def test_archives_that_hold_something_else_are_refused(tmp_path: Path) -> None:
     plane = io.BytesIO()
     np.save(plane, np.zeros((2, 2), np.uint8))
     huge = plane.getvalue().replace(b"(2, 2), }" + b" " * 10, b"(99999, 99999), }  ")
-    for name, content, told in (("../../x.npy", plane.getvalue(), "one file"), ("a.npy", huge, "99999"), ("a.npy", plane.getvalue()[:-2], "cut off")):
+    for name, content, told in (
+        ("../../x.npy", plane.getvalue(), "one file"),
+        ("a.npy", huge, "99999"),
+        ("a.npy", plane.getvalue()[:-2], "cut off"),
+    ):
         with zipfile.ZipFile(tmp_path / "a.npz", "w") as out:
             out.writestr(name, content)
         with pytest.raises(MaskError, match=told):

@@ -4,7 +4,7 @@
         cvat-sdk label-studio-converter label-studio-sdk datumaro opencv-python-headless
     PYTHONPATH=. tools/bin/python -m pytest -m slow -rsP tests/test_other_readers.py
 
-Ultralytics wants an environment of its own. FiftyOne, whose readers want a MongoDB, is left out. With -rP each test prints the package and its version.
+Ultralytics wants an environment of its own. Each test prints the package and its version.
 """
 
 from __future__ import annotations
@@ -57,7 +57,11 @@ def write(format: str, folder: Path) -> Path:
     path = folder / {"yolo": "data", "cvat": "a.xml", "mask_video": "a.mkv", "matte": "a.mov"}.get(format, "a.json")
     with new_writer(format, path, options=FormatOptions(categories={3: "disk", 7: "ring", 12: "squares"})) as out:
         for index, ids in enumerate(masks()):
-            out.add(ids, name=f"{index:05d}", frame=np.zeros((HEIGHT, WIDTH, 3), np.uint8) if FORMATS[format].draws else None)
+            out.add(
+                ids,
+                name=f"{index:05d}",
+                frame=np.zeros((HEIGHT, WIDTH, 3), np.uint8) if FORMATS[format].draws else None,
+            )
     images = path / "images" if format == "yolo" else folder / "images"
     images.mkdir()
     for index in range(len(masks())):
@@ -83,7 +87,9 @@ def agree(expected: Mask, found: NDArray[np.generic], *, joined: int = 0) -> Non
 def test_pycocotools_reads_coco(format: str, tmp_path: Path) -> None:
     """`COCO.annToMask` gives the masks: of RLEs exactly, of polygons but for the outline."""
     coco = package("pycocotools.coco", "pycocotools").COCO(str(write(format, tmp_path)))
-    assert 4 == len(coco.imgs) and {"disk", "ring", "squares"} == {row["name"] for row in coco.loadCats(coco.getCatIds())}
+    assert 4 == len(coco.imgs) and {"disk", "ring", "squares"} == {
+        row["name"] for row in coco.loadCats(coco.getCatIds())
+    }
     for index, ids in enumerate(masks()):
         rows = coco.loadAnns(coco.getAnnIds(imgIds=[index + 1]))
         assert set(np.unique(ids)) - {0} == {row["track_id"] for row in rows}
@@ -116,7 +122,11 @@ def test_supervision_reads_coco_and_yolo(format: str, tmp_path: Path) -> None:
     for image, _, detections in data:
         ids = masks()[int(Path(image).stem)]
         for kind, mask in zip(detections.class_id, detections.mask if len(detections) else (), strict=True):
-            agree(ids == {"disk": 3, "ring": 7, "squares": 12}[data.classes[kind]], mask, joined=0 if format == "coco" else JOINED)
+            agree(
+                ids == {"disk": 3, "ring": 7, "squares": 12}[data.classes[kind]],
+                mask,
+                joined=0 if format == "coco" else JOINED,
+            )
             seen += 1
     assert 9 == seen
 
@@ -126,10 +136,16 @@ def test_ultralytics_reads_yolo(tmp_path: Path) -> None:
     utils = package("ultralytics.data.utils", "ultralytics")
     path = write("yolo", tmp_path)
     names = {"disk": 3, "ring": 7, "squares": 12}
-    listed = [line.split(": ")[1].strip('"') for line in (path / "data.yaml").read_text().splitlines() if line.startswith("  ")]
+    listed = [
+        line.split(": ")[1].strip('"')
+        for line in (path / "data.yaml").read_text().splitlines()
+        if line.startswith("  ")
+    ]
     for index, ids in enumerate(masks()):
         label = path / "labels" / f"{index:05d}.txt"
-        found = utils.verify_image_label((str(path / "images" / f"{index:05d}.jpg"), str(label), "", False, len(listed), 0, 0, False))
+        found = utils.verify_image_label(
+            (str(path / "images" / f"{index:05d}.jpg"), str(label), "", False, len(listed), 0, 0, False)
+        )
         _, rows, shape, segments, _, missing, _, empty, corrupt, message = found
         assert ((HEIGHT, WIDTH), 0, index == 3, 0, "") == (shape, missing, bool(empty), corrupt, message)
         for row, segment in zip(rows, segments, strict=True):
@@ -164,19 +180,30 @@ def test_datumaro_reads_cvat_and_coco(tmp_path: Path) -> None:
             (folder / "images").mkdir()
             (folder / "default").rename(folder / "images" / "default")
         data = Dataset.import_from(str(folder if format == "coco" else path), kind)
-        labels = [label.name for label in data.categories()[next(key for key in data.categories() if key.name == "label")]]
+        labels = [
+            label.name for label in data.categories()[next(key for key in data.categories() if key.name == "label")]
+        ]
         seen = 0
         for item in data:
             ids = masks()[int(Path(item.id).stem)]
             for annotation in item.annotations:
                 if annotation.type.name != "mask":
                     continue
-                assert np.array_equal(ids == {"disk": 3, "ring": 7, "squares": 12}[labels[annotation.label]], np.asarray(annotation.image) > 0)
+                assert np.array_equal(
+                    ids == {"disk": 3, "ring": 7, "squares": 12}[labels[annotation.label]],
+                    np.asarray(annotation.image) > 0,
+                )
                 seen += 1
         assert 9 == seen, format
 
 
-@pytest.mark.parametrize(("module", "name"), [("label_studio_converter.brush", "label-studio-converter"), ("label_studio_sdk.converter.brush", "label-studio-sdk")])
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("label_studio_converter.brush", "label-studio-converter"),
+        ("label_studio_sdk.converter.brush", "label-studio-sdk"),
+    ],
+)
 def test_label_studio_decodes_the_brush_and_is_decoded(module: str, name: str, tmp_path: Path) -> None:
     """Its converter gives our masks, its code equals ours byte by byte, and what it makes of an image is read."""
     brush = package(module, name)
@@ -190,7 +217,9 @@ def test_label_studio_decodes_the_brush_and_is_decoded(module: str, name: str, t
             assert brush.mask2rle((255 * expected).astype(np.uint8)) == region["value"]["rle"]
     Image.fromarray(masks()[0] == 7).save(tmp_path / "ring.png")
     made = brush.image2annotation(str(tmp_path / "ring.png"), "object 7", "tag", "image")
-    (tmp_path / "made.json").write_text(json.dumps([{"data": {"image": "/data/upload/1/0a1b2c3d-ring.png"}, "annotations": [made]}]))
+    (tmp_path / "made.json").write_text(
+        json.dumps([{"data": {"image": "/data/upload/1/0a1b2c3d-ring.png"}, "annotations": [made]}])
+    )
     ((stem, found),) = read_masks(tmp_path / "made.json")
     assert "ring" == stem and np.array_equal(masks()[0] == 7, found == 7)
 
@@ -206,12 +235,16 @@ def test_label_studio_converts_the_tasks_to_images(tmp_path: Path) -> None:
         task |= {"id": number, "annotations": [{"id": 10 + number, "completed_by": 1, "result": prediction["result"]}]}
     (tmp_path / "a.json").write_text(json.dumps(tasks))
     (tmp_path / "out").mkdir()
-    converter(config, str(tmp_path)).convert(str(tmp_path / "a.json"), str(tmp_path / "out"), "BRUSH_TO_PNG", is_dir=False)
+    converter(config, str(tmp_path)).convert(
+        str(tmp_path / "a.json"), str(tmp_path / "out"), "BRUSH_TO_PNG", is_dir=False
+    )
     files = sorted((tmp_path / "out").glob("*.png"))
     assert 9 == len(files)
     for file in files:
         ids = masks()[int(file.name.split("-")[1])]
-        object_id = next(each for label, each in {"disk": 3, "ring": 7, "squares": 12}.items() if f"-{label}-" in file.name)
+        object_id = next(
+            each for label, each in {"disk": 3, "ring": 7, "squares": 12}.items() if f"-{label}-" in file.name
+        )
         with Image.open(file) as image:
             assert np.array_equal(ids == object_id, np.array(image) > 0)
 

@@ -18,9 +18,15 @@ def add_to(commands: Commands) -> None:
     export.add_argument("--to", required=True, metavar="FORMAT", help=f"one of {', '.join(_NAMES)}")
     export.add_argument("--from", dest="source", metavar="FORMAT", help="of MASKS; recognised by default")
     export.add_argument("-o", "--out", type=Path, required=True, help="a new folder, or a file, as the format is")
-    export.add_argument("--frames", type=Path, metavar="VIDEO_OR_FOLDER", help="the clip; for overlays and cut-outs, and for the names of files in coco, youtube_vis and label_studio")
+    export.add_argument(
+        "--frames",
+        type=Path,
+        metavar="VIDEO_OR_FOLDER",
+        help="the clip; for overlays and cut-outs, and for the names of files in coco, youtube_vis and label_studio",
+    )
     export.add_argument("--rate", type=float, help="frames per second, for gif and videos (default: that of the clip, else 25)")
-    export.add_argument("--prefix", default="", metavar="TEXT", help="before the names of files in label_studio, such as /data/local-files/?d=clip/")
+    prefix_help = "before the names of files in label_studio, such as /data/local-files/?d=clip/"
+    export.add_argument("--prefix", default="", metavar="TEXT", help=prefix_help)
     export.add_argument("--video", metavar="NAME", help="the video's name, for youtube_vos and youtube_vis, read or written")
     export.add_argument(
         "--category", action="append", default=[], metavar="ID=NAME", help="what an object is, for formats that say so; may be given several times"
@@ -29,7 +35,11 @@ def add_to(commands: Commands) -> None:
 
 
 # Names alone, so that --help is quick; a test compares them with `stmemory.formats.FORMATS`.
-_NAMES = ("davis", "objects", "youtube_vos", "youtube_vis", "coco", "coco_polygons", "yolo", "cvat", "label_studio", "volume", "mask_video", "mp4", "gif", "cutouts", "object_cutouts", "mov", "mov_lossless", "object_movs", "matte", "object_mattes")
+_NAMES = (
+    *("davis", "objects", "youtube_vos", "youtube_vis", "coco", "coco_polygons", "yolo", "cvat", "label_studio"),
+    *("volume", "mask_video", "mp4", "gif", "cutouts", "object_cutouts"),
+    *("mov", "mov_lossless", "object_movs", "matte", "object_mattes"),
+)
 _NAMING_FILES = ("youtube_vis", "coco", "coco_polygons", "label_studio")
 
 

@@ -18,7 +18,15 @@ from stmemory.evaluation.clips import Clip, object_ids_in, read_labels
 from stmemory.evaluation.protocol import ClipResult, check_clip, new_scores
 from stmemory.images import natural_order
 
-__all__ = ["MaskPairs", "find_mask_clips", "is_mask_root", "pair_masks", "predictions_of", "predictions_of_one", "score_clip"]
+__all__ = [
+    "MaskPairs",
+    "find_mask_clips",
+    "is_mask_root",
+    "pair_masks",
+    "predictions_of",
+    "predictions_of_one",
+    "score_clip",
+]
 
 Ids = NDArray[np.int32]
 _MASK_ENDINGS = (".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -74,12 +82,18 @@ def find_mask_clips(root: str | Path, *, names: Sequence[str] | None = None, eve
 
     >>> find_mask_clips("no/such/folder")
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such/folder: expected a folder with true masks, or with a folder of them for each clip, got neither; check the spelling
+    stmemory.errors.OptionError: no/such/folder: expected true masks, or a folder of them for each clip, got neither; check the spelling
     """
     root = Path(root)
     if not is_mask_root(root):
-        raise OptionError(f"{root}: expected a folder with true masks, or with a folder of them for each clip, got neither; check the spelling")
-    folders = {root.resolve().name: root} if _masks_in(root) else {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and _masks_in(path)}
+        raise OptionError(
+            f"{root}: expected true masks, or a folder of them for each clip, got neither; check the spelling"
+        )
+    folders = (
+        {root.resolve().name: root}
+        if _masks_in(root)
+        else {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and _masks_in(path)}
+    )
     missing = [name for name in names or () if name not in folders]
     if missing:
         raise OptionError(f"names: expected clips of {root} ({', '.join(folders)}), got {', '.join(missing)}")
@@ -198,12 +212,16 @@ def score_clip(folder: str | Path, clip: Clip, *, matched_only: bool = False) ->
             continue
         predicted = _read(file, clip)
         if predicted.shape != truth.shape:
-            raise ShapeError(f"{file}: expected the size of {path}, {truth.shape}, got {predicted.shape}; score at the frame's own size")
+            raise ShapeError(
+                f"{file}: expected the size of {path}, {truth.shape}, got {predicted.shape}; score at the frame's "
+                "own size"
+            )
         frames += 1
         sequence.add(predicted, truth, object_ids=counting, void=clip.void(index), frame=index)
     if missing and not (matched_only and frames):
         raise MaskError(
-            f"{folder}: expected a mask for each of {frames + len(missing)} frames that count, got none for {len(missing)} of them, "
+            f"{folder}: expected a mask for each of {frames + len(missing)} frames that count, got none for "
+            f"{len(missing)} of them, "
             f"the first {missing[0]}; predict them too"
         )
     if not seen:
@@ -222,7 +240,11 @@ def _masks_in(folder: Path) -> list[Path]:
     """A folder's masks in natural order; JPEGs hold none."""
     if not folder.is_dir():
         return []
-    files = [file for file in folder.iterdir() if file.suffix.lower() in _MASK_ENDINGS and file.name[0] != "." and file.is_file()]
+    files = [
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in _MASK_ENDINGS and file.name[0] != "." and file.is_file()
+    ]
     return sorted(files, key=lambda file: natural_order(file.name))
 
 

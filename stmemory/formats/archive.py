@@ -55,19 +55,37 @@ def read_archive(path: str | os.PathLike[str]) -> Iterator[tuple[str, NDArray[np
         if isinstance(error, MaskError):
             raise
         said = error.strerror if isinstance(error, OSError) and error.strerror else error
-        raise MaskError(f"{name}: expected a .npz of integers, got: {said}; write it with numpy.savez_compressed") from error
-    if not members or len(members) > MOST_ARRAYS or (len(members) > 1 and any(len(member.shape) != 2 for member in members)):
-        raise MaskError(f"{name}: expected one array [T, H, W], or several [H, W], got {len(members)} arrays; write each frame's mask, or all in one")
+        raise MaskError(
+            f"{name}: expected a .npz of integers, got: {said}; write it with numpy.savez_compressed"
+        ) from error
+    if (
+        not members
+        or len(members) > MOST_ARRAYS
+        or (len(members) > 1 and any(len(member.shape) != 2 for member in members))
+    ):
+        raise MaskError(
+            f"{name}: expected one array [T, H, W], or several [H, W], got {len(members)} arrays; write each "
+            "frame's mask, or all in one"
+        )
     return _planes(Path(path), members, name)
 
 
 def _member(archive: zipfile.ZipFile, entry: str, path: str) -> _Member:
     with archive.open(entry) as file:
         shape, fortran, dtype = _header(file, path)
-    if dtype.kind not in "biu" or len(shape) not in (2, 3) or not 0 < np.prod([int(side) for side in shape[-2:]], dtype=object) <= MOST_PIXELS:
-        raise MaskError(f"{path}: {entry}: expected integers [T, H, W] or [H, W], got {dtype} {shape}; store ids or booleans")
+    if (
+        dtype.kind not in "biu"
+        or len(shape) not in (2, 3)
+        or not 0 < np.prod([int(side) for side in shape[-2:]], dtype=object) <= MOST_PIXELS
+    ):
+        raise MaskError(
+            f"{path}: {entry}: expected integers [T, H, W] or [H, W], got {dtype} {shape}; store ids or booleans"
+        )
     if fortran and len(shape) == 3:
-        raise MaskError(f"{path}: {entry}: expected an array in C's order, got one in Fortran's; store numpy.ascontiguousarray(masks)")
+        raise MaskError(
+            f"{path}: {entry}: expected an array in C's order, got one in Fortran's; store "
+            "numpy.ascontiguousarray(masks)"
+        )
     try:
         stem = checked_name(re.sub(r"\.npy$", "", entry), what=f"{path}: an array")
     except OptionError as error:
@@ -79,8 +97,12 @@ def _member(archive: zipfile.ZipFile, entry: str, path: str) -> _Member:
 def _header(file: IO[bytes], path: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = npy.read_magic(file)
     if version not in ((1, 0), (2, 0)):
-        raise MaskError(f"{path}: expected arrays of version 1 or 2, got {version}; write it with numpy.savez_compressed")
-    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
+        raise MaskError(
+            f"{path}: expected arrays of version 1 or 2, got {version}; write it with numpy.savez_compressed"
+        )
+    header: tuple[tuple[int, ...], bool, np.dtype[Any]] = (
+        npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
+    )(file)
     return header
 
 
@@ -97,7 +119,9 @@ def _planes(path: Path, members: list[_Member], name: str) -> Iterator[tuple[str
     except _UNREADABLE as error:
         if isinstance(error, MaskError):
             raise
-        raise MaskError(f"{name}: expected a whole .npz, got one that cannot be read on: {error}; write it again") from error
+        raise MaskError(
+            f"{name}: expected a whole .npz, got one that cannot be read on: {error}; write it again"
+        ) from error
 
 
 def _plane(file: IO[bytes], member: _Member, path: str, *, fortran: bool) -> NDArray[np.integer]:
@@ -105,7 +129,10 @@ def _plane(file: IO[bytes], member: _Member, path: str, *, fortran: bool) -> NDA
     wanted = member.dtype.itemsize * shape[0] * shape[1]
     data = file.read(wanted)
     if len(data) < wanted:
-        raise MaskError(f"{path}: expected {wanted} bytes of each mask, got {len(data)} of one in {member.name!r}; the file is cut off: write it again")
+        raise MaskError(
+            f"{path}: expected {wanted} bytes of each mask, got {len(data)} of one in {member.name!r}; the file "
+            "is cut off: write it again"
+        )
     flat = np.frombuffer(data, member.dtype)
     plane: NDArray[np.integer] = flat.reshape(shape, order="F" if fortran else "C")
     return plane

@@ -40,7 +40,9 @@ def encode_brush(mask: NDArray[np.bool_]) -> list[int]:
     [0, 0, 0, 4, 57, 27, 252, 127, 224]
     """
     if mask.ndim != 2 or mask.dtype != np.bool_ or not 0 < mask.size <= LARGEST_MASK:
-        raise MaskError(f"encode_brush: expected a bool array [H, W], got {mask.dtype} {mask.shape}; pass ids == object_id")
+        raise MaskError(
+            f"encode_brush: expected a bool array [H, W], got {mask.dtype} {mask.shape}; pass ids == object_id"
+        )
     flat = mask.ravel()
     edges = np.concatenate([[0], np.flatnonzero(flat[1:] != flat[:-1]) + 1, [flat.size]])
     runs, values = 4 * np.diff(edges), np.where(flat[edges[:-1]], 255, 0)
@@ -59,7 +61,9 @@ def encode_brush(mask: NDArray[np.bool_]) -> list[int]:
     header = 4 * flat.size
     for width, number in ((5, 7), *((4, size - 1) for size in SIZES)):
         header = header << width | number
-    packed = np.packbits(np.concatenate([np.array([header >> place & 1 for place in reversed(range(_HEADER))], np.uint8), bits]))
+    packed = np.packbits(
+        np.concatenate([np.array([header >> place & 1 for place in reversed(range(_HEADER))], np.uint8), bits])
+    )
     rest: list[int] = packed.tolist()
     return rest + [0] * ((_HEADER + len(bits)) % 8 == 0)  # as the converter does; readers stop before it
 
@@ -83,10 +87,16 @@ def decode_brush(rle: object, size: tuple[int, int]) -> NDArray[np.uint8]:
     data = _bytes_of(rle)
     count = 4 * size[0] * size[1]
     if min(size) < 1 or count > 4 * LARGEST_MASK:
-        raise MaskError(f"brush: expected a mask of 1 to {LARGEST_MASK:,} pixels, got {size[0]} x {size[1]} (H x W); the file is damaged")
+        raise MaskError(
+            f"brush: expected a mask of 1 to {LARGEST_MASK:,} pixels, got {size[0]} x {size[1]} (H x W); the file "
+            "is damaged"
+        )
     if len(data) < 7 or int.from_bytes(data[:4], "big") != count or data[4] >> 3 != 7:
         stated = int.from_bytes(data[:4], "big")
-        raise MaskError(f"brush: expected {count} numbers of 8 bits, RGBA of {size[0]} x {size[1]} (H x W), got {stated} numbers; the file is damaged")
+        raise MaskError(
+            f"brush: expected {count} numbers of 8 bits, RGBA of {size[0]} x {size[1]} (H x W), got {stated} "
+            "numbers; the file is damaged"
+        )
     sizes = [(int.from_bytes(data[4:7], "big") >> shift & 15) + 1 for shift in (15, 11, 7, 3)]
     out = np.zeros(count, np.uint8)
     at, place = 0, _HEADER
@@ -97,7 +107,10 @@ def decode_brush(rle: object, size: tuple[int, int]) -> NDArray[np.uint8]:
         place += 3 + bits
         numbers = 1 if head & 4 else length
         if at + length > count or place + 8 * numbers > 8 * len(data):
-            raise MaskError(f"brush: expected {count} numbers, got a run of {length} after {at} of them, or an early end; the file is damaged")
+            raise MaskError(
+                f"brush: expected {count} numbers, got a run of {length} after {at} of them, or an early end; the "
+                "file is damaged"
+            )
         out[at : at + length] = _number(data, place, 8) if head & 4 else _numbers(data, place, numbers)
         place += 8 * numbers
         at += length
@@ -111,7 +124,9 @@ def _bytes_of(rle: object) -> bytes:
             return bytes(rle)
     except ValueError:  # a number that is no byte
         pass
-    raise MaskError("brush: expected a list of whole numbers from 0 to 255 as rle, got another value; the file is damaged")
+    raise MaskError(
+        "brush: expected a list of whole numbers from 0 to 255 as rle, got another value; the file is damaged"
+    )
 
 
 def _number(data: bytes, place: int, bits: int) -> int:

@@ -145,7 +145,10 @@ class ObjectVideos:
         """
         ids = tuple(sorted({*self._videos, *frame.tracked}))
         if len(ids) > MOST_VIDEOS:
-            raise MaskError(f"{frame.name}: expected at most {MOST_VIDEOS} objects, each of which has a video, got {len(ids)}; write one video of all")
+            raise MaskError(
+                f"{frame.name}: expected at most {MOST_VIDEOS} objects, each of which has a video, got "
+                f"{len(ids)}; write one video of all"
+            )
         return ids
 
     def write(self, frame: Labelled, object_id: int, picture: NDArray[np.uint8]) -> None:
@@ -159,7 +162,9 @@ class ObjectVideos:
         video = self._videos.get(object_id)
         if video is None:
             part = self._stack.enter_context(whole_file(self._folder / f"{object_id:03d}.mov"))
-            video = self._videos[object_id] = OverlayWriter(part, rate=self._rate, codec=self._codec, comment=self._comment)
+            video = self._videos[object_id] = OverlayWriter(
+                part, rate=self._rate, codec=self._codec, comment=self._comment
+            )
             self._stack.callback(video.close)
             for _ in range(frame.index):
                 video.write(np.zeros_like(picture))

@@ -26,7 +26,7 @@ _MASKS = ("brushlabels", "brush", "polygonlabels", "polygon")
 
 
 class LabelStudioWriter(MaskWriter):
-    """Writes one JSON of tasks to import into Label Studio: `data.image` and a prediction with a region `brushlabels` for each object. Any id.
+    """Writes one JSON of tasks to import into Label Studio: `data.image`, and a prediction with a brush region for each object. Any id.
 
     A region's label is the object's category, else `object 7` after its id; its text (`meta.text`) is `track_id 7`, so that
     `read_label_studio` gives the ids back also from what Label Studio exports. The labelling needs `<Image name="image"
@@ -98,11 +98,12 @@ class LabelStudioWriter(MaskWriter):
 def read_label_studio(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
     """Read the brush masks and polygons of a JSON that Label Studio exported, or `LabelStudioWriter` wrote.
 
-    Of a task the last annotation counts that was not cancelled, or without one the last prediction. An object's id is that in a region's text
-    `track_id 7`, or in its label `object 7`. Other regions are told apart by their label, and by their order among those of the same
-    label in a task: they are numbered from 1 through the whole file, past the ids that are taken, so that the first "dog" is the same object in each
-    frame. A brush's pixels are those with at least half of its largest alpha. Where regions overlap, the later one is on top. Boxes,
-    ellipses and points are passed over, and so are tasks that nobody marked.
+    Of a task the last annotation counts that was not cancelled, or without one the last prediction. An object's id is
+    that in a region's text `track_id 7`, or in its label `object 7`. Other regions are told apart by their label, and
+    by their order among those of the same label in a task: they are numbered from 1 through the whole file, past the
+    ids that are taken, so that the first "dog" is the same object in each frame. A brush's pixels are those with at
+    least half of its largest alpha. Where regions overlap, the later one is on top. Boxes, ellipses and points are
+    passed over, and so are tasks that nobody marked.
 
     Args:
         path: the JSON. It is read when this is called, and held in memory while its frames are given out.
@@ -122,12 +123,29 @@ def read_label_studio(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]
     except OptionError as error:
         raise MaskError(f"{error} (a JSON of Label Studio's tasks is wanted)") from error
     if not is_label_studio(document):
-        raise MaskError(f'{name}: expected a list of tasks with "data" and "annotations" or "predictions", got another JSON; export it as JSON, not as JSON-MIN')
-    tasks = [(_task_name(task, name), task) for task in document if isinstance(task, dict)] if isinstance(document, list) else []
-    marked = [(stem, task, _regions(task, f"{name}: {stem}")) for stem, task in sorted(tasks, key=lambda pair: natural_order(pair[0]))]
-    found = [(stem, size, regions) for stem, task, regions in marked if (size := _size(task, regions, f"{name}: {stem}")) is not None]
+        raise MaskError(
+            f'{name}: expected a list of tasks with "data" and "annotations" or "predictions", got another JSON; '
+            "export it as JSON, not as JSON-MIN"
+        )
+    tasks = (
+        [(_task_name(task, name), task) for task in document if isinstance(task, dict)]
+        if isinstance(document, list)
+        else []
+    )
+    marked = [
+        (stem, task, _regions(task, f"{name}: {stem}"))
+        for stem, task in sorted(tasks, key=lambda pair: natural_order(pair[0]))
+    ]
+    found = [
+        (stem, size, regions)
+        for stem, task, regions in marked
+        if (size := _size(task, regions, f"{name}: {stem}")) is not None
+    ]
     if not found:
-        raise MaskError(f"{name}: expected tasks with brush masks or polygons, got {len(tasks)} without; mark objects with BrushLabels")
+        raise MaskError(
+            f"{name}: expected tasks with brush masks or polygons, got {len(tasks)} without; mark objects with "
+            "BrushLabels"
+        )
     return _frames(found, name)
 
 
@@ -141,7 +159,10 @@ def is_label_studio(document: object) -> bool:
     (True, False)
     """
     rows = document if isinstance(document, list) else []
-    return bool(rows) and all(isinstance(row, dict) and isinstance(row.get("data"), dict) and {"annotations", "predictions"} & {*row} for row in rows)
+    return bool(rows) and all(
+        isinstance(row, dict) and isinstance(row.get("data"), dict) and {"annotations", "predictions"} & {*row}
+        for row in rows
+    )
 
 
 def _frames(found: list[tuple[str, tuple[int, int], list[dict[str, Any]]]], path: str) -> Iterator[tuple[str, Ids]]:
@@ -185,7 +206,10 @@ def _regions(task: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
     regions = list[dict[str, Any]]()
     for row, value in values:
         if row.get("type") in _MASKS and ("rle" in value or "points" in value):
-            labels = next((value[kind] for kind in ("brushlabels", "polygonlabels", "labels") if kind in value), beside.get(str(row.get("id")), []))
+            labels = next(
+                (value[kind] for kind in ("brushlabels", "polygonlabels", "labels") if kind in value),
+                beside.get(str(row.get("id")), []),
+            )
             label = ", ".join(str(each) for each in labels) if isinstance(labels, list) else str(labels)
             regions.append({**row, "label": label})
     return regions
@@ -194,7 +218,9 @@ def _regions(task: Mapping[str, Any], where: str) -> list[dict[str, Any]]:
 def _rows(rows: object, where: str) -> list[dict[str, Any]]:
     rows = [] if rows is None else rows
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise MaskError(f"{where}: expected a list of annotations and of their results, got {shown(rows)}; the file is damaged")
+        raise MaskError(
+            f"{where}: expected a list of annotations and of their results, got {shown(rows)}; the file is damaged"
+        )
     return rows
 
 
@@ -203,11 +229,18 @@ def _size(task: Mapping[str, Any], regions: list[dict[str, Any]], where: str) ->
     about = {(row.get("original_height"), row.get("original_width")) for row in regions if _hashable(row)}
     data = task["data"]
     if not regions:
-        about = {(data.get("height"), data.get("width"))} if _hashable({"original_height": data.get("height"), "original_width": data.get("width")}) else set()
+        about = (
+            {(data.get("height"), data.get("width"))}
+            if _hashable({"original_height": data.get("height"), "original_width": data.get("width")})
+            else set()
+        )
         if about in ({(None, None)}, set()):
             return None
     if len(about) != 1:
-        raise MaskError(f"{where}: expected original_width and original_height of each region, the same for all, got {len(about)} sizes; export it again")
+        raise MaskError(
+            f"{where}: expected original_width and original_height of each region, the same for all, got "
+            f"{len(about)} sizes; export it again"
+        )
     height, width = about.pop()
     try:
         shape: tuple[int, int] = blank_ids({"height": height, "width": width}).shape
@@ -222,16 +255,23 @@ def _hashable(row: Mapping[str, object]) -> bool:
 
 def _mask_of(region: Mapping[str, Any], size: tuple[int, int], where: str) -> NDArray[np.bool_]:
     if region.get("image_rotation") not in (None, 0, 0.0):
-        raise MaskError(f"{where}: expected an image that is not turned, got image_rotation {shown(region['image_rotation'])}; turn the image's file instead")
+        raise MaskError(
+            f"{where}: expected an image that is not turned, got image_rotation "
+            f"{shown(region['image_rotation'])}; turn the image's file instead"
+        )
     value = region["value"]
     try:
         if "rle" in value:
             alpha = decode_brush(value["rle"], size)
             return alpha >= max(1, (int(alpha.max()) + 1) // 2)
-        corners = [number for corner in value["points"] for number in corner] if isinstance(value["points"], list) else None
+        corners = (
+            [number for corner in value["points"] for number in corner] if isinstance(value["points"], list) else None
+        )
         points = polygon_points(corners, name=where)
     except TypeError as error:
-        raise MaskError(f"{where}: expected the corners of a polygon, got {shown(value['points'])}; the file is damaged") from error
+        raise MaskError(
+            f"{where}: expected the corners of a polygon, got {shown(value['points'])}; the file is damaged"
+        ) from error
     except MaskError as error:
         raise MaskError(str(error) if where in str(error) else f"{where}: {error}") from error
     mask = np.zeros(size, np.bool_)
@@ -245,7 +285,11 @@ def _task_name(task: Mapping[str, Any], where: str) -> str:
     try:
         if "frame" in data and isinstance(data["frame"], str):
             return checked_name(data["frame"], what=f"{where}: frame")
-        images = [data["image"]] if isinstance(data.get("image"), str) else [value for value in data.values() if isinstance(value, str)]
+        images = (
+            [data["image"]]
+            if isinstance(data.get("image"), str)
+            else [value for value in data.values() if isinstance(value, str)]
+        )
         address = images[0] if images else f"task-{whole(task.get('id', 0), what=f'{where}: id')}"
         last = re.sub(r"^.*[?&]d=", "", address).split("?")[0].replace("\\", "/").replace("%20", " ").rsplit("/", 1)[-1]
         if "/upload/" in address:

@@ -17,7 +17,23 @@ from stmemory.video_decoder import open_video
 __all__ = ["MaskVideoWriter", "MatteWriter", "VIDEO_SUFFIXES", "read_mask_video"]
 
 VIDEO_SUFFIXES = (".mkv", ".mov", ".mp4", ".m4v", ".avi", ".webm", ".mpg", ".mpeg", ".ts", ".mxf", ".nut", ".y4m")
-LOSSLESS = ("ffv1", "png", "apng", "qtrle", "rawvideo", "huffyuv", "ffvhuff", "utvideo", "gif", "bmp", "tiff", "zmbv", "magicyuv", "v210", "r210")
+LOSSLESS = (
+    "ffv1",
+    "png",
+    "apng",
+    "qtrle",
+    "rawvideo",
+    "huffyuv",
+    "ffvhuff",
+    "utvideo",
+    "gif",
+    "bmp",
+    "tiff",
+    "zmbv",
+    "magicyuv",
+    "v210",
+    "r210",
+)
 _IDS, _MATTE = "stmemory: levels are ids", "stmemory: white is what is kept"
 _CODECS = {".mkv": "grey_ffv1", ".mov": "grey_png"}
 
@@ -51,7 +67,10 @@ class MaskVideoWriter(MaskWriter):
     def _write(self, frame: Labelled) -> None:
         most = int(frame.ids.max())
         if most > 254:
-            raise MaskError(f"{frame.name}: a grey video holds ids up to 254, got {most}; write youtube_vis or volume instead, or number the objects from 1")
+            raise MaskError(
+                f"{frame.name}: a grey video holds ids up to 254, got {most}; write youtube_vis or volume "
+                "instead, or number the objects from 1"
+            )
         self._video.write(frame.ids.astype(np.uint8))
 
     def _finish(self) -> None:
@@ -74,11 +93,17 @@ class MatteWriter(MaskWriter):
         OptionError: `rate` is out of range.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, rate: float = 25.0, soft: bool = True, per_object: bool = False) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, rate: float = 25.0, soft: bool = True, per_object: bool = False
+    ) -> None:
         super().__init__(path)
         OverlayWriter(path, rate=rate)  # makes no file; raises before anything else does
         self._soft = soft
-        self._videos = ObjectVideos(new_folder(self.path), self._stack, rate=rate, codec="grey_png", comment=_MATTE) if per_object else None
+        self._videos = (
+            ObjectVideos(new_folder(self.path), self._stack, rate=rate, codec="grey_png", comment=_MATTE)
+            if per_object
+            else None
+        )
         if self._videos is None:
             part = self._whole(*_CODECS)
             self._video = OverlayWriter(part, rate=rate, codec=_CODECS[self.path.suffix.lower()], comment=_MATTE)
@@ -101,8 +126,9 @@ class MatteWriter(MaskWriter):
 def read_mask_video(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
     """Read a video of masks.
 
-    In a codec that loses nothing (FFV1, PNG, Animation, HuffYUV, raw, ...) levels are ids, by the rule of grey images: white alone is object
-    1, in the soft edges of black and white 128 and more. Other codecs blur levels, so that a video in them has to be black and white.
+    In a codec that loses nothing (FFV1, PNG, Animation, HuffYUV, raw, ...) levels are ids, by the rule of grey
+    images: white alone is object 1, in the soft edges of black and white 128 and more. Other codecs blur levels, so
+    that a video in them has to be black and white.
 
     Args:
         path: the video, which is opened when this is called.
@@ -117,14 +143,19 @@ def read_mask_video(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
     try:
         container, stream = open_video(path)
         with container:
-            codec, comment = str(stream.codec_context.name), {key.lower(): value for key, value in container.metadata.items()}.get("comment")
+            codec, comment = (
+                str(stream.codec_context.name),
+                {key.lower(): value for key, value in container.metadata.items()}.get("comment"),
+            )
         pictures = iterate_video(path)
     except FrameError as error:
         raise MaskError(f"{error} (masks were wanted)") from error
     return _each(pictures, comment if codec in LOSSLESS else None, codec, name)
 
 
-def _each(pictures: Iterator[NDArray[np.uint8]], comment: str | None, codec: str, path: str) -> Iterator[tuple[str, Ids]]:
+def _each(
+    pictures: Iterator[NDArray[np.uint8]], comment: str | None, codec: str, path: str
+) -> Iterator[tuple[str, Ids]]:
     for index in range(2**31):
         try:
             picture = next(pictures, None)
@@ -135,7 +166,10 @@ def _each(pictures: Iterator[NDArray[np.uint8]], comment: str | None, codec: str
         if codec not in LOSSLESS or comment == _MATTE:
             ids = _white(picture, exact=codec in LOSSLESS, where=f"{path}: frame {index}", codec=codec)
         elif not (picture == picture[..., :1]).all():
-            raise MaskError(f"{path}: frame {index}: expected grey, whose levels are ids, got colours; is it the clip itself, or an overlay?")
+            raise MaskError(
+                f"{path}: frame {index}: expected grey, whose levels are ids, got colours; is it the clip itself, "
+                "or an overlay?"
+            )
         elif comment == _IDS:
             ids = picture[..., 0].astype(np.int32)
         else:
@@ -155,7 +189,8 @@ def _white(picture: NDArray[np.uint8], *, exact: bool, where: str, codec: str) -
         colours = int((highest - lowest > 48).sum())
         if max(between, colours) > max(int(white.sum()) // 4, white.size // 50):  # edges are thin
             raise MaskError(
-                f"{where}: expected black and white, since {codec} blurs levels so that they are no ids, got greys or colours; write the masks as FFV1 "
+                f"{where}: expected black and white, since {codec} blurs levels so that they are no ids, got "
+                "greys or colours; write the masks as FFV1 "
                 "(stmemory export --to mask_video), or as PNGs"
             )
     ids: Ids = white.astype(np.int32)

@@ -111,7 +111,11 @@ FORMATS: Mapping[str, Format] = {
         ),
         lambda path, options: read_label_studio(path),
     ),
-    "volume": Format("a .npy [T, H, W]; .npz is read too", lambda path, options: VolumeWriter(path), lambda path, options: read_volume(path)),
+    "volume": Format(
+        "a .npy [T, H, W]; .npz is read too",
+        lambda path, options: VolumeWriter(path),
+        lambda path, options: read_volume(path),
+    ),
     "mask_video": Format(
         "grey video whose levels are ids, without loss",
         lambda path, options: MaskVideoWriter(path, rate=options.rate),
@@ -185,7 +189,8 @@ def read_masks(path: str | os.PathLike[str], *, format: str | None = None, optio
 def guess_format(path: Path) -> str:
     """Recognise a format by what lies at a path.
 
-    A `.npy` or `.npz` is a volume; a video is of masks; a `.xml` is CVAT's; a `.json` with "videos" is YouTube-VIS, one with "images" COCO, a list of tasks Label Studio; a folder with `meta.json` and
+    A `.npy` or `.npz` is a volume; a video is of masks; a `.xml` is CVAT's; a `.json` with "videos" is YouTube-VIS, one with
+    "images" COCO, a list of tasks Label Studio; a folder with `meta.json` and
     `Annotations` is YouTube-VOS; one with a folder `labels` of text files is YOLO; one with folders named by numbers is of objects; others, and the output of
     `stmemory track`, have palette PNGs.
 

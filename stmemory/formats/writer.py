@@ -133,7 +133,10 @@ class MaskWriter(ABC):
         if self.path.is_dir():  # found now, not when all the work is done
             raise OptionError(f"{self.path}: expected the name of a file, got a folder; name a file in it")
         if self.path.suffix.lower() not in endings:  # other programs, and `guess_format`, go by it
-            raise OptionError(f"{self.path}: expected a name that ends in {' or '.join(endings)}, got {self.path.name!r}; add it, or choose another format")
+            wanted = " or ".join(endings)
+            raise OptionError(
+                f"{self.path}: expected a name that ends in {wanted}, got {self.path.name!r}; add it, or choose another format"
+            )
         return self._stack.enter_context(whole_file(self.path))
 
     @final
