@@ -17,6 +17,8 @@ from stmemory.memory.registry import update_policy
 
 __all__ = ["PredictionOptions", "TrackingOptions", "ready_options"]
 
+_FACTOR, _MEASURED = 3.0, 120  # by which frames are enlarged at most, and the shorter side, px, from which on
+
 _Options = TypeVar("_Options", "TrackingOptions", "PredictionOptions")
 
 
@@ -31,7 +33,8 @@ class TrackingOptions:
             paper; 3 is as good with the bundled weights, and a quarter faster.
         short_side: frames whose shorter side is longer, px, are shrunk to it for the network; None never resizes.
         enlarge: frames whose shorter side is shorter than `short_side` are enlarged to it for the network, but at most by this
-            factor; time grows with its square. 1 leaves them as they are.
+            factor; time grows with its square. 1 leaves them as they are. None is 3, and 1 for frames whose shorter side is below
+            120 px, for which nothing was measured.
         zoom: while all objects are seen, the network looks through a window around them, at most that many times as closely as at
             the whole frame; it costs no time. Not where an object was given at the frame's edge. 1 always looks at the whole frame.
         top_k: read from that many best memory cells only, for each query cell; None reads from all.
@@ -51,7 +54,7 @@ class TrackingOptions:
     policy: str | UpdatePolicy = "least_similar"
     memory_every: int = 3
     short_side: int | None = 480
-    enlarge: float = 3.0
+    enlarge: float | None = None
     zoom: float = 2.0
     top_k: int | None = None
     write_gate: float = 0.5
@@ -62,13 +65,13 @@ class TrackingOptions:
         for name in ("memory_size", "memory_every", "short_side", "enlarge", "zoom", "top_k", "write_gate", "reach"):
             value, whole = getattr(self, name), name not in ("enlarge", "zoom", "write_gate", "reach")
             fine = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-            if not fine and not (value is None and name in ("short_side", "top_k", "reach")):
+            if not fine and not (value is None and name in ("short_side", "enlarge", "top_k", "reach")):
                 raise OptionError(f"TrackingOptions: expected {name} as a {'whole ' * whole}number, got {value!r}; convert it")
         checks = (
             ("memory_size", self.memory_size >= 2, "2 slots or more"),
             ("memory_every", self.memory_every >= 1, "1 or more"),
             ("short_side", self.short_side is None or self.short_side >= 16, "16 px or more, or None"),
-            ("enlarge", 1 <= self.enlarge < math.inf, "1 or more"),
+            ("enlarge", self.enlarge is None or 1 <= self.enlarge < math.inf, "1 or more, or None, which chooses by the frames"),
             ("zoom", 1 <= self.zoom < math.inf, "1 or more"),
             ("top_k", self.top_k is None or self.top_k >= 1, "1 or more, or None"),
             ("write_gate", 0 <= self.write_gate <= 1, "0 to 1"),
@@ -77,6 +80,16 @@ class TrackingOptions:
         for name, fine, expected in checks:
             if not fine:
                 raise OptionError(f"TrackingOptions: expected {name} of {expected}, got {getattr(self, name)}; choose one in that range")
+
+    def factor(self, height: int, width: int) -> float:
+        """By how much frames of that size are enlarged at most, see `enlarge`.
+
+        >>> TrackingOptions().factor(240, 320), TrackingOptions().factor(48, 64), TrackingOptions(enlarge=2).factor(48, 64)
+        (3.0, 1.0, 2.0)
+        """
+        if self.enlarge is not None:
+            return float(self.enlarge)
+        return _FACTOR if min(height, width) >= _MEASURED else 1.0
 
     def as_dict(self) -> dict[str, str | int | float | None]:
         """Plain values, the policy by its name; what saved streams and reports carry."""

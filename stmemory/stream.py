@@ -272,7 +272,8 @@ class VOSStream:
     def _size(self, image: Tensor) -> WorkingSize:
         """The working size of the video whose next frame this is, `[3, H, W]`."""
         options, index, stride = self.options, self.frame_index + 1, self.network.stride
-        return size_of_next(image, self._state.size, index=index, short_side=options.short_side, stride=stride, enlarge=options.enlarge)
+        enlarge = options.factor(image.shape[1], image.shape[2])
+        return size_of_next(image, self._state.size, index=index, short_side=options.short_side, stride=stride, enlarge=enlarge)
 
     def _look(self, masks: ObjectMasks, size: WorkingSize) -> Window:
         """Turn to the window for the next frame: around the objects, while all of them are seen."""

@@ -169,7 +169,8 @@ def _check(state: StreamState, *, network: SegmentationNetwork, options: Trackin
         raise BankError(f"expected a frame_index of 0 or more, got {state.frame_index!r}")
     if size is None or not all(type(side) is int for side in dataclasses.astuple(size)):
         raise BankError(f"expected sizes in whole pixels, got {size}")
-    if size != WorkingSize.of(size.frame_height, size.frame_width, options.short_side, network.stride, enlarge=options.enlarge):
+    enlarge = options.factor(size.frame_height, size.frame_width)
+    if size != WorkingSize.of(size.frame_height, size.frame_width, options.short_side, network.stride, enlarge=enlarge):
         raise BankError(f"expected the sizes of a frame for these options, got {size}")
     if state.window is None or not state.window.fits(size) or (state.overview is None and not state.window.is_whole(size)):
         raise BankError(f"expected a window inside the frame, and all of the frame beside it, got {state.window}")

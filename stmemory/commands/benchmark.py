@@ -150,7 +150,7 @@ def _cells(predictor: VOSPredictor, size: tuple[int, int]) -> int:
     from stmemory.frames import WorkingSize
 
     stride = predictor.network.stride
-    working = WorkingSize.of(*size, predictor.options.short_side, stride, enlarge=predictor.options.enlarge)
+    working = WorkingSize.of(*size, predictor.options.short_side, stride, enlarge=predictor.options.factor(*size))
     return working.padded_height * working.padded_width // stride**2
 
 

@@ -60,7 +60,7 @@ def tracking_options() -> argparse.ArgumentParser:
         ("--policy", str, "update policy: name, the paper's letter, or the file of a learned one (default: least_similar)"),
         ("--memory-every", int, "commit every n-th frame to memory (default: 3; the paper has 1)"),
         ("--short-side", whole_or_none, "px that larger frames are shrunk to; none never resizes (default: 480)"),
-        ("--enlarge", float, "factor by which smaller frames are enlarged at most, up to --short-side (default: 3)"),
+        ("--enlarge", float, "factor by which smaller frames are enlarged at most, up to --short-side (default: 3 from 120 px on, else 1)"),
         ("--zoom", float, "how much more closely than in the frame objects are looked at, at most, while all are seen (default: 2)"),
         ("--top-k", whole_or_none, "read from so many memory cells only (default: none, all)"),
         ("--write-gate", float, "least score of what is memorised, 0 to 1 (default: 0.5)"),

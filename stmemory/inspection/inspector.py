@@ -123,7 +123,7 @@ class Inspector:
         valid = bank.valid[list(rows.values())] if rows else None
         before = self._seen
         result = self.stream.step(frame, mask, write=write)
-        size = WorkingSize.of(height, width, self.stream.options.short_side, network.stride, enlarge=self.stream.options.enlarge)
+        size = WorkingSize.of(height, width, self.stream.options.short_side, network.stride, enlarge=self.stream.options.factor(height, width))
         weight = next(network.parameters())
         window = self.stream.window
         query = network.encode_query(window.see(pixels.to(weight.device), size)[None].to(weight.dtype)).key[0]  # [Ck, h, w]
