@@ -113,6 +113,8 @@ HELD = [(name, trip) for name in HOLD_IDS for trip in TRIPS if name not in BYTES
 @pytest.mark.parametrize(("format", "trip"), [(name, TRIPS[trip]) for name, trip in HELD], ids=[f"{name}-{trip}" for name, trip in HELD])
 def test_round_trip(format: str, trip: Trip, tmp_path: Path) -> None:
     """Ids, names and sizes come back as they went, those of objects that enter late, leave or return too."""
+    if format == "mask_video" and trip.size[0] == 1 and int(pytest.importorskip("av").__version__.split(".")[0]) < 13:
+        pytest.skip("the FFmpeg of PyAV 12 reads a video of one row as black, see docs/pages/limits.md")
     masks, names = story(*trip.ids, size=trip.size), [f"shot {t + 8}" for t in range(5)]
     found = list(read_masks(write(format, tmp_path, masks, names)))
 
