@@ -1,6 +1,7 @@
-"""Quality on real clips: runs `stmemory evaluate` and compares the mean J&F (percent) with a floor. Sets no floor itself.
+"""Quality on real clips: runs `stmemory evaluate` and compares the mean J&F (percent) with a floor. Sets no floor
+itself.
 
-    python .ci/quality.py ROOT floor.json
+python .ci/quality.py ROOT floor.json
 """
 
 from __future__ import annotations

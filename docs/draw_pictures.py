@@ -1,7 +1,8 @@
 """Draw the pictures of "How it works" by the library itself: `python docs/draw_pictures.py`, a minute on two cores.
 
-`policies.png`: what each update policy decides about the same full row. `alignment.jpg`: eq. 3 at work on pixels. `recall.jpg`: a
-frame of the demo clip rebuilt from patches of the frames that the slots came from, by the read of the bundled network.
+`policies.png`: what each update policy decides about the same full row. `alignment.jpg`: eq. 3 at work on pixels.
+`recall.jpg`: a frame of the demo clip rebuilt from patches of the frames that the slots came from, by the read of the
+bundled network.
 """
 
 from __future__ import annotations
@@ -26,7 +27,13 @@ RULES = ("oldest", "newest", "least_similar", "most_similar", "drop", "input_to_
 LETTERS = {"oldest": "A", "newest": "B", "least_similar": "C", "most_similar": "D", "input_to_memory": "I2M"}
 FRAMES = (0, 3, 9, 12, 21)  # that the five slots of the drawn row came from; the first is pinned
 # S(X_i, X_j) between them, made up: frames 9 and 12 are much alike, 3 and 21 least.
-SIMILARITY = ((1.0, 0.9, 0.7, 0.7, 0.5), (0.9, 1.0, 0.6, 0.6, 0.2), (0.7, 0.6, 1.0, 0.95, 0.5), (0.7, 0.6, 0.95, 1.0, 0.6), (0.5, 0.2, 0.5, 0.6, 1.0))
+SIMILARITY = (
+    (1.0, 0.9, 0.7, 0.7, 0.5),
+    (0.9, 1.0, 0.6, 0.6, 0.2),
+    (0.7, 0.6, 1.0, 0.95, 0.5),
+    (0.7, 0.6, 0.95, 1.0, 0.6),
+    (0.5, 0.2, 0.5, 0.6, 1.0),
+)
 RED = (190, 40, 30)
 AT = 36  # the frame that is recalled
 
@@ -41,7 +48,10 @@ def draw_policies() -> Image.Image:
         valid=torch.ones(1, 5, dtype=torch.bool),
         pinned=torch.tensor([[True, False, False, False, False]]),
     )
-    notes = ("A full row, a new template comes. Slots by the frame they hold; frame 0 is pinned.", "Frames 9 and 12 are most alike, 3 and 21 least.")
+    notes = (
+        "A full row, a new template comes. Slots by the frame they hold; frame 0 is pinned.",
+        "Frames 9 and 12 are most alike, 3 and 21 least.",
+    )
     image, pen, top = page(960, 118 * len(RULES), "Which slot goes, and what it is distilled into", notes)
     for line, name in enumerate(RULES):
         decision = update_policy(name).decide(view)
@@ -83,11 +93,16 @@ def draw_alignment(guide: Picture, template: Picture) -> Image.Image:
     rows = feature_alignment(torch.cat([feature[0], torch.zeros_like(content)], 1), both, scale=sharp)
     # feature_alignment compares all channels; the guide's zeros leave only the first half to be compared
     rebuilt = _picture(rows[:, content.shape[1] :], 8)
-    return _side_by_side((guide, template, rebuilt), ("the guide, X_t", "the template, X_i", "FAM(X_t, X_i): the template in the guide's layout"), "Feature alignment, eq. 3, of pixels")
+    return _side_by_side(
+        (guide, template, rebuilt),
+        ("the guide, X_t", "the template, X_i", "FAM(X_t, X_i): the template in the guide's layout"),
+        "Feature alignment, eq. 3, of pixels",
+    )
 
 
 def draw_recall(clip: list[Picture], first: NDArray[np.uint8]) -> Image.Image:
-    """A frame, the frames in memory, and the frame as the memory recalls it: eq. 13 with patches of pixels for values."""
+    """A frame, the frames in memory, and the frame as the memory recalls it: eq. 13 with patches of pixels for
+    values."""
     predictor = VOSPredictor.from_pretrained()
     stream = predictor.start(clip[0], first)
     for frame in clip[1:AT]:
@@ -99,7 +114,9 @@ def draw_recall(clip: list[Picture], first: NDArray[np.uint8]) -> Image.Image:
         query = predictor.network.encode_query(_padded(pixels)).key
         keys = stream.bank.keys[row : row + 1, [info.slot for info in held]]
         values = torch.stack([F.pixel_unshuffle(_padded(_pixels(clip[info.frame])), 16)[0] for info in held])[None]
-        recalled = space_time_read(query.flatten(2), keys.flatten(3), values.flatten(3), torch.ones(1, len(held)).bool(), affinity="l2")
+        recalled = space_time_read(
+            query.flatten(2), keys.flatten(3), values.flatten(3), torch.ones(1, len(held)).bool(), affinity="l2"
+        )
     rebuilt = F.pixel_shuffle(recalled.view(1, -1, *query.shape[2:]), 16)[0, :, : clip[0].shape[0], : clip[0].shape[1]]
     pictures = [clip[AT], _array(rebuilt), *(clip[info.frame] for info in held)]
     names = [f"frame {AT}", "recalled from memory", *(f"slot {n}: frame {info.frame}" for n, info in enumerate(held))]
@@ -131,7 +148,9 @@ def _unit(features: Tensor) -> Tensor:
     return F.normalize(features - features.mean(1, keepdim=True), dim=1)
 
 
-def _side_by_side(pictures: tuple[Picture, ...], names: tuple[str, ...], title: str, *, columns: int = 3) -> Image.Image:
+def _side_by_side(
+    pictures: tuple[Picture, ...], names: tuple[str, ...], title: str, *, columns: int = 3
+) -> Image.Image:
     wide = (960 - 2 * MARGIN - 14 * (columns - 1)) // columns
     tall = wide * pictures[0].shape[0] // pictures[0].shape[1]
     lines = -(-len(pictures) // columns)

@@ -1,7 +1,8 @@
-"""Score weights on DAVIS: J and F of every clip, masks and tables. Usage: python evaluate_davis.py DAVIS_ROOT OUT [CLIP ...]
+"""Score weights on DAVIS: J and F of every clip, masks and tables. Usage: python evaluate_davis.py DAVIS_ROOT OUT [CLIP
+...]
 
-DAVIS_ROOT is the folder with JPEGImages, Annotations and ImageSets. `stmemory evaluate davis2017 --root DAVIS_ROOT -o OUT` does the
-same, resumes, and spreads clips over processes; this shows what is inside.
+DAVIS_ROOT is the folder with JPEGImages, Annotations and ImageSets. `stmemory evaluate davis2017 --root DAVIS_ROOT -o
+OUT` does the same, resumes, and spreads clips over processes; this shows what is inside.
 """
 
 import sys
@@ -25,7 +26,10 @@ def main(root: str, out: str, *names: str) -> float:
         # The true mask of the first frame goes in; all others are only compared with.
         results.append(evaluate_clip(predictor, clip, on_frame=save))
         one = results[-1]
-        print(f"{one.name:<24} J {100 * one.region:5.1f}  F {100 * one.boundary:5.1f}  {one.frames_per_second:5.1f} frames/s")
+        print(
+            f"{one.name:<24} J {100 * one.region:5.1f}  F {100 * one.boundary:5.1f}  {one.frames_per_second:5.1f} "
+            "frames/s"
+        )
     summary = summarise(results)
     write_tables(Path(out), results)
     print(f"J&F {100 * summary.mean:.1f} over {summary.objects} objects of {summary.clips} clips")

@@ -7,7 +7,9 @@ from stmemory.evaluation.scenes import render_scene
 
 
 def main(frames: int = 12) -> list[tuple[int, ...]]:
-    clip = list(render_scene(frames, height=96, width=160))  # (frame, true ids): stands for a camera and a person who marks
+    clip = list(
+        render_scene(frames, height=96, width=160)
+    )  # (frame, true ids): stands for a camera and a person who marks
     predictor = VOSPredictor.from_pretrained()
 
     frame, truth = clip[0]

@@ -1,4 +1,5 @@
-"""The memory bank in a model that is not ours: a recurrent denoiser that reads what it saw before, in constant memory."""
+"""The memory bank in a model that is not ours: a recurrent denoiser that reads what it saw before, in constant
+memory."""
 
 import torch
 from torch import Tensor, nn

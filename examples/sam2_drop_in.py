@@ -1,4 +1,5 @@
-"""A script for SAM 2's video predictor, with the import changed and a mask as prompt. Usage: python sam2_drop_in.py CLIP MASK.png OUT"""
+"""A script for SAM 2's video predictor, with the import changed and a mask as prompt. Usage: python sam2_drop_in.py
+CLIP MASK.png OUT"""
 
 import sys
 from pathlib import Path

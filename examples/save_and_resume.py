@@ -1,4 +1,5 @@
-"""Track in sittings: stop at any time, run the same command again, and it goes on. Usage: python save_and_resume.py CLIP MASK.png OUT"""
+"""Track in sittings: stop at any time, run the same command again, and it goes on. Usage: python save_and_resume.py
+CLIP MASK.png OUT"""
 
 import itertools
 import sys

@@ -1,4 +1,5 @@
-"""Track several videos at once, in turns. Usage: python several_videos.py OUT CLIP_0 MASK_0.png CLIP_1 MASK_1.png ..."""
+"""Track several videos at once, in turns. Usage: python several_videos.py OUT CLIP_0 MASK_0.png CLIP_1 MASK_1.png
+..."""
 
 import sys
 from pathlib import Path

@@ -1,7 +1,9 @@
-"""Track a folder of frames, with masks for the frames in which objects enter. Usage: python track_folder.py FRAMES MASKS OUT
+"""Track a folder of frames, with masks for the frames in which objects enter. Usage: python track_folder.py FRAMES
+MASKS OUT
 
-FRAMES holds 00000.jpg, 00001.jpg, ...; MASKS holds a palette PNG under the name of each frame in which a person marked something:
-00000.png, and for an object that enters later 00012.png. Ids that are new enter there; ids that are known are corrected there.
+FRAMES holds 00000.jpg, 00001.jpg, ...; MASKS holds a palette PNG under the name of each frame in which a person marked
+something: 00000.png, and for an object that enters later 00012.png. Ids that are new enter there; ids that are known
+are corrected there.
 """
 
 import sys

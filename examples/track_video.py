@@ -1,4 +1,5 @@
-"""Track objects through a video and leave palette PNGs and an overlay. Usage: python track_video.py CLIP FIRST_MASK.png OUT"""
+"""Track objects through a video and leave palette PNGs and an overlay. Usage: python track_video.py CLIP FIRST_MASK.png
+OUT"""
 
 import sys
 from pathlib import Path

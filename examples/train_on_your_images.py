@@ -1,7 +1,8 @@
 """Train the bundled weights on with pictures of your own. Usage: python train_on_your_images.py PICTURES RUN [STEPS]
 
-PICTURES holds images/NAME.jpg and masks/NAME.png (palette or grey: 0 is background, 1 to N are objects), the more the better.
-The same command goes on after ctrl-C, from the last step that 20 divides. A real run takes thousands of steps, and a GPU; see docs/pages/guide/training.md.
+PICTURES holds images/NAME.jpg and masks/NAME.png (palette or grey: 0 is background, 1 to N are objects), the more the
+better. The same command goes on after ctrl-C, from the last step that 20 divides. A real run takes thousands of steps,
+and a GPU; see docs/pages/guide/training.md.
 """
 
 import sys
@@ -15,7 +16,8 @@ from stmemory.weights import load_network
 
 
 def main(pictures: str, run: str, steps: str | int = 300, *, size: int = 224, batch: int = 4) -> Path:
-    # Each picture becomes a clip: its objects move, turn and hide each other. Five frames and three slots, so that slots are fused.
+    # Each picture becomes a clip: its objects move, turn and hide each other. Five frames and three slots, so that
+    # slots are fused.
     config = TrainingConfig(
         sources=(Source(pictures, layout="stills"),),
         phases=(Phase(steps=int(steps), size=size, frames=5, batch=batch, capacity=3, max_objects=2),),

@@ -1,7 +1,9 @@
-"""Track an object before a camera for hours, in the same memory at every frame. A camera needs OpenCV: pip install opencv-python
+"""Track an object before a camera for hours, in the same memory at every frame. A camera needs OpenCV: pip install
+opencv-python
 
-python webcam.py [--source 1]                                            draw a box round the object, press Enter; q ends
-python webcam.py --source clip.mp4 --mask first.png --out overlay.mp4    a file in the camera's place, without OpenCV
+python webcam.py [--source 1]                                            draw a box round the object, press Enter; q
+ends python webcam.py --source clip.mp4 --mask first.png --out overlay.mp4    a file in the camera's place, without
+OpenCV
 """
 
 import argparse
@@ -24,13 +26,17 @@ def from_camera(cv2, number):
 def from_box(cv2, frame):
     picture, mask = np.ascontiguousarray(frame[..., ::-1]), np.zeros(frame.shape[:2], np.uint8)
     box, models = cv2.selectROI("draw a box, press Enter", picture), np.zeros((2, 1, 65))
-    all(box[2:]) and cv2.grabCut(picture, mask, box, *models, 5, cv2.GC_INIT_WITH_RECT)  # else no box was drawn: start() says so
+    all(box[2:]) and cv2.grabCut(
+        picture, mask, box, *models, 5, cv2.GC_INIT_WITH_RECT
+    )  # else no box was drawn: start() says so
     return (mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)  # what GrabCut takes for the object inside of the box
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--source", default="0", help="number of a camera, or a video file or folder of images, with --mask")
+    parser.add_argument(
+        "--source", default="0", help="number of a camera, or a video file or folder of images, with --mask"
+    )
     parser.add_argument("--mask", help="the objects of the first frame; without it you draw a box")
     parser.add_argument("--out", help="write the overlay to this MP4 instead of showing it")
     given = parser.parse_args(arguments)
@@ -40,10 +46,15 @@ def main(arguments: list[str] | None = None) -> int:
         try:
             import cv2
         except ImportError:
-            raise SystemExit("OpenCV is missing: pip install opencv-python, or give a file as --source, --mask and --out") from None
+            raise SystemExit(
+                "OpenCV is missing: pip install opencv-python, or give a file as --source, --mask and --out"
+            ) from None
     frames = from_camera(cv2, int(given.source)) if camera else iterate_frames(given.source)
     if (first := next(frames, None)) is None:
-        raise SystemExit(f"camera {given.source} cannot be opened or gives no picture: try another --source; another program may have it")
+        raise SystemExit(
+            f"camera {given.source} cannot be opened or gives no picture: try another --source; another program may "
+            "have it"
+        )
     stream = VOSPredictor.from_pretrained().start(first, given.mask or from_box(cv2, first))
     with OverlayWriter(given.out) if given.out else nullcontext() as film:
         for index, frame in enumerate(itertools.chain([first], frames)):

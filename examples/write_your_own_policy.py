@@ -1,4 +1,5 @@
-"""An update policy of your own: keep the templates spread evenly over time. Compared with built-in ones on a rendered clip."""
+"""An update policy of your own: keep the templates spread evenly over time. Compared with built-in ones on a rendered
+clip."""
 
 import numpy as np
 import torch
@@ -19,7 +20,9 @@ class EvenlySpread:
         age, far = view.age, torch.iinfo(view.age.dtype).max // 4
         older = age[:, None, :] - age[:, :, None]  # [B, K, K]: by how much slot j is older than slot i
         before = torch.where(older > 0, older, far).amin(2)  # [B, K]: to the neighbour before; the oldest has none
-        after = torch.where(older < 0, -older, age[:, :, None] + 1).amin(2)  # and after; the new template comes after the newest
+        after = torch.where(older < 0, -older, age[:, :, None] + 1).amin(
+            2
+        )  # and after; the new template comes after the newest
         goes = (before + after).masked_fill(~view.movable, 2 * far).argmin(1)  # [B]; pinned slots stay
         remove = torch.nn.functional.one_hot(goes, age.shape[1]).float()
         others = view.movable & (remove == 0)

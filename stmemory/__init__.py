@@ -1,8 +1,8 @@
 """stmemory: track any object through a video of any length, in memory that does not grow.
 
-The library of the paper *Space Time Recurrent Memory Network* (Nguyen and Li, arXiv 2109.06474). Start with `VOSPredictor`,
-or with `FramePredictor` for what comes next in a video; the memory alone, for models of your own, is `MemoryBank`,
-`FusionCell`, `UpdatePolicy` and `SpaceTimeRead`.
+The library of the paper *Space Time Recurrent Memory Network* (Nguyen and Li, arXiv 2109.06474). Start with
+`VOSPredictor`, or with `FramePredictor` for what comes next in a video; the memory alone, for models of your own, is
+`MemoryBank`, `FusionCell`, `UpdatePolicy` and `SpaceTimeRead`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,8 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> object:
-    """Import what is asked for when it is asked for, so that `stmemory --help` and `stmemory.errors` need not wait for torch."""
+    """Import what is asked for when it is asked for, so that `stmemory --help` and `stmemory.errors` need not wait for
+    torch."""
     if name in _HOMES:
         globals()[name] = found = getattr(importlib.import_module(_HOMES[name]), name)
         return found

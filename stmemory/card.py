@@ -5,7 +5,8 @@ What is known comes as `about`, plain JSON values; all of it is optional:
 - `licence`: an SPDX name such as `"Apache-2.0"`, or words.
 - `data`: what the weights were trained on, in words, or a list of them.
 - `base_model`: what they started from.
-- `metrics`: a list of `{"dataset": ..., "metric": ..., "value": ..., "how": ...}`, with how the figure can be had again.
+- `metrics`: a list of `{"dataset": ..., "metric": ..., "value": ..., "how": ...}`, with how the figure can be had
+  again.
 - `limits`: what they cannot do, in words, or a list of them.
 - anything else, such as `training`, is kept in `config.json` and not shown.
 """
@@ -22,9 +23,20 @@ from stmemory.errors import WeightsError
 __all__ = ["CARD", "Metric", "card_text", "metrics_of"]
 
 # The licences that the Hub knows by name; any other is shown as it is written.
-_LICENCES = (
-    "apache-2.0 mit bsd-2-clause bsd-3-clause cc0-1.0 cc-by-4.0 cc-by-sa-4.0 cc-by-nc-4.0 cc-by-nc-sa-4.0 gpl-3.0 lgpl-3.0 agpl-3.0"
-).split()
+_LICENCES = [
+    "apache-2.0",
+    "mit",
+    "bsd-2-clause",
+    "bsd-3-clause",
+    "cc0-1.0",
+    "cc-by-4.0",
+    "cc-by-sa-4.0",
+    "cc-by-nc-4.0",
+    "cc-by-nc-sa-4.0",
+    "gpl-3.0",
+    "lgpl-3.0",
+    "agpl-3.0",
+]
 # Task, its name, and how the Hub lists it: it knows no task that is video prediction.
 _TASKS = {
     "network": ("mask-generation", "Video Object Segmentation"),
@@ -64,12 +76,16 @@ def metrics_of(about: Mapping[str, Any]) -> tuple[Metric, ...]:
         metrics = tuple(Metric(**dict(entry)) for entry in about.get("metrics", ()))
     except (TypeError, ValueError) as error:
         raise WeightsError(
-            f'about["metrics"]: expected a list of entries with dataset, metric, value and perhaps how, got {about["metrics"]!r}: {error}'
+            'about["metrics"]: expected a list of entries with dataset, metric, value and perhaps how, got '
+            f"{about['metrics']!r}: {error}"
         ) from error
     for metric in metrics:
         words = (metric.dataset, metric.metric, metric.how)
         if type(metric.value) not in (int, float) or not all(isinstance(word, str) for word in words):
-            raise WeightsError(f'about["metrics"]: expected a float as value and strings beside it, got {metric}; use float() and str()')
+            raise WeightsError(
+                f'about["metrics"]: expected a float as value and strings beside it, got {metric}; use float() and '
+                "str()"
+            )
     return metrics
 
 
@@ -88,7 +104,9 @@ def card_text(kind: str, about: Mapping[str, Any], *, name: str) -> str:
     ['library_name: stmemory', 'license: mit']
     """
     if "license" in about:
-        raise WeightsError(f'about: expected "licence", got "license" ({about["license"]!r}); the header for the Hub is written from it')
+        raise WeightsError(
+            f'about: expected "licence", got "license" ({about["license"]!r}); the header for the Hub is written from it'
+        )
     metrics, title = metrics_of(about), name.rsplit("/", 1)[-1]
     licence = str(about.get("licence", "not stated"))
     parts = [f"---\n{_header(title, kind, about, metrics)}\n---\n", f"# {title}\n", f"{_WHAT[kind]}\n"]
@@ -99,7 +117,9 @@ def card_text(kind: str, about: Mapping[str, Any], *, name: str) -> str:
             parts.append(f"## {heading}\n\n{_words(about[key])}\n")
     if metrics:
         lines = [f"| {_cell(m.dataset)} | {_cell(m.metric)} | {m.value:g} | {_cell(m.how)} |" for m in metrics]
-        parts.append("\n".join(["## Measured\n", "| data | metric | value | how |", "|---|---|---:|---|", *lines]) + "\n")
+        parts.append(
+            "\n".join(["## Measured\n", "| data | metric | value | how |", "|---|---|---:|---|", *lines]) + "\n"
+        )
     return "\n".join(parts)
 
 

@@ -1,11 +1,12 @@
-"""A folder of weights: `config.json` and `model.safetensors`, written whole and read strictly. Builds nothing, unpickles nothing.
+"""A folder of weights: `config.json` and `model.safetensors`, written whole and read strictly. Builds nothing,
+unpickles nothing.
 
-`config.json` holds `format_version`, the config of the module under the name of its kind, `sha256` of the other file, and
-what is known of the weights under `about`. `model.safetensors` has the SHA-256 of the config among its words.
+`config.json` holds `format_version`, the config of the module under the name of its kind, `sha256` of the other file,
+and what is known of the weights under `about`. `model.safetensors` has the SHA-256 of the config among its words.
 
-The rename of `config.json` alone decides which weights a folder holds. The other files that belong to it wait beside it under
-names that begin with `.next.`, and take theirs after it. Who reads a folder in between, or after a process was killed there,
-finds the weights of `config.json` under one of the two names; the next save renames what was left.
+The rename of `config.json` alone decides which weights a folder holds. The other files that belong to it wait beside it
+under names that begin with `.next.`, and take theirs after it. Who reads a folder in between, or after a process was
+killed there, finds the weights of `config.json` under one of the two names; the next save renames what was left.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from stmemory.untrusted import read_json
 __all__ = [
     "CARD",
     "CONFIG",
-    "Checkpoint",
     "FORMAT_VERSION",
     "KINDS",
     "TENSORS",
+    "Checkpoint",
     "differences",
     "finish_save",
     "listed",
@@ -97,25 +98,38 @@ def read_config(folder: Path, name: str) -> Checkpoint:
     """
     path = folder / CONFIG
     if not path.is_file():
-        raise WeightsError(f"weights {name!r}: expected {CONFIG} and {TENSORS} in {folder}, got no {CONFIG}{_hint(folder)}")
+        raise WeightsError(
+            f"weights {name!r}: expected {CONFIG} and {TENSORS} in {folder}, got no {CONFIG}{_hint(folder)}"
+        )
     try:
         document = read_json(path)
         version = document["format_version"]
         if version > FORMAT_VERSION:
-            raise WeightsError(f"{path}: expected format_version {FORMAT_VERSION} or older, got {version}; update stmemory")
+            raise WeightsError(
+                f"{path}: expected format_version {FORMAT_VERSION} or older, got {version}; update stmemory"
+            )
         kinds = sorted(set(document) - _KEYS)
         if len(kinds) != 1 or kinds[0] not in KINDS:
             raise WeightsError(
-                f"{path}: expected {', '.join(sorted(_KEYS))} and one of {', '.join(KINDS)}, got {', '.join(sorted(document))}; the "
+                f"{path}: expected {', '.join(sorted(_KEYS))} and one of {', '.join(KINDS)}, got "
+                f"{', '.join(sorted(document))}; the "
                 "file is not stmemory's, or of another version"
             )
         config, about, sha256, card = document[kinds[0]], document["about"], document["sha256"], document.get("card")
-        typed = isinstance(config, dict) and isinstance(about, dict) and isinstance(sha256, str) and isinstance(card, str | None)
+        typed = (
+            isinstance(config, dict)
+            and isinstance(about, dict)
+            and isinstance(sha256, str)
+            and isinstance(card, str | None)
+        )
         if not typed or type(version) is not int or version < 1:
-            raise WeightsError(f"{path}: expected a whole format_version above 0, dicts and digests, got others; the file is damaged")
+            raise WeightsError(
+                f"{path}: expected a whole format_version above 0, dicts and digests, got others; the file is damaged"
+            )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
-            f"{path}: expected format_version, sha256, about and a config, got: {error!r}; the file is damaged or not stmemory's: take a "
+            f"{path}: expected format_version, sha256, about and a config, got: {error!r}; the file is damaged or not "
+            "stmemory's: take a "
             "folder or repository that save_pretrained or push_to_hub of stmemory wrote"
         ) from error
     return Checkpoint(name, folder, kinds[0], config, sha256, about, card)
@@ -129,32 +143,41 @@ def read_tensors(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> dict
         expected: a state of the module that is to take them; names and shapes must be exactly its own.
 
     Raises:
-        WeightsError: names are missing, unexpected or misshapen (they are listed); the file is damaged, is another one than
-            `config.json` was written for, or holds NaN.
+        WeightsError: names are missing, unexpected or misshapen (they are listed); the file is damaged, is another one
+            than `config.json` was written for, or holds NaN.
     """
     path = checkpoint.folder / TENSORS
     try:
         content = _content(checkpoint)
         tensors = load(content)
     except FileNotFoundError as error:
-        raise WeightsError(f"{path}: expected the weights beside {CONFIG}, got no such file{_hint(checkpoint.folder)}") from error
+        raise WeightsError(
+            f"{path}: expected the weights beside {CONFIG}, got no such file{_hint(checkpoint.folder)}"
+        ) from error
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: expected a whole safetensors file, got: {error}{_nature(path)}; copy or download it again") from error
+        raise WeightsError(
+            f"{path}: expected a whole safetensors file, got: {error}{_nature(path)}; copy or download it again"
+        ) from error
     if told := differences(tensors, expected):
-        raise WeightsError(f"{path}: expected the weights of {CONFIG} beside it, got {told}; the two files belong to different networks")
+        raise WeightsError(
+            f"{path}: expected the weights of {CONFIG} beside it, got {told}; the two files belong to different "
+            "networks"
+        )
     _check_finite(str(path), tensors)
     digest = hashlib.sha256(content).hexdigest()
     # the second look is for somebody who wrote both files anew since config.json was read
     known = checkpoint if digest == checkpoint.sha256 else read_config(checkpoint.folder, checkpoint.name)
     if digest != known.sha256:
         raise WeightsError(
-            f"{path}: expected the file that {CONFIG} beside it was written for, sha256 {checkpoint.sha256}, got {digest}: another or a "
+            f"{path}: expected the file that {CONFIG} beside it was written for, sha256 {checkpoint.sha256}, got "
+            f"{digest}: another or a "
             "damaged one; copy or download both again"
         )
     told_config = words_of(content).get(_CONFIG_DIGEST)  # none in files of earlier versions
     if told_config is not None and told_config != _config_digest(known.kind, known.config):
         raise WeightsError(
-            f"{path.parent / CONFIG}: expected the configuration that the weights beside it were written with, got another: the file was changed or is "
+            f"{path.parent / CONFIG}: expected the configuration that the weights beside it were written with, got "
+            "another: the file was changed or is "
             "damaged; copy or download both again"
         )
     return {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
@@ -175,7 +198,9 @@ def differences(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
             for name in both
             if found[name].shape != expected[name].shape
         },
-        "not of floats": {name for name in both if expected[name].is_floating_point() > found[name].is_floating_point()},
+        "not of floats": {
+            name for name in both if expected[name].is_floating_point() > found[name].is_floating_point()
+        },
     }
     return "; ".join(f"{kind}: {listed(names)}" for kind, names in problems.items() if names)
 
@@ -207,10 +232,12 @@ def write_checkpoint(
         config: plain JSON values.
         tensors: by name.
         dtype: of the floats in the file.
-        words: what is told of the weights, plain JSON values, and the text of their card; None leaves the card that is there.
+        words: what is told of the weights, plain JSON values, and the text of their card; None leaves the card that is
+            there.
 
     Raises:
-        WeightsError: a weight is NaN or infinite, or is so in `dtype`; what is told of them is no JSON; or nothing can be written.
+        WeightsError: a weight is NaN or infinite, or is so in `dtype`; what is told of them is no JSON; or nothing can
+            be written.
         OptionError: the dtype is no float that safetensors and torch both read.
     """
     if dtype not in _FLOATS:
@@ -220,15 +247,28 @@ def write_checkpoint(
     try:
         words_beside = {"format": "pt", _CONFIG_DIGEST: _config_digest(kind, config)}
     except (TypeError, ValueError) as error:
-        raise WeightsError(f"config: expected plain JSON values, got: {error}; use strings, numbers, lists and dicts") from error
+        raise WeightsError(
+            f"config: expected plain JSON values, got: {error}; use strings, numbers, lists and dicts"
+        ) from error
     content = with_words(save(stored), words_beside)  # save_file() hides the file from other users of the machine
     about, card = words
-    digest, of_card = hashlib.sha256(content).hexdigest(), None if card is None else hashlib.sha256(card.encode()).hexdigest()
-    document = {"format_version": FORMAT_VERSION, kind: dict(config), "sha256": digest, "card": of_card, "about": dict(about)}
+    digest, of_card = (
+        hashlib.sha256(content).hexdigest(),
+        None if card is None else hashlib.sha256(card.encode()).hexdigest(),
+    )
+    document = {
+        "format_version": FORMAT_VERSION,
+        kind: dict(config),
+        "sha256": digest,
+        "card": of_card,
+        "about": dict(about),
+    }
     try:
         text = json.dumps(document, indent=2, allow_nan=False) + "\n"
     except (TypeError, ValueError) as error:
-        raise WeightsError(f"about: expected plain JSON values, got: {error}; use strings, numbers, lists and dicts") from error
+        raise WeightsError(
+            f"about: expected plain JSON values, got: {error}; use strings, numbers, lists and dicts"
+        ) from error
     waiting = {TENSORS: content} if card is None else {TENSORS: content, CARD: card.encode()}
     try:
         for name, data in waiting.items():
@@ -243,7 +283,8 @@ def write_checkpoint(
 
 
 def finish_save(folder: Path) -> None:
-    """Give the files that wait for their names what a save that was killed did not, where they belong to `config.json`; remove the others.
+    """Give the files that wait for their names what a save that was killed did not, where they belong to `config.json`;
+    remove the others.
 
     Raises:
         WeightsError: the folder cannot be written to.
@@ -270,7 +311,8 @@ def finish_save(folder: Path) -> None:
 
 
 def _content(checkpoint: Checkpoint) -> bytes:
-    """The weights' file that `config.json` was written for, if one of those in the folder is; else the one that has its name."""
+    """The weights' file that `config.json` was written for, if one of those in the folder is; else the one that has its
+    name."""
     content: bytes | None = None
     for name in (TENSORS, _NEXT + TENSORS, TENSORS):  # the second took the name of the first while this looked
         try:
@@ -295,7 +337,9 @@ def _sha256(path: Path) -> str:
 def _check_finite(what: str, tensors: Mapping[str, Tensor]) -> None:
     broken = [n for n, t in tensors.items() if t.is_floating_point() and not bool(t.isfinite().all())]
     if broken:
-        raise WeightsError(f"{what}: expected finite weights, got NaN or infinity in {', '.join(broken[:5])}; use an earlier copy")
+        raise WeightsError(
+            f"{what}: expected finite weights, got NaN or infinity in {', '.join(broken[:5])}; use an earlier copy"
+        )
 
 
 def _hint(folder: Path) -> str:

@@ -1,7 +1,7 @@
 """The command line: finds the command that was asked for, and turns what it raises into words and an exit code.
 
-Exit codes: 0 done, 1 something was skipped or failed (said which), 2 bad arguments. What a command needs is imported when it
-runs, so that `--help` is quick and the core stays free of the rest.
+Exit codes: 0 done, 1 something was skipped or failed (said which), 2 bad arguments. What a command needs is imported
+when it runs, so that `--help` is quick and the core stays free of the rest.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""`ClipReader`: the frames of a clip by number, in any order and more than once, few held at a time. Knows no masks, no streams."""
+"""`ClipReader`: the frames of a clip by number, in any order and more than once, few held at a time. Knows no masks, no
+streams."""
 
 from __future__ import annotations
 
@@ -8,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,17 +25,18 @@ _HELD = 32  # frames of a file that are held for one who reads backwards, so tha
 class ClipReader:
     """Reads any frame of a clip.
 
-    Folders, arrays and lists are read where the frame lies. A video or an image with pages is read from its beginning when an
-    earlier frame is asked for; the 32 frames before that one are then held (uint8), for the next questions.
+    Folders, arrays and lists are read where the frame lies. A video or an image with pages is read from its beginning
+    when an earlier frame is asked for; the 32 frames before that one are then held (uint8), for the next questions.
 
     Args:
-        source: a path, an array `[T, H, W, 3]`, a tensor `[T, 3, H, W]`, a sequence of images, or an array-like or a data set as
-            `iterate_frames` takes it; no generator, which can be read only once.
+        source: a path, an array `[T, H, W, 3]`, a tensor `[T, 3, H, W]`, a sequence of images, or an array-like or a
+            data set as `iterate_frames` takes it; no generator, which can be read only once.
 
     Raises:
         ShapeError: the source is of another kind.
         FrameError: it is empty or cannot be opened.
 
+    >>> import numpy as np
     >>> reader = ClipReader(np.zeros((5, 4, 6, 3), np.uint8))
     >>> reader.count, reader.read(4).shape, reader.read(5)
     (5, torch.Size([3, 4, 6]), None)
@@ -51,7 +52,8 @@ class ClipReader:
             self._pictures = source
         else:
             raise ShapeError(
-                f"clip: expected a path, an array, a tensor or a list of images, got {type(source).__name__}; what can be read only "
+                f"clip: expected a path, an array, a tensor or a list of images, got {type(source).__name__}; what "
+                "can be read only "
                 "once goes to VOSPredictor.track, a camera to VOSPredictor.start and step"
             )
         iterate_frames(source)  # checks it
@@ -64,14 +66,18 @@ class ClipReader:
 
     @property
     def count(self) -> int:
-        """Frames of the clip. A video is gone through for it once, without decoding, since headers do not know or are wrong.
+        """Frames of the clip. A video is gone through for it once, without decoding, since headers do not know or are
+        wrong.
 
-        Once the end of the clip was read it is exact; a video that is damaged has fewer frames than it says before that.
+        Once the end of the clip was read it is exact; a video that is damaged has fewer frames than it says before
+        that.
         """
         if self._count is None:
             path = str(self._source) if isinstance(self._source, os.PathLike) else self._source
             known = isinstance(path, str) and not is_image_path(path)
-            self._count = scan_video_frames(path) if known and isinstance(path, str) else count_frames(self._source) or 0
+            self._count = (
+                scan_video_frames(path) if known and isinstance(path, str) else count_frames(self._source) or 0
+            )
         return self._count
 
     def read(self, index: int) -> Tensor | None:

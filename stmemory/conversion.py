@@ -1,4 +1,5 @@
-"""Other people's checkpoints: files of tensors read without running code, their names turned into ours. Downloads nothing.
+"""Other people's checkpoints: files of tensors read without running code, their names turned into ours. Downloads
+nothing.
 
 Names are strict both ways: what is missing, unexpected or of another shape is listed, and nothing is taken halfway.
 """
@@ -24,7 +25,7 @@ from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.saving import save_network
 from stmemory.weights import fingerprint, load_network
 
-__all__ = ["Conversion", "RESNET_NAMES", "convert_stm", "read_tensors", "renamed", "stm_state", "translated"]
+__all__ = ["RESNET_NAMES", "Conversion", "convert_stm", "read_tensors", "renamed", "stm_state", "translated"]
 
 # Pieces of our names, and what they are called in torchvision, in timm, and in STM, which is built on torchvision's.
 RESNET_NAMES = (
@@ -114,7 +115,9 @@ def convert_stm(path: str | Path, folder: str | Path, *, force: bool = False) ->
         if not force:
             _check_folder(folder, network)
         save_network(network.eval(), folder, about=_about(path.name, digest))
-    return Conversion(path, folder, digest, sum(t.numel() for n, t in state.items() if t.is_floating_point() and ".running_" not in n))
+    return Conversion(
+        path, folder, digest, sum(t.numel() for n, t in state.items() if t.is_floating_point() and ".running_" not in n)
+    )
 
 
 def stm_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -134,7 +137,11 @@ def stm_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     expected = {theirs: ours[name] for name, theirs in names.items()}
     for name, channels in _STEM_PARTS.items():
         names[name], expected[name] = name, ours[_STEM][:, :channels]
-    constants = {f"Encoder_{which}.{name}": value.flatten() for which in "MQ" for name, value in ImageNetNormalisation().named_buffers()}
+    constants = {
+        f"Encoder_{which}.{name}": value.flatten()
+        for which in "MQ"
+        for name, value in ImageNetNormalisation().named_buffers()
+    }
     state = renamed(
         {name: tensor for name, tensor in published.items() if name not in constants}, names, expected, what="STM"
     )
@@ -143,37 +150,57 @@ def stm_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
         found = published.get(name, value).flatten().float()
         if found.shape != value.shape or not torch.allclose(found, value, atol=1e-6):
             told = [[round(number, 4) for number in tensor[:5].tolist()] for tensor in (value, found)]
-            raise WeightsError(f"STM: expected {name} to be ImageNet's {told[0]}, got {told[1]}; these weights want other frames")
+            raise WeightsError(
+                f"STM: expected {name} to be ImageNet's {told[0]}, got {told[1]}; these weights want other frames"
+            )
     return state
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """Named tensors of a foreign file, on the CPU: safetensors by its suffix, else what `torch.save` wrote. Runs no code.
+    """Named tensors of a foreign file, on the CPU: safetensors by its suffix, else what `torch.save` wrote. Runs no
+    code.
 
     Raises:
-        WeightsError: there is no such file, it is damaged or of another kind, it holds more than tensors, or it would run code.
+        WeightsError: there is no such file, it is damaged or of another kind, it holds more than tensors, or it would
+            run code.
     """
     path = Path(path)
     if not path.is_file():
-        raise WeightsError(f"{path}: expected a file of weights, got {'a folder' if path.is_dir() else 'nothing there'}; check the path")
+        raise WeightsError(
+            f"{path}: expected a file of weights, got {'a folder' if path.is_dir() else 'nothing there'}; check the "
+            "path"
+        )
     found: Any
     try:
         found = load_file(path) if _is_safetensors(path) else torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # damaged bytes make torch's readers raise nearly anything
         if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
             raise WeightsError(
-                f"{path}: expected tensors alone, got a file that asks to run code when it is read, which is never done here, or is "
-                "damaged; download it again, or, where the network is your own, write torch.save(network.state_dict(), path)"
+                f"{path}: expected tensors alone, got a file that asks to run code when it is read, which is never "
+                "done here, or is "
+                "damaged; download it again, or, where the network is your own, write "
+                "torch.save(network.state_dict(), path)"
             ) from error
         first = (str(error).splitlines() or [""])[0]
         raise WeightsError(
-            f"{path}: expected a whole file of torch.save or safetensors, got what cannot be read ({type(error).__name__}: {first[:120]}); "
+            f"{path}: expected a whole file of torch.save or safetensors, got what cannot be read "
+            f"({type(error).__name__}: {first[:120]}); "
             "copy or download it again"
         ) from error
-    others = [name for name, value in found.items() if not isinstance(value, Tensor)] if isinstance(found, dict) else None
+    others = (
+        [name for name, value in found.items() if not isinstance(value, Tensor)] if isinstance(found, dict) else None
+    )
     if others is None or others or not found:
-        told = f"a {type(found).__name__}" if others is None else f"others: {listed(map(str, others))}" if others else "an empty one"
-        raise WeightsError(f"{path}: expected a dict of names and tensors, got {told}; write torch.save(network.state_dict(), path)")
+        told = (
+            f"a {type(found).__name__}"
+            if others is None
+            else f"others: {listed(map(str, others))}"
+            if others
+            else "an empty one"
+        )
+        raise WeightsError(
+            f"{path}: expected a dict of names and tensors, got {told}; write torch.save(network.state_dict(), path)"
+        )
     return {str(name): tensor for name, tensor in found.items()}
 
 
@@ -214,10 +241,15 @@ def renamed(
     """
     known = set(names.values())
     if not known & set(published):
-        raise WeightsError(f"{what}: expected names such as {listed(known)}, got {listed(published)}; the file is of another network")
+        raise WeightsError(
+            f"{what}: expected names such as {listed(known)}, got {listed(published)}; the file is of another network"
+        )
     wanted = {name: tensor for name, tensor in expected.items() if name in published or not name.endswith(_COUNTER)}
     if told := differences(published, wanted):
-        raise WeightsError(f"{what}: expected exactly its published names and shapes, got {told}; the file is of another network or version")
+        raise WeightsError(
+            f"{what}: expected exactly its published names and shapes, got {told}; the file is of another network or "
+            "version"
+        )
     return {ours: published.get(theirs, torch.zeros((), dtype=torch.int64)) for ours, theirs in names.items()}
 
 
@@ -243,4 +275,7 @@ def _check_folder(folder: Path, network: SegmentationNetwork) -> None:
     except WeightsError:
         same = False
     if not same:
-        raise WeightsError(f"{folder}: expected a folder without weights, got one with others; choose another, or replace them with force=True (--force)")
+        raise WeightsError(
+            f"{folder}: expected a folder without weights, got one with others; choose another, or replace them with "
+            "force=True (--force)"
+        )

@@ -80,7 +80,8 @@ class DemoReport:
             f"J {100 * self.region:.1f} of 100: overlap with the true masks",
             f"F {100 * self.boundary:.1f} of 100: agreement with their contours",
             f"tracking alone: {self.frames_per_second:.1f} frames/s",
-            f"memory bank: {self.first_bytes:,} bytes after the first frame, {self.last_bytes:,} after the last, {equal}",
+            f"memory bank: {self.first_bytes:,} bytes after the first frame, {self.last_bytes:,} after the last, "
+            f"{equal}",
             f"watch: {self.video}",
             f"look at: {self.sheet}",
             f"track yourself: {self.clip} with the mask {self.first_mask}",
@@ -101,13 +102,13 @@ def run_demo(
 ) -> DemoReport:
     """Track a rendered clip from its first true mask, and draw what came of it.
 
-    The clip is rendered frame by frame, and only the frames of the contact sheet are kept; without PyAV all pictures are,
-    since Pillow writes an animation in one go.
+    The clip is rendered frame by frame, and only the frames of the contact sheet are kept; without PyAV all pictures
+    are, since Pillow writes an animation in one go.
 
     Args:
         predictor: what tracks.
-        out: folder of `clip.mp4` and `overlay.mp4` (or `.webp`), `first.png` and `contact_sheet.png`; files of these names
-            are replaced.
+        out: folder of `clip.mp4` and `overlay.mp4` (or `.webp`), `first.png` and `contact_sheet.png`; files of these
+            names are replaced.
         frames: length of the clip, at least 3, since first and last frame are not scored.
         size: H and W of the clip, at least 32 px each.
         seed: of the scenery.
@@ -219,7 +220,9 @@ class _Writer(Protocol):
 
     def __enter__(self) -> _Writer: ...
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
 
 
 def _open_writer(out: Path, name: str) -> _Writer:
@@ -240,7 +243,9 @@ class _Video:
     def __enter__(self) -> _Video:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._writer.close()
 
 
@@ -257,7 +262,9 @@ class _Animation:
     def __enter__(self) -> _Animation:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._pictures:
             first, *others = self._pictures
             first.save(self.path, save_all=True, append_images=others, duration=round(1000 / RATE), loop=0, quality=80)

@@ -45,7 +45,8 @@ class OptionError(StmemoryError, ValueError):
 
 
 class FileError(StmemoryError, OSError):
-    """A file cannot be written: the disk is full, the right to write is missing, or there can be no file of that name."""
+    """A file cannot be written: the disk is full, the right to write is missing, or there can be no file of that
+    name."""
 
 
 class BankError(StmemoryError, RuntimeError):

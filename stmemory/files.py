@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import itertools
 import os
 import stat
 import time
@@ -28,8 +27,9 @@ _NO_ROOM = {errno.ENOSPC, errno.EFBIG, errno.EROFS, getattr(errno, "EDQUOT", err
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write beside a file, and put the result in its place at the end; an error or ctrl-C leaves what was there.
 
-    The result is on the disk before it takes the name, so a power cut leaves the old file or the new one. It gets the rights that
-    a new file gets (the umask's). A part that a killed process left behind is removed when the same file is written again.
+    The result is on the disk before it takes the name, so a power cut leaves the old file or the new one. It gets the
+    rights that a new file gets (the umask's). A part that a killed process left behind is removed when the same file is
+    written again.
 
     Args:
         path: where it goes. Missing parent folders are made; a file that is there is replaced.
@@ -105,7 +105,8 @@ def file_path(path: str | os.PathLike[str]) -> Path:
         name = os.fsdecode(path)
     except (TypeError, UnicodeError) as error:
         raise OptionError(
-            f"path: expected the name of a file, a str or a Path, got {type(path).__name__}; write to a file, and read it back from there"
+            f"path: expected the name of a file, a str or a Path, got {type(path).__name__}; write to a file, and "
+            "read it back from there"
         ) from error
     if "\0" in name or not Path(name).name:
         raise OptionError(f"path: expected the name of a file, got {name!r}; name a file in a folder")
@@ -127,15 +128,19 @@ def png_path(path: str | os.PathLike[str], instead: str) -> Path:
     """
     named = file_path(path)
     if named.suffix.lower() not in ("", ".png"):
-        raise OptionError(f"{named}: expected a name that ends in .png, since a PNG is written, got {named.suffix!r}; {instead}")
+        raise OptionError(
+            f"{named}: expected a name that ends in .png, since a PNG is written, got {named.suffix!r}; {instead}"
+        )
     return named
 
 
 def _new_part(path: Path) -> tuple[Path, int | None]:
-    """A new, empty file beside a path, and the descriptor that locks it while it is written; parts left behind are removed.
+    """A new, empty file beside a path, and the descriptor that locks it while it is written; parts left behind are
+    removed.
 
-    It is never one that is there already: nobody's file is written to, and no link is followed. The names are few and always the
-    same, so that those left behind have a bound and are found again without a look at all files of the folder.
+    It is never one that is there already: nobody's file is written to, and no link is followed. The names are few and
+    always the same, so that those left behind have a bound and are found again without a look at all files of the
+    folder.
     """
     encoded = os.fsencode(path.name)
     name = path.name if len(encoded) <= _LONGEST else hashlib.sha256(encoded).hexdigest()
@@ -168,7 +173,11 @@ def _removed_if_abandoned(part: Path) -> bool:
         if not stat.S_ISREG(about.st_mode):
             return False
         locked = _locked(handle)
-        if locked is False or (locked is None and time.time() - about.st_mtime < _ABANDONED) or not _is_open_as(handle, part):
+        if (
+            locked is False
+            or (locked is None and time.time() - about.st_mtime < _ABANDONED)
+            or not _is_open_as(handle, part)
+        ):
             return False
         if _locks() is not None:  # while it is held: no other process takes it meanwhile
             os.unlink(part)
@@ -228,7 +237,9 @@ def _locks() -> ModuleType | None:
 
 
 def _file_error(path: Path, error: OSError) -> FileError:
-    return FileError(f"{path}: the file cannot be written: {error.strerror or error}; free some space there, or choose another place")
+    return FileError(
+        f"{path}: the file cannot be written: {error.strerror or error}; free some space there, or choose another place"
+    )
 
 
 def out_file(path: str | os.PathLike[str]) -> Path:
@@ -251,7 +262,9 @@ def out_file(path: str | os.PathLike[str]) -> Path:
         raise OptionError(f"expected a file to write to, got the folder {str(path)!r}; name a file in it")
     for place in path.parents:
         if place.exists() and not place.is_dir():
-            raise OptionError(f"expected a file in a folder, got {str(path)!r}, and {str(place)!r} is a file; choose another place")
+            raise OptionError(
+                f"expected a file in a folder, got {str(path)!r}, and {str(place)!r} is a file; choose another place"
+            )
     return path
 
 
@@ -271,14 +284,19 @@ def out_folder(path: str | os.PathLike[str]) -> Path:
     'results'
     >>> out_folder("results/report.json")
     Traceback (most recent call last):
-    stmemory.errors.OptionError: -o: expected the name of a folder, got 'results/report.json'; for results/report.json pass -o results
+    stmemory.errors.OptionError: -o: expected the name of a folder, got 'results/report.json'; for results/report.json
+    pass -o results
     """
     path = Path(path)
     for place in (path, *path.parents):
         if place.exists() and not place.is_dir():
-            where = f"the file {str(path)!r}" if place == path else f"{str(path)!r}, which lies in the file {str(place)!r}"
+            where = (
+                f"the file {str(path)!r}" if place == path else f"{str(path)!r}, which lies in the file {str(place)!r}"
+            )
             raise OptionError(f"-o: expected a folder for the results, got {where}; give the name of a folder")
     if not path.exists() and path.suffix.lower() in (".json", ".csv"):
         parent = path.parent if path.parent.name else path.with_suffix("")
-        raise OptionError(f"-o: expected the name of a folder, got {str(path)!r}; for {parent / path.name} pass -o {parent}")
+        raise OptionError(
+            f"-o: expected the name of a folder, got {str(path)!r}; for {parent / path.name} pass -o {parent}"
+        )
     return path

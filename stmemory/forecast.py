@@ -1,4 +1,5 @@
-"""A forecast: a clip in; the frames after it, an animation and a strip out. Predicts and draws nothing itself, prints nothing."""
+"""A forecast: a clip in; the frames after it, an animation and a strip out. Predicts and draws nothing itself, prints
+nothing."""
 
 from __future__ import annotations
 
@@ -57,7 +58,10 @@ class ForecastJob:
     def __post_init__(self) -> None:
         checked_steps(self.steps)
         if self.hide < 0 or not 0.1 <= self.rate <= 50:
-            raise OptionError(f"expected hide of 0 or more and a rate of 0.1 to 50 frames a second, got {self.hide} and {self.rate}; change them")
+            raise OptionError(
+                f"expected hide of 0 or more and a rate of 0.1 to 50 frames a second, got {self.hide} and "
+                f"{self.rate}; change them"
+            )
 
     @property
     def frames(self) -> Path:
@@ -111,7 +115,8 @@ def run_forecast(
     on_frame: Callable[[int, int, int], None] | None = None,
     on_prediction: Callable[[int], None] | None = None,
 ) -> Forecast:
-    """Watch a clip, predict what follows, and write it down. Nothing is written before all is predicted, and each file whole.
+    """Watch a clip, predict what follows, and write it down. Nothing is written before all is predicted, and each file
+    whole.
 
     Args:
         predictor: what predicts.
@@ -121,8 +126,8 @@ def run_forecast(
         on_prediction: called after each frame is predicted with its place, from 1.
 
     Raises:
-        OptionError: predicted frames of an earlier run are there, and `job.force` is not set; there are frames that no run wrote; a
-            link leads out of the folder; or another run writes into it.
+        OptionError: predicted frames of an earlier run are there, and `job.force` is not set; there are frames that no
+            run wrote; a link leads out of the folder; or another run writes into it.
         FrameError: the clip cannot be used, or has no frame beside those held back.
         StmemoryError: see `FramePredictor.predict`.
     """
@@ -139,7 +144,10 @@ def run_forecast(
             stream.step(seen[-1])
             first_bytes = first_bytes or stream.nbytes
     if not seen:
-        raise FrameError(f"clip: expected more frames than the {job.hide} that are held back, got {len(hidden)}; hide fewer, or pass a longer clip")
+        raise FrameError(
+            f"clip: expected more frames than the {job.hide} that are held back, got {len(hidden)}; hide fewer, or "
+            "pass a longer clip"
+        )
     ahead = []
     for frame_ahead in stream.foresee(job.steps):
         ahead.append(frame_ahead)
@@ -161,7 +169,8 @@ def run_forecast(
 
 
 def demo_clip(*, side: int, frames: int, seed: int = 0) -> Tensor:
-    """A clip of the demo: six pictures that come again and again in the same order. Who has seen seven frames can know the rest.
+    """A clip of the demo: six pictures that come again and again in the same order. Who has seen seven frames can know
+    the rest.
 
     Args:
         side: px; digits are 14 px large below 56, else 28.
@@ -175,7 +184,9 @@ def demo_clip(*, side: int, frames: int, seed: int = 0) -> Tensor:
     torch.Size([3, 1, 32, 32])
     """
     digits = glyphs(100, seed=seed)
-    return RepeatingPictures(halved(digits) if side < 56 else digits, DEMO_CYCLE, frames=frames, size=side, seed=seed).clip(0)
+    return RepeatingPictures(
+        halved(digits) if side < 56 else digits, DEMO_CYCLE, frames=frames, size=side, seed=seed
+    ).clip(0)
 
 
 def _pictures(frames: deque[Tensor], last: int) -> Row:
@@ -190,12 +201,16 @@ def _check_folder(job: ForecastJob) -> None:
         expect_below(place, job.out)
     there = sorted(job.frames.iterdir()) if job.frames.is_dir() else []
     if there and not job.force:
-        raise OptionError(f"{job.frames}: expected no frames there yet, got {there[0].name}; choose another folder, or --force to replace them")
+        raise OptionError(
+            f"{job.frames}: expected no frames there yet, got {there[0].name}; choose another folder, or --force to "
+            "replace them"
+        )
     written = _written(job)
     foreign = [file for file in there if _FRAME.fullmatch(file.name) and file.name not in written]
     if foreign:
         raise OptionError(
-            f"{foreign[0]}: expected only frames of the run before, got one that {job.record.name} does not say it wrote; move it away, or choose another folder"
+            f"{foreign[0]}: expected only frames of the run before, got one that {job.record.name} does not say it "
+            "wrote; move it away, or choose another folder"
         )
 
 
@@ -206,7 +221,9 @@ def _written(job: ForecastJob) -> list[str]:
     except (OSError, OptionError):
         return []
     names = found.get("frames") if isinstance(found, dict) and found.get("format") == _FORMAT else None
-    return [name for name in names if isinstance(name, str) and _FRAME.fullmatch(name)] if isinstance(names, list) else []
+    return (
+        [name for name in names if isinstance(name, str) and _FRAME.fullmatch(name)] if isinstance(names, list) else []
+    )
 
 
 def _write(job: ForecastJob, seen: Row, ahead: list[PredictedFrame], came: list[Tensor]) -> None:
@@ -222,6 +239,8 @@ def _write(job: ForecastJob, seen: Row, ahead: list[PredictedFrame], came: list[
         prediction.save(job.frames / f"{prediction.frame_index:05d}.png")
     images = animation(seen, predicted, truth)
     with whole_file(job.animation) as part:
-        images[0].save(part, format="GIF", save_all=True, append_images=images[1:], duration=round(1000 / job.rate), loop=0)
+        images[0].save(
+            part, format="GIF", save_all=True, append_images=images[1:], duration=round(1000 / job.rate), loop=0
+        )
     with whole_file(job.strip) as part:
         strip(seen, predicted, truth).save(part, format="PNG")

@@ -1,4 +1,5 @@
-"""Pictures of a forecast: what was seen, what was predicted, and what came. Owns their looks; knows no networks and writes no files."""
+"""Pictures of a forecast: what was seen, what was predicted, and what came. Owns their looks; knows no networks and
+writes no files."""
 
 from __future__ import annotations
 
@@ -40,7 +41,8 @@ class Row:
 
 
 def animation(seen: Row, ahead: Row, came: Row | None = None, *, side: int = 192) -> list[Image.Image]:
-    """What was seen and then what was predicted, each framed in its colour; what really came runs beside it on the left.
+    """What was seen and then what was predicted, each framed in its colour; what really came runs beside it on the
+    left.
 
     Args:
         seen: frames of the clip; the last 50 are shown.
@@ -98,7 +100,9 @@ def strip(seen: Row, ahead: Row, came: Row | None = None, *, side: int = 96) -> 
         rows.append((came, [place for place in chosen if place < len(came.pictures)]))
     width, height = _framed(seen.pictures[0], side, predicted=False).size
     columns = max(len(places) for _, places in rows)
-    image = Image.new("RGB", (LABEL + columns * (width + GAP) + GAP, len(rows) * (height + CAPTION + GAP) - CAPTION // 2 + GAP), PAPER)
+    image = Image.new(
+        "RGB", (LABEL + columns * (width + GAP) + GAP, len(rows) * (height + CAPTION + GAP) - CAPTION // 2 + GAP), PAPER
+    )
     pen, font = ImageDraw.Draw(image), ImageFont.load_default(13)
     for line, (row, places) in enumerate(rows):
         y = GAP + line * (height + CAPTION + GAP)
@@ -118,7 +122,9 @@ def _framed(picture: Picture, side: int, *, predicted: bool) -> Image.Image:
         factor = side // longer
         image = image.resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
     elif longer > side:
-        image = image.resize((max(1, image.width * side // longer), max(1, image.height * side // longer)), Image.Resampling.LANCZOS)
+        image = image.resize(
+            (max(1, image.width * side // longer), max(1, image.height * side // longer)), Image.Resampling.LANCZOS
+        )
     framed = Image.new("RGB", (image.width + 2 * EDGE, image.height + 2 * EDGE), PREDICTED if predicted else OWN)
     framed.paste(image, (EDGE, EDGE))
     return framed
@@ -126,4 +132,7 @@ def _framed(picture: Picture, side: int, *, predicted: bool) -> Image.Image:
 
 def _check(seen: Row, ahead: Row) -> None:
     if not seen.pictures or not ahead.pictures:
-        raise OptionError(f"expected a frame seen and one predicted or more, got {len(seen.pictures)} and {len(ahead.pictures)}; pass some to show")
+        raise OptionError(
+            f"expected a frame seen and one predicted or more, got {len(seen.pictures)} and {len(ahead.pictures)}; "
+            "pass some to show"
+        )

@@ -1,4 +1,5 @@
-"""`FramePredictor`: a network and options, ready to predict frames of any number of videos. Remembers nothing of them; does no arithmetic."""
+"""`FramePredictor`: a network and options, ready to predict frames of any number of videos. Remembers nothing of them;
+does no arithmetic."""
 
 from __future__ import annotations
 
@@ -52,7 +53,10 @@ class FramePredictor:
         dtype: torch.dtype | None = None,
     ) -> None:
         if not isinstance(network, PredictionNetwork):
-            raise OptionError(f"network: expected a PredictionNetwork, got {type(network).__name__}; VOSPredictor takes those that segment")
+            raise OptionError(
+                f"network: expected a PredictionNetwork, got {type(network).__name__}; VOSPredictor takes those that "
+                "segment"
+            )
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         place_to_compute(self.network, device=device, dtype=dtype)
         self.options = ready_options(options, PredictionOptions(), self.device)
@@ -74,8 +78,8 @@ class FramePredictor:
         """A predictor with trained weights.
 
         Args:
-            name: a bundled name, a folder, or a repository `owner/name` on the Hugging Face Hub; None is the bundled `"mini"`, which
-                needs no connection.
+            name: a bundled name, a folder, or a repository `owner/name` on the Hugging Face Hub; None is the bundled
+                `"mini"`, which needs no connection.
             options: how to predict.
             device: where to compute, `"cpu"` by default.
             dtype: what to compute in, float32 by default.
@@ -96,8 +100,8 @@ class FramePredictor:
         """Watch a clip to its end, and predict the frames after it.
 
         Args:
-            frames: a video in any form that `iterate_frames` takes, or grey: an array `[T, H, W]`, a tensor `[T, H, W]` or
-                `[T, 1, H, W]`; or the path of an `.npy` file with such an array.
+            frames: a video in any form that `iterate_frames` takes, or grey: an array `[T, H, W]`, a tensor `[T, H, W]`
+                or `[T, 1, H, W]`; or the path of an `.npy` file with such an array.
             steps: how many frames to predict, 1 or more.
 
         Returns:
@@ -118,7 +122,8 @@ class FramePredictor:
         return _follow(stream, source, steps)
 
     def start(self) -> FrameStream:
-        """Begin a video: `stream.step(frame)` gives a prediction of the frame after, `stream.foresee(steps)` looks further ahead."""
+        """Begin a video: `stream.step(frame)` gives a prediction of the frame after, `stream.foresee(steps)` looks
+        further ahead."""
         return FrameStream(self.network, self.options)
 
     def resume(self, path: str | Path) -> FrameStream:
@@ -127,7 +132,9 @@ class FramePredictor:
         Raises:
             WeightsError: the file is missing, damaged or of another kind, or belongs to other weights or options.
         """
-        return FrameStream(self.network, self.options, load_frame_state(path, network=self.network, options=self.options))
+        return FrameStream(
+            self.network, self.options, load_frame_state(path, network=self.network, options=self.options)
+        )
 
 
 def _follow(stream: FrameStream, rest: Iterator[Tensor], steps: int) -> Iterator[PredictedFrame]:

@@ -1,4 +1,5 @@
-"""`FrameStream`: one video's memory, the step that predicts its next frame, and the look further ahead. Loads no weights, reads no videos."""
+"""`FrameStream`: one video's memory, the step that predicts its next frame, and the look further ahead. Loads no
+weights, reads no videos."""
 
 from __future__ import annotations
 
@@ -38,7 +39,8 @@ class FrameStreamState:
     Attributes:
         memory: the network's: bank, context and time.
         size: of the frames; None before the first.
-        ahead: `[1, C, H', W']` in [0, 1], the prediction of the next frame at its padded working size; None before the first.
+        ahead: `[1, C, H', W']` in [0, 1], the prediction of the next frame at its padded working size; None before the
+            first.
     """
 
     memory: PredictionState
@@ -62,10 +64,11 @@ class FrameStreamState:
 
 
 class FrameStream:
-    """One video: made by `FramePredictor.start` or `FramePredictor.resume`. The only thing that changes from frame to frame.
+    """One video: made by `FramePredictor.start` or `FramePredictor.resume`. The only thing that changes from frame to
+    frame.
 
-    What it holds does not grow with the video: the bank, a cache of its keys and values, the recurrent context and the last
-    prediction.
+    What it holds does not grow with the video: the bank, a cache of its keys and values, the recurrent context and the
+    last prediction.
 
     Args:
         network: in eval mode; shared by all streams.
@@ -73,7 +76,9 @@ class FrameStream:
         state: what another stream remembered; None begins a new video.
     """
 
-    def __init__(self, network: PredictionNetwork, options: PredictionOptions, state: FrameStreamState | None = None) -> None:
+    def __init__(
+        self, network: PredictionNetwork, options: PredictionOptions, state: FrameStreamState | None = None
+    ) -> None:
         self.network, self.options = network, options
         self._state = FrameStreamState(_new_memory(network, options)) if state is None else state
         self._steps = Steps()
@@ -126,11 +131,12 @@ class FrameStream:
         write_state(path, _KIND, tensors, about, network=self.network, options=self.options)
 
     def step(self, frame: object) -> PredictedFrame:
-        """Take the video one frame further: remember the frame, and say what comes next. It happens, or after any error it did not.
+        """Take the video one frame further: remember the frame, and say what comes next. It happens, or after any error
+        it did not.
 
         Args:
-            frame: the next frame, of any kind that `to_frame` takes, or grey: an array `[H, W]`, a tensor `[H, W]` or `[1, H, W]`; of
-                the same size as those before. A `PredictedFrame`'s `pixels` will do.
+            frame: the next frame, of any kind that `to_frame` takes, or grey: an array `[H, W]`, a tensor `[H, W]` or
+                `[1, H, W]`; of the same size as those before. A `PredictedFrame`'s `pixels` will do.
 
         Returns:
             The frame after it.
@@ -139,7 +145,8 @@ class FrameStream:
             FrameError: the frame cannot be used, or its size changed.
             ShapeError: the frame is of another kind or shape.
             WeightsError: the network gave NaN or infinity.
-            OptionError: the network was moved or cast since the stream began. After any of these the stream is as it was before.
+            OptionError: the network was moved or cast since the stream began. After any of these the stream is as it
+                was before.
         """
         check_unmoved(self.network, self._began)
         image = of_channels(to_frame(as_colour(frame)), self.network.config.image_channels)
@@ -162,14 +169,15 @@ class FrameStream:
             return self._steps.take(work, (memory.bank, memory.cache), restore)
 
     def foresee(self, steps: int = 10) -> Iterator[PredictedFrame]:
-        """Look ahead: each prediction is taken for the frame that came, on a copy of the memory. The stream stays as it is.
+        """Look ahead: each prediction is taken for the frame that came, on a copy of the memory. The stream stays as it
+        is.
 
         Args:
             steps: how many frames ahead, 1 or more.
 
         Returns:
-            That many predictions as they are computed, the first of which is `last`. They go on from the memory as it is when this is
-            called, whatever the stream sees later.
+            That many predictions as they are computed, the first of which is `last`. They go on from the memory as it
+            is when this is called, whatever the stream sees later.
 
         Raises:
             FrameError: no frame was seen yet.
@@ -179,7 +187,9 @@ class FrameStream:
         steps, (ahead, size) = checked_steps(steps), self._state.seen()
         return self._roll_out(ahead, self._state.memory.fork(), size, steps)
 
-    def _roll_out(self, ahead: Tensor, memory: PredictionState, size: WorkingSize, steps: int) -> Iterator[PredictedFrame]:
+    def _roll_out(
+        self, ahead: Tensor, memory: PredictionState, size: WorkingSize, steps: int
+    ) -> Iterator[PredictedFrame]:
         yield _frame(ahead, size, memory.time)
         dtype = next(self.network.parameters()).dtype
         for _ in range(steps - 1):
@@ -224,14 +234,21 @@ def load_frame_state(path: str | Path, *, network: PredictionNetwork, options: P
     return read_state(path, _KIND, build, since=2, network=network, options=options)
 
 
-def _check(state: FrameStreamState, tensors: dict[str, Tensor], *, network: PredictionNetwork, options: PredictionOptions) -> None:
+def _check(
+    state: FrameStreamState, tensors: dict[str, Tensor], *, network: PredictionNetwork, options: PredictionOptions
+) -> None:
     """Refuse a state whose parts do not fit each other: files of earlier versions have no digest of their header.
 
     Raises:
         BankError: says which part.
     """
     size, memory, config = state.size, state.memory, network.config
-    if type(memory.time) is not int or memory.time < 1 or size is None or not all(type(side) is int for side in dataclasses.astuple(size)):
+    if (
+        type(memory.time) is not int
+        or memory.time < 1
+        or size is None
+        or not all(type(side) is int for side in dataclasses.astuple(size))
+    ):
         raise BankError(f"expected a time of 1 or more and sizes in whole pixels, got {memory.time!r} and {size}")
     if size != WorkingSize.of(size.frame_height, size.frame_width, options.short_side, network.stride):
         raise BankError(f"expected the sizes of a frame for these options, got {size}")
@@ -256,8 +273,11 @@ def _new_memory(network: PredictionNetwork, options: PredictionOptions) -> Predi
 
 
 @torch.inference_mode()
-def _ahead(network: PredictionNetwork, memory: PredictionState, pixels: Tensor, size: WorkingSize, *, write: bool = True) -> Tensor:
-    """One step of the network: pixels `[1, C, H', W']` go into the memory, the next frame comes out, padded as they are."""
+def _ahead(
+    network: PredictionNetwork, memory: PredictionState, pixels: Tensor, size: WorkingSize, *, write: bool = True
+) -> Tensor:
+    """One step of the network: pixels `[1, C, H', W']` go into the memory, the next frame comes out, padded as they
+    are."""
     try:
         predicted = network.step(pixels, memory, write=write).float().clamp(0, 1)
     except BankError as error:  # a template that is not finite

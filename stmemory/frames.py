@@ -1,7 +1,8 @@
 """Pixels in: frames of any kind become float RGB tensors, and are fitted to the size that a network works at.
 
-Inside stmemory a frame is float32 `[3, H, W]`, RGB, in [0, 1]. Owns that conversion, its checks, and the way to the working
-size and back. Does not know how files are read (`images.py`, `video.py`), masks or networks. Never holds two frames.
+Inside stmemory a frame is float32 `[3, H, W]`, RGB, in [0, 1]. Owns that conversion, its checks, and the way to the
+working size and back. Does not know how files are read (`images.py`, `video.py`), masks or networks. Never holds two
+frames.
 """
 
 from __future__ import annotations
@@ -41,16 +42,18 @@ def to_frame(image: object, *, channels: str = "rgb", value_range: tuple[float, 
     """Turn one image of any kind into a frame.
 
     Args:
-        image: an array `[H, W, 3]` or a tensor `[3, H, W]`, RGB, uint8 or float in [0, 1]; what becomes an array by `__array__`,
-            `__array_interface__`, DLPack or `asnumpy()`, channels last; a PIL image of any 8-bit mode
-            (converted by `.convert("RGB")`: grey is repeated, transparency dropped; EXIF orientation is left as it is); or
-            the path of an image file (its EXIF orientation is applied).
-        channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them. Images and files know their own.
-        value_range: what is black and what is white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats in [0, 1].
+        image: an array `[H, W, 3]` or a tensor `[3, H, W]`, RGB, uint8 or float in [0, 1]; what becomes an array by
+            `__array__`, `__array_interface__`, DLPack or `asnumpy()`, channels last; a PIL image of any 8-bit mode
+            (converted by `.convert("RGB")`: grey is repeated, transparency dropped; EXIF orientation is left as it is);
+            or the path of an image file (its EXIF orientation is applied).
+        channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them. Images and files
+            know their own.
+        value_range: what is black and what is white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats
+            in [0, 1].
 
     Returns:
-        float32 `[3, H, W]` in [0, 1], on the tensor's device, else on the CPU. Never shares memory with `image`. Floats up to
-        0.001 outside [0, 1] are clamped.
+        float32 `[3, H, W]` in [0, 1], on the tensor's device, else on the CPU. Never shares memory with `image`. Floats
+        up to 0.001 outside [0, 1] are clamped.
 
     Raises:
         ShapeError: another kind, shape or number type, grey or RGBA arrays among them.
@@ -72,23 +75,26 @@ def iterate_frames(
 
     Args:
         source: a path of a video or the address of a stream as text (needs the extra `video`), of a folder of images
-            (natural order), of an image with one or more pages (GIF, APNG, WebP, TIFF) or of a `.npy` with uint8 `[T, H, W, 3]`; a
-            list, tuple, generator or other iterable of what `to_frame` takes; an array `[T, H, W, 3]`, of dask, zarr, h5py and the
-            like too, of which one frame is computed at a time; a tensor `[T, 3, H, W]`; or what has a length and gives an image by
-            its number, such as a `torch.utils.data.Dataset` or decord's `VideoReader`. It is checked when this is called; no frame
-            is read twice, and none is kept.
-        channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them. Images and files know their own.
+            (natural order), of an image with one or more pages (GIF, APNG, WebP, TIFF) or of a `.npy` with uint8 `[T,
+            H, W, 3]`; a list, tuple, generator or other iterable of what `to_frame` takes; an array `[T, H, W, 3]`, of
+            dask, zarr, h5py and the like too, of which one frame is computed at a time; a tensor `[T, 3, H, W]`; or
+            what has a length and gives an image by its number, such as a `torch.utils.data.Dataset` or decord's
+            `VideoReader`. It is checked when this is called; no frame is read twice, and none is kept.
+        channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them. Images and files
+            know their own.
         damaged: what is done about a damaged video: `"error"`, or `"skip"`; see `iterate_video`.
-        value_range: what is black and what is white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats in [0, 1].
+        value_range: what is black and what is white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats
+            in [0, 1].
 
     Returns:
         Frames: float32 `[3, H, W]` in [0, 1], all of one size. What the source itself raises comes through unchanged.
 
     Raises:
         ShapeError: the source or one of its frames is of another kind or shape.
-        FrameError: it is empty (for a generator, at the first `next`), missing or damaged, a frame has values that are not
-            finite or outside [0, 1], or the size changes.
-        OptionError: `channels` or `damaged` is neither of its two, or `value_range` is not two finite numbers, the lower first.
+        FrameError: it is empty (for a generator, at the first `next`), missing or damaged, a frame has values that are
+            not finite or outside [0, 1], or the size changes.
+        OptionError: `channels` or `damaged` is neither of its two, or `value_range` is not two finite numbers, the
+            lower first.
 
     >>> [frame.shape for frame in iterate_frames(np.zeros((2, 4, 6, 3), np.uint8))]
     [torch.Size([3, 4, 6]), torch.Size([3, 4, 6])]
@@ -154,7 +160,9 @@ class WorkingSize:
     def __post_init__(self) -> None:
         own = min(self.frame_height, self.frame_width)
         if own < 1 or not (1 <= self.height <= self.padded_height and 1 <= self.width <= self.padded_width):
-            raise OptionError(f"expected sizes of at least 1 and a resized size within the padded one, got {self}; use WorkingSize.of")
+            raise OptionError(
+                f"expected sizes of at least 1 and a resized size within the padded one, got {self}; use WorkingSize.of"
+            )
 
     @classmethod
     def of(
@@ -165,10 +173,11 @@ class WorkingSize:
         Args:
             frame_height: H of its frames.
             frame_width: W of its frames.
-            short_side: frames whose shorter side is longer than this are shrunk to it, in proportion. `None` never resizes.
+            short_side: frames whose shorter side is longer than this are shrunk to it, in proportion. `None` never
+                resizes.
             stride: pixels per feature cell; both sides are padded to a multiple of it.
-            enlarge: frames whose shorter side is shorter than `short_side` are enlarged to it, but at most by this factor; 1 leaves
-                them as they are.
+            enlarge: frames whose shorter side is shorter than `short_side` are enlarged to it, but at most by this
+                factor; 1 leaves them as they are.
 
         Returns:
             The working size.
@@ -186,14 +195,19 @@ class WorkingSize:
             )
         shorter = min(frame_height, frame_width)
         if not 1 <= enlarge < math.inf:
-            raise OptionError(f"enlarge: expected a factor of 1 or more, got {enlarge}; 1 leaves small frames as they are")
+            raise OptionError(
+                f"enlarge: expected a factor of 1 or more, got {enlarge}; 1 leaves small frames as they are"
+            )
         scale = 1.0 if short_side is None else min(enlarge, short_side / shorter)
         height, width = max(1, round(frame_height * scale)), max(1, round(frame_width * scale))
-        return cls(frame_height, frame_width, height, width, -(-height // stride) * stride, -(-width // stride) * stride)
+        return cls(
+            frame_height, frame_width, height, width, -(-height // stride) * stride, -(-width // stride) * stride
+        )
 
 
 def fit(pixels: Tensor, size: WorkingSize) -> Tensor:
-    """Bring frames or soft maps to the working size: bilinear resizing, antialiased where it shrinks, then zeros at the right and bottom.
+    """Bring frames or soft maps to the working size: bilinear resizing, antialiased where it shrinks, then zeros at the
+    right and bottom.
 
     Args:
         pixels: float `[*, c, H, W]` at the frame's own size; any leading dimensions, or none.
@@ -239,7 +253,8 @@ def restore(maps: Tensor, size: WorkingSize) -> Tensor:
 
 
 def resize(maps: Tensor, height: int, width: int) -> Tensor:
-    """Maps float `[*, H, W]` at another size, bilinearly, antialiased where it shrinks; copies nothing where the size is the same."""
+    """Maps float `[*, H, W]` at another size, bilinearly, antialiased where it shrinks; copies nothing where the size
+    is the same."""
     if tuple(maps.shape[-2:]) == (height, width):
         return maps
     flat = maps.reshape(-1, 1, *maps.shape[-2:])
@@ -250,7 +265,9 @@ def resize(maps: Tensor, height: int, width: int) -> Tensor:
 
 def _check_maps(maps: Tensor, expected: tuple[int, int], name: str, hint: str) -> None:
     if not maps.is_floating_point() or maps.ndim < 2 or tuple(maps.shape[-2:]) != expected:
-        raise ShapeError(f"{name}: expected floats, last sizes {expected}, got {maps.dtype} {tuple(maps.shape)}; {hint}")
+        raise ShapeError(
+            f"{name}: expected floats, last sizes {expected}, got {maps.dtype} {tuple(maps.shape)}; {hint}"
+        )
 
 
 def _checked_channels(channels: str) -> str:
@@ -267,7 +284,10 @@ def _checked_range(limits: tuple[float, float] | None) -> tuple[float, float] | 
     except (TypeError, ValueError) as error:
         raise OptionError(f"value_range: expected two numbers, got {limits!r}; of 16 bits it is (0, 65535)") from error
     if not -math.inf < low < high < math.inf:
-        raise OptionError(f"value_range: expected two finite numbers, black and then white, got {limits!r}; of 16 bits it is (0, 65535)")
+        raise OptionError(
+            f"value_range: expected two finite numbers, black and then white, got {limits!r}; of 16 bits it is (0, "
+            "65535)"
+        )
     return low, high
 
 
@@ -284,7 +304,10 @@ def _by_number(source: Any) -> Iterator[object]:
     try:
         count = len(source)
     except (TypeError, ValueError) as error:
-        raise FrameError(f"frames: expected a length, got {type(source).__name__} without one: {error}; state it, or pass a generator") from error
+        raise FrameError(
+            f"frames: expected a length, got {type(source).__name__} without one: {error}; state it, or pass a "
+            "generator"
+        ) from error
     if count == 0:
         raise FrameError("frames: expected at least one frame, got none; check where they come from")
     return (source[index] for index in range(count))
@@ -309,10 +332,15 @@ def _as_array(name: str, value: Any) -> NDArray[np.generic] | Tensor:
             fault = str(error)
         else:
             return tensor.movedim(-1, -3) if tensor.dim() >= 3 else tensor
-    raise ShapeError(f"{name}: expected what can be an array, got {type(value).__name__}, which cannot: {fault}; convert it to numpy or torch")
+    raise ShapeError(
+        f"{name}: expected what can be an array, got {type(value).__name__}, which cannot: {fault}; convert it to "
+        "numpy or torch"
+    )
 
 
-def _checked(images: Iterator[object], channels: str = "rgb", limits: tuple[float, float] | None = None) -> Iterator[Tensor]:
+def _checked(
+    images: Iterator[object], channels: str = "rgb", limits: tuple[float, float] | None = None
+) -> Iterator[Tensor]:
     index, shape = -1, torch.Size()
     for index, image in enumerate(images):  # what the source raises is not caught
         frame = _to_frame(image, f"frame {index}", channels, limits)
@@ -330,7 +358,9 @@ def _checked(images: Iterator[object], channels: str = "rgb", limits: tuple[floa
 def _to_frame(image: object, name: str, channels: str = "rgb", limits: tuple[float, float] | None = None) -> Tensor:
     if isinstance(image, (str, os.PathLike)):
         if not is_image_path(image) or Path(image).is_dir():
-            raise FrameError(f"{name}: expected an image file, got {os.fspath(image)!r}; a clip goes to iterate_frames()")
+            raise FrameError(
+                f"{name}: expected an image file, got {os.fspath(image)!r}; a clip goes to iterate_frames()"
+            )
         image, channels, limits = next(iterate_images(image)), "rgb", None
     if isinstance(image, Image.Image):
         image, channels, limits = image_to_rgb(image), "rgb", None
@@ -346,14 +376,22 @@ def _to_frame(image: object, name: str, channels: str = "rgb", limits: tuple[flo
         pixels = torch.from_numpy(np.array(image.transpose(2, 0, 1), dtype=dtype, order="C"))
     elif isinstance(image, Tensor):
         _check_layout(name, image, clip=False)
-        numbers = image.is_floating_point() or (limits is not None and image.dtype != torch.bool and not image.is_complex())
+        numbers = image.is_floating_point() or (
+            limits is not None and image.dtype != torch.bool and not image.is_complex()
+        )
         if image.dtype != torch.uint8 and not numbers:
             raise _wrong_numbers(name, str(image.dtype))
         pixels = image
     else:
         kind = type(image).__name__
-        hint = "; of pairs of an image and a label take the images, (item[0] for item in data)" if isinstance(image, (tuple, list)) else ""
-        raise ShapeError(f"{name}: expected an array [H, W, 3], a tensor [3, H, W], a PIL image or a path, got {kind}{hint}")
+        hint = (
+            "; of pairs of an image and a label take the images, (item[0] for item in data)"
+            if isinstance(image, (tuple, list))
+            else ""
+        )
+        raise ShapeError(
+            f"{name}: expected an array [H, W, 3], a tensor [3, H, W], a PIL image or a path, got {kind}{hint}"
+        )
     pixels = pixels.flip(0) if channels == "bgr" else pixels
     if limits is not None:
         return _ranged(name, pixels, limits)
@@ -371,7 +409,10 @@ def _ranged(name: str, pixels: Tensor, limits: tuple[float, float]) -> Tensor:
     lowest, highest = (value.item() for value in torch.aminmax(scaled))
     if not (lowest >= -SLACK and highest <= 1 + SLACK):  # true for NaN
         came = [value.item() for value in torch.aminmax(values)]
-        raise FrameError(f"{name}: expected finite values in [{low:g}, {high:g}], got [{came[0]:g}, {came[1]:g}]; state the range that they have")
+        raise FrameError(
+            f"{name}: expected finite values in [{low:g}, {high:g}], got [{came[0]:g}, {came[1]:g}]; state the range "
+            "that they have"
+        )
     return scaled.clamp(0, 1)
 
 
@@ -410,6 +451,12 @@ def _check_range(name: str, pixels: Tensor) -> None:
     bad = pixels.numel() - finite.numel()
     if bad:
         others = f", others in [{finite.min():g}, {finite.max():g}]" if len(finite) else ""
-        raise FrameError(f"{name}: expected finite values in [0, 1], got {bad} NaN or infinite{others}; check their maker")
-    hint = "pass uint8, or divide by 255" if lowest >= 0 else "undo what shifted them: (x + 1) / 2 where they are in [-1, 1], x * std + mean where normalised"
+        raise FrameError(
+            f"{name}: expected finite values in [0, 1], got {bad} NaN or infinite{others}; check their maker"
+        )
+    hint = (
+        "pass uint8, or divide by 255"
+        if lowest >= 0
+        else "undo what shifted them: (x + 1) / 2 where they are in [-1, 1], x * std + mean where normalised"
+    )
     raise FrameError(f"{name}: expected floats in [0, 1], got [{lowest:g}, {highest:g}]; {hint}")

@@ -1,4 +1,5 @@
-"""What a user says about a frame, how it enters what the network found, and what comes of both. Knows no network and no time."""
+"""What a user says about a frame, how it enters what the network found, and what comes of both. Knows no network and no
+time."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Grey and colour, one for the other: a network that predicts takes either kind of frame. Knows no networks and no sizes.
+"""Grey and colour, one for the other: a network that predicts takes either kind of frame. Knows no networks and no
+sizes.
 
-`frames.py` owns what a colour frame is and all checks; here a grey one is given its value three times, as a view, and a colour
-frame becomes grey by `Y = 0.299 R + 0.587 G + 0.114 B` (ITU-R BT.601, as Pillow's "L").
+`frames.py` owns what a colour frame is and all checks; here a grey one is given its value three times, as a view, and a
+colour frame becomes grey by `Y = 0.299 R + 0.587 G + 0.114 B` (ITU-R BT.601, as Pillow's "L").
 """
 
 from __future__ import annotations
@@ -45,9 +46,9 @@ def clip_frames(source: object) -> Iterator[Tensor]:
     """Read a clip of any kind, grey or in colour, one frame at a time.
 
     Args:
-        source: what `iterate_frames` takes; also grey clips: an array `[T, H, W]` or `[T, H, W, 1]`, a tensor `[T, H, W]` or
-            `[T, 1, H, W]`, an iterable of what `as_colour` takes; and the path of an `.npy` file with such an array, which is not
-            read as a whole.
+        source: what `iterate_frames` takes; also grey clips: an array `[T, H, W]` or `[T, H, W, 1]`, a tensor `[T, H,
+            W]` or `[T, 1, H, W]`, an iterable of what `as_colour` takes; and the path of an `.npy` file with such an
+            array, which is not read as a whole.
 
     Returns:
         Frames: float32 `[3, H, W]` in [0, 1], all of one size.
@@ -66,7 +67,9 @@ def clip_frames(source: object) -> Iterator[Tensor]:
     if isinstance(source, (np.ndarray, Tensor)):
         return iterate_frames(_clip_as_colour(source))
     if isinstance(source, Iterable) and not isinstance(source, (Mapping, bytes)):
-        return iterate_frames([as_colour(image) for image in source] if isinstance(source, (list, tuple)) else map(as_colour, source))
+        return iterate_frames(
+            [as_colour(image) for image in source] if isinstance(source, (list, tuple)) else map(as_colour, source)
+        )
     return iterate_frames(source)  # which says what it is
 
 
@@ -87,7 +90,9 @@ def of_channels(frame: Tensor, channels: int) -> Tensor:
     if channels == 3:
         return frame
     red, green, blue = frame[:1], frame[1:2], frame[2:]
-    return green + 0.299 * (red - green) + 0.114 * (blue - green)  # the weights sum to 1: no rounding where all are equal
+    return (
+        green + 0.299 * (red - green) + 0.114 * (blue - green)
+    )  # the weights sum to 1: no rounding where all are equal
 
 
 def _clip_as_colour(clip: np.ndarray | Tensor) -> object:
@@ -108,7 +113,9 @@ def _loaded(path: Path) -> np.ndarray:
     except OptionError as error:
         raise FrameError(str(error)) from error
     if clip.ndim not in (3, 4) or (clip.ndim == 4 and clip.shape[3] not in (1, 3)):
-        raise ShapeError(f"{path}: expected one clip, [T, H, W] or [T, H, W, 3], got shape {clip.shape}; {_instead(clip)}")
+        raise ShapeError(
+            f"{path}: expected one clip, [T, H, W] or [T, H, W, 3], got shape {clip.shape}; {_instead(clip)}"
+        )
     return clip
 
 

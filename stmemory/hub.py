@@ -1,4 +1,5 @@
-"""The Hugging Face Hub: files of a repository in, a folder out. Knows no weights; loads huggingface_hub only when called."""
+"""The Hugging Face Hub: files of a repository in, a folder out. Knows no weights; loads huggingface_hub only when
+called."""
 
 from __future__ import annotations
 
@@ -49,11 +50,16 @@ def checked(where: Where | None) -> Where:
     {'revision': 'v1'}
     """
     given: dict[str, object] = {**(where or {})}
-    kinds: dict[str, tuple[type, ...]] = {"revision": (str,), "cache_dir": (str, Path), "token": (str, bool), "local_files_only": (bool,)}
+    kinds: dict[str, tuple[type, ...]] = {
+        "revision": (str,),
+        "cache_dir": (str, Path),
+        "token": (str, bool),
+        "local_files_only": (bool,),
+    }
     for name, value in given.items():
         if name not in kinds:
             raise OptionError(f"from_pretrained: expected options of {', '.join(kinds)}, device and dtype, got {name}")
-        if value is not None and not isinstance(value, kinds[name]) or value == "":
+        if (value is not None and not isinstance(value, kinds[name])) or value == "":
             raise OptionError(f"{name}: expected {' or '.join(kind.__name__ for kind in kinds[name])}, got {value!r}")
     return where or {}
 
@@ -85,7 +91,9 @@ def download(repository: str, files: Sequence[str], where: Where | None = None) 
     return folder
 
 
-def fetch_if_there(folder: Path, repository: str, files: Sequence[str], *, token: str | None, revision: str | None) -> None:
+def fetch_if_there(
+    folder: Path, repository: str, files: Sequence[str], *, token: str | None, revision: str | None
+) -> None:
     """Copy files of a repository to a folder, those that are there; none where there is no such repository or revision.
 
     Raises:
@@ -144,32 +152,42 @@ def _told(repository: str, file: str, revision: str | None) -> Iterator[None]:
         yield
     except errors.GatedRepoError as error:
         raise WeightsError(
-            f"{what}: expected access, got a gated repository; accept its conditions on its page, log in with `hf auth login`, or pass token="
+            f"{what}: expected access, got a gated repository; accept its conditions on its page, log in with `hf "
+            "auth login`, or pass token="
         ) from error
     except errors.RepositoryNotFoundError as error:
         raise WeightsError(
-            f"{what}: expected a repository that exists and that you may use, got none; check the name, and for a private one "
+            f"{what}: expected a repository that exists and that you may use, got none; check the name, and for a "
+            "private one "
             "log in with `hf auth login` or pass token="
         ) from error
     except errors.RevisionNotFoundError as error:
-        raise WeightsError(f"{what}: expected a branch, tag or commit of it, got revision {revision!r}; look at its page") from error
+        raise WeightsError(
+            f"{what}: expected a branch, tag or commit of it, got revision {revision!r}; look at its page"
+        ) from error
     except errors.LocalEntryNotFoundError as error:  # offline, or nobody answered
         reason = _reason(error.__cause__ or error)
         raise WeightsError(
-            f"{what}: expected {file} in the local cache, since the Hub was not or could not be asked, got nothing ({reason}); "
+            f"{what}: expected {file} in the local cache, since the Hub was not or could not be asked, got nothing "
+            f"({reason}); "
             "download once with a connection, without local_files_only and HF_HUB_OFFLINE"
         ) from error
     except errors.EntryNotFoundError as error:
-        raise WeightsError(f"{what}: expected a file {file}, got a repository without it; it holds no weights of stmemory") from error
+        raise WeightsError(
+            f"{what}: expected a file {file}, got a repository without it; it holds no weights of stmemory"
+        ) from error
     except errors.OfflineModeIsEnabled as error:
         raise WeightsError(f"{what}: expected a connection, got offline mode; unset HF_HUB_OFFLINE") from error
     except others as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         if status in (401, 403) or isinstance(error, UnicodeError):
             raise WeightsError(
-                f"{what}: expected a token with the right to use {file}, got {_reason(error)}; log in with `hf auth login`, or pass another token="
+                f"{what}: expected a token with the right to use {file}, got {_reason(error)}; log in with `hf auth "
+                "login`, or pass another token="
             ) from error
-        raise WeightsError(f"{what}: expected {file}, got {_reason(error)}; try again, or look whether the Hub can be reached") from error
+        raise WeightsError(
+            f"{what}: expected {file}, got {_reason(error)}; try again, or look whether the Hub can be reached"
+        ) from error
 
 
 def _reason(error: BaseException) -> str:

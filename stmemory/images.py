@@ -1,7 +1,7 @@
 """Image files: a folder of images, one image with its pages, or an array of images, as uint8 RGB arrays, one at a time.
 
-Owns the opening of image files, what one may cost, which files are images, their order, and how PIL images become RGB. Videos are
-read by `video.py`; tensors, ranges and sizes are those of `frames.py`.
+Owns the opening of image files, what one may cost, which files are images, their order, and how PIL images become RGB.
+Videos are read by `video.py`; tensors, ranges and sizes are those of `frames.py`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ JPEG_SUFFIXES = (".jpg", ".jpeg")
 FOLDER_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 PAGE_SUFFIXES = (*FOLDER_SUFFIXES, ".gif", ".apng")
 ARRAY_SUFFIX = ".npy"
-# Files are known by their content. Other kinds are not opened, whatever their names: Pillow starts a program to read PostScript.
+# Files are known by their content. Other kinds are not opened, whatever their names: Pillow starts a program to read
+# PostScript.
 FORMATS = ("PNG", "JPEG", "GIF", "TIFF", "WEBP", "BMP", "DIB", "PPM", "TGA", "JPEG2000")
 # What Pillow raises on a damaged file depends on the format; warnings are raised where the host turns them into errors.
 UNREADABLE = (
@@ -60,8 +61,10 @@ UNREADABLE = (
     Image.DecompressionBombError,
     Warning,
 )
-# A few bytes can state any size, and all of it is allocated when the pixels are decoded: 12 bytes a pixel, held twice, as a frame.
-# Masks that are written as runs or polygons cost 4 bytes a pixel, and may have four times as many: `formats.rle.LARGEST_MASK`.
+# A few bytes can state any size, and all of it is allocated when the pixels are decoded: 12 bytes a pixel, held twice,
+# as a frame.
+# Masks that are written as runs or polygons cost 4 bytes a pixel, and may have four times as many:
+# `formats.rle.LARGEST_MASK`.
 MOST_PIXELS = 2**26  # of one image: 8192 x 8192, twice an 8K frame
 MOST_PIXELS_IN_ALL = 2**36  # of all pages of a file: 33,000 frames of 1920 x 1080
 MOST_PAGES = 2**15  # of a TIFF, since the time to find one grows with the number of those before it
@@ -70,9 +73,9 @@ MOST_PAGES = 2**15  # of a TIFF, since the time to find one grows with the numbe
 def iterate_images(path: str | os.PathLike[str]) -> Iterator[NDArray[np.uint8]]:
     """Read a folder's images in natural order (`2.png` before `10.png`), or the pages of one image file.
 
-    A folder's jpg, jpeg, png, bmp, webp, tif and tiff files count, the first page of each; hidden files and all others are
-    passed over. A GIF, APNG, WebP or TIFF file may have many pages. EXIF orientation is applied. A `.npy` holds an array uint8
-    `[T, H, W, 3]`, RGB, which is not read into memory as a whole.
+    A folder's jpg, jpeg, png, bmp, webp, tif and tiff files count, the first page of each; hidden files and all others
+    are passed over. A GIF, APNG, WebP or TIFF file may have many pages. EXIF orientation is applied. A `.npy` holds an
+    array uint8 `[T, H, W, 3]`, RGB, which is not read into memory as a whole.
 
     Args:
         path: a folder, an image file or a `.npy`. It is checked when this is called.
@@ -135,7 +138,8 @@ def is_address(path: object) -> bool:
 
 
 def is_image_path(path: str | os.PathLike[str]) -> bool:
-    """Say whether a path is read as images: it is a folder, or its name ends as that of an image file or of an array does.
+    """Say whether a path is read as images: it is a folder, or its name ends as that of an image file or of an array
+    does.
 
     Args:
         path: a path at which something is.
@@ -157,7 +161,9 @@ def is_image_path(path: str | os.PathLike[str]) -> bool:
 
 
 @contextmanager
-def opened_image(path: str | os.PathLike[str], error: type[FrameError] | type[MaskError] = FrameError) -> Iterator[Image.Image]:
+def opened_image(
+    path: str | os.PathLike[str], error: type[FrameError] | type[MaskError] = FrameError
+) -> Iterator[Image.Image]:
     """Open an image file, and turn whatever Pillow raises until it is closed into one error that names the file.
 
     Args:
@@ -168,12 +174,14 @@ def opened_image(path: str | os.PathLike[str], error: type[FrameError] | type[Ma
         The image, whose pixels are not decoded yet, and whose first page is not too large to be.
 
     Raises:
-        FrameError: or `error`: there is no such file, it is of another kind, damaged, or has more than 67 million pixels.
+        FrameError: or `error`: there is no such file, it is of another kind, damaged, or has more than 67 million
+            pixels.
 
     >>> with opened_image("no/such.png") as image:  # doctest: +ELLIPSIS
     ...     pass
     Traceback (most recent call last):
-    stmemory.errors.FrameError: no/such.png: expected an image file, got one that cannot be read: [Errno 2] No such file ...
+    stmemory.errors.FrameError: no/such.png: expected an image file, got one that cannot be read: [Errno 2] No such file
+    ...
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
@@ -184,7 +192,9 @@ def opened_image(path: str | os.PathLike[str], error: type[FrameError] | type[Ma
         raise type(wrong)(text if os.fspath(path) in text else f"{os.fspath(path)}: {text}") from wrong
     except UNREADABLE as wrong:
         reason = str(wrong) if isinstance(wrong, OSError) and str(wrong) else f"damaged data ({wrong!r})"
-        raise error(f"{os.fspath(path)}: expected an image file, got one that cannot be read: {reason}; save it again") from wrong
+        raise error(
+            f"{os.fspath(path)}: expected an image file, got one that cannot be read: {reason}; save it again"
+        ) from wrong
 
 
 def check_cost(image: Image.Image, error: type[FrameError] | type[MaskError] = FrameError, *, pages: int = 1) -> None:
@@ -203,12 +213,14 @@ def check_cost(image: Image.Image, error: type[FrameError] | type[MaskError] = F
     width, height = image.size
     if width * height > MOST_PIXELS:
         raise error(
-            f"expected an image of at most {MOST_PIXELS // 10**6} million pixels, got one that says it is {width} x {height}; shrink it, "
+            f"expected an image of at most {MOST_PIXELS // 10**6} million pixels, got one that says it is {width} x "
+            f"{height}; shrink it, "
             "or decode it yourself and pass an array"
         )
     if width * height * pages > MOST_PIXELS_IN_ALL:
         raise error(
-            f"expected at most {MOST_PIXELS_IN_ALL // 10**9} billion pixels in one file, got one that says it has {pages} pages of "
+            f"expected at most {MOST_PIXELS_IN_ALL // 10**9} billion pixels in one file, got one that says it has "
+            f"{pages} pages of "
             f"{width} x {height}; split it, or decode it yourself and pass its frames one at a time"
         )
 
@@ -230,7 +242,8 @@ def image_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """
     if image.mode[0] in "IF":
         raise FrameError(
-            f"frame: expected a PIL image of 8 bits a channel, got mode {image.mode!r}; scale it to [0, 255] and convert it "
+            f"frame: expected a PIL image of 8 bits a channel, got mode {image.mode!r}; scale it to [0, 255] and "
+            "convert it "
             'to "L" or "RGB" first (a plain conversion would clip its values)'
         )
     if image.mode == "P" and "transparency" in image.info:
@@ -241,14 +254,16 @@ def image_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
 def image_files(folder: Path, *, without: Collection[Path] = ()) -> list[Path]:
     """List a folder's image files in natural order; hidden files are passed over.
 
-    Masks may lie beside frames: where there are JPEGs, which hold no masks, files of other kinds with the name of a JPEG are left out.
+    Masks may lie beside frames: where there are JPEGs, which hold no masks, files of other kinds with the name of a
+    JPEG are left out.
 
     Args:
         folder: a folder.
         without: files that are left out, too: masks that were named.
 
     Raises:
-        FrameError: it has no images; or beside JPEGs it has palette or grey images of other names, which look like masks.
+        FrameError: it has no images; or beside JPEGs it has palette or grey images of other names, which look like
+            masks.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -267,7 +282,8 @@ def image_files(folder: Path, *, without: Collection[Path] = ()) -> list[Path]:
         files = [file for file in files if file.resolve() not in masks]
         if not files:
             raise FrameError(
-                f"{folder}: expected a folder with frames, got one with nothing but the masks that were named; name the "
+                f"{folder}: expected a folder with frames, got one with nothing but the masks that were named; name "
+                "the "
                 "folder of the frames"
             )
     jpegs = {file.stem for file in files if file.suffix.lower() in JPEG_SUFFIXES}
@@ -276,7 +292,8 @@ def image_files(folder: Path, *, without: Collection[Path] = ()) -> list[Path]:
         others = sorted(file for file in files if file.suffix.lower() not in JPEG_SUFFIXES)
         if others and _looks_like_a_mask(others[0]):
             raise FrameError(
-                f"{folder}: expected frames of one kind, got {len(jpegs)} JPEGs and {len(others)} others, of which {others[0].name} looks "
+                f"{folder}: expected frames of one kind, got {len(jpegs)} JPEGs and {len(others)} others, of which "
+                f"{others[0].name} looks "
                 "like a mask; give masks the names of their frames, or move them to a folder of their own"
             )
     if not files:
@@ -321,7 +338,9 @@ def _stored_images(path: Path) -> NDArray[np.uint8]:
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3 or array.size == 0:
         hint = "store uint8 RGB; floats and other orders go to Python, as an array or a tensor"
         hint = "repeat grey three times" if array.ndim == 3 else hint
-        raise FrameError(f"{path}: expected an array of images, uint8 [T, H, W, 3], got {array.dtype} {array.shape}; {hint}")
+        raise FrameError(
+            f"{path}: expected an array of images, uint8 [T, H, W, 3], got {array.dtype} {array.shape}; {hint}"
+        )
     if array.shape[1] * array.shape[2] > MOST_PIXELS:
         most, size = MOST_PIXELS // 10**6, f"{array.shape[2]} x {array.shape[1]}"
         raise FrameError(f"{path}: expected images of at most {most} million pixels, got {size}; shrink them")

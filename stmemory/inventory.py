@@ -39,10 +39,10 @@ class WeightsFacts:
         frames: what a network that predicts takes, such as `"32 x 32, grey"`; None for others.
         parameters: numbers that were learned.
         nbytes: of the file.
-        object_bytes: that one object takes in memory, at 480 x 854 with default options; the length of the video has no say. None
-            where nothing is tracked.
-        video_bytes: that one video of such `frames` takes in memory, with default options, whatever its length. None where nothing is
-            predicted.
+        object_bytes: that one object takes in memory, at 480 x 854 with default options; the length of the video has no
+            say. None where nothing is tracked.
+        video_bytes: that one video of such `frames` takes in memory, with default options, whatever its length. None
+            where nothing is predicted.
         about: licence, data and measured figures, as the weights' own `config.json` states them; see `stmemory.card`.
     """
 
@@ -131,7 +131,9 @@ def weights_facts(name: str | Path | None = None, *, where: Where | None = None)
         config = module.config
         preset, video_takes = config.preset, video_bytes(module)
         frames = f"{config.image_side} x {config.image_side}, {'grey' if config.image_channels == 1 else 'RGB'}"
-    return WeightsFacts(found.name, found.kind, preset, frames, parameters, found.nbytes, object_takes, video_takes, found.about)
+    return WeightsFacts(
+        found.name, found.kind, preset, frames, parameters, found.nbytes, object_takes, video_takes, found.about
+    )
 
 
 def object_bytes(config: NetworkConfig, size: WorkingSize, *, memory_size: int = 5) -> int:

@@ -1,7 +1,8 @@
 """A tracking job: a clip and its first mask in, a folder of masks out; can be stopped and resumed.
 
-Owns the order of events: what is written when, so that an interruption loses nothing. Does not know how a stream tracks, nor
-which files lie where (`job_folder.py`) or may be deleted (`job_record.py`); reads no options, prints nothing.
+Owns the order of events: what is written when, so that an interruption loses nothing. Does not know how a stream
+tracks, nor which files lie where (`job_folder.py`) or may be deleted (`job_record.py`); reads no options, prints
+nothing.
 """
 
 from __future__ import annotations
@@ -114,9 +115,10 @@ def run_job(
 ) -> JobReport:
     """Track a clip into a folder.
 
-    A job that stops early, by `stop`, by `job.frames` or because a later frame cannot be used, leaves the masks that are done and a state to
-    resume from. Resumed, it gives the very masks that it would have given in one go. A live source (see `TrackJob`) leaves no state,
-    whether it ends, is lost or is stopped: the masks and the overlay up to there are finished.
+    A job that stops early, by `stop`, by `job.frames` or because a later frame cannot be used, leaves the masks that
+    are done and a state to resume from. Resumed, it gives the very masks that it would have given in one go. A live
+    source (see `TrackJob`) leaves no state, whether it ends, is lost or is stopped: the masks and the overlay up to
+    there are finished.
 
     Args:
         predictor: what tracks.
@@ -125,16 +127,18 @@ def run_job(
         force: begin anew though there are masks of a job already; those are deleted.
         stop: looked at between frames.
         on_frame: called with `"skip"`, `"track"` or `"draw"` and the number of frames that are through, for progress.
-            What it raises ends the job and comes through; the masks that are done and the state to resume from are saved.
+            What it raises ends the job and comes through; the masks that are done and the state to resume from are
+            saved.
         clock: seconds, growing; a state is saved every 30, too.
 
     Returns:
         How it ended.
 
     Raises:
-        OptionError: the output folder has masks already, has nothing to resume, is of another job, or another run writes into it; see
-            `check_folder`.
-        StmemoryError: the first frame, the first mask or the saved state cannot be used, or PyAV is missing for an overlay.
+        OptionError: the output folder has masks already, has nothing to resume, is of another job, or another run
+            writes into it; see `check_folder`.
+        StmemoryError: the first frame, the first mask or the saved state cannot be used, or PyAV is missing for an
+            overlay.
 
     >>> from stmemory.predictor import VOSPredictor
     >>> job = TrackJob(Path("no/such/clip"), Path("0.png"), Path("no/such/folder"))
@@ -204,9 +208,14 @@ def _run(
 
 
 def _follow(
-    stream: Stream, frames: Iterator[Tensor], job: TrackJob, record: Mapping[str, object], how: tuple[Stop, Callable[[str, int], None]]
+    stream: Stream,
+    frames: Iterator[Tensor],
+    job: TrackJob,
+    record: Mapping[str, object],
+    how: tuple[Stop, Callable[[str, int], None]],
 ) -> JobReport:
-    """Track a live source from its second frame on. There is no state to resume from, and the overlay is drawn at once."""
+    """Track a live source from its second frame on. There is no state to resume from, and the overlay is drawn at
+    once."""
     stop, tell = how
     live, error = job.live, None
     part = job.overlay_path.with_name("overlay.part.mp4")
@@ -215,7 +224,9 @@ def _follow(
             if writer is not None and live is not None:
                 writer.write(stream.last.overlay(live.first()), time=0.0)
             tell("track", 1)
-            while stream.frame_index + 1 != job.frames and not stop.wanted and (frame := next(frames, None)) is not None:
+            while (
+                stream.frame_index + 1 != job.frames and not stop.wanted and (frame := next(frames, None)) is not None
+            ):
                 index = stream.frame_index + 1
                 result = _step(stream, frame, job.given.get(index))
                 result.save(job.mask_path(index))
@@ -283,7 +294,9 @@ def _reopen(predictor: Predictor, job: TrackJob, record: Mapping[str, object]) -
     check_record(job, record)
     stream = predictor.resume(job.state)
     if job.frames is not None and stream.frame_index >= job.frames:
-        raise OptionError(f"frames: expected {stream.frame_index + 1} or more, which are done already, got {job.frames}")
+        raise OptionError(
+            f"frames: expected {stream.frame_index + 1} or more, which are done already, got {job.frames}"
+        )
     check_later_masks(job, record, done=stream.frame_index + 1)
     check_frames(job, stream.frame_index + 1)
     write_record(job, record)  # masks and frames may have been added to the folder
@@ -292,7 +305,12 @@ def _reopen(predictor: Predictor, job: TrackJob, record: Mapping[str, object]) -
 
 
 def _advance(
-    stream: Stream, frames: Iterator[Tensor], job: TrackJob, stop: Stop, tell: Callable[[str, int], None], clock: Callable[[], float]
+    stream: Stream,
+    frames: Iterator[Tensor],
+    job: TrackJob,
+    stop: Stop,
+    tell: Callable[[str, int], None],
+    clock: Callable[[], float],
 ) -> bool:
     """Track from the second frame on, and say whether the clip goes on beyond the frames asked for.
 

@@ -33,10 +33,11 @@ class TrackJob:
     """What is tracked, and into which folder.
 
     Attributes:
-        source: a video, a folder of images or a multi-page image; or, live, the address of a stream or the number of a camera as text, a
-            device such as `/dev/video0`, or a named pipe, see `LiveSource`. An address is no `Path`, which eats one of its slashes.
-        mask: the first frame's mask, an image file; or masks by the frame's number, from 0: objects may enter, and be corrected, at
-            any frame. In the source folder a mask is no frame.
+        source: a video, a folder of images or a multi-page image; or, live, the address of a stream or the number of a
+            camera as text, a device such as `/dev/video0`, or a named pipe, see `LiveSource`. An address is no `Path`,
+            which eats one of its slashes.
+        mask: the first frame's mask, an image file; or masks by the frame's number, from 0: objects may enter, and be
+            corrected, at any frame. In the source folder a mask is no frame.
         out: the output folder.
         overlay: also draw `overlay.mp4` (needs the extra `video`).
         frames: frames at most; None for all.
@@ -46,8 +47,8 @@ class TrackJob:
         reconnect: attempts to open a live source again after a loss.
 
     Raises:
-        OptionError: `damaged` is neither; `frames` or `save_every` is below 1, or there is no mask; `seconds` is not above 0, or the source is not
-            live.
+        OptionError: `damaged` is neither; `frames` or `save_every` is below 1, or there is no mask; `seconds` is not
+            above 0, or the source is not live.
     """
 
     source: Path | str
@@ -67,11 +68,20 @@ class TrackJob:
         if self.damaged not in DAMAGED:
             raise OptionError(f'damaged: expected "error" or "skip", got {self.damaged!r}')
         if not self.given or min(self.given) < 0:
-            raise OptionError(f"mask: expected masks of frames from 0 on, got those of {list(self.given)}; name the first frame's mask")
+            raise OptionError(
+                f"mask: expected masks of frames from 0 on, got those of {list(self.given)}; name the first frame's "
+                "mask"
+            )
 
         if self.seconds is not None and not (0 < self.seconds and self.is_live):
-            what = "a camera, an address or a named pipe, since a file has its end" if self.seconds > 0 else "a time above 0"
-            raise OptionError(f"seconds: expected {what}, got {self.seconds} s of {shown_address(self.source)}; leave it out")
+            what = (
+                "a camera, an address or a named pipe, since a file has its end"
+                if self.seconds > 0
+                else "a time above 0"
+            )
+            raise OptionError(
+                f"seconds: expected {what}, got {self.seconds} s of {shown_address(self.source)}; leave it out"
+            )
 
     @property
     def is_live(self) -> bool:
@@ -80,7 +90,8 @@ class TrackJob:
 
     @functools.cached_property
     def live(self) -> LiveSource | None:
-        """The source, where it is live; it is opened once for the job, when its first frame is asked for, and closed by `run_job`."""
+        """The source, where it is live; it is opened once for the job, when its first frame is asked for, and closed by
+        `run_job`."""
         return LiveSource(self.source, reconnect=self.reconnect) if self.is_live else None
 
     @property
@@ -129,7 +140,11 @@ class TrackJob:
         """The masks that lie in the source folder, where they are passed over."""
         if self.is_live or not Path(self.source).is_dir():
             return []
-        return [mask for mask in self.given.values() if mask.is_file() and mask.resolve().parent == Path(self.source).resolve()]
+        return [
+            mask
+            for mask in self.given.values()
+            if mask.is_file() and mask.resolve().parent == Path(self.source).resolve()
+        ]
 
     @functools.cached_property
     def files(self) -> tuple[Path, ...]:
@@ -144,7 +159,8 @@ class TrackJob:
 
     @property
     def mask_names(self) -> list[str] | None:
-        """Names of all masks without their ending, where frames of a folder give them; None: numbers of five digits or more."""
+        """Names of all masks without their ending, where frames of a folder give them; None: numbers of five digits or
+        more."""
         return list(self._stems) or None
 
     def mask_path(self, index: int) -> Path:
@@ -181,7 +197,9 @@ def frames_of(job: TrackJob, stop: Callable[[], bool] = lambda: False) -> Iterat
     """
     if job.live is not None:
         return iterate_frames(job.live.frames(stop))
-    return _named(iterate_frames(job.files), job.files) if job.files else iterate_frames(job.source, damaged=job.damaged)
+    return (
+        _named(iterate_frames(job.files), job.files) if job.files else iterate_frames(job.source, damaged=job.damaged)
+    )
 
 
 def pictures_of(job: TrackJob) -> Iterator[tuple[float | None, object]]:

@@ -1,7 +1,7 @@
 """A job's record, and what it allows: which folders are refused, which files an earlier job wrote and may be deleted.
 
-Owns `job.json`. Whatever that does not say a job wrote is the user's, and is neither deleted nor replaced. Tracks nothing,
-prints nothing.
+Owns `job.json`. Whatever that does not say a job wrote is the user's, and is neither deleted nor replaced. Tracks
+nothing, prints nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,16 @@ from stmemory.job_folder import TrackJob, is_mask_name
 from stmemory.untrusted import expect_below, read_json
 from stmemory.video import OverlayWriter
 
-__all__ = ["check_folder", "check_frames", "check_later_masks", "check_record", "clear_folder", "job_record", "missing_masks", "write_record"]
+__all__ = [
+    "check_folder",
+    "check_frames",
+    "check_later_masks",
+    "check_record",
+    "clear_folder",
+    "job_record",
+    "missing_masks",
+    "write_record",
+]
 
 FORMAT = "stmemory.job 1"
 # Facts that a job may change and still be the same.
@@ -36,15 +45,16 @@ def check_folder(job: TrackJob, *, resume: bool, force: bool) -> None:
         force: whether masks that an earlier job wrote may go.
 
     Raises:
-        OptionError: a live source is to be resumed; the folder is a file, what is read lies where is written, or a link leads out of the folder; there are masks
-            already, or files that no job wrote; or there is nothing to resume.
+        OptionError: a live source is to be resumed; the folder is a file, what is read lies where is written, or a link
+            leads out of the folder; there are masks already, or files that no job wrote; or there is nothing to resume.
         FrameError: an overlay is wanted, and PyAV is missing.
 
     >>> check_folder(TrackJob(Path("clip"), Path("0.png"), Path("no/such/folder")), resume=False, force=False)
     """
     if resume and job.is_live:
         raise OptionError(
-            f"{job.name}: a live source cannot be resumed, since what it showed meanwhile is gone; leave out --resume, and name another folder"
+            f"{job.name}: a live source cannot be resumed, since what it showed meanwhile is gone; leave out "
+            "--resume, and name another folder"
         )
     if job.overlay:
         OverlayWriter(job.overlay_path)  # makes no file; raises when PyAV is missing
@@ -53,7 +63,11 @@ def check_folder(job: TrackJob, *, resume: bool, force: bool) -> None:
     if resume and not job.state.exists():
         case = "no job was begun there, or it ended before a state was saved; leave out --resume"
         if written is not None:
-            done = "the job there is done" if (_recorded(job) or {}).get("done") else "the job there ended before a state was saved"
+            done = (
+                "the job there is done"
+                if (_recorded(job) or {}).get("done")
+                else "the job there ended before a state was saved"
+            )
             case = f"{done}; leave out --resume, and pass --force to replace its masks"
         raise OptionError(f"{job.out}: nothing to resume: {case}")
     there = [*job.masks.glob("*.png"), *(path for path in (job.overlay_path, job.state) if path.exists())]
@@ -61,17 +75,23 @@ def check_folder(job: TrackJob, *, resume: bool, force: bool) -> None:
         return
     if written is None:
         raise OptionError(
-            f"{job.out}: expected an empty folder or one of a track job, got {there[0].relative_to(job.out)} without a job.json: "
+            f"{job.out}: expected an empty folder or one of a track job, got {there[0].relative_to(job.out)} without "
+            "a job.json: "
             "no job is known to have written it, so even --force does not delete it; move it away, or pass another -o"
         )
     if not force and any(path.suffix == ".png" for path in there):
         hint = "--resume to go on, " if job.state.exists() else ""
-        raise OptionError(f"{job.masks}: expected no masks yet, got some; pass {hint}--force to replace them, or another -o")
+        raise OptionError(
+            f"{job.masks}: expected no masks yet, got some; pass {hint}--force to replace them, or another -o"
+        )
     names = job.mask_names
-    hand_made = [path for path in there if path.suffix == ".png" and path not in written and is_mask_name(path.stem, names)]
+    hand_made = [
+        path for path in there if path.suffix == ".png" and path not in written and is_mask_name(path.stem, names)
+    ]
     if hand_made:
         raise OptionError(
-            f"{hand_made[0]}: expected only masks of the job before, got one that it did not write and this one would replace; "
+            f"{hand_made[0]}: expected only masks of the job before, got one that it did not write and this one would "
+            "replace; "
             "move it away, or pass another -o"
         )
 
@@ -161,15 +181,22 @@ def check_record(job: TrackJob, record: Mapping[str, object]) -> None:
     """
     old = _recorded(job)
     if old is None:
-        raise WeightsError(f"{job.record}: expected the record of the job, got none that can be read; begin anew with another -o")
+        raise WeightsError(
+            f"{job.record}: expected the record of the job, got none that can be read; begin anew with another -o"
+        )
     other = [name for name in record if name not in FREE and old.get(name) != record[name]]
     if other:
-        begun = "; ".join(f"{name.replace('_', ' ')} was {_short(old.get(name))}, is {_short(record[name])}" for name in other)
-        raise OptionError(f"{job.out}: cannot resume another job: {begun}; run it as it was begun, or begin anew with --force")
+        begun = "; ".join(
+            f"{name.replace('_', ' ')} was {_short(old.get(name))}, is {_short(record[name])}" for name in other
+        )
+        raise OptionError(
+            f"{job.out}: cannot resume another job: {begun}; run it as it was begun, or begin anew with --force"
+        )
 
 
 def check_later_masks(job: TrackJob, record: Mapping[str, object], *, done: int) -> None:
-    """Make sure that the frames which are done got the masks that they would get now; masks of frames to come may change.
+    """Make sure that the frames which are done got the masks that they would get now; masks of frames to come may
+    change.
 
     Args:
         job: the job; what `check_record` takes.
@@ -189,7 +216,8 @@ def check_later_masks(job: TrackJob, record: Mapping[str, object], *, done: int)
     other = sorted(frame for frame in {*old, *new} if old.get(frame) != new.get(frame))
     if other:
         raise OptionError(
-            f"{job.out}: {done} frames are done, and the mask of frame {other[0]} is not the one that it had; leave the masks of these frames as "
+            f"{job.out}: {done} frames are done, and the mask of frame {other[0]} is not the one that it had; leave "
+            "the masks of these frames as "
             "they were, or begin anew"
         )
 
@@ -198,7 +226,11 @@ def _done_masks(masks: object, done: int) -> dict[int, object]:
     """Digests by frame, of frames that are done; what is in a record may be anything."""
     if not isinstance(masks, dict):
         return {}
-    return {int(frame): digest for frame, digest in masks.items() if re.fullmatch(r"[0-9]{1,9}", frame) and int(frame) < done}
+    return {
+        int(frame): digest
+        for frame, digest in masks.items()
+        if re.fullmatch(r"[0-9]{1,9}", frame) and int(frame) < done
+    }
 
 
 def _digest(file: Path) -> str:
@@ -228,7 +260,8 @@ def check_frames(job: TrackJob, done: int) -> None:
     first = next((old for old, new in zip(before or (), now or (), strict=False) if old != new), None)
     told = f"the first that differs was {_short(first)}" if first is not None else "their number differs"
     raise OptionError(
-        f"{job.name}: expected the {done} frames that are tracked, got other ones ({told}); put them back as they were to go on, or begin anew in "
+        f"{job.name}: expected the {done} frames that are tracked, got other ones ({told}); put them back as they "
+        "were to go on, or begin anew in "
         "another folder"
     )
 
@@ -251,7 +284,8 @@ def missing_masks(job: TrackJob, done: int) -> OptionError | None:
         return None
     named = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
     return OptionError(
-        f"{job.masks}: expected a mask of each of {done} frames that were tracked, got none for {len(missing)} of them ({named}): they were deleted "
+        f"{job.masks}: expected a mask of each of {done} frames that were tracked, got none for {len(missing)} of "
+        f"them ({named}): they were deleted "
         "since; put them back, or begin anew"
     )
 
@@ -264,17 +298,23 @@ def _short(value: object) -> str:
 def _check_places(job: TrackJob) -> None:
     """Refuse a job that would write over what it reads, or elsewhere than into its folder."""
     if job.out.exists() and not job.out.is_dir():
-        raise OptionError(f"-o: expected a folder for the masks, got the file {str(job.out)!r}; give the name of a folder")
+        raise OptionError(
+            f"-o: expected a folder for the masks, got the file {str(job.out)!r}; give the name of a folder"
+        )
     for path in (job.masks, job.state, job.record, job.overlay_path):
         expect_below(path, job.out)
     masks, out = job.masks.resolve(), job.out.resolve()
     source = None if job.is_live else Path(job.source).resolve()
     if source is not None and source == out and source.is_dir():
-        raise OptionError(f"-o: expected another folder than the source's, got {str(job.out)!r} for both; name a new one")
+        raise OptionError(
+            f"-o: expected another folder than the source's, got {str(job.out)!r} for both; name a new one"
+        )
     read = [("the source", source)] if source is not None else []
     for name, path in (*read, *(("mask", mask.resolve()) for mask in job.given.values())):
         if path.is_relative_to(masks) or path == job.overlay_path.resolve():
-            raise OptionError(f"{name}: {path} lies where the job writes its own files; move it elsewhere, or pass another -o")
+            raise OptionError(
+                f"{name}: {path} lies where the job writes its own files; move it elsewhere, or pass another -o"
+            )
 
 
 def _recorded(job: TrackJob) -> dict[str, object] | None:
@@ -283,7 +323,11 @@ def _recorded(job: TrackJob) -> dict[str, object] | None:
         found: object = read_json(job.record)
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) and found.get("format") == FORMAT and _is_names(found.get("mask_names")) else None
+    return (
+        found
+        if isinstance(found, dict) and found.get("format") == FORMAT and _is_names(found.get("mask_names"))
+        else None
+    )
 
 
 def _is_names(names: object) -> bool:
@@ -293,4 +337,8 @@ def _is_names(names: object) -> bool:
 def _written(job: TrackJob) -> list[Path] | None:
     """Masks in the folder that the job of its record wrote; None where no record says so."""
     old = _recorded(job)
-    return None if old is None else [path for path in job.masks.glob("*.png") if is_mask_name(path.stem, old.get("mask_names"))]
+    return (
+        None
+        if old is None
+        else [path for path in job.masks.glob("*.png") if is_mask_name(path.stem, old.get("mask_names"))]
+    )

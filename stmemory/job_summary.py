@@ -41,7 +41,10 @@ def describe_job(job: TrackJob, *, device: object) -> str:
     height, width = next(frames_of(job)).shape[1:]
     last = max(job.given)
     if job.files and last >= len(job.files):
-        raise MaskError(f"{job.given[last]}: expected a mask of a frame from 0 to {len(job.files) - 1}, got one of frame {last}; count from 0")
+        raise MaskError(
+            f"{job.given[last]}: expected a mask of a frame from 0 to {len(job.files) - 1}, got one of frame {last}; "
+            "count from 0"
+        )
     alone, lines, objects = list(job.given) == [0], list[str](), 0
     for frame, path in job.given.items():
         masks = _read(path, height, width, allow_empty=not alone)
@@ -49,7 +52,9 @@ def describe_job(job: TrackJob, *, device: object) -> str:
         if len(lines) < MOST_MASKS:
             lines.append((f"{path.name}" if alone else f"{path.name} at frame {frame}") + f": {_objects_in(masks)}")
     if not objects:
-        raise MaskError("masks: expected an object in at least one of them, got background only; mark objects with ids above 0")
+        raise MaskError(
+            "masks: expected an object in at least one of them, got background only; mark objects with ids above 0"
+        )
     known, total = job.source_frames, job.total
     limit = "" if job.frames is None else f"{total} of " if known is not None else f"at most {job.frames} frames, "
     length = f"{limit}{known:,} frame{'s' * (known != 1)} of " if known is not None else limit
@@ -57,7 +62,11 @@ def describe_job(job: TrackJob, *, device: object) -> str:
     lines += [f"{more} more mask{'s' * (more != 1)}"] * (more > 0)
     if beside := job.masks_beside_frames:
         one = len(beside) == 1
-        lines.append(f"{beside[0].name} lies among the frames and is not one of them" if one else f"{len(beside)} masks lie among the frames and are none of them")
+        lines.append(
+            f"{beside[0].name} lies among the frames and is not one of them"
+            if one
+            else f"{len(beside)} masks lie among the frames and are none of them"
+        )
     return f"{job.name}: {length}{width} x {height}, {device}; {'; '.join(lines)}"
 
 
@@ -73,6 +82,11 @@ def _objects_in(masks: ObjectMasks) -> str:
     number = len(masks.object_ids)
     pixels = (masks.probabilities > 0.5).flatten(1).sum(1).tolist()
     named = [f"{object_id} ({count:,} px)" for object_id, count in zip(masks.object_ids, pixels, strict=True)]
-    line = f"{number} object{'s' * (number != 1)}" + (": " if named else "") + ", ".join(named[:MOST_OBJECTS]) + ", ..." * (number > MOST_OBJECTS)
+    line = (
+        f"{number} object{'s' * (number != 1)}"
+        + (": " if named else "")
+        + ", ".join(named[:MOST_OBJECTS])
+        + ", ..." * (number > MOST_OBJECTS)
+    )
     void = int(masks.void.sum())
     return line + (f"; 255 is void: {void:,} px ignored" if void else "")

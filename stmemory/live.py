@@ -1,6 +1,7 @@
 """Cameras and network streams: frames as they come, late ones left out, with reconnection after a loss.
 
-A thread reads through PyAV, and a short queue lies between it and whoever takes the frames. Decoding is that of `video_decoder.py`.
+A thread reads through PyAV, and a short queue lies between it and whoever takes the frames. Decoding is that of
+`video_decoder.py`.
 """
 
 from __future__ import annotations
@@ -59,13 +60,15 @@ def is_live(source: str | os.PathLike[str]) -> bool:
 class LiveSource:
     """Reads a camera, a network stream or a named pipe; a context manager, and an iterable of its frames.
 
-    A camera or stream does not wait: at most two frames are held, and where they come faster than they are taken the older one is left
-    out and counted. What does wait, a pipe or a stream that states its duration (a file behind `http://`), loses none.
-    Where a stream is lost or ends, it is opened again after 0.5 s, then 1 s, 2 s and so on up to 30 s, as often as `reconnect` says; each
-    frame that comes begins the count anew. The thread that reads ends with `close`, with the `with` block or with the process.
+    A camera or stream does not wait: at most two frames are held, and where they come faster than they are taken the
+    older one is left out and counted. What does wait, a pipe or a stream that states its duration (a file behind
+    `http://`), loses none. Where a stream is lost or ends, it is opened again after 0.5 s, then 1 s, 2 s and so on up
+    to 30 s, as often as `reconnect` says; each frame that comes begins the count anew. The thread that reads ends with
+    `close`, with the `with` block or with the process.
 
     Args:
-        source: `0` or `"0"` for the first camera, `"/dev/video0"`, an address such as `"rtsp://..."`, or the path of a named pipe.
+        source: `0` or `"0"` for the first camera, `"/dev/video0"`, an address such as `"rtsp://..."`, or the path of a
+            named pipe.
         reconnect: attempts to connect again; 0: the stream's end is the end.
 
     Attributes:
@@ -78,7 +81,8 @@ class LiveSource:
 
     >>> LiveSource("clip.mp4")
     Traceback (most recent call last):
-    stmemory.errors.FrameError: clip.mp4: expected a camera, an address or a named pipe; a file is read by iterate_frames()
+    stmemory.errors.FrameError: clip.mp4: expected a camera, an address or a named pipe; a file is read by
+    iterate_frames()
     """
 
     def __init__(self, source: int | str | os.PathLike[str], *, reconnect: int = 5) -> None:
@@ -86,7 +90,9 @@ class LiveSource:
             raise OptionError(f"reconnect: expected 0 to {MOST_ATTEMPTS} attempts, got {reconnect!r}; 5 is usual")
         text = str(source) if isinstance(source, int) else os.fspath(source)
         if not is_live(text):
-            raise FrameError(f"{text}: expected a camera, an address or a named pipe; a file is read by iterate_frames()")
+            raise FrameError(
+                f"{text}: expected a camera, an address or a named pipe; a file is read by iterate_frames()"
+            )
         self.name = shown_address(text)
         self.dropped, self.reconnections = 0, 0
         self._address, self._format = _opened_as(text)
@@ -131,7 +137,8 @@ class LiveSource:
             uint8 RGB arrays `[H, W, 3]`.
 
         Raises:
-            FrameError: PyAV is missing, the source cannot be opened, or it was lost and no attempt to open it again succeeded.
+            FrameError: PyAV is missing, the source cannot be opened, or it was lost and no attempt to open it again
+                succeeded.
         """
         self._time = 0.0
         yield self.first(stop)
@@ -155,7 +162,9 @@ class LiveSource:
     def __enter__(self) -> LiveSource:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _take(self, stop: Callable[[], bool]) -> tuple[float, Picture] | None:
@@ -191,7 +200,8 @@ class LiveSource:
         while not self._closed:
             lost = ""
             try:
-                for picture, lost in self._session():
+                for picture, reason in self._session():
+                    lost = reason
                     if picture is not None:
                         self._put(picture)
                         failed, any_frame = 0, True
@@ -205,16 +215,22 @@ class LiveSource:
                 return
             if failed >= self._attempts:
                 told = f"{failed} attempts to open it again failed" if failed else "it was not to be opened again"
-                raise FrameError(f"{self.name}: the stream was lost, and {told}: {lost or 'it ended'}; is it still sending?")
+                raise FrameError(
+                    f"{self.name}: the stream was lost, and {told}: {lost or 'it ended'}; is it still sending?"
+                )
             pause = min(0.5 * 2 ** min(failed, 10), LONGEST_WAIT)
             failed += 1
-            _log.warning("%s: lost (%s); attempt %d of %d in %g s", self.name, lost or "it ended", failed, self._attempts, pause)
+            _log.warning(
+                "%s: lost (%s); attempt %d of %d in %g s", self.name, lost or "it ended", failed, self._attempts, pause
+            )
             self._wait(pause)
             self.reconnections += not self._closed
 
     def _session(self) -> Iterator[tuple[Picture | None, str]]:
         """The pictures of one connection; at last None and why it was lost, "" where it ended."""
-        container, stream = open_video(self._address, form=self._format, timeout=STALL_SECONDS if is_address(self._address) else None)
+        container, stream = open_video(
+            self._address, form=self._format, timeout=STALL_SECONDS if is_address(self._address) else None
+        )
         if is_address(self._address) and container.duration:
             self._waits = True
         decoder = VideoDecoder(self._address, skip=not self._waits)
@@ -253,9 +269,14 @@ def _opened_as(text: str) -> tuple[str, str | None]:
         return text, None
     if number is None and not text.startswith("/dev/video"):
         return text, None
-    devices: dict[str, tuple[str, Any]] = {"linux": (f"/dev/video{number}", "v4l2"), "darwin": (str(number), "avfoundation")}
+    devices: dict[str, tuple[str, Any]] = {
+        "linux": (f"/dev/video{number}", "v4l2"),
+        "darwin": (str(number), "avfoundation"),
+    }
     if sys.platform not in devices:
-        raise FrameError(f"camera {text}: expected Linux or macOS, got {sys.platform}; read it with OpenCV, and pass its frames")
+        raise FrameError(
+            f"camera {text}: expected Linux or macOS, got {sys.platform}; read it with OpenCV, and pass its frames"
+        )
     name, form = devices[sys.platform]
     name = name if number is not None else text
     if sys.platform == "linux" and not Path(name).exists():

@@ -23,8 +23,8 @@ def read_mask(mask: object) -> tuple[Tensor, int | None]:
     """Turn a mask of any kind into a tensor, and say which id is void.
 
     Args:
-        mask: an array, a tensor, a PIL image, or the path of an image file. Bytes `[H, W]` are read as `grey_ids` says, images as
-            `read_id_image`.
+        mask: an array, a tensor, a PIL image, or the path of an image file. Bytes `[H, W]` are read as `grey_ids` says,
+            images as `read_id_image`.
 
     Returns:
         bool, int64 or float32, of the mask's own shape; and the id that is void in it, None if none is.

@@ -32,12 +32,13 @@ def masks_by_frame(named: Sequence[str], source: Path | str, *, unpack_to: Path 
     | `PATH` of many masks  | all that have an object: of the frames with their names, or by number        |
     | `FRAME:PATH`          | that of the frame with this number, from 0: the image, or the one of many    |
 
-    Many masks are in a file or folder of a format that `read_masks` recognises: a `.json`, `.xml`, `.npy`, `.npz` or video, a folder of
-    objects, labels of YOLO, a YouTube-VOS data set, or what a job left. They are written as images to `unpack_to`, for one frame each.
+    Many masks are in a file or folder of a format that `read_masks` recognises: a `.json`, `.xml`, `.npy`, `.npz` or
+    video, a folder of objects, labels of YOLO, a YouTube-VOS data set, or what a job left. They are written as images
+    to `unpack_to`, for one frame each.
 
-    Names that are numbers fit frames whose names are the same numbers; where the clip is no folder, or its frames are not
-    named by numbers, they are the numbers of the frames, from 0. In volumes and videos of masks the place is always the number
-    of the frame.
+    Names that are numbers fit frames whose names are the same numbers; where the clip is no folder, or its frames are
+    not named by numbers, they are the numbers of the frames, from 0. In volumes and videos of masks the place is always
+    the number of the frame.
 
     Args:
         named: texts as in the table.
@@ -49,7 +50,8 @@ def masks_by_frame(named: Sequence[str], source: Path | str, *, unpack_to: Path 
 
     Raises:
         OptionError: none is named, two are of one frame, or there is nowhere to unpack to.
-        MaskError: a folder has no masks, is that of the frames, or has a name in it that fits no frame; or many masks cannot be read.
+        MaskError: a folder has no masks, is that of the frames, or has a name in it that fits no frame; or many masks
+            cannot be read.
 
     >>> masks_by_frame(["first.png", "30:late.png"], Path("clip.mp4"))
     {0: PosixPath('first.png'), 30: PosixPath('late.png')}
@@ -129,10 +131,13 @@ def _in_folder(folder: Path, names: list[str]) -> list[tuple[int, Path]]:
     return list(zip(_placed([file.name for file in files], names, folder), files, strict=True))
 
 
-def _unpacked(path: Path, source: Path | str, names: list[str], folder: Path, only: int | None) -> list[tuple[int, Path]]:
+def _unpacked(
+    path: Path, source: Path | str, names: list[str], folder: Path, only: int | None
+) -> list[tuple[int, Path]]:
     """The masks of a file of many that have an object, each written as an image, with the number of its frame.
 
-    `only`: the frame that is wanted, of which the one mask of a file is. Where places are numbers the masks after it are not read.
+    `only`: the frame that is wanted, of which the one mask of a file is. Where places are numbers the masks after it
+    are not read.
     """
     format = guess_format(path)
     size = None
@@ -159,7 +164,8 @@ def _unpacked(path: Path, source: Path | str, names: list[str], folder: Path, on
 
 
 def _written(folder: Path, index: int, ids: Ids) -> Path:
-    """Write ids to an image that `read_id_image` takes as they are: of 16 bits, and of 32 where these do not hold them."""
+    """Write ids to an image that `read_id_image` takes as they are: of 16 bits, and of 32 where these do not hold
+    them."""
     large = int(ids.max()) >= 1 << 16
     path = folder / f"{index:05d}.{'tif' if large else 'png'}"
     Image.fromarray(ids if large else ids.astype(np.uint16)).save(path)

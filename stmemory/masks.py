@@ -62,22 +62,23 @@ def to_object_masks(mask: object, *, height: int, width: int, allow_empty: bool 
     | PIL image, or the path of an image file   | as integers: modes P, L, I, I;16; as booleans: 1; as floats: F |
     | PIL image or path: RGB, RGBA, LA          | as L, where all channels are equal and nothing is transparent  |
 
-    255 is void in a palette image (mode P). In uint8 arrays and grey images (mode L) it is void beside other ids; where it is
-    the only one, as in a black and white mask, it means object 1. A soft map that is never above
+    255 is void in a palette image (mode P). In uint8 arrays and grey images (mode L) it is void beside other ids; where
+    it is the only one, as in a black and white mask, it means object 1. A soft map that is never above
     0.5 has no pixel. Soft values up to 0.001 outside [0, 1] are clamped.
 
     Args:
         mask: an array or tensor as in the table, a PIL image, or a path.
         height: H of the frame.
         width: W of the frame.
-        allow_empty: take a mask without any object, and leave out those of a stack that have no pixel, instead of raising.
+        allow_empty: take a mask without any object, and leave out those of a stack that have no pixel, instead of
+            raising.
 
     Returns:
         The objects, on the mask's device if it is a tensor, else on the CPU.
 
     Raises:
-        MaskError: the size is not the frame's; no object, or an object without pixels; more than 200 objects; ids that are
-            negative, above int32 or no integers; soft values outside [0, 1] or NaN; colours or a JPEG
+        MaskError: the size is not the frame's; no object, or an object without pixels; more than 200 objects; ids that
+            are negative, above int32 or no integers; soft values outside [0, 1] or NaN; colours or a JPEG
             instead of ids; no such file.
 
     >>> masks = to_object_masks(np.array([[0, 7], [300, 7]]), height=2, width=2)
@@ -101,7 +102,11 @@ def to_object_masks(mask: object, *, height: int, width: int, allow_empty: bool 
         if void_id is not None:
             void = values == void_id
         ids = _distinct_ids(values.masked_fill(void, 0))
-        probabilities = torch.stack([values == i for i in ids]).to(torch.float32) if ids else torch.zeros(0, height, width, dtype=torch.float32)
+        probabilities = (
+            torch.stack([values == i for i in ids]).to(torch.float32)
+            if ids
+            else torch.zeros(0, height, width, dtype=torch.float32)
+        )
     else:
         ids, probabilities = _stack(values if values.ndim == 3 else values[None], allow_empty=allow_empty)
     if not ids and not allow_empty:
@@ -113,9 +118,9 @@ def to_object_masks(mask: object, *, height: int, width: int, allow_empty: bool 
 def soft_aggregate(probabilities: Tensor) -> Tensor:
     """Combine the objects' own probabilities into one distribution over background and objects (STM, Oh et al. 2019).
 
-    Background is what no object claims: p0 = prod(1 - p_i). Then each p becomes its odds p / (1 - p), and the odds are divided
-    by their sum. Worked out in logarithms. Each p, p0 too, is clamped to [1e-7, 1 - 1e-7] in its odds, so 0 and 1 stay finite,
-    and two objects that both claim a pixel with 1 get one half each.
+    Background is what no object claims: p0 = prod(1 - p_i). Then each p becomes its odds p / (1 - p), and the odds are
+    divided by their sum. Worked out in logarithms. Each p, p0 too, is clamped to [1e-7, 1 - 1e-7] in its odds, so 0 and
+    1 stay finite, and two objects that both claim a pixel with 1 get one half each.
 
     Args:
         probabilities: `[N, H, W]` in [0, 1], N may be 0. Any dimensions after the first will do.
@@ -131,7 +136,8 @@ def soft_aggregate(probabilities: Tensor) -> Tensor:
     """
     if probabilities.ndim == 0 or not probabilities.is_floating_point():
         raise ShapeError(
-            f"soft_aggregate: expected floats [N, H, W], got {probabilities.dtype} {tuple(probabilities.shape)}; pass the "
+            f"soft_aggregate: expected floats [N, H, W], got {probabilities.dtype} {tuple(probabilities.shape)}; pass "
+            "the "
             "sigmoid of the logits"
         )
     if probabilities.dtype != torch.float64:
@@ -139,7 +145,9 @@ def soft_aggregate(probabilities: Tensor) -> Tensor:
     below_one = probabilities.clamp(max=1 - EPSILON)
     log_rest = torch.log1p(-below_one)  # [N, H, W], log(1 - p)
     log_background = log_rest.sum(dim=0, keepdim=True)  # [1, H, W]
-    background = log_background.clamp(min=float(np.log(EPSILON))) - (-torch.expm1(log_background)).clamp(min=EPSILON).log()
+    background = (
+        log_background.clamp(min=float(np.log(EPSILON))) - (-torch.expm1(log_background)).clamp(min=EPSILON).log()
+    )
     objects = below_one.clamp(min=EPSILON).log() - log_rest
     return torch.cat([background, objects]).softmax(dim=0)
 
@@ -192,8 +200,9 @@ def winners(probabilities: Tensor) -> Tensor:
 def mask_logits(probabilities: Tensor) -> Tensor:
     """The log-odds of each object against the best of its rivals, the background among them.
 
-    Above 0 is exactly where the object wins the pixel, as in `Segmentation.ids`, so masks never overlap. With one object it is the
-    logit of its probability. With several it is not: of 0.4, 0.35 and 0.25 the first wins, though its own logit is negative.
+    Above 0 is exactly where the object wins the pixel, as in `Segmentation.ids`, so masks never overlap. With one
+    object it is the logit of its probability. With several it is not: of 0.4, 0.35 and 0.25 the first wins, though its
+    own logit is negative.
 
     Args:
         probabilities: `[1 + N, H, W]`, background first, sums to 1.
@@ -237,14 +246,17 @@ def ids_of_winners(winner: Tensor, object_ids: tuple[int, ...]) -> Tensor:
 def _distinct_ids(values: Tensor) -> list[int]:
     ids = [i for i in _distinct(values) if i != 0]
     if len(ids) > MAX_OBJECTS:
-        raise MaskError(f"mask: expected at most {MAX_OBJECTS} objects, got {len(ids)}; is it an image rather than an id map?")
+        raise MaskError(
+            f"mask: expected at most {MAX_OBJECTS} objects, got {len(ids)}; is it an image rather than an id map?"
+        )
     if ids and (ids[0] < 0 or ids[-1] > LARGEST_ID):
         raise MaskError(f"mask: expected ids from 0 to {LARGEST_ID}, got {ids[0]} to {ids[-1]}; 0 is background")
     return ids
 
 
 def _distinct(values: Tensor) -> list[int]:
-    """The different values of integers `[H, W]`, sorted; counted where they are small, which is several times faster than sorting all pixels."""
+    """The different values of integers `[H, W]`, sorted; counted where they are small, which is several times faster
+    than sorting all pixels."""
     if values.numel() and values.dtype not in (torch.uint16, torch.uint32, torch.uint64):
         lowest, highest = (int(value) for value in torch.aminmax(values))
         if 0 <= lowest and highest <= _COUNTED:
@@ -257,7 +269,9 @@ def _stack(values: Tensor, *, allow_empty: bool) -> tuple[list[int], Tensor]:
     """Read bool, one-hot or soft maps [N, H, W] as the objects 1 to N."""
     count = len(values)
     if count > MAX_OBJECTS:
-        raise MaskError(f"mask: expected at most {MAX_OBJECTS} objects, got a stack of {count}; is [N, H, W] what was meant?")
+        raise MaskError(
+            f"mask: expected at most {MAX_OBJECTS} objects, got a stack of {count}; is [N, H, W] what was meant?"
+        )
     if values.numel() == 0:
         return [], values.to(torch.float32)
     if values.is_floating_point():
@@ -266,7 +280,8 @@ def _stack(values: Tensor, *, allow_empty: bool) -> tuple[list[int], Tensor]:
     else:
         if values.dtype != torch.bool and bool(((values != 0) & (values != 1)).any()):
             raise MaskError(
-                f"mask: expected 0 and 1 in a stack [N, H, W] of integers, got {int(values.min())} to {int(values.max())}; "
+                f"mask: expected 0 and 1 in a stack [N, H, W] of integers, got {int(values.min())} to "
+                f"{int(values.max())}; "
                 "pass an id map as [H, W], or mask > 0"
             )
         claimed = values.bool()
@@ -276,7 +291,8 @@ def _stack(values: Tensor, *, allow_empty: bool) -> tuple[list[int], Tensor]:
     empty = [number for number in range(1, count + 1) if not seen[number - 1]]
     if empty and not allow_empty and len(empty) < count:
         raise MaskError(
-            f"mask: expected pixels of each object of the stack, got none of object {', '.join(map(str, empty))} (hidden by "
+            f"mask: expected pixels of each object of the stack, got none of object {', '.join(map(str, empty))} "
+            "(hidden by "
             "later ones, or never above 0.5); leave it out"
         )
     return [number for number in range(1, count + 1) if seen[number - 1]], probabilities[seen]
@@ -289,5 +305,9 @@ def _check_soft(values: Tensor) -> None:
     if not bool(values.isfinite().all()):
         raise MaskError("mask: expected soft values in [0, 1], got NaN or infinity; check what made the mask")
     whole = bool((values == values.round()).all())
-    hint = "ids must be integers: mask.astype(int) or mask.long()" if whole else "divide by the largest, or apply a sigmoid"
+    hint = (
+        "ids must be integers: mask.astype(int) or mask.long()"
+        if whole
+        else "divide by the largest, or apply a sigmoid"
+    )
     raise MaskError(f"mask: expected soft values in [0, 1], got floats in [{lowest:g}, {highest:g}]; {hint}")

@@ -1,4 +1,5 @@
-"""A video's next frame, as its network takes it: of the size of those before, padded. What all streams share of their input."""
+"""A video's next frame, as its network takes it: of the size of those before, padded. What all streams share of their
+input."""
 
 from __future__ import annotations
 
@@ -10,7 +11,9 @@ from stmemory.frames import WorkingSize, fit
 __all__ = ["check_unmoved", "next_frame", "size_of_next"]
 
 
-def next_frame(image: Tensor, before: WorkingSize | None, *, index: int, short_side: int | None, stride: int, like: Tensor) -> tuple[Tensor, WorkingSize]:
+def next_frame(
+    image: Tensor, before: WorkingSize | None, *, index: int, short_side: int | None, stride: int, like: Tensor
+) -> tuple[Tensor, WorkingSize]:
     """Fit a frame to the size that a video is worked at.
 
     Args:
@@ -74,6 +77,7 @@ def check_unmoved(network: nn.Module, then: Tensor) -> None:
     now = next(network.parameters())
     if (now.device, now.dtype) != (then.device, then.dtype):
         raise OptionError(
-            f"expected the network as it was when the stream began, {then.dtype} on {then.device}, got {now.dtype} on {now.device}; move it back, or "
+            f"expected the network as it was when the stream began, {then.dtype} on {then.device}, got {now.dtype} on "
+            f"{now.device}; move it back, or "
             "make a predictor with device= and dtype=, and start a stream of that one"
         )

@@ -1,7 +1,8 @@
-"""Images of ids, read and written: which values of a palette or grey image are ids, and the palette PNGs of DAVIS and PASCAL VOC.
+"""Images of ids, read and written: which values of a palette or grey image are ids, and the palette PNGs of DAVIS and
+PASCAL VOC.
 
-Owns the one rule by which an image of ids is understood, for tracking, formats, evaluation and training. What an object is, is said by
-`masks.py`.
+Owns the one rule by which an image of ids is understood, for tracking, formats, evaluation and training. What an object
+is, is said by `masks.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from stmemory.errors import MaskError
 from stmemory.files import whole_file
 from stmemory.images import opened_image
 
-__all__ = ["IdImage", "VOID", "davis_palette", "grey_ids", "read_id_image", "read_palette_png", "write_palette_png"]
+__all__ = ["VOID", "IdImage", "davis_palette", "grey_ids", "read_id_image", "read_palette_png", "write_palette_png"]
 
 VOID = 255
 _WHITE = 255
@@ -33,8 +34,8 @@ class IdImage:
     """What an image of ids holds.
 
     Attributes:
-        values: `[H, W]`; bool, integers, or float32 for an image of floats. Of a black and white mask with smooth edges 0 and 255, the
-            white part.
+        values: `[H, W]`; bool, integers, or float32 for an image of floats. Of a black and white mask with smooth edges
+            0 and 255, the white part.
         palette: whether the values are numbers of colours, so that 255 is void even where nothing else is marked.
     """
 
@@ -48,7 +49,8 @@ class IdImage:
 
 
 def davis_palette() -> bytes:
-    """Make the palette of DAVIS and PASCAL VOC: bits 0-2 of an id go to the top bits of R, G, B, bits 3-5 to the next, ...
+    """Make the palette of DAVIS and PASCAL VOC: bits 0-2 of an id go to the top bits of R, G, B, bits 3-5 to the next,
+    ...
 
     Returns:
         768 bytes: R, G, B of the ids 0 to 255.
@@ -67,9 +69,10 @@ def davis_palette() -> bytes:
 def read_id_image(source: str | os.PathLike[str] | Image.Image) -> IdImage:
     """Read an image whose values are ids, and decide by what is there which of them are.
 
-    - A palette image holds numbers of colours, 0 is background and 255 void. Where 0 is not black, or not used, black is background,
-      and what had the number 0 gets that of black.
-    - A palette of the greys 0 to 255 in order is a grey image; so is one that shows a black and white mask with smooth edges.
+    - A palette image holds numbers of colours, 0 is background and 255 void. Where 0 is not black, or not used, black
+      is background, and what had the number 0 gets that of black.
+    - A palette of the greys 0 to 255 in order is a grey image; so is one that shows a black and white mask with smooth
+      edges.
     - A grey image is read by `grey_ids`; grey that is stored as RGB, RGBA or LA, too.
     - Images of 1, 16 and 32 bits are taken as they are.
 
@@ -77,8 +80,8 @@ def read_id_image(source: str | os.PathLike[str] | Image.Image) -> IdImage:
         source: an image, or the path of its file.
 
     Raises:
-        MaskError: there is no such file, or it is damaged; it holds colours, or is a JPEG, which blurs ids; its colours are dithered,
-            or its edges smoothed; or as `grey_ids`.
+        MaskError: there is no such file, or it is damaged; it holds colours, or is a JPEG, which blurs ids; its colours
+            are dithered, or its edges smoothed; or as `grey_ids`.
 
     >>> read_id_image(Image.new("L", (2, 1), 7)).values.tolist()
     [[7, 7]]
@@ -93,9 +96,10 @@ def read_id_image(source: str | os.PathLike[str] | Image.Image) -> IdImage:
 def grey_ids(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Tell ids from the greys of a painted mask.
 
-    Greys look painted where three or more lie above 50, more than three in four of all greys nowhere fill 3 x 3 pixels, and most of
-    their pixels lie between two others. If nothing but black and white fills 3 x 3 pixels then, it is a black and white mask with
-    smooth edges, and 128 and more is white. Objects that are numbered 1 to 50 never look like that.
+    Greys look painted where three or more lie above 50, more than three in four of all greys nowhere fill 3 x 3 pixels,
+    and most of their pixels lie between two others. If nothing but black and white fills 3 x 3 pixels then, it is a
+    black and white mask with smooth edges, and 128 and more is white. Objects that are numbered 1 to 50 never look like
+    that.
 
     Args:
         values: `[H, W]`.
@@ -104,8 +108,8 @@ def grey_ids(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
         The values as they are; 0 and 255 for a black and white mask with smooth edges.
 
     Raises:
-        MaskError: edges are smoothed, and there is more than black and white; or beside 255, which is then void, there are only greys
-            above 50, so that it cannot be told from a painted object.
+        MaskError: edges are smoothed, and there is more than black and white; or beside 255, which is then void, there
+            are only greys above 50, so that it cannot be told from a painted object.
 
     >>> edge = np.repeat(np.array([[0, 0, 0, 0, 40, 90, 130, 180, 230, 255, 255, 255]], np.uint8), 4, axis=0)
     >>> grey_ids(edge)[0].tolist()
@@ -120,12 +124,16 @@ def grey_ids(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if _thin_and_between(values, greys, filled):
         if counts[_WHITE] and not filled[greys].any():
             return np.where(values >= 128, _WHITE, 0).astype(np.uint8)
-        raise MaskError(f"expected ids, got {len(greys)} greys, most of them in thin lines: {_SMOOTHED} such as mask > 127")
+        raise MaskError(
+            f"expected ids, got {len(greys)} greys, most of them in thin lines: {_SMOOTHED} such as mask > 127"
+        )
     if painted:
         told = ", ".join(str(grey) for grey in greys[:4]) + (", ..." if len(greys) > 4 else "")
         raise MaskError(
-            f"expected ids, got the greys {told} and 255, and 255 is void beside other ids: is it an object that was painted white? "
-            "Number the objects 1 to N; or pass int64, in which 255 is an id; if 255 is void, save the mask with a palette"
+            f"expected ids, got the greys {told} and 255, and 255 is void beside other ids: is it an object that was "
+            "painted white? "
+            "Number the objects 1 to N; or pass int64, in which 255 is an id; if 255 is void, save the mask with a "
+            "palette"
         )
     return values
 
@@ -150,7 +158,10 @@ def read_palette_png(path: str | os.PathLike[str]) -> Tensor:
     """
     values = read_id_image(path).values
     if values.dtype.kind == "f":
-        raise MaskError(f"{os.fspath(path)}: expected a palette or grey image, whose values are ids, got mode 'F'; save it with integers")
+        raise MaskError(
+            f"{os.fspath(path)}: expected a palette or grey image, whose values are ids, got mode 'F'; save it with "
+            "integers"
+        )
     return torch.from_numpy(values.astype(np.int32))
 
 
@@ -176,7 +187,8 @@ def write_palette_png(path: str | os.PathLike[str], ids: Tensor | NDArray[np.int
         raise MaskError(f"{os.fspath(path)}: expected integer ids [H, W], got {values.dtype} {values.shape}")
     if values.min() < 0 or values.max() > 255:
         raise MaskError(
-            f"{os.fspath(path)}: a palette PNG holds the ids 0 to 255, got {values.min()} to {values.max()}; number the "
+            f"{os.fspath(path)}: a palette PNG holds the ids 0 to 255, got {values.min()} to {values.max()}; number "
+            "the "
             "objects from 1, or store them whole with numpy.save(path, result.ids.cpu().numpy())"
         )
     image = Image.fromarray(values.astype(np.uint8))
@@ -190,7 +202,9 @@ def _ids_in(image: Image.Image) -> IdImage:
     if image.format in _JPEG:
         filename = getattr(image, "filename", "")
         name = f" {str(filename)!r}" if filename else ""
-        raise MaskError(f"expected ids, got the {image.format} file{name}: JPEG blurs ids at their edges; save the mask as PNG")
+        raise MaskError(
+            f"expected ids, got the {image.format} file{name}: JPEG blurs ids at their edges; save the mask as PNG"
+        )
     if image.mode == "P":
         return _ids_in_palette(image)
     if image.mode == "L":
@@ -200,10 +214,15 @@ def _ids_in(image: Image.Image) -> IdImage:
     if image.mode in ("RGB", "RGBA", "LA"):
         channels = [np.array(channel) for channel in image.split()]
         opaque = image.mode == "RGB" or bool((channels.pop() == 255).all())
-        if opaque and "transparency" not in image.info and all(bool((channel == channels[0]).all()) for channel in channels):
+        if (
+            opaque
+            and "transparency" not in image.info
+            and all(bool((channel == channels[0]).all()) for channel in channels)
+        ):
             return IdImage(grey_ids(channels[0]), palette=False)
     raise MaskError(
-        f"expected a palette or grey image, whose values are ids, got mode {image.mode!r}; map its colours to ids, for example with "
+        f"expected a palette or grey image, whose values are ids, got mode {image.mode!r}; map its colours to ids, "
+        "for example with "
         "np.unique(colours, axis=0, return_inverse=True)"
     )
 
@@ -222,7 +241,11 @@ def _ids_in_palette(image: Image.Image) -> IdImage:
         if len(colours) == 256 and np.array_equal(colours, np.repeat(np.arange(256)[:, None], 3, axis=1)):
             return IdImage(grey_ids(indices), palette=False)
         picture = colours[:, 0][np.minimum(indices, len(colours) - 1)]
-        if int((greys > _COUNTED).sum()) >= 4 and greys[-1] == _WHITE and _thin_and_between(picture, greys[1:-1], _filled(picture)):
+        if (
+            int((greys > _COUNTED).sum()) >= 4
+            and greys[-1] == _WHITE
+            and _thin_and_between(picture, greys[1:-1], _filled(picture))
+        ):
             return IdImage(grey_ids(picture), palette=False)
     black = known[~shown.any(axis=1)]
     if len(black) and black[0] != 0:
@@ -231,7 +254,9 @@ def _ids_in_palette(image: Image.Image) -> IdImage:
         indices = np.where(background, 0, np.where(zero, free, indices)).astype(np.uint8)
     objects = np.setdiff1d(np.unique(indices), (0, VOID))
     if (len(objects) >= 8 and _thin_and_between(indices, objects, _filled(indices))) or _speckled(indices):
-        raise MaskError(f"expected ids, got {len(objects)} colours in thin lines or single pixels: it is dithered, or {_SMOOTHED}")
+        raise MaskError(
+            f"expected ids, got {len(objects)} colours in thin lines or single pixels: it is dithered, or {_SMOOTHED}"
+        )
     return IdImage(indices, palette=True)
 
 
@@ -245,7 +270,8 @@ def _filled(values: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _thin_and_between(values: NDArray[np.uint8], those: NDArray[np.integer], filled: NDArray[np.bool_]) -> bool:
-    """Whether more than three in four of those values fill no 3 x 3 pixels, and most of their pixels have two other values beside them."""
+    """Whether more than three in four of those values fill no 3 x 3 pixels, and most of their pixels have two other
+    values beside them."""
     thin = those[~filled[those]]
     if 4 * len(thin) <= 3 * len(those):
         return False
@@ -253,7 +279,10 @@ def _thin_and_between(values: NDArray[np.uint8], those: NDArray[np.integer], fil
     flags[thin] = True
     theirs = flags[values]
     height, width = values.shape
-    lowest, highest = np.full(values.shape, 255, np.uint8), np.zeros(values.shape, np.uint8)  # of neighbours that differ
+    lowest, highest = (
+        np.full(values.shape, 255, np.uint8),
+        np.zeros(values.shape, np.uint8),
+    )  # of neighbours that differ
     around = np.pad(values, 1, mode="edge")
     for y, x in ((0, 0), (0, 1), (0, 2), (1, 0), (1, 2), (2, 0), (2, 1), (2, 2)):
         beside = around[y : y + height, x : x + width]

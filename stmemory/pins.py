@@ -8,7 +8,8 @@ __all__ = ["room_for_pin"]
 
 
 def room_for_pin(bank: MemoryBank, row: int) -> bool:
-    """Whether one more slot of a row may be pinned, so that two stay free; the oldest correction gives way, the first template never.
+    """Whether one more slot of a row may be pinned, so that two stay free; the oldest correction gives way, the first
+    template never.
 
     >>> import torch
     >>> bank = MemoryBank(3)

@@ -1,4 +1,5 @@
-"""`VOSPredictor`: a network and options, ready for any number of videos. Remembers nothing of them; does no arithmetic."""
+"""`VOSPredictor`: a network and options, ready for any number of videos. Remembers nothing of them; does no
+arithmetic."""
 
 from __future__ import annotations
 
@@ -58,7 +59,10 @@ class VOSPredictor:
         dtype: torch.dtype | None = None,
     ) -> None:
         if not isinstance(network, SegmentationNetwork):
-            raise OptionError(f"network: expected a SegmentationNetwork, got {type(network).__name__}; FramePredictor takes those that predict frames")
+            raise OptionError(
+                f"network: expected a SegmentationNetwork, got {type(network).__name__}; FramePredictor takes those "
+                "that predict frames"
+            )
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         fold_batch_norm(self.network)
         use_channels_last(self.network)
@@ -83,8 +87,8 @@ class VOSPredictor:
         """A predictor with trained weights.
 
         Args:
-            name: a bundled name, a folder, or a repository `owner/name` on the Hugging Face Hub; None is the bundled `"lite"`, which
-                needs no connection.
+            name: a bundled name, a folder, or a repository `owner/name` on the Hugging Face Hub; None is the bundled
+                `"lite"`, which needs no connection.
             options: how to track.
             device: where to compute, `"cpu"` by default.
             dtype: what to compute in, float32 by default.
@@ -102,7 +106,12 @@ class VOSPredictor:
         return next(self.network.parameters()).device
 
     def track(
-        self, frames: object, first_mask: object, *, channels: str = "rgb", value_range: tuple[float, float] | None = None
+        self,
+        frames: object,
+        first_mask: object,
+        *,
+        channels: str = "rgb",
+        value_range: tuple[float, float] | None = None,
     ) -> Iterator[Segmentation]:
         """Track the objects of the first frame's mask to the end of the video.
 
@@ -110,7 +119,8 @@ class VOSPredictor:
             frames: a video in any form that `iterate_frames` takes.
             first_mask: the first frame's, in any form that `to_object_masks` takes.
             channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them.
-            value_range: what is black and what is white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats in [0, 1].
+            value_range: what is black and what is white in arrays and tensors, such as `(0, 65535)`; None: uint8, or
+                floats in [0, 1].
 
         Returns:
             One result a frame, the first included, as they are computed. Nothing is kept of those that were handed out.
@@ -123,7 +133,8 @@ class VOSPredictor:
         return _follow(*self._open(frames, first_mask, channels, value_range))
 
     def track_many(self, videos: Iterable[object], first_masks: Iterable[object]) -> Iterator[tuple[int, Segmentation]]:
-        """Track several videos at once, in turns: a frame of each, then the next frame of each, until the last one ends.
+        """Track several videos at once, in turns: a frame of each, then the next frame of each, until the last one
+        ends.
 
         Every result is that of `track` on the video alone, bit for bit. Videos may differ in size, length and number of
         objects; one that has ended is passed over.
@@ -133,15 +144,15 @@ class VOSPredictor:
             first_masks: each video's first mask, in any form that `to_object_masks` takes.
 
         Returns:
-            `(index, result)`, where `index` counts the videos from 0, as they are computed. Nothing is kept of those that were
-            handed out. What is remembered is the sum of what each video alone needs.
+            `(index, result)`, where `index` counts the videos from 0, as they are computed. Nothing is kept of those
+            that were handed out. What is remembered is the sum of what each video alone needs.
 
         Raises:
             MaskError: a mask cannot be used, or there are not as many masks as videos.
-            FrameError: a video is empty or cannot be read; a frame cannot be used (then when it is reached, for all videos:
-                streams of one's own go on without the one that broke).
-            ShapeError: frames are of another kind or shape. All first frames and masks are checked when this is called. An
-                error names the video by its index.
+            FrameError: a video is empty or cannot be read; a frame cannot be used (then when it is reached, for all
+                videos: streams of one's own go on without the one that broke).
+            ShapeError: frames are of another kind or shape. All first frames and masks are checked when this is called.
+                An error names the video by its index.
 
         >>> import numpy as np
         >>> short, long = np.zeros((1, 48, 64, 3), np.uint8), np.zeros((2, 32, 32, 3), np.uint8)
@@ -151,10 +162,16 @@ class VOSPredictor:
         """
         for name, given in (("videos", videos), ("first_masks", first_masks)):
             if isinstance(given, (str, Path)) or not isinstance(given, Iterable):
-                raise ShapeError(f"{name}: expected several, as a list, got {given!r}; one video goes to track(), or is a list of one")
+                raise ShapeError(
+                    f"{name}: expected several, as a list, got {given!r}; one video goes to track(), or is a list of "
+                    "one"
+                )
         clips, masks = list(videos), list(first_masks)
         if len(clips) != len(masks):
-            raise MaskError(f"track_many: expected a first mask for each of {len(clips)} videos, got {len(masks)}; give one for each")
+            raise MaskError(
+                f"track_many: expected a first mask for each of {len(clips)} videos, got {len(masks)}; give one for "
+                "each"
+            )
         opened = []
         for index, (frames, mask) in enumerate(zip(clips, masks, strict=True)):
             with _naming(index):
@@ -186,10 +203,17 @@ class VOSPredictor:
         """
         if allow_empty:
             pixels = to_frame(frame)
-            if mask is not None and not to_object_masks(mask, height=pixels.shape[1], width=pixels.shape[2], allow_empty=True).object_ids:
+            if (
+                mask is not None
+                and not to_object_masks(
+                    mask, height=pixels.shape[1], width=pixels.shape[2], allow_empty=True
+                ).object_ids
+            ):
                 mask = None
         elif mask is None:
-            raise MaskError("mask: expected the objects of the first frame, got None; mark at least one pixel with an id above 0")
+            raise MaskError(
+                "mask: expected the objects of the first frame, got None; mark at least one pixel with an id above 0"
+            )
         stream = VOSStream(self.network, self.options)
         stream.step(frame, mask)
         return stream

@@ -40,8 +40,8 @@ class FromPretrained:
         """Load trained weights, strictly, in eval mode.
 
         Args:
-            name: a bundled name, a folder that `save_pretrained` wrote, or a repository `owner/name` on the Hugging Face Hub; None
-                is the bundled `default_weights`, which need no connection.
+            name: a bundled name, a folder that `save_pretrained` wrote, or a repository `owner/name` on the Hugging
+                Face Hub; None is the bundled `default_weights`, which need no connection.
             device: where to put them, the CPU by default.
             dtype: what to turn them into, float32 by default.
             where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see `stmemory.hub.Where`.
@@ -59,8 +59,8 @@ class ToPretrained(FromPretrained):
     """Adds `save_pretrained` and `push_to_hub` to what can be built again from its own config.
 
     Attributes:
-        inherited: what holds of these weights and of all that is trained from them, such as the licence that they came with.
-            It is written beside them unless `about` says otherwise.
+        inherited: what holds of these weights and of all that is trained from them, such as the licence that they came
+            with. It is written beside them unless `about` says otherwise.
     """
 
     inherited: Mapping[str, Any] = MappingProxyType({})
@@ -68,7 +68,8 @@ class ToPretrained(FromPretrained):
     def save_pretrained(
         self, folder: str | Path, *, dtype: torch.dtype = torch.float32, about: Mapping[str, Any] | None = None
     ) -> None:
-        """Write `config.json`, `model.safetensors` and a model card, `README.md`, to a folder that `from_pretrained` reads.
+        """Write `config.json`, `model.safetensors` and a model card, `README.md`, to a folder that `from_pretrained`
+        reads.
 
         Args:
             folder: made if it is not there; files in it are replaced, but for a card that somebody has written to.
@@ -76,8 +77,8 @@ class ToPretrained(FromPretrained):
             about: what to tell of the weights, see `stmemory.card`; plain JSON values.
 
         Raises:
-            WeightsError: a weight is NaN or infinite (in `dtype`), the network no longer fits its config, what is told of it is not of
-                the form that `stmemory.card` gives, or nothing can be written there.
+            WeightsError: a weight is NaN or infinite (in `dtype`), the network no longer fits its config, what is told
+                of it is not of the form that `stmemory.card` gives, or nothing can be written there.
             OptionError: the dtype is no float.
         """
         from stmemory.saving import save_part
@@ -108,7 +109,8 @@ class ToPretrained(FromPretrained):
             The commit's address.
 
         Raises:
-            WeightsError: the weights cannot be saved, came with a licence that forbids it, or the Hub refuses or cannot be reached.
+            WeightsError: the weights cannot be saved, came with a licence that forbids it, or the Hub refuses or cannot
+                be reached.
             OptionError: the name is not of a repository.
         """
         from stmemory.card import CARD
@@ -118,7 +120,10 @@ class ToPretrained(FromPretrained):
         if not (isinstance(repository, str) and is_repository(repository)):
             raise OptionError(f"push_to_hub: expected owner/name of a repository, got {repository!r}")
         if "re-hosting" in self.inherited:
-            raise WeightsError(f"push_to_hub: expected weights that may be published, got some with the condition: {self.inherited['re-hosting']}")
+            raise WeightsError(
+                "push_to_hub: expected weights that may be published, got some with the condition: "
+                f"{self.inherited['re-hosting']}"
+            )
         with TemporaryDirectory() as folder:
             fetch_if_there(Path(folder), repository, (CARD, CONFIG), token=token, revision=revision)
             save_part(self, folder, dtype=dtype, about=about, name=repository)

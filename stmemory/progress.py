@@ -1,4 +1,5 @@
-"""Progress: how far, how fast, how much longer, as text. Owns the wording and when a new line is due; prints nothing."""
+"""Progress: how far, how fast, how much longer, as text. Owns the wording and when a new line is due; prints
+nothing."""
 
 from __future__ import annotations
 

@@ -16,10 +16,10 @@ __all__ = ["remove_false_positives"]
 def remove_false_positives(masks: Tensor, previous: Tensor, *, reach: int) -> Tensor:
     """Remove regions that are far from the object's last place (section 3.4.1).
 
-    A region is a set of pixels of a mask that are connected over sides or corners. It stays, whole, if one of its pixels is
-    at most `reach` pixels (in a square neighbourhood) from the previous mask; so distance is walked inside the object, not
-    through the air. An object that was nowhere before, or all of whose regions are too far away, keeps everything: it may have
-    jumped, and no object is ever removed.
+    A region is a set of pixels of a mask that are connected over sides or corners. It stays, whole, if one of its
+    pixels is at most `reach` pixels (in a square neighbourhood) from the previous mask; so distance is walked inside
+    the object, not through the air. An object that was nowhere before, or all of whose regions are too far away, keeps
+    everything: it may have jumped, and no object is ever removed.
 
     Args:
         masks: bool `[N, H, W]` or `[H, W]`, the objects in this frame.
@@ -40,10 +40,13 @@ def remove_false_positives(masks: Tensor, previous: Tensor, *, reach: int) -> Te
     if not shapes or masks.dtype != torch.bool or previous.dtype != torch.bool:
         raise ShapeError(
             "remove_false_positives: expected booleans [N, H, W] or [H, W] of one shape, got "
-            f"{masks.dtype} {tuple(masks.shape)} and {previous.dtype} {tuple(previous.shape)}; compare ids with the object's id"
+            f"{masks.dtype} {tuple(masks.shape)} and {previous.dtype} {tuple(previous.shape)}; compare ids with the "
+            "object's id"
         )
     if reach < 0:
-        raise OptionError(f"reach: expected a number of pixels from 0 up, got {reach}; 0 keeps what overlaps the last place")
+        raise OptionError(
+            f"reach: expected a number of pixels from 0 up, got {reach}; 0 keeps what overlaps the last place"
+        )
     box = _bounding_box(masks, margin=0)
     if box is None:
         return masks.clone()

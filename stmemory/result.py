@@ -63,7 +63,8 @@ class Segmentation:
         return self.ids == object_id
 
     def box(self, object_id: int) -> tuple[int, int, int, int] | None:
-        """The smallest box that holds one object: left, top, right and bottom in px, the last two one past it; None where it is not `present`.
+        """The smallest box that holds one object: left, top, right and bottom in px, the last two one past it; None
+        where it is not `present`.
 
         Raises:
             MaskError: the object is not tracked.
@@ -76,10 +77,13 @@ class Segmentation:
 
     def _check_tracked(self, object_id: int) -> None:
         if object_id not in self.object_ids:
-            raise MaskError(f"expected an id of {self.object_ids}, got {object_id!r}; these are the objects that are tracked")
+            raise MaskError(
+                f"expected an id of {self.object_ids}, got {object_id!r}; these are the objects that are tracked"
+            )
 
     def overlay(self, frame: object, *, opacity: float = 0.5) -> NDArray[np.uint8]:
-        """Draw the objects over the frame: each in its DAVIS colour, with a solid contour one pixel wide along its inside.
+        """Draw the objects over the frame: each in its DAVIS colour, with a solid contour one pixel wide along its
+        inside.
 
         Ids above 255 take the colours of the ids 1 to 255 again.
 
@@ -100,7 +104,8 @@ class Segmentation:
         pixels = to_frame(frame)
         if pixels.shape[1:] != self.ids.shape:
             raise FrameError(
-                f"overlay: expected a frame of the masks' size, {tuple(self.ids.shape)} (H, W), got {tuple(pixels.shape[1:])}; "
+                f"overlay: expected a frame of the masks' size, {tuple(self.ids.shape)} (H, W), got "
+                f"{tuple(pixels.shape[1:])}; "
                 "pass the frame that was segmented"
             )
         picture = pixels.permute(1, 2, 0).cpu().numpy() * 255  # [H, W, 3]
@@ -139,7 +144,8 @@ class Segmentation:
         return to_coco(self)
 
     def to_supervision(self, *, names: Mapping[int, str] | None = None) -> supervision.Detections:
-        """The objects that are seen, as `sv.Detections`; see `stmemory.formats.to_supervision`. Needs the extra `formats`."""
+        """The objects that are seen, as `sv.Detections`; see `stmemory.formats.to_supervision`. Needs the extra
+        `formats`."""
         from stmemory.formats.detections import to_supervision
 
         return to_supervision(self, names=names)

@@ -1,4 +1,5 @@
-"""The method names of SAM 2's video predictor over a stream of ours, for scripts that were written for it. Tracks nothing itself.
+"""The method names of SAM 2's video predictor over a stream of ours, for scripts that were written for it. Tracks
+nothing itself.
 
 Masks only: this library has no points and no boxes. Nothing of SAM 2 is needed or used.
 """
@@ -45,7 +46,9 @@ class InferenceState:
     def __getitem__(self, name: str) -> object:
         if name not in ("num_frames", "obj_ids", "video_height", "video_width"):
             known = "num_frames, obj_ids, video_height or video_width"
-            raise OptionError(f"inference_state: expected {known}, got {name!r}, which is SAM 2's own; use one of these")
+            raise OptionError(
+                f"inference_state: expected {known}, got {name!r}, which is SAM 2's own; use one of these"
+            )
         return getattr(self, name)
 
     @property
@@ -82,9 +85,9 @@ class InferenceState:
 class VideoPredictor:
     """Takes the calls of a SAM 2 script, with masks as prompts.
 
-    The masks of a frame are those of a stream that began at the earliest mask that was given (with `reverse`: the latest), and
-    got every other one at its frame; see `ClipSession`. No frame and no result is kept, so memory does not grow with the clip;
-    a second pass, or a mask on a frame that was passed, goes through the frames again.
+    The masks of a frame are those of a stream that began at the earliest mask that was given (with `reverse`: the
+    latest), and got every other one at its frame; see `ClipSession`. No frame and no result is kept, so memory does not
+    grow with the clip; a second pass, or a mask on a frame that was passed, goes through the frames again.
 
     Args:
         predictor: what tracks.
@@ -142,16 +145,16 @@ class VideoPredictor:
     def add_new_mask(self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, mask: object) -> Output:
         """Say where an object is in a frame: its first mask, or a correction.
 
-        The frame last handed out is corrected where it is, as by `VOSStream.correct`, and the next goes on from there. After a mask
-        on an earlier frame the clip is gone through again, up to the frame that is asked for next.
+        The frame last handed out is corrected where it is, as by `VOSStream.correct`, and the next goes on from there.
+        After a mask on an earlier frame the clip is gone through again, up to the frame that is asked for next.
 
         Args:
             inference_state: the clip.
             frame_idx: from 0.
             obj_id: any name for the object; new ones may come at any time.
-            mask: `[H, W]` of the frame's size: booleans, integers (not 0 is the object) or floats (0.5 and more is). Where masks of a
-                frame overlap, the one given later is on top. An empty mask says that an object with a mask in another frame is not
-                in this one.
+            mask: `[H, W]` of the frame's size: booleans, integers (not 0 is the object) or floats (0.5 and more is).
+                Where masks of a frame overlap, the one given later is on top. An empty mask says that an object with a
+                mask in another frame is not in this one.
 
         Returns:
             The frame, all ids, and what is known of the frame by now, `[N, 1, H, W]`; where that is nothing, -1024.
@@ -173,7 +176,8 @@ class VideoPredictor:
             MaskError: always; it says what to do.
         """
         raise MaskError(
-            "add_new_points_or_box: expected a mask, got points or a box, which this network does not know; make the mask with any "
+            "add_new_points_or_box: expected a mask, got points or a box, which this network does not know; make the "
+            "mask with any "
             "image segmenter (SAM 2's image predictor does) and pass it to add_new_mask(state, frame_idx, obj_id, mask)"
         )
 
@@ -190,13 +194,14 @@ class VideoPredictor:
 
         Args:
             inference_state: the clip, with a mask at least.
-            start_frame_idx: the first frame to hand out; None is the earliest with a mask. What is found does not depend on it.
+            start_frame_idx: the first frame to hand out; None is the earliest with a mask. What is found does not
+                depend on it.
             max_frame_num_to_track: how many frames to go on after that one, as in SAM 2; None goes to the end.
             reverse: go backwards. From frame 0 that gives nothing, as in SAM 2.
 
         Returns:
-            Frame index, all ids, and logits `[N, 1, H, W]` at the frame's size: above 0 exactly where the object wins the pixel, see
-            `stmemory.masks.mask_logits`; -1024 for objects that have not entered yet.
+            Frame index, all ids, and logits `[N, 1, H, W]` at the frame's size: above 0 exactly where the object wins
+            the pixel, see `stmemory.masks.mask_logits`; -1024 for objects that have not entered yet.
 
         Raises:
             MaskError: no mask was given.
@@ -208,15 +213,24 @@ class VideoPredictor:
             raise MaskError("propagate_in_video: expected a mask of some object, got none; call add_new_mask first")
         start = session.given_frames[0] if start_frame_idx is None else start_frame_idx
         if max_frame_num_to_track is not None and max_frame_num_to_track < 0:
-            raise OptionError(f"max_frame_num_to_track: expected 0 or more, or None, got {max_frame_num_to_track}; reverse=True goes back")
+            raise OptionError(
+                f"max_frame_num_to_track: expected 0 or more, or None, got {max_frame_num_to_track}; reverse=True "
+                "goes back"
+            )
         if not session.has(start):
-            raise FrameError(f"start_frame_idx: expected a frame of the clip, got {start} of {session.count}; count from 0")
+            raise FrameError(
+                f"start_frame_idx: expected a frame of the clip, got {start} of {session.count}; count from 0"
+            )
         order: Iterable[int]
         if reverse:
             end = 0 if max_frame_num_to_track is None else max(start - max_frame_num_to_track, 0)
             order = range(start, end - 1, -1) if start else ()
         else:
-            order = itertools.count(start) if max_frame_num_to_track is None else range(start, start + max_frame_num_to_track + 1)
+            order = (
+                itertools.count(start)
+                if max_frame_num_to_track is None
+                else range(start, start + max_frame_num_to_track + 1)
+            )
         return _propagate(inference_state, map(int, order), reverse)
 
     def remove_object(

@@ -1,4 +1,5 @@
-"""Saving what was learned: a module to a folder with its weights, its config and a card. Loads nothing; the format is `checkpoint`'s."""
+"""Saving what was learned: a module to a folder with its weights, its config and a card. Loads nothing; the format is
+`checkpoint`'s."""
 
 from __future__ import annotations
 
@@ -21,7 +22,11 @@ __all__ = ["save_network", "save_part"]
 
 
 def save_network(
-    network: SegmentationNetwork, folder: str | Path, *, dtype: torch.dtype = torch.float32, about: Mapping[str, Any] | None = None
+    network: SegmentationNetwork,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a network to a folder that `load_network` reads; `network.save_pretrained` is the same. See `save_part`."""
     save_part(network, folder, dtype=dtype, about=about)
@@ -35,18 +40,21 @@ def save_part(
     about: Mapping[str, Any] | None = None,
     name: str | None = None,
 ) -> None:
-    """Write a module and its card to a folder that `from_pretrained` reads. After an interruption it holds the old weights or the new ones.
+    """Write a module and its card to a folder that `from_pretrained` reads. After an interruption it holds the old
+    weights or the new ones.
 
     Args:
-        module: a `SegmentationNetwork` that is not folded (see `fold_batch_norm`), a `PredictionNetwork`, or a `FusionCell`.
+        module: a `SegmentationNetwork` that is not folded (see `fold_batch_norm`), a `PredictionNetwork`, or a
+            `FusionCell`.
         folder: made if it is not there; files in it are replaced, but for a card that somebody has written to.
         dtype: of the floats in the file.
         about: what to tell of the weights, see `stmemory.card`.
         name: that the card's example loads them by; None is the folder's.
 
     Raises:
-        WeightsError: the weights no longer fit their config, as after `fold_batch_norm`; one is NaN; it is a module of another kind;
-            what is told of it is not of the form that `stmemory.card` gives; or nothing can be written there.
+        WeightsError: the weights no longer fit their config, as after `fold_batch_norm`; one is NaN; it is a module of
+            another kind; what is told of it is not of the form that `stmemory.card` gives; or nothing can be written
+            there.
         OptionError: the dtype is no float.
     """
     if isinstance(module, SegmentationNetwork | PredictionNetwork):
@@ -71,13 +79,18 @@ def save_part(
 def _check_unchanged(network: SegmentationNetwork | PredictionNetwork) -> None:
     """Refuse a network that its config would not make again."""
     with torch.device("meta"):
-        fresh = SegmentationNetwork(network.config) if isinstance(network, SegmentationNetwork) else PredictionNetwork(network.config)
+        fresh = (
+            SegmentationNetwork(network.config)
+            if isinstance(network, SegmentationNetwork)
+            else PredictionNetwork(network.config)
+        )
     expected, found = ({n: tuple(t.shape) for n, t in one.state_dict().items()} for one in (fresh, network))
     changed = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
     cells = [[cell.config() for cell in one.modules() if isinstance(cell, FusionCell)] for one in (fresh, network)]
     if changed or cells[0] != cells[1]:
         raise WeightsError(
-            f"save: expected a network as its config makes it, got another ({changed[0] if changed else 'fusion'} ...); save it before "
+            f"save: expected a network as its config makes it, got another ({changed[0] if changed else 'fusion'} "
+            "...); save it before "
             "BatchNorm is folded, and its parts by themselves"
         )
 

@@ -1,7 +1,8 @@
-"""`ClipSession`: one clip, masks on any of its frames, and the masks of all its frames that follow from them. Does no arithmetic.
+"""`ClipSession`: one clip, masks on any of its frames, and the masks of all its frames that follow from them. Does no
+arithmetic.
 
-A stream sees frames in order; here they are asked for in any order, forwards or backwards, and masks are given, changed and taken
-back at any time. Under it runs one stream, begun again where what it has seen no longer holds.
+A stream sees frames in order; here they are asked for in any order, forwards or backwards, and masks are given, changed
+and taken back at any time. Under it runs one stream, begun again where what it has seen no longer holds.
 """
 
 from __future__ import annotations
@@ -40,10 +41,10 @@ class _Run:
 class ClipSession:
     """What is known of a clip, and what follows from it.
 
-    The masks of a frame are those of a stream that began at the earliest frame with a given mask (backwards: at the latest), and
-    got every other one at its frame. Asked for frame after frame, each is computed once; asked for one that lies behind, or after
-    a mask was changed behind, the frames are gone through again. What is held grows with the given masks, a byte a pixel each, and
-    not with the clip.
+    The masks of a frame are those of a stream that began at the earliest frame with a given mask (backwards: at the
+    latest), and got every other one at its frame. Asked for frame after frame, each is computed once; asked for one
+    that lies behind, or after a mask was changed behind, the frames are gone through again. What is held grows with the
+    given masks, a byte a pixel each, and not with the clip.
 
     Args:
         predictor: what tracks.
@@ -92,16 +93,17 @@ class ClipSession:
         return self._reader.read(_whole(frame_index)) is not None
 
     def give(self, frame_index: int, object_id: int, mask: object) -> None:
-        """Say where an object is in a frame: its first mask, or a correction; it replaces what was said of it in that frame before.
+        """Say where an object is in a frame: its first mask, or a correction; it replaces what was said of it in that
+        frame before.
 
-        The frame that was segmented last is corrected where it is, as by `VOSStream.correct`. An empty mask says that an object with a
-        mask in another frame is not in this one, as `mark_absent` does.
+        The frame that was segmented last is corrected where it is, as by `VOSStream.correct`. An empty mask says that
+        an object with a mask in another frame is not in this one, as `mark_absent` does.
 
         Args:
             frame_index: from 0.
             object_id: a whole number above 0.
-            mask: `[H, W]`: booleans, integers (not 0 is the object) or floats (0.5 and more is). Where masks of a frame overlap, the
-                one given later is on top.
+            mask: `[H, W]`: booleans, integers (not 0 is the object) or floats (0.5 and more is). Where masks of a frame
+                overlap, the one given later is on top.
 
         Raises:
             FrameError: the clip has no such frame.
@@ -126,8 +128,8 @@ class ClipSession:
     def mark_absent(self, frame_index: int, object_id: int) -> None:
         """Say that an object is not in a frame; it replaces the object's mask of that frame.
 
-        The object stays, and may be found again in the frames that follow. The frame that was segmented last is corrected where it is,
-        as by `VOSStream.correct`.
+        The object stays, and may be found again in the frames that follow. The frame that was segmented last is
+        corrected where it is, as by `VOSStream.correct`.
 
         Args:
             frame_index: from 0.
@@ -140,7 +142,8 @@ class ClipSession:
         object_id, frame_index = _id(object_id), self._there(frame_index)
         if not self._has_mask_elsewhere(frame_index, object_id):
             raise MaskError(
-                f"object {object_id}: expected a mask of it in another frame than {frame_index}, got none; give one first, or forget the "
+                f"object {object_id}: expected a mask of it in another frame than {frame_index}, got none; give one "
+                "first, or forget the "
                 "object with remove()"
             )
         had_mask = self._given.get(frame_index, {}).pop(object_id, None) is not None
@@ -216,7 +219,8 @@ class ClipSession:
         return dataclasses.replace(run.stream.last, frame_index=frame_index)
 
     def known(self, frame_index: int) -> Segmentation | None:
-        """What is known of a frame without computing: what was segmented last, or what was given; None where that is nothing."""
+        """What is known of a frame without computing: what was segmented last, or what was given; None where that is
+        nothing."""
         if self._run is not None and self._run.position == frame_index:
             return dataclasses.replace(self._run.stream.last, frame_index=frame_index)
         ids = self._ids(frame_index)
@@ -262,7 +266,9 @@ class ClipSession:
 
 
 def _no_frame(frame_index: int, count: int) -> FrameError:
-    return FrameError(f"frame {frame_index}: expected a frame of the clip, which has {count} frames, got none; count from 0")
+    return FrameError(
+        f"frame {frame_index}: expected a frame of the clip, which has {count} frames, got none; count from 0"
+    )
 
 
 def _whole(frame_index: object) -> int:
@@ -275,7 +281,9 @@ def _whole(frame_index: object) -> int:
 def _id(object_id: object) -> int:
     """An object's id as Python's own int; numpy's are taken."""
     if isinstance(object_id, bool) or not isinstance(object_id, (int, np.integer)) or not 0 < object_id < 2**31:
-        raise MaskError(f"object_id: expected a whole number from 1 to {2**31 - 1}, got {object_id!r}; number the objects from 1")
+        raise MaskError(
+            f"object_id: expected a whole number from 1 to {2**31 - 1}, got {object_id!r}; number the objects from 1"
+        )
     return int(object_id)
 
 

@@ -59,7 +59,9 @@ def contact_sheet(
     """
     if not tiles or columns < 1 or tile_width < 1:
         came = f"{len(tiles)}, {columns}, {tile_width}"
-        raise OptionError(f"contact_sheet: expected one tile, column and px or more, got {came}; pass something to show")
+        raise OptionError(
+            f"contact_sheet: expected one tile, column and px or more, got {came}; pass something to show"
+        )
     columns = min(columns, len(tiles))
     tile_height = round(tile_width * tiles[0].picture.shape[0] / tiles[0].picture.shape[1])
     rows = -(-len(tiles) // columns)
@@ -104,7 +106,9 @@ def draw_outline(picture: Picture, ids: NDArray[np.integer]) -> Picture:
     [99, 255, 255, 99]
     """
     if picture.shape[:2] != ids.shape:
-        raise ShapeError(f"draw_outline: expected ids {picture.shape[:2]}, got {ids.shape}; pass those of the same frame")
+        raise ShapeError(
+            f"draw_outline: expected ids {picture.shape[:2]}, got {ids.shape}; pass those of the same frame"
+        )
     y, x = np.nonzero(contours(ids))
     drawn = picture.copy()
     drawn[y, x] = np.where((x + y) // DASH % 2 == 0, 255, 20)[:, None]

@@ -1,4 +1,5 @@
-"""The file of a saved stream, whatever it streams: tensors and words, bound to weights and options, with a digest of every byte.
+"""The file of a saved stream, whatever it streams: tensors and words, bound to weights and options, with a digest of
+every byte.
 
 Never unpickles. What the tensors mean is told by who saves them: `stream_file.py`, `frame_stream.py`.
 """
@@ -37,7 +38,13 @@ class StreamOptions(Protocol):
 
 
 def write_state(
-    path: str | Path, kind: tuple[str, int], tensors: Mapping[str, Tensor], about: Mapping[str, object], *, network: nn.Module, options: StreamOptions
+    path: str | Path,
+    kind: tuple[str, int],
+    tensors: Mapping[str, Tensor],
+    about: Mapping[str, object],
+    *,
+    network: nn.Module,
+    options: StreamOptions,
 ) -> None:
     """Write a state, with a digest of all of it. The file appears whole or not at all.
 
@@ -53,7 +60,12 @@ def write_state(
         OptionError: the path is no name of a file.
         FileError: the file cannot be written there.
     """
-    told = {"format": kind[0], "version": kind[1], "weights": weights_of(network, options), "options": options.as_dict()}
+    told = {
+        "format": kind[0],
+        "version": kind[1],
+        "weights": weights_of(network, options),
+        "options": options.as_dict(),
+    }
     write_tensor_file(path, tensors, {"about": json.dumps({**told, **about})})
 
 
@@ -71,8 +83,8 @@ def read_state(
     Args:
         path: of the file.
         kind: name of the format, and the newest version that is understood.
-        build: makes the state of what was told and the tensors; LookupError, TypeError, ValueError and BankError say that something
-            is missing or wrong.
+        build: makes the state of what was told and the tensors; LookupError, TypeError, ValueError and BankError say
+            that something is missing or wrong.
         since: the version from which on files have a digest of every byte; those before have one of the tensors.
         network: the very network that it was saved with.
         options: the very options.
@@ -92,7 +104,9 @@ def read_state(
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RuntimeError, StmemoryError) as error:
         if isinstance(error, WeightsError):
             raise
-        raise WeightsError(f"{path}: expected all that a stream remembers, got: {error!r}; start the video anew") from error
+        raise WeightsError(
+            f"{path}: expected all that a stream remembers, got: {error!r}; start the video anew"
+        ) from error
 
 
 def memory_tensors(bank: MemoryBank, cache: ReadCache) -> dict[str, Tensor]:
@@ -112,7 +126,8 @@ def fill_memory(bank: MemoryBank, cache: ReadCache, tensors: Mapping[str, Tensor
 
 
 def check_shapes(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors of other shapes, as a file may have them that was not written here; those that are not there do not count.
+    """Refuse tensors of other shapes, as a file may have them that was not written here; those that are not there do
+    not count.
 
     Raises:
         BankError: names the first of them.
@@ -125,7 +140,8 @@ def check_shapes(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, 
 
 
 def weights_of(network: nn.Module, options: StreamOptions) -> str:
-    """Short names of all weights that what a stream gives depends on: the network's, and after it those of a policy that was given.
+    """Short names of all weights that what a stream gives depends on: the network's, and after it those of a policy
+    that was given.
 
     >>> from stmemory.memory.learned import LearnedPolicy
     >>> from stmemory.options import PredictionOptions
@@ -141,7 +157,9 @@ def _words(path: str | Path, kind: tuple[str, int], file: TensorFile) -> dict[st
     try:
         about = json.loads(file.about.get("about", "{}"))
     except (ValueError, RecursionError) as error:
-        raise WeightsError(f"{path}: expected a stream that stream.save() wrote, got a damaged one ({error}); start the video anew") from error
+        raise WeightsError(
+            f"{path}: expected a stream that stream.save() wrote, got a damaged one ({error}); start the video anew"
+        ) from error
     found, version = (about.get("format"), about.get("version")) if isinstance(about, dict) else (None, None)
     if found != kind[0] or type(version) is not int or not 1 <= version <= kind[1]:
         raise WeightsError(
@@ -156,14 +174,23 @@ def _check_digest(path: str | Path, about: dict[str, Any], file: TensorFile, sin
     """Refuse a file that lost its digest, or of an earlier version whose tensors are not those that were saved."""
     fine = file.whole if about["version"] >= since else about["digest"] == tensors_digest(file.tensors)
     if not fine:
-        raise WeightsError(f"{path}: expected a stream with the digest of what was saved, got another; the file is damaged, start the video anew")
+        raise WeightsError(
+            f"{path}: expected a stream with the digest of what was saved, got another; the file is damaged, start "
+            "the video anew"
+        )
 
 
 def _check_belongs(path: str | Path, about: dict[str, Any], weights: str, ours: Mapping[str, object]) -> None:
     if about["weights"] != weights:
-        raise WeightsError(f"{path}: expected the weights it was saved with ({about['weights']}), got {weights}; load those")
+        raise WeightsError(
+            f"{path}: expected the weights it was saved with ({about['weights']}), got {weights}; load those"
+        )
     theirs = {**{name: value for name, value in _BEFORE.items() if name in ours}, **about["options"]}
-    changed = {name: (theirs.get(name), ours.get(name)) for name in sorted({*ours, *theirs}) if theirs.get(name) != ours.get(name)}
+    changed = {
+        name: (theirs.get(name), ours.get(name))
+        for name in sorted({*ours, *theirs})
+        if theirs.get(name) != ours.get(name)
+    }
     if changed:
         told = ", ".join(f"{name} {then!r} (now {now!r})" for name, (then, now) in changed.items())
         raise WeightsError(f"{path}: expected the options it was saved with: {told}; build the predictor with those")

@@ -31,17 +31,20 @@ from stmemory.window import Window, aim, is_cut
 __all__ = ["VOSStream"]
 
 _Answer = TypeVar("_Answer")
-_CELLS = 2.5  # of a frame for each unknown of the discriminative read; with fewer it is left out, see docs/pages/limits.md
+_CELLS = (
+    2.5  # of a frame for each unknown of the discriminative read; with fewer it is left out, see docs/pages/limits.md
+)
 _CHUNK = 4  # objects decoded or memorised at a time, so that many objects need no more working memory than these
 
 _NOT_FINITE = "expected finite values from the network, got NaN or infinity; use dtype=torch.float32, or other weights"
 
 
 class VOSStream:
-    """One video: made by `VOSPredictor.start` or `VOSPredictor.resume`. The only thing that changes from frame to frame.
+    """One video: made by `VOSPredictor.start` or `VOSPredictor.resume`. The only thing that changes from frame to
+    frame.
 
-    What it holds does not grow with the video: the bank, a cache of its keys and values, the last frame at its working size
-    and the last result. Objects added later add their rows; objects removed free them.
+    What it holds does not grow with the video: the bank, a cache of its keys and values, the last frame at its working
+    size and the last result. Objects added later add their rows; objects removed free them.
 
     Args:
         network: in eval mode; shared by all streams.
@@ -49,7 +52,9 @@ class VOSStream:
         state: what another stream remembered; None begins a new video.
     """
 
-    def __init__(self, network: SegmentationNetwork, options: TrackingOptions, state: StreamState | None = None) -> None:
+    def __init__(
+        self, network: SegmentationNetwork, options: TrackingOptions, state: StreamState | None = None
+    ) -> None:
         self.network, self.options = network, options
         self._state = StreamState(self._new_bank()) if state is None else state
         self._began = next(network.parameters()).new_empty(0)
@@ -98,7 +103,8 @@ class VOSStream:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all that is kept from one frame to the next; constant from the second frame on, while the objects are the same.
+        """Bytes of all that is kept from one frame to the next; constant from the second frame on, while the objects
+        are the same.
 
         After the first frame it is a little less: nothing was read yet, so the cache of what is read is empty."""
         return self._state.nbytes
@@ -117,14 +123,15 @@ class VOSStream:
 
     @torch.inference_mode()
     def step(self, frame: object, mask: object = None, *, write: bool = True) -> Segmentation:
-        """Segment the next frame and memorise it: a step happens, or after any error, an interrupt among them, it did not.
+        """Segment the next frame and memorise it: a step happens, or after any error, an interrupt among them, it did
+        not.
 
         Args:
             frame: the next frame, of any kind that `to_frame` takes, of the same size as those before.
-            mask: what is known of this frame, of any kind that `to_object_masks` takes. New ids are objects that enter here;
-                known ids are corrected. 0 says nothing about objects that the mask does not name. Given objects come back
-                as they were given, and their templates are pinned: of an object the first, and the last of the others up to
-                `memory_size - 2` in all.
+            mask: what is known of this frame, of any kind that `to_object_masks` takes. New ids are objects that enter
+                here; known ids are corrected. 0 says nothing about objects that the mask does not name. Given objects
+                come back as they were given, and their templates are pinned: of an object the first, and the last of
+                the others up to `memory_size - 2` in all.
             write: whether to memorise; False only looks, and takes no new objects.
 
         Returns:
@@ -135,7 +142,8 @@ class VOSStream:
             ShapeError: the frame is of another kind or shape.
             MaskError: the mask cannot be used, or has new ids although `write` is false.
             WeightsError: the network gave NaN or infinity.
-            OptionError: the network was moved or cast since the stream began. After any of these the stream is as it was before.
+            OptionError: the network was moved or cast since the stream began. After any of these the stream is as it
+                was before.
         """
         return self._whole(lambda: self._step(frame, mask, write=write))
 
@@ -149,7 +157,9 @@ class VOSStream:
         window = self._look(masks, size)
         pixels, given = self._show(image, size, window), GivenMasks.of(masks, size, window)
         features = self.network.encode_query(pixels)
-        found, winner = self._believe(soft_aggregate(self._segment(features)), size, window)  # [1 + N, H', W'], [H', W']
+        found, winner = self._believe(
+            soft_aggregate(self._segment(features)), size, window
+        )  # [1 + N, H', W'], [H', W']
         self._state.size, self._state.pixels = size, pixels
         self._state.frame_index += 1
         result, winner = self._conclude(found, window.put_back(found, size), given, winner)
@@ -163,17 +173,17 @@ class VOSStream:
 
         Args:
             mask: as in `step`; ids that are new enter in the last frame. None where only `absent` is to be said.
-            absent: ids of objects that are not in the last frame. Their pixels go to the background or another object, and what
-                was memorised of them in this frame is forgotten; older templates stay, and the objects are looked for in the frames
-                to come, wherever they may be.
+            absent: ids of objects that are not in the last frame. Their pixels go to the background or another object,
+                and what was memorised of them in this frame is forgotten; older templates stay, and the objects are
+                looked for in the frames to come, wherever they may be.
 
         Returns:
             The last frame's result, corrected.
 
         Raises:
             FrameError: there was no frame yet.
-            MaskError: the mask cannot be used, or nothing was said; or an absent object is not tracked, is in the mask too, or is known
-                from this frame alone.
+            MaskError: the mask cannot be used, or nothing was said; or an absent object is not tracked, is in the mask
+                too, or is known from this frame alone.
             WeightsError: the network gave NaN or infinity. After any error the stream is as it was before.
         """
         return self._whole(lambda: self._correct(mask, absent))
@@ -184,7 +194,8 @@ class VOSStream:
         gone = self._absent(absent, masks.object_ids)
         if not masks.object_ids and not gone:
             raise MaskError(
-                "correct: expected a mask with at least one object, or absent=[...] with ids, got neither; mark an object with its id, "
+                "correct: expected a mask with at least one object, or absent=[...] with ids, got neither; mark an "
+                "object with its id, "
                 "or name those that are not in the frame"
             )
         if self._state.window is not None and not self._state.window.covers(masks.probabilities):
@@ -221,7 +232,9 @@ class VOSStream:
         """
         _, size, _ = self._state.last_frame()
         if known := sorted(set(self._masks(mask, size).object_ids) & set(self.object_ids)):
-            raise MaskError(f"add_objects: expected new ids, got {known}, which are tracked already; use correct() for those")
+            raise MaskError(
+                f"add_objects: expected new ids, got {known}, which are tracked already; use correct() for those"
+            )
         return self.correct(mask)
 
     @torch.inference_mode()
@@ -236,7 +249,9 @@ class VOSStream:
         except TypeError as error:
             raise MaskError(f"remove_objects: expected several ids, such as [5], got {object_ids!r}") from error
         if not gone <= set(self.object_ids):
-            raise MaskError(f"remove_objects: expected ids of {self.object_ids}, got {sorted(gone - set(self.object_ids))}")
+            raise MaskError(
+                f"remove_objects: expected ids of {self.object_ids}, got {sorted(gone - set(self.object_ids))}"
+            )
         if not gone:
             return
         self._whole(lambda: self._remove(gone))
@@ -261,7 +276,8 @@ class VOSStream:
             self._report(full)
 
     def _whole(self, work: Callable[[], _Answer]) -> _Answer:
-        """Do something; what it changed is put back where it ends in an error: out of memory, an interrupt, or any other."""
+        """Do something; what it changed is put back where it ends in an error: out of memory, an interrupt, or any
+        other."""
         check_unmoved(self.network, self._began)
         state, before = self._state, {**vars(self._state), "sums": self._state.sums.shared()}
         return self._steps.take(work, (state.bank, state.cache), lambda: vars(state).update(before))
@@ -273,7 +289,9 @@ class VOSStream:
         """The working size of the video whose next frame this is, `[3, H, W]`."""
         options, index, stride = self.options, self.frame_index + 1, self.network.stride
         enlarge = options.factor(image.shape[1], image.shape[2])
-        return size_of_next(image, self._state.size, index=index, short_side=options.short_side, stride=stride, enlarge=enlarge)
+        return size_of_next(
+            image, self._state.size, index=index, short_side=options.short_side, stride=stride, enlarge=enlarge
+        )
 
     def _look(self, masks: ObjectMasks, size: WorkingSize) -> Window:
         """Turn to the window for the next frame: around the objects, while all of them are seen."""
@@ -282,7 +300,9 @@ class VOSStream:
         given = masks.probabilities.gt(0.5).any(0)
         seen = given if last is None else (last.ids > 0) | given
         all_seen = last is None or all(last.present.values())
-        window = aim(seen, size, before, zoom=self.options.zoom) if all_seen and not self._state.cut else Window.whole(size)
+        window = (
+            aim(seen, size, before, zoom=self.options.zoom) if all_seen and not self._state.cut else Window.whole(size)
+        )
         self._turn(window, size)
         return window
 
@@ -309,18 +329,26 @@ class VOSStream:
         if mask is None:
             nothing = torch.zeros(0, size.frame_height, size.frame_width, device=device)
             return ObjectMasks((), nothing, torch.zeros(nothing.shape[1:], dtype=torch.bool, device=device))
-        masks = to_object_masks(mask, height=size.frame_height, width=size.frame_width, allow_empty=self.frame_index >= 0)
+        masks = to_object_masks(
+            mask, height=size.frame_height, width=size.frame_width, allow_empty=self.frame_index >= 0
+        )
         if (number := len(set(masks.object_ids) | set(self.object_ids))) > MAX_OBJECTS:
-            raise MaskError(f"mask: expected at most {MAX_OBJECTS} objects in all, got {number}; remove_objects() first")
+            raise MaskError(
+                f"mask: expected at most {MAX_OBJECTS} objects in all, got {number}; remove_objects() first"
+            )
         return ObjectMasks(masks.object_ids, masks.probabilities.to(device), masks.void.to(device))
 
     def _absent(self, absent: Iterable[int], given: tuple[int, ...]) -> list[int]:
-        """The rows of objects that are said to be absent from the last frame; checks that each is known from another one."""
+        """The rows of objects that are said to be absent from the last frame; checks that each is known from another
+        one."""
         if isinstance(absent, (str, bytes)) or not isinstance(absent, Iterable):
             raise MaskError(f"absent: expected several ids, got {absent!r}; one id is a list of one")
         named = list(absent)
         if unknown := [i for i in named if i not in self.object_ids]:
-            raise MaskError(f"absent: expected ids of {self.object_ids}, got {unknown}; only an object that is tracked can be absent")
+            raise MaskError(
+                f"absent: expected ids of {self.object_ids}, got {unknown}; only an object that is tracked can be "
+                "absent"
+            )
         ids = sorted({int(i) for i in named})
         if both := [i for i in ids if i in given]:
             raise MaskError(f"absent: {both} are in the mask and in absent; say one of the two of an object")
@@ -328,7 +356,10 @@ class VOSStream:
         for object_id, row in zip(ids, rows, strict=True):
             slots = self._state.bank.describe(row) if row < self._state.bank.rows else ()
             if slots and all(slot.frame == self.frame_index for slot in slots):
-                raise MaskError(f"absent: all that is known of object {object_id} is from this frame; use remove_objects([{object_id}])")
+                raise MaskError(
+                    f"absent: all that is known of object {object_id} is from this frame; use "
+                    f"remove_objects([{object_id}])"
+                )
         return rows
 
     def _admit(self, given: GivenMasks) -> None:
@@ -351,7 +382,9 @@ class VOSStream:
         last = masks, (masks.sum(0) - masks).clamp(0, 1)
         cues = self.network.cues(features, self._state.sums, last, video) if _can_discriminate(features) else None
         parts = [slice(start, start + _CHUNK) for start in range(0, len(video), _CHUNK)]
-        decoded = (self.network.decode(recalled[p], features, video[p], None if cues is None else cues[p]) for p in parts)
+        decoded = (
+            self.network.decode(recalled[p], features, video[p], None if cues is None else cues[p]) for p in parts
+        )
         found = torch.cat([logits.float().sigmoid() for logits in decoded])
         if not bool(found.sum().isfinite()):  # between 0 and 1, or NaN
             raise WeightsError(_NOT_FINITE)
@@ -367,7 +400,9 @@ class VOSStream:
         near = keep_near(found, self._state.places, reach=reach, winner=winner)
         return near, winner if near is found else winners(near)
 
-    def _conclude(self, found: Tensor, full: Tensor, given: GivenMasks, winner: Tensor | None = None) -> tuple[Segmentation, Tensor]:
+    def _conclude(
+        self, found: Tensor, full: Tensor, given: GivenMasks, winner: Tensor | None = None
+    ) -> tuple[Segmentation, Tensor]:
         """From what was found, `[1 + N, H', W']` and `[1 + N, H, W]`, and what is given, to the result; keeps both.
 
         Takes who wins each pixel of `found`, where that is known; gives who does in the end too, `[H', W']`."""
@@ -385,8 +420,11 @@ class VOSStream:
         self._state.last = segmentation_of(full, self.object_ids, frame_index=self.frame_index)
         return self._state.last
 
-    def _memorise(self, features: FrameFeatures, given: GivenMasks, winner: Tensor, *, only_given: bool = False) -> None:
-        """Write the last frame's templates of objects that were given (pinned), and of those that are seen well enough."""
+    def _memorise(
+        self, features: FrameFeatures, given: GivenMasks, winner: Tensor, *, only_given: bool = False
+    ) -> None:
+        """Write the last frame's templates of objects that were given (pinned), and of those that are seen well
+        enough."""
         _, _, probabilities = self._state.last_frame()
         known = [row for row, object_id in enumerate(self.object_ids) if object_id in given.object_ids]
         scores, area = object_scores(probabilities, winner)
@@ -407,10 +445,13 @@ class VOSStream:
                     self._learn(features, (mask, others), part, is_given)
 
     def _learn(self, features: FrameFeatures, masks: tuple[Tensor, Tensor], rows: list[int], is_given: bool) -> None:
-        """Add what the frame says of objects, `mask` and `others` `[R, H', W']`, to the sums of the discriminative read."""
+        """Add what the frame says of objects, `mask` and `others` `[R, H', W']`, to the sums of the discriminative
+        read."""
         sums, first = self._state.sums, not self._state.sums.rows
         video = torch.zeros(len(rows), dtype=torch.int64, device=masks[0].device)
-        self.network.learn(sums, features, *masks, video, rows=None if first else rows, frame=self.frame_index, given=is_given)
+        self.network.learn(
+            sums, features, *masks, video, rows=None if first else rows, frame=self.frame_index, given=is_given
+        )
         if first and sums.rows:
             sums.add_rows(len(self.object_ids) - sums.rows)
 
@@ -430,7 +471,13 @@ class VOSStream:
 
 
 def _store(
-    bank: MemoryBank, template: Tensor, rows: list[int] | None = None, *, frame: int, pinned: bool, provisional: bool = False
+    bank: MemoryBank,
+    template: Tensor,
+    rows: list[int] | None = None,
+    *,
+    frame: int,
+    pinned: bool,
+    provisional: bool = False,
 ) -> None:
     """Write to a bank; a template that is not finite is the network's."""
     try:
@@ -450,7 +497,8 @@ def _can_discriminate(features: FrameFeatures) -> bool:
 
 
 def _finite(features: FrameFeatures) -> Tensor:
-    """Whether the sums of the discriminative read stay finite with a frame's features in them, bool `[]`; nothing waits for it here."""
+    """Whether the sums of the discriminative read stay finite with a frame's features in them, bool `[]`; nothing waits
+    for it here."""
     if features.appearance is None:
         return torch.ones((), dtype=torch.bool, device=features.key.device)
     return features.appearance.float().square().sum().isfinite()  # no product of two is larger

@@ -1,4 +1,5 @@
-"""All that a stream remembers, as one record, and that record in a file. Knows no step: `stream.py` makes and changes it."""
+"""All that a stream remembers, as one record, and that record in a file. Knows no step: `stream.py` makes and changes
+it."""
 
 from __future__ import annotations
 
@@ -74,7 +75,11 @@ class StreamState:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         tensors, last = unpacked(state["packed"]), state["last"]
-        found = {name.removeprefix("last."): tensors.pop(name) for name in ("last.ids", "last.probabilities") if name in tensors}
+        found = {
+            name.removeprefix("last."): tensors.pop(name)
+            for name in ("last.ids", "last.probabilities")
+            if name in tensors
+        }
         vars(self).update({name: value for name, value in state.items() if name != "packed"} | tensors)
         self.last = None if last is None else Segmentation(**{**last, **found})
 
@@ -84,7 +89,12 @@ class StreamState:
         kept = [self.pixels, self.overview, self.probabilities, self.places]
         if self.last is not None:
             kept += [self.last.ids, self.last.probabilities]
-        return self.bank.nbytes + self.cache.nbytes + self.sums.nbytes + sum(t.numel() * t.element_size() for t in kept if t is not None)
+        return (
+            self.bank.nbytes
+            + self.cache.nbytes
+            + self.sums.nbytes
+            + sum(t.numel() * t.element_size() for t in kept if t is not None)
+        )
 
     def last_frame(self) -> tuple[Tensor, WorkingSize, Tensor]:
         """Pixels, size and probabilities of the last frame.
@@ -98,7 +108,8 @@ class StreamState:
 
 
 def save_state(state: StreamState, path: str | Path, *, network: SegmentationNetwork, options: TrackingOptions) -> None:
-    """Write a state, with the fingerprint of the weights and the options it belongs to. The file appears whole or not at all.
+    """Write a state, with the fingerprint of the weights and the options it belongs to. The file appears whole or not
+    at all.
 
     Raises:
         FrameError: no frame was seen yet.
@@ -109,7 +120,11 @@ def save_state(state: StreamState, path: str | Path, *, network: SegmentationNet
     tensors = memory_tensors(state.bank, state.cache) | {"pixels": pixels, "probabilities": probabilities}
     tensors |= {f"sums.{name}": t for name, t in state.sums.state_dict().items()}
     tensors |= {name: t for name in ("overview", "places") if (t := getattr(state, name)) is not None}
-    about: dict[str, object] = {"frame_index": state.frame_index, "object_ids": state.object_ids, "size": dataclasses.asdict(size)}
+    about: dict[str, object] = {
+        "frame_index": state.frame_index,
+        "object_ids": state.object_ids,
+        "size": dataclasses.asdict(size),
+    }
     about |= {"window": dataclasses.asdict(state.window or Window.whole(size)), "cut": state.cut}
     if state.last is not None:
         tensors |= {"last.ids": state.last.ids, "last.probabilities": state.last.probabilities}
@@ -117,7 +132,9 @@ def save_state(state: StreamState, path: str | Path, *, network: SegmentationNet
     write_state(path, _KIND, tensors, about, network=network, options=options)
 
 
-def load_state(path: str | Path, *, bank: MemoryBank, network: SegmentationNetwork, options: TrackingOptions) -> StreamState:
+def load_state(
+    path: str | Path, *, bank: MemoryBank, network: SegmentationNetwork, options: TrackingOptions
+) -> StreamState:
     """A state as it was when it was saved.
 
     Args:
@@ -141,11 +158,15 @@ def load_state(path: str | Path, *, bank: MemoryBank, network: SegmentationNetwo
 def _state(about: dict[str, Any], tensors: dict[str, Tensor], bank: MemoryBank) -> StreamState:
     state = StreamState(bank)
     fill_memory(state.bank, state.cache, tensors)
-    state.sums.load_state_dict({name.removeprefix("sums."): t for name, t in tensors.items() if name.startswith("sums.")})
+    state.sums.load_state_dict(
+        {name.removeprefix("sums."): t for name, t in tensors.items() if name.startswith("sums.")}
+    )
     state.object_ids = tuple(about["object_ids"])
     state.frame_index, state.size = about["frame_index"], WorkingSize(**about["size"])
     newer = about["version"] >= _WITH_WINDOW
-    state.window, state.cut = (Window(**about["window"]), bool(about["cut"])) if newer else (Window.whole(state.size), False)
+    state.window, state.cut = (
+        (Window(**about["window"]), bool(about["cut"])) if newer else (Window.whole(state.size), False)
+    )
     state.pixels, state.probabilities = tensors["pixels"], tensors["probabilities"]
     state.overview, state.places = tensors.get("overview"), tensors.get("places")
     if "last.ids" in tensors:
@@ -172,7 +193,11 @@ def _check(state: StreamState, *, network: SegmentationNetwork, options: Trackin
     enlarge = options.factor(size.frame_height, size.frame_width)
     if size != WorkingSize.of(size.frame_height, size.frame_width, options.short_side, network.stride, enlarge=enlarge):
         raise BankError(f"expected the sizes of a frame for these options, got {size}")
-    if state.window is None or not state.window.fits(size) or (state.overview is None and not state.window.is_whole(size)):
+    if (
+        state.window is None
+        or not state.window.fits(size)
+        or (state.overview is None and not state.window.is_whole(size))
+    ):
         raise BankError(f"expected a window inside the frame, and all of the frame beside it, got {state.window}")
     if state.bank.rows != number or state.sums.rows != (number if network.config.appearance_channels else 0):
         raise BankError(f"expected a memory of {number} objects, got {state.bank.rows} and {state.sums.rows}")
@@ -188,7 +213,9 @@ def _check(state: StreamState, *, network: SegmentationNetwork, options: Trackin
         if not all(type(score) in (int, float) for score in state.last.scores.values()) or not all(
             type(seen) is bool for seen in state.last.present.values()
         ):
-            raise BankError(f"expected a score and a presence of each object, got {state.last.scores} and {state.last.present}")
+            raise BankError(
+                f"expected a score and a presence of each object, got {state.last.scores} and {state.last.present}"
+            )
     sums = (number, 2 * config.appearance_channels + 1, 2 * config.appearance_channels + 2)
     expected = {
         "bank.templates": (*slots, config.template_channels, *cells),

@@ -1,4 +1,5 @@
-"""A file of named tensors and words, safetensors, with a SHA-256 of every byte of it. Written whole, never unpickled."""
+"""A file of named tensors and words, safetensors, with a SHA-256 of every byte of it. Written whole, never
+unpickled."""
 
 from __future__ import annotations
 
@@ -55,7 +56,9 @@ def write_tensor_file(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     ...     read_tensor_file(f"{folder}/a", "mine").about
     {'format': 'mine'}
     """
-    plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}  # safetensors refuses to share
+    plain = {
+        name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()
+    }  # safetensors refuses to share
     head, tail = _around_digest(with_words(save(plain), {**about, "digest": _BLANK.decode()})) or (b"", b"")
     digest = _sha256(head, tail).encode()
     with whole_file(path) as part, part.open("wb") as file:
@@ -82,11 +85,15 @@ def read_tensor_file(path: str | os.PathLike[str], what: str) -> TensorFile:
         content = path.read_bytes()
         around = _around_digest(content)
         if around is not None and _sha256(*around).encode() != content[len(around[0]) : len(around[0]) + len(_BLANK)]:
-            raise WeightsError(f"{path}: expected {what}, got a damaged one: its digest is not that of its content; use another copy")
+            raise WeightsError(
+                f"{path}: expected {what}, got a damaged one: its digest is not that of its content; use another copy"
+            )
         tensors = load(content)
         known = words_of(content)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: expected {what}, got a damaged or foreign file ({error}); use another copy") from error
+        raise WeightsError(
+            f"{path}: expected {what}, got a damaged or foreign file ({error}); use another copy"
+        ) from error
     about = {name: words for name, words in known.items() if name != "digest"}
     return TensorFile(tensors, about, around is not None)
 
@@ -94,7 +101,9 @@ def read_tensor_file(path: str | os.PathLike[str], what: str) -> TensorFile:
 def with_words(content: bytes, about: Mapping[str, str]) -> bytes:
     """A safetensors file with words in its header, which come in order: safetensors itself shuffles them."""
     known = _header(content)
-    head = json.dumps({"__metadata__": dict(sorted(about.items())), **json.loads(known)}, separators=(",", ":")).encode()
+    head = json.dumps(
+        {"__metadata__": dict(sorted(about.items())), **json.loads(known)}, separators=(",", ":")
+    ).encode()
     head += b" " * (-len(head) % 8)
     return len(head).to_bytes(8, "little") + head + content[8 + len(known) :]
 

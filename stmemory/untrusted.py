@@ -15,7 +15,17 @@ from numpy.typing import NDArray
 
 from stmemory.errors import OptionError
 
-__all__ = ["UNREADABLE_ARRAY", "checked_name", "checked_path", "expect_below", "parse_json", "read_array", "read_json", "shown", "whole"]
+__all__ = [
+    "UNREADABLE_ARRAY",
+    "checked_name",
+    "checked_path",
+    "expect_below",
+    "parse_json",
+    "read_array",
+    "read_json",
+    "shown",
+    "whole",
+]
 
 DEEPEST = 64  # levels of lists and objects in each other; what follows walks over values by recursion
 LARGEST = 2**31  # bytes of a JSON file; ten times as much is needed to hold its values
@@ -226,9 +236,11 @@ def whole(value: object, *, what: str, least: int = 0, most: int = 2**31 - 1) ->
     2
     """
     number = None
-    if isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value):
-        number = int(value)
-    elif (isinstance(value, int) and not isinstance(value, bool)) or (isinstance(value, float) and value.is_integer()):
+    if (
+        (isinstance(value, str) and re.fullmatch("[0-9]{1,18}", value))
+        or (isinstance(value, int) and not isinstance(value, bool))
+        or (isinstance(value, float) and value.is_integer())
+    ):
         number = int(value)
     if number is None or not least <= number <= most:
         raise OptionError(

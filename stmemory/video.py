@@ -1,7 +1,8 @@
 """Video files: reads one frame at a time, and writes an MP4, a `.mov` with transparency, or a lossless video of grey.
 
-What a file may be, and how its packets become frames, is said by `video_decoder.py`; PyAV is imported only when a video file is opened
-or written. Image files are read by `images.py`; tensors and sizes are those of `frames.py`, drawings those of `result.py`.
+What a file may be, and how its packets become frames, is said by `video_decoder.py`; PyAV is imported only when a video
+file is opened or written. Image files are read by `images.py`; tensors and sizes are those of `frames.py`, drawings
+those of `result.py`.
 """
 
 from __future__ import annotations
@@ -19,7 +20,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmemory.errors import FrameError, OptionError
-from stmemory.video_decoder import BT601, BT709, decode_video, file_url, import_av, is_hd, open_video, rate_of, unreadable
+from stmemory.video_decoder import (
+    BT601,
+    BT709,
+    decode_video,
+    file_url,
+    import_av,
+    is_hd,
+    open_video,
+    rate_of,
+    unreadable,
+)
 
 __all__ = [
     "DAMAGED",
@@ -40,7 +51,8 @@ CLOCK = 90_000  # ticks a second of a video whose pictures have times
 
 @dataclass(frozen=True)
 class _Codec:
-    """How pictures are stored: the encoder and its options, the container, the layout of pixels, and that of the pictures."""
+    """How pictures are stored: the encoder and its options, the container, the layout of pixels, and that of the
+    pictures."""
 
     encoder: str
     options: Mapping[str, str]
@@ -70,16 +82,17 @@ _log = logging.getLogger(__name__)
 def iterate_video(source: str | os.PathLike[str], *, damaged: str = "error") -> Iterator[Picture]:
     """Decode a video file, one frame at a time, turned and mirrored as its display matrix says.
 
-    Decoders conceal damage and end early in silence; here both are errors, after the frames before them. Recordings that were joined
-    are read through. A format that states no length, such as MPEG-TS, ends where it ends: a cut between its frames cannot be seen.
-    Of several video streams the one that is marked as default or is the largest is read, as by ffmpeg; a cover picture is none.
-    Files are read from the disk alone, and no other file is opened that a playlist names.
+    Decoders conceal damage and end early in silence; here both are errors, after the frames before them. Recordings
+    that were joined are read through. A format that states no length, such as MPEG-TS, ends where it ends: a cut
+    between its frames cannot be seen. Of several video streams the one that is marked as default or is the largest is
+    read, as by ffmpeg; a cover picture is none. Files are read from the disk alone, and no other file is opened that a
+    playlist names.
 
     Args:
-        source: a video file, which is opened once when this is called, so that a file that is no video is an error at once; or the
-            address of a stream as text (`http://`, `rtsp://`, ...), which is handed to FFmpeg as it is.
-        damaged: `"error"`; or `"skip"`, which leaves out the frames from a damage to the next whole key frame, and ends in silence where
-            a file was cut off.
+        source: a video file, which is opened once when this is called, so that a file that is no video is an error at
+            once; or the address of a stream as text (`http://`, `rtsp://`, ...), which is handed to FFmpeg as it is.
+        damaged: `"error"`; or `"skip"`, which leaves out the frames from a damage to the next whole key frame, and ends
+            in silence where a file was cut off.
 
     Returns:
         uint8 RGB arrays `[H, W, 3]`.
@@ -131,7 +144,8 @@ def count_video_frames(source: str | os.PathLike[str]) -> int | None:
         source: see `iterate_video`.
 
     Returns:
-        The number of frames, without those that an edit hides; or `None` where the header states none (Matroska and WebM state none).
+        The number of frames, without those that an edit hides; or `None` where the header states none (Matroska and
+        WebM state none).
 
     Raises:
         FrameError: PyAV is missing, or the file is no video.
@@ -207,17 +221,18 @@ def frame_rate(source: str | os.PathLike[str]) -> float | None:
 class OverlayWriter:
     """Writes pictures to an MP4 (H.264), or in another codec, one at a time; a context manager. Keeps no picture.
 
-    The size is that of the first picture; in H.264 and ProRes an odd side is padded by one pixel (its edge repeated), as the codecs need,
-    and colors are stored by BT.709 from 720 lines or 1280 columns on, else by BT.601, and the file says so. There is no sound.
-    Leaving the `with` block, also by an error or ctrl-C, closes the file, so that what was written can be watched. Without
-    any picture no file is made. PyAV is needed: `pip install "av>=12"`.
+    The size is that of the first picture; in H.264 and ProRes an odd side is padded by one pixel (its edge repeated),
+    as the codecs need, and colors are stored by BT.709 from 720 lines or 1280 columns on, else by BT.601, and the file
+    says so. There is no sound. Leaving the `with` block, also by an error or ctrl-C, closes the file, so that what was
+    written can be watched. Without any picture no file is made. PyAV is needed: `pip install "av>=12"`.
 
     Args:
         path: where the video goes. Missing parent folders are made; a file that is there is replaced.
         rate: pictures per second.
         alpha: without `codec`, whether pictures are RGBA, and the codec ProRes 4444.
-        codec: `"h264"`, RGB pictures in an MP4; `"prores"` (ProRes 4444), or lossless `"png"` or `"qtrle"`, RGBA pictures in a
-            `.mov`, which keep transparency; `"grey_png"` or `"grey_ffv1"`, grey pictures without loss in a `.mov` or a `.mkv`.
+        codec: `"h264"`, RGB pictures in an MP4; `"prores"` (ProRes 4444), or lossless `"png"` or `"qtrle"`, RGBA
+            pictures in a `.mov`, which keep transparency; `"grey_png"` or `"grey_ffv1"`, grey pictures without loss in
+            a `.mov` or a `.mkv`.
         comment: what the file says of itself.
 
     Raises:
@@ -253,23 +268,32 @@ class OverlayWriter:
         """Append one picture.
 
         Args:
-            picture: uint8 RGB `[H, W, 3]`, RGBA `[H, W, 4]` or grey `[H, W]`, as the codec is, of the same size as the first one.
-            time: seconds at which it is shown, growing; the same for all pictures: either each has a time, or none, and they follow at
-                the rate.
+            picture: uint8 RGB `[H, W, 3]`, RGBA `[H, W, 4]` or grey `[H, W]`, as the codec is, of the same size as the
+                first one.
+            time: seconds at which it is shown, growing; the same for all pictures: either each has a time, or none, and
+                they follow at the rate.
 
         Raises:
             FrameError: it is no such array, its size changed, or the file cannot be written.
         """
         channels = self._codec.channels
         last = (channels,) if channels > 1 else ()
-        if not isinstance(picture, np.ndarray) or picture.dtype != np.uint8 or picture.ndim < 2 or picture.shape[2:] != last:
+        if (
+            not isinstance(picture, np.ndarray)
+            or picture.dtype != np.uint8
+            or picture.ndim < 2
+            or picture.shape[2:] != last
+        ):
             came = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
-            raise FrameError(f"picture {self.count}: expected a uint8 array {_SHAPES[channels]}, got {came}; overlay() returns RGB")
+            raise FrameError(
+                f"picture {self.count}: expected a uint8 array {_SHAPES[channels]}, got {came}; overlay() returns RGB"
+            )
         if self._shape is None:
             self._open(picture, timed=time is not None)
         if picture.shape != self._shape:
             raise FrameError(
-                f"picture {self.count}: expected the size of the first one, {self._shape}, got {picture.shape}; resize it or "
+                f"picture {self.count}: expected the size of the first one, {self._shape}, got {picture.shape}; "
+                "resize it or "
                 "start another video"
             )
         if (time is None) != (self._ticks is None):
@@ -294,7 +318,9 @@ class OverlayWriter:
             with container:
                 container.mux(self._stream.encode(None))
         except (OSError, self._av.error.FFmpegError) as error:
-            raise FrameError(f"{self._path}: the end of the video was not written: {error}; is the disk full?") from error
+            raise FrameError(
+                f"{self._path}: the end of the video was not written: {error}; is the disk full?"
+            ) from error
 
     def _frame(self, picture: Picture) -> Any:
         """A picture as the encoder takes it."""
@@ -322,7 +348,9 @@ class OverlayWriter:
                 self._container.metadata["comment"] = self._comment
             self._stream = self._container.add_stream(codec.encoder, rate=self._rate, options=dict(codec.options))
         except (OSError, ValueError, self._av.error.FFmpegError) as error:
-            raise FrameError(f"{self._path}: expected a place for a video file, got: {error}; choose another path") from error
+            raise FrameError(
+                f"{self._path}: expected a place for a video file, got: {error}; choose another path"
+            ) from error
         odd = (height % 2, width % 2) if codec.is_yuv else (0, 0)
         self._stream.width, self._stream.height = width + odd[1], height + odd[0]
         self._stream.pix_fmt = codec.pixels
@@ -348,7 +376,9 @@ class OverlayWriter:
     def __enter__(self) -> OverlayWriter:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 

@@ -1,4 +1,5 @@
-"""How a video file becomes frames: what may be opened, which stream is read, what is damage, and how a frame is turned and colored.
+"""How a video file becomes frames: what may be opened, which stream is read, what is damage, and how a frame is turned
+and colored.
 
 Owns all reading through PyAV. What users call stands in `video.py`.
 """
@@ -48,7 +49,8 @@ CONTAINERS = (
     "mpeg,mpegts,mpegvideo,mpjpeg,msnwctcp,mtv,mv,mxf,nsv,nut,nuv,obu,ogg,pva,rm,roq,rpl,smk,smush,swf,thp,tmv,ty,"
     "vc1,vc1test,vivo,vmd,vvc,webm,webp,wtv,yuv4mpegpipe"
 )
-# What an address may begin with, and what FFmpeg needs below that: no `file`, so that what a server sends opens no file of this machine.
+# What an address may begin with, and what FFmpeg needs below that: no `file`, so that what a server sends opens no file
+# of this machine.
 PROTOCOLS = ("rtsp", "rtsps", "http", "https", "udp", "rtp", "tcp", "srt", "rtmp")
 BELOW = ("tls", "crypto", "httpproxy", "rtmps", "tcp")
 STREAMS = "rtsp,rtp,sdp,hls,dash"  # what an address may be beside `CONTAINERS`
@@ -79,7 +81,15 @@ def import_av(purpose: str) -> ModuleType:
 
 def unreadable() -> tuple[type[Exception], ...]:
     """What PyAV raises on a file that is damaged, deleted or of another kind."""
-    return (OSError, ValueError, LookupError, EOFError, ArithmeticError, MemoryError, importlib.import_module("av").error.FFmpegError)
+    return (
+        OSError,
+        ValueError,
+        LookupError,
+        EOFError,
+        ArithmeticError,
+        MemoryError,
+        importlib.import_module("av").error.FFmpegError,
+    )
 
 
 def file_url(path: str | os.PathLike[str]) -> str:
@@ -97,7 +107,9 @@ def shown_address(source: str | os.PathLike[str]) -> str:
     return re.sub(r"^([^:/]+://)[^/?#]*@", r"\1", text) if is_address(text) else text
 
 
-def open_video(source: str | os.PathLike[str], *, form: str | None = None, timeout: float | None = None) -> tuple[Any, Any]:
+def open_video(
+    source: str | os.PathLike[str], *, form: str | None = None, timeout: float | None = None
+) -> tuple[Any, Any]:
     """Open a video, and choose its stream of frames.
 
     Args:
@@ -117,9 +129,15 @@ def open_video(source: str | os.PathLike[str], *, form: str | None = None, timeo
     try:
         container = av.open(name, format=form, container_options=options, metadata_errors="replace", timeout=timeout)
     except unreadable() as error:
-        hint = "" if form or is_address(source) else "; playlists and lists of files are not opened, pass the video itself"
-        raise FrameError(f"{shown}: not a video that PyAV can read: {str(error).replace(os.fspath(source), shown)}{hint}") from error
-    streams = [stream for stream in container.streams.video if stream.codec_context is not None and not _marks(stream) & 0x400]
+        hint = (
+            "" if form or is_address(source) else "; playlists and lists of files are not opened, pass the video itself"
+        )
+        raise FrameError(
+            f"{shown}: not a video that PyAV can read: {str(error).replace(os.fspath(source), shown)}{hint}"
+        ) from error
+    streams = [
+        stream for stream in container.streams.video if stream.codec_context is not None and not _marks(stream) & 0x400
+    ]
     if not streams:
         cover = " but a cover picture" if container.streams.video else ""
         container.close()
@@ -133,7 +151,10 @@ def _how_to_open(source: str | os.PathLike[str], shown: str) -> tuple[str, dict[
         return file_url(source), {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
     protocol = os.fspath(source).split("://", 1)[0].lower()
     if protocol not in PROTOCOLS:
-        raise FrameError(f"{shown}: expected an address that begins with one of {', '.join(PROTOCOLS)}, got {protocol}; pass a file as a path")
+        raise FrameError(
+            f"{shown}: expected an address that begins with one of {', '.join(PROTOCOLS)}, got {protocol}; pass a "
+            "file as a path"
+        )
     return os.fspath(source), {
         "protocol_whitelist": ",".join((*PROTOCOLS, *BELOW)),
         "format_whitelist": f"{CONTAINERS},{STREAMS}",
@@ -168,7 +189,8 @@ def rate_of(stream: Any) -> float | None:
 
 
 def _marks(stream: Any) -> int:
-    """A stream's disposition: 1 is the default one, 0x400 an attached picture; 0 where PyAV (before 14) does not say."""
+    """A stream's disposition: 1 is the default one, 0x400 an attached picture; 0 where PyAV (before 14) does not
+    say."""
     marks = getattr(stream, "disposition", 0)
     return int(getattr(marks, "value", marks))
 
@@ -199,7 +221,11 @@ class VideoDecoder:
         self._base = stream.time_base or Fraction(0)
         with container:
             yield from self._packets(container, stream)
-            missing = "" if self.skip or is_address(self.source) or Path(self.source).is_fifo() else _missing(Path(self.source), stream, self.reached)
+            missing = (
+                ""
+                if self.skip or is_address(self.source) or Path(self.source).is_fifo()
+                else _missing(Path(self.source), stream, self.reached)
+            )
         if missing:
             raise self._broken(missing)
         if not self.count:
@@ -216,7 +242,9 @@ class VideoDecoder:
                 if not self.skip:
                     raise self._broken(str(error)) from error
                 self.ended_by = str(error).replace(os.fspath(self.source), self.shown) or type(error).__name__
-                _log.warning("%s: ends after %d frames, where it cannot be read on: %s", self.shown, self.count, self.ended_by)
+                _log.warning(
+                    "%s: ends after %d frames, where it cannot be read on: %s", self.shown, self.count, self.ended_by
+                )
                 return
             if packet is None:
                 return
@@ -239,7 +267,9 @@ class VideoDecoder:
             stream.codec_context.flush_buffers()
             wait = LEFT_OUT
 
-    def _decoded(self, decode: Callable[[], Iterable[Any]], at: int | None) -> Generator[tuple[float | None, Picture], None, str]:
+    def _decoded(
+        self, decode: Callable[[], Iterable[Any]], at: int | None
+    ) -> Generator[tuple[float | None, Picture], None, str]:
         """The frames that a packet gives; returns what is wrong with it, and "" if nothing is."""
         self._limit = at
         try:
@@ -272,7 +302,8 @@ class VideoDecoder:
 
     def _broken(self, damage: str) -> FrameError:
         return FrameError(
-            f"{self.shown}: expected a whole video, got one that broke after {self.count} frames were read: {damage}; copy or "
+            f"{self.shown}: expected a whole video, got one that broke after {self.count} frames were read: {damage}; "
+            "copy or "
             'encode it again, or read it with damaged="skip", which leaves out the gap'
         )
 
@@ -295,7 +326,8 @@ def _growing(frames: Iterator[tuple[float | None, Picture]], step: float) -> Ite
 
 
 def _is_joint(packet: Any, coming: Iterable[Any]) -> bool:
-    """Whether a packet counts as damaged only since another recording follows: its clock starts again, or leaps with a key frame."""
+    """Whether a packet counts as damaged only since another recording follows: its clock starts again, or leaps with a
+    key frame."""
     last = packet.dts
     for each in coming:
         if last is not None and each.dts is not None:
@@ -321,7 +353,9 @@ def _picture(frame: Any) -> Picture:
 
 def _displayed(picture: Picture, matrix: NDArray[np.int32]) -> Picture:
     """A picture turned and mirrored by the nearest multiple of 90 degrees; as it is by a matrix that would hide it."""
-    across, turned, back, down = (int(matrix[place]) for place in (0, 1, 3, 4))  # x' = across x + back y, y' = turned x + down y
+    across, turned, back, down = (
+        int(matrix[place]) for place in (0, 1, 3, 4)
+    )  # x' = across x + back y, y' = turned x + down y
     if abs(turned) + abs(back) > abs(across) + abs(down):
         picture, across, down = picture.transpose(1, 0, 2), back, turned
     if not across or not down:

@@ -82,7 +82,8 @@ def find_checkpoint(name: str | Path | None = None, where: Where | None = None) 
     """Find weights by name; those on the Hub are downloaded, or found in the cache.
 
     Args:
-        name: a bundled name, a folder, or a repository `owner/name`, tried in that order; a `Path` is a folder; None is `"lite"`.
+        name: a bundled name, a folder, or a repository `owner/name`, tried in that order; a `Path` is a folder; None is
+            `"lite"`.
         where: for repositories.
 
     Raises:
@@ -98,18 +99,22 @@ def find_checkpoint(name: str | Path | None = None, where: Where | None = None) 
     if isinstance(name, str) and is_repository(name) and not _is_there(folder):
         return _on_the_hub(name, where)
     if where.get("revision") is not None:
-        raise OptionError(f"revision: expected none for weights that are not on the Hub, got {where['revision']!r} for {wanted!r}")
+        raise OptionError(
+            f"revision: expected none for weights that are not on the Hub, got {where['revision']!r} for {wanted!r}"
+        )
     if not wanted or not folder.is_dir():
         found = "a file, pass its folder" if wanted and folder.is_file() else "none of them; check the spelling"
         raise WeightsError(
-            f"weights {wanted!r}: expected a bundled name ({', '.join(bundled_names()) or 'there are none'}), a folder with {CONFIG} and "
+            f"weights {wanted!r}: expected a bundled name ({', '.join(bundled_names()) or 'there are none'}), a "
+            f"folder with {CONFIG} and "
             f"{TENSORS}, or owner/name of a repository on the Hub (a str, its revision apart), got {found}"
         )
     return read_config(folder, wanted)
 
 
 def load_network(name: str | Path | None = None, *, where: Where | None = None) -> SegmentationNetwork:
-    """A network with trained weights, in eval mode, float32, on the CPU; `SegmentationNetwork.from_pretrained` is the same.
+    """A network with trained weights, in eval mode, float32, on the CPU; `SegmentationNetwork.from_pretrained` is the
+    same.
 
     Args:
         name: see `find_checkpoint`.
@@ -163,7 +168,13 @@ def load_part(
         whole = _built(checkpoint).float()
     whole.load_state_dict(tensors)
     place(whole.eval(), device=device, dtype=dtype)
-    _log.info("weights %s: a %s from %s, revision %s", checkpoint.name, checkpoint.kind, checkpoint.folder, (where or {}).get("revision") or "none asked for")
+    _log.info(
+        "weights %s: a %s from %s, revision %s",
+        checkpoint.name,
+        checkpoint.kind,
+        checkpoint.folder,
+        (where or {}).get("revision") or "none asked for",
+    )
     for module in whole.modules():
         if isinstance(module, ToPretrained):
             module.inherited = _inherited(checkpoint)
@@ -190,11 +201,16 @@ def place(module: nn.Module, *, device: str | torch.device | None, dtype: torch.
     >>> place(nn.Linear(1, 1), device="cpu", dtype=torch.bfloat16)
     """
     if dtype is not None and dtype not in _DTYPES:  # of float8 alone torch can compute nothing
-        raise OptionError(f"dtype: expected torch.float32, torch.bfloat16, torch.float16 or torch.float64, got {dtype!r}; choose one of them")
+        raise OptionError(
+            f"dtype: expected torch.float32, torch.bfloat16, torch.float16 or torch.float64, got {dtype!r}; choose "
+            "one of them"
+        )
     try:
         module.to(device=None if device is None else torch.device(device), dtype=dtype)
     except (AssertionError, RuntimeError, TypeError) as error:  # torch without CUDA asserts
-        raise OptionError(f"device: expected one that torch can use here, such as 'cpu', got {device!r}: {error}") from error
+        raise OptionError(
+            f"device: expected one that torch can use here, such as 'cpu', got {device!r}: {error}"
+        ) from error
 
 
 def place_to_compute(module: nn.Module, *, device: str | torch.device | None, dtype: torch.dtype | None) -> None:
@@ -258,12 +274,22 @@ def _built(checkpoint: Checkpoint) -> nn.Module:
             if checkpoint.kind == "network":
                 return SegmentationNetwork(_network_config(checkpoint))
             return PredictionNetwork(PredictionConfig.from_dict(checkpoint.config))
-        except (RuntimeError, OptionError, TypeError, OverflowError) as error:  # a key of another version, or a size that nobody can allocate
-            raise WeightsError(f"{path}: expected the config of a {checkpoint.kind} that can be built, got: {error}") from error
+        except (
+            RuntimeError,
+            OptionError,
+            TypeError,
+            OverflowError,
+        ) as error:  # a key of another version, or a size that nobody can allocate
+            raise WeightsError(
+                f"{path}: expected the config of a {checkpoint.kind} that can be built, got: {error}"
+            ) from error
     known, given = FusionCell(1).config(), checkpoint.config
     kinds: dict[str, tuple[type, ...]] = {"bottleneck": (int, type(None)), "scale": (float, int)}
     if set(known) != set(given) or any(type(given[name]) not in kinds.get(name, (int,)) for name in known):
-        raise WeightsError(f"{path}: expected a fusion_cell with {', '.join(known)}, all numbers, got {dict(given)}; the file is damaged")
+        raise WeightsError(
+            f"{path}: expected a fusion_cell with {', '.join(known)}, all numbers, got {dict(given)}; the file is "
+            "damaged"
+        )
     try:
         return FusionCell(**given)
     except (RuntimeError, OptionError, TypeError, OverflowError) as error:
@@ -272,7 +298,9 @@ def _built(checkpoint: Checkpoint) -> nn.Module:
 
 def _network_config(checkpoint: Checkpoint) -> NetworkConfig:
     if checkpoint.kind != "network":
-        raise WeightsError(f"weights {checkpoint.name!r}: expected a network, got a {checkpoint.kind} ({_USES[checkpoint.kind]})")
+        raise WeightsError(
+            f"weights {checkpoint.name!r}: expected a network, got a {checkpoint.kind} ({_USES[checkpoint.kind]})"
+        )
     try:
         return NetworkConfig.from_dict(checkpoint.config)
     except OptionError as error:

@@ -1,4 +1,5 @@
-"""Where the network looks: at the whole frame, or through a window at what is tracked, enlarged. Knows no network and no time."""
+"""Where the network looks: at the whole frame, or through a window at what is tracked, enlarged. Knows no network and
+no time."""
 
 from __future__ import annotations
 
@@ -68,7 +69,8 @@ class Window:
         return maps[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
     def see(self, maps: Tensor, size: WorkingSize) -> Tensor:
-        """Maps `[c, H, W]` through the window, at the padded working size `[c, H', W']`; those of the whole frame are `fit`.
+        """Maps `[c, H, W]` through the window, at the padded working size `[c, H', W']`; those of the whole frame are
+        `fit`.
 
         >>> size = WorkingSize.of(32, 48, None, 16)
         >>> Window(0, 0, 16, 24).see(torch.ones(1, 32, 48), size).shape
@@ -130,14 +132,18 @@ def aim(seen: Tensor, size: WorkingSize, before: Window | None, *, zoom: float) 
     if across and _stays(before.top, height, (top, bottom), size.frame_height) and height == before.height:
         return before
     return Window(
-        _around((top + bottom) / 2, height, size.frame_height), _around((left + right) / 2, width, size.frame_width), height, width
+        _around((top + bottom) / 2, height, size.frame_height),
+        _around((left + right) / 2, width, size.frame_width),
+        height,
+        width,
     )
 
 
 def is_cut(given: Tensor) -> bool:
     """Whether an object of masks `[G, H, W]` lies at the frame's edge, which may cut off a part of it.
 
-    Its template then has the edge in it, and what lies there later is taken for it: the more so, the more closely it is looked at.
+    Its template then has the edge in it, and what lies there later is taken for it: the more so, the more closely it is
+    looked at.
 
     >>> is_cut(torch.eye(3)[None])
     True
@@ -147,7 +153,8 @@ def is_cut(given: Tensor) -> bool:
 
 
 def _stays(start: int, length: int, of: tuple[int, int], whole: int) -> bool:
-    """Whether what is from one place to another is far enough from the edges of a window; edges of the frame are none."""
+    """Whether what is from one place to another is far enough from the edges of a window; edges of the frame are
+    none."""
     room = _EDGE * length
     return (start == 0 or of[0] - start >= room) and (start + length == whole or start + length - of[1] >= room)
 

@@ -11,7 +11,8 @@ from torch.profiler import ProfilerActivity, profile
 
 
 def allocations(function: Callable[[], object]) -> list[int]:
-    """Bytes of every allocation (positive) and release (negative) on the CPU, in order; the function's result is freed."""
+    """Bytes of every allocation (positive) and release (negative) on the CPU, in order; the function's result is
+    freed."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         function()
     with tempfile.TemporaryDirectory() as folder:

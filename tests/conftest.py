@@ -1,4 +1,5 @@
-"""What every test starts from: one thread, since steps are tiny, and the same random numbers; and signals for those that send some."""
+"""What every test starts from: one thread, since steps are tiny, and the same random numbers; and signals for those
+that send some."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ def _seed() -> None:
 
 @pytest.fixture
 def signals() -> Iterator[None]:
-    """Ctrl-C and SIGTERM as a terminal's programs have them, here and in processes that are started: in a shell's background SIGINT is
-    ignored, and processes inherit that."""
+    """Ctrl-C and SIGTERM as a terminal's programs have them, here and in processes that are started: in a shell's
+    background SIGINT is ignored, and processes inherit that."""
     before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

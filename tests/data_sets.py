@@ -1,4 +1,5 @@
-"""Tiny copies of data sets in the layouts that they are unpacked into; two objects move over grey, the second enters late."""
+"""Tiny copies of data sets in the layouts that they are unpacked into; two objects move over grey, the second enters
+late."""
 
 from __future__ import annotations
 
@@ -84,7 +85,9 @@ def write_data_set(case: Case, root: Path, *, clips: tuple[str, ...] = ("walk",)
             Image.fromarray(frame_at(index, seed=seed)).save(frames / f"{stem(case, index)}.png")
             if index in case.annotated:
                 truth = truth_at(index)
-                if case.name == "davis2017" and case.split == "test-dev" or case.name == "mose" and case.split == "val":
+                if (case.name == "davis2017" and case.split == "test-dev") or (
+                    case.name == "mose" and case.split == "val"
+                ):
                     truth[22:36, 8:24] = 2  # all objects are in the first frame, where nothing else is given away
                 elif case.split in ("val", "test") and case.name in ("youtube2018", "lvos2") and index == LATE:
                     truth[truth == 1] = 0  # the one that enters alone is given away
@@ -115,7 +118,9 @@ def _places(case: Case, root: Path, clip: str) -> tuple[Path, Path]:
     if case.name.startswith("davis"):
         return root / "JPEGImages" / "480p" / clip, root / "Annotations" / "480p" / clip
     valid = {"youtube2018": "valid", "mose": "valid"}
-    below = root / ("long_video" if case.name == "longtime" else valid.get(case.name, "val") if case.split == "val" else case.split)
+    below = root / (
+        "long_video" if case.name == "longtime" else valid.get(case.name, "val") if case.split == "val" else case.split
+    )
     return below / "JPEGImages" / clip, below / "Annotations" / clip
 
 
@@ -125,7 +130,11 @@ def _write_lists(case: Case, root: Path, clips: tuple[str, ...]) -> None:
         (root / "ImageSets" / "2017" / f"{case.split}.txt").write_text("\n".join(clips) + "\n")
     elif case.name == "davis2016":  # a line for each frame
         (root / "ImageSets" / "480p").mkdir(parents=True)
-        lines = [f"/JPEGImages/480p/{clip}/{i:05d}.jpg /Annotations/480p/{clip}/{i:05d}.png" for clip in clips for i in range(FRAMES)]
+        lines = [
+            f"/JPEGImages/480p/{clip}/{i:05d}.jpg /Annotations/480p/{clip}/{i:05d}.png"
+            for clip in clips
+            for i in range(FRAMES)
+        ]
         (root / "ImageSets" / "480p" / f"{case.split}.txt").write_text("\n".join(lines) + "\n")
     elif case.name.startswith("youtube"):
         names = [stem(case, index) for index in FIFTH]
@@ -134,6 +143,10 @@ def _write_lists(case: Case, root: Path, clips: tuple[str, ...]) -> None:
         (folder / "meta.json").write_text(json.dumps({"videos": {clip: {"objects": objects} for clip in clips}}))
     elif case.name.startswith("lvos"):
         spans = {"1": (1, 11), "2": (6, 12)}  # the last is left out
-        objects = {key: {"frame_range": {"start": str(a), "end": str(b), "frame_nums": "3"}} for key, (a, b) in spans.items()}
+        objects = {
+            key: {"frame_range": {"start": str(a), "end": str(b), "frame_nums": "3"}} for key, (a, b) in spans.items()
+        }
         folder = frames_of(case, root).parent.parent
-        (folder / f"{case.split}_meta.json").write_text(json.dumps({"videos": {clip: {"objects": objects} for clip in clips}}))
+        (folder / f"{case.split}_meta.json").write_text(
+            json.dumps({"videos": {clip: {"objects": objects} for clip in clips}})
+        )

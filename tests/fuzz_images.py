@@ -1,7 +1,9 @@
-"""A fuzzer of image files: seeded mutations of small PNG, JPEG, GIF, TIFF, WebP and BMP files, read as frames and as masks.
+"""A fuzzer of image files: seeded mutations of small PNG, JPEG, GIF, TIFF, WebP and BMP files, read as frames and as
+masks.
 
-`python tests/fuzz_images.py --number 50000` for a long run; `test_fuzz_images.py` runs a few hundred. A mutation is told by its number
-alone, so that `--first N --number 1` repeats it. What is found is an error that is not of this library, or a file that takes too long.
+`python tests/fuzz_images.py --number 50000` for a long run; `test_fuzz_images.py` runs a few hundred. A mutation is
+told by its number alone, so that `--first N --number 1` repeats it. What is found is an error that is not of this
+library, or a file that takes too long.
 """
 
 from __future__ import annotations
@@ -78,7 +80,8 @@ def seeds() -> dict[str, bytes]:
 
 
 def mutation(number: int, files: dict[str, bytes]) -> tuple[str, bytes]:
-    """One damaged file: its name and its bytes. Bytes are changed, cut out, doubled, swapped between files, or numbers put in."""
+    """One damaged file: its name and its bytes. Bytes are changed, cut out, doubled, swapped between files, or numbers
+    put in."""
     rng = random.Random(number)
     name = rng.choice(sorted(files))
     data = bytearray(files[name])

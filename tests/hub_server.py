@@ -121,7 +121,11 @@ class _Handler(BaseHTTPRequestHandler):
             return getattr(self, f"_{made[2]}")(made[1], made[3], body)
         if re.fullmatch(r"/[^/]+/[^/]+\.git/info/lfs/objects/batch", path):
             objects = [
-                {"oid": o["oid"], "size": o["size"], "actions": {"upload": {"href": f"{self.hub.url}/large/{o['oid']}"}}}
+                {
+                    "oid": o["oid"],
+                    "size": o["size"],
+                    "actions": {"upload": {"href": f"{self.hub.url}/large/{o['oid']}"}},
+                }
                 for o in json.loads(body)["objects"]
             ]
             return self._json(200, {"transfer": "basic", "objects": objects}, kind="application/vnd.git-lfs+json")
@@ -130,12 +134,20 @@ class _Handler(BaseHTTPRequestHandler):
     def _create(self, wanted: dict[str, Any]) -> None:
         name = f"{wanted.get('organization') or 'me'}/{wanted['name']}"
         known = name in self.hub.repositories
-        self.hub.repositories.setdefault(name, Repository(private=bool(wanted.get("private")) or wanted.get("visibility") == "private"))
-        self._json(409 if known else 200, {"url": f"{self.hub.url}/{name}", "name": name, "error": "exists" if known else None})
+        self.hub.repositories.setdefault(
+            name, Repository(private=bool(wanted.get("private")) or wanted.get("visibility") == "private")
+        )
+        self._json(
+            409 if known else 200, {"url": f"{self.hub.url}/{name}", "name": name, "error": "exists" if known else None}
+        )
 
     def _preupload(self, name: str, branch: str, body: bytes) -> None:
         files = [
-            {"path": f["path"], "uploadMode": "lfs" if f["path"].endswith(".safetensors") else "regular", "shouldIgnore": False}
+            {
+                "path": f["path"],
+                "uploadMode": "lfs" if f["path"].endswith(".safetensors") else "regular",
+                "shouldIgnore": False,
+            }
             for f in json.loads(body)["files"]
         ]
         self._json(200, {"files": files})
@@ -156,7 +168,9 @@ class _Handler(BaseHTTPRequestHandler):
                 files[entry["value"]["path"]] = self.hub.large[entry["value"]["oid"]]
         commit = self.hub.repositories[name].commit(files, branch)
         url = f"{self.hub.url}/{name}/commit/{commit}"
-        self._json(200, {"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": "", "pullRequestUrl": None})
+        self._json(
+            200, {"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": "", "pullRequestUrl": None}
+        )
 
     def _file(self, *, content: bool) -> None:
         self._note()
@@ -175,7 +189,9 @@ class _Handler(BaseHTTPRequestHandler):
             return self._missing(404, "EntryNotFound", content, commit)
         data = self.hub.swapped.get(file, files[file])
         etag = self.hub.etags.get(file, hashlib.sha256(files[file]).hexdigest())
-        start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if content and "Range" in self.headers else 0
+        start = (
+            int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if content and "Range" in self.headers else 0
+        )
         self.send_response(206 if start else 200)
         self.send_header("X-Repo-Commit", commit)
         if etag:

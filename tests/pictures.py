@@ -50,13 +50,15 @@ def pack_tiny(root: Path) -> Path:
 
 
 class MadePictures:
-    """Pictures that no codec had a hand in, the same everywhere: two photos, a background, a cut-out, a turning one, a video."""
+    """Pictures that no codec had a hand in, the same everywhere: two photos, a background, a cut-out, a turning one, a
+    video."""
 
     def __init__(self) -> None:
         kinds = ["photo"] * 2 + ["background"] + ["cutout"] * 11 + ["video"] * 5
         series = [-1] * 4 + [0] * 10 + [1] * 5
         self.items = tuple(
-            Item(index, kind, index == 3, number, f"{kind}s/{index}") for index, (kind, number) in enumerate(zip(kinds, series, strict=True))
+            Item(index, kind, index == 3, number, f"{kind}s/{index}")
+            for index, (kind, number) in enumerate(zip(kinds, series, strict=True))
         )
 
     def photo(self, index: int) -> Photo:

@@ -1,4 +1,5 @@
-"""Slow references, written from the paper's text: loops over positions, one equation a function. Imports nothing of stmemory.
+"""Slow references, written from the paper's text: loops over positions, one equation a function. Imports nothing of
+stmemory.
 
 One object of one video at a time: templates are `[C, *S]` tensors, and the memory is a Python list, oldest first.
 """
@@ -83,11 +84,14 @@ def read(
     affinity: Callable[[Tensor, Tensor], Tensor],
     top_k: int | None = None,
 ) -> Tensor:
-    """Eq. 13 without the query's own value: query `[Ck, m]`, (key `[Ck, n]`, value `[Cv, n]`) of each slot, to `[Cv, m]`."""
+    """Eq. 13 without the query's own value: query `[Ck, m]`, (key `[Ck, n]`, value `[Cv, n]`) of each slot, to `[Cv,
+    m]`."""
     cells = [(key[:, j], value[:, j]) for key, value in slots for j in range(key.shape[1])]
     columns = []
     for i in range(query.shape[1]):
-        scored = sorted(((affinity(query[:, i], key), value) for key, value in cells), key=lambda pair: -float(pair[0].detach()))
+        scored = sorted(
+            ((affinity(query[:, i], key), value) for key, value in cells), key=lambda pair: -float(pair[0].detach())
+        )
         scored = scored[:top_k]
         weights = softmax([score for score, _ in scored])
         columns.append(sum(w * value for w, (_, value) in zip(weights, scored, strict=True)))

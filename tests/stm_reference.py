@@ -1,7 +1,8 @@
-"""STM (Oh et al., ICCV 2019) as its paper and its published names describe it: slow, plain `torch.nn`, memory that grows.
+"""STM (Oh et al., ICCV 2019) as its paper and its published names describe it: slow, plain `torch.nn`, memory that
+grows.
 
-The modules carry the published attribute names, so that `published_state` has the names and shapes of `STM_weights.pth`. Written
-from the description; shares nothing with the package.
+The modules carry the published attribute names, so that `published_state` has the names and shapes of
+`STM_weights.pth`. Written from the description; shares nothing with the package.
 """
 
 from __future__ import annotations
@@ -12,7 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-STAGES = {"res2": (64, 3, 1), "res3": (128, 4, 2), "res4": (256, 6, 2)}  # middle channels, bottlenecks, stride of the first
+STAGES = {
+    "res2": (64, 3, 1),
+    "res3": (128, 4, 2),
+    "res4": (256, 6, 2),
+}  # middle channels, bottlenecks, stride of the first
 
 
 def listing() -> dict[str, tuple[int, ...]]:
@@ -42,7 +47,11 @@ def listing() -> dict[str, tuple[int, ...]]:
         for stage, (middle, blocks, _) in STAGES.items():
             for number in range(blocks):
                 block = f"{encoder}.{stage}.{number}"
-                for which, out, into, size in ((1, middle, entering, 1), (2, middle, middle, 3), (3, 4 * middle, middle, 1)):
+                for which, out, into, size in (
+                    (1, middle, entering, 1),
+                    (2, middle, middle, 3),
+                    (3, 4 * middle, middle, 1),
+                ):
                     conv(f"{block}.conv{which}", out, into, size, bias=False)
                     norm(f"{block}.bn{which}", out)
                 if number == 0:
@@ -178,12 +187,15 @@ class ReferenceSTM(nn.Module):
 
     def memorise(self, frame: Tensor, masks: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Template, key and value `[N, c, h, w]` of objects `[N, H, W]` of a frame `[1, 3, H, W]`."""
-        others = torch.stack([masks[[m for m in range(len(masks)) if m != n]].sum(0).clamp(0, 1) for n in range(len(masks))])
+        others = torch.stack(
+            [masks[[m for m in range(len(masks)) if m != n]].sum(0).clamp(0, 1) for n in range(len(masks))]
+        )
         template: Tensor = self.Encoder_M(frame.expand(len(masks), -1, -1, -1), masks, others)[2]
         return template, self.KV_M_r4.Key(template), self.KV_M_r4.Value(template)
 
     def recall(self, query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
-        """`[N, 512, h, w]` of a query key `[1, 128, h, w]` and lists of keys and values, one entry a memorised frame."""
+        """`[N, 512, h, w]` of a query key `[1, 128, h, w]` and lists of keys and values, one entry a memorised
+        frame."""
         objects = []
         for n in range(len(keys[0])):
             key = torch.cat([k[n].flatten(1) for k in keys], 1)  # [128, T h w]

@@ -1,4 +1,5 @@
-"""Facts about the ablation: what a row is, that it is what an evaluation of its own gives, and what an interruption leaves."""
+"""Facts about the ablation: what a row is, that it is what an evaluation of its own gives, and what an interruption
+leaves."""
 
 from __future__ import annotations
 
@@ -71,20 +72,28 @@ def whole(rows: tuple[Row, ...], clips: list[Clip], tmp_path_factory: pytest.Tem
 
 def told(results: tuple[RowResult, ...]) -> list[object]:
     """Everything but the time that it took."""
-    return [(each.row.name, [dataclasses.replace(result, seconds=0) for result in each.results], each.memory) for each in results]
+    return [
+        (each.row.name, [dataclasses.replace(result, seconds=0) for result in each.results], each.memory)
+        for each in results
+    ]
 
 
 @pytest.mark.parametrize("number", [0, 1, 2], ids=["A", "drop", "growing"])
-def test_a_row_is_what_an_evaluation_of_its_own_gives(whole: tuple[RowResult, ...], clips: list[Clip], number: int) -> None:
+def test_a_row_is_what_an_evaluation_of_its_own_gives(
+    whole: tuple[RowResult, ...], clips: list[Clip], number: int
+) -> None:
     """The scores are those of a predictor with that rule, and of one that never forgets."""
     fixed = VOSPredictor(tiny_network(), options=dataclasses.replace(OPTIONS, policy=("A", "drop", "C")[number]))
     predictor: Predictor = GrowingPredictor(fixed, every=2) if number == 2 else fixed
 
-    assert [evaluate_clip(predictor, clip).objects for clip in clips] == [result.objects for result in whole[number].results]
+    assert [evaluate_clip(predictor, clip).objects for clip in clips] == [
+        result.objects for result in whole[number].results
+    ]
 
 
 def test_the_bytes_are_those_of_the_memory_at_the_end(whole: tuple[RowResult, ...], clips: list[Clip]) -> None:
-    """A fixed memory has the bytes of the formula for each object; one that keeps every second of nine frames has those of five slots."""
+    """A fixed memory has the bytes of the formula for each object; one that keeps every second of nine frames has those
+    of five slots."""
     height, width = clips[0].frame(0).shape[:2]
     cells = -(-height // 16) * -(-width // 16)
 
@@ -94,7 +103,9 @@ def test_the_bytes_are_those_of_the_memory_at_the_end(whole: tuple[RowResult, ..
     assert expected == [result.bytes_per_object for result in whole]
 
 
-def test_an_interrupted_run_goes_on(rows: tuple[Row, ...], whole: tuple[RowResult, ...], clips: list[Clip], tmp_path: Path) -> None:
+def test_an_interrupted_run_goes_on(
+    rows: tuple[Row, ...], whole: tuple[RowResult, ...], clips: list[Clip], tmp_path: Path
+) -> None:
     """What was finished is not measured again, and all of it is what one go gives."""
 
     def interrupt(row: Row, news: News) -> None:
@@ -106,7 +117,12 @@ def test_an_interrupted_run_goes_on(rows: tuple[Row, ...], whole: tuple[RowResul
     measured: list[tuple[str, str]] = []
     left: list[int] = []
     again = run_ablation(
-        rows, clips, tmp_path, resume=True, on_begin=left.append, on_news=lambda row, news: measured.append((row.name, news.clip))
+        rows,
+        clips,
+        tmp_path,
+        resume=True,
+        on_begin=left.append,
+        on_news=lambda row, news: measured.append((row.name, news.clip)),
     )
 
     assert [("drop", "walk"), ("growing", "run"), ("growing", "walk")] == list(dict.fromkeys(measured))
@@ -115,7 +131,8 @@ def test_an_interrupted_run_goes_on(rows: tuple[Row, ...], whole: tuple[RowResul
 
 
 def test_rules_may_be_added_and_nothing_else_changed(rows: tuple[Row, ...], clips: list[Clip], tmp_path: Path) -> None:
-    """A folder with results is not touched without a word, takes more rules, and refuses other options for those it has."""
+    """A folder with results is not touched without a word, takes more rules, and refuses other options for those it
+    has."""
     run_ablation(rows[:1], clips[:1], tmp_path)
     with pytest.raises(OptionError, match="pass --resume to go on"):
         run_ablation(rows, clips[:1], tmp_path)
@@ -139,7 +156,9 @@ def test_one_ablation_at_a_time_writes_into_a_folder(rows: tuple[Row, ...], clip
     assert [] == list((tmp_path / "photos").iterdir())
 
 
-def test_a_clip_that_cannot_be_measured_is_named_and_its_row_marked(clips: list[Clip], rows: tuple[Row, ...], tmp_path: Path) -> None:
+def test_a_clip_that_cannot_be_measured_is_named_and_its_row_marked(
+    clips: list[Clip], rows: tuple[Row, ...], tmp_path: Path
+) -> None:
     """The others go on, and the table says that the row lacks one."""
     broken = dataclasses.replace(clips[1], frame_paths=(*clips[1].frame_paths[:-1], Path("no/such/frame.jpg")))
     results = run_ablation(rows[:1], [clips[0], broken], tmp_path)
@@ -151,9 +170,12 @@ def test_a_clip_that_cannot_be_measured_is_named_and_its_row_marked(clips: list[
 def test_matching_alone_is_the_network_without_its_discriminative_read(
     weights: tuple[str, str], clips: list[Clip], tmp_path: Path
 ) -> None:
-    """Its row has the default policy, the same weights by name, and the masks of the network with the second read taken out."""
+    """Its row has the default policy, the same weights by name, and the masks of the network with the second read taken
+    out."""
     rows = ablation_rows(OPTIONS, rules=("C", MATCHING), growing=0, weights=weights[0])
-    assert ["C: least_similar", "matching: least_similar without the discriminative read"] == [row.title for row in rows]
+    assert ["C: least_similar", "matching: least_similar without the discriminative read"] == [
+        row.title for row in rows
+    ]
     results = run_ablation(rows, clips[:1], tmp_path / "out")
     assert results[0].fingerprint == results[1].fingerprint
     predictor = VOSPredictor(load_network(weights[0]), options=rows[1].options)
@@ -179,17 +201,46 @@ def test_rows_that_cannot_be(asked: dict[str, object], message: str) -> None:
         ablation_rows(OPTIONS, **asked)
 
 
-def test_the_command_leaves_a_table(davis: Path, weights: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_leaves_a_table(
+    davis: Path, weights: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A line for each rule in the order given, weights of their own where asked for, and what it was measured with."""
     out = tmp_path / "out"
-    more = ["--rules", "C", "learned", "--learned", weights[1], "--rule-weights", f"learned={weights[1]}", "--frames", "6"]
-    command = ["benchmark", "ablation", "davis2017", "walk", "--root", str(davis), "-o", str(out), "--weights", weights[0], *FLAGS]
+    more = [
+        "--rules",
+        "C",
+        "learned",
+        "--learned",
+        weights[1],
+        "--rule-weights",
+        f"learned={weights[1]}",
+        "--frames",
+        "6",
+    ]
+    command = [
+        "benchmark",
+        "ablation",
+        "davis2017",
+        "walk",
+        "--root",
+        str(davis),
+        "-o",
+        str(out),
+        "--weights",
+        weights[0],
+        *FLAGS,
+    ]
     assert 0 == main([*command, *more])
     table, report = (out / "ablation.md").read_text(), json.loads((out / "ablation.json").read_text())
 
-    assert ["C: least_similar", "learned", "growing: frames 0, 5, 10, ... kept (STM)"] == [line.split(" | ")[0][2:] for line in table.splitlines()[2:5]]
+    assert ["C: least_similar", "learned", "growing: frames 0, 5, 10, ... kept (STM)"] == [
+        line.split(" | ")[0][2:] for line in table.splitlines()[2:5]
+    ]
     assert table in capsys.readouterr().out
-    assert "every frame committed (memory_every 1; the paper commits every frame)" in table and "the first 6 frames" in table
+    assert (
+        "every frame committed (memory_every 1; the paper commits every frame)" in table
+        and "the first 6 frames" in table
+    )
     assert f"Weights: C {weights[0]} (" in table
     assert [weights[0], weights[1], weights[0]] == [row["weights"] for row in report["rows"]]
     assert 0 == main([*command, *more, "--resume"])
@@ -199,15 +250,30 @@ def test_the_command_leaves_a_table(davis: Path, weights: tuple[str, str], tmp_p
     assert 2 == main([*command, "--policy", "A", "--resume"])
 
 
-def test_a_learned_policy_is_named_by_its_file(davis: Path, weights: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_learned_policy_is_named_by_its_file(
+    davis: Path, weights: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`--policy FILE` tracks with the policy of that file, and a run with another one is another run."""
-    evaluate = ["evaluate", "davis2017", "--root", str(davis), "-o", str(tmp_path), "--weights", weights[0], *FLAGS, "--policy"]
+    evaluate = [
+        "evaluate",
+        "davis2017",
+        "--root",
+        str(davis),
+        "-o",
+        str(tmp_path),
+        "--weights",
+        weights[0],
+        *FLAGS,
+        "--policy",
+    ]
     assert 0 == main([*evaluate, weights[1]])
     clip = find_data_set("davis2017", davis)[0]
     options = dataclasses.replace(OPTIONS, policy=load_policy(weights[1]))
     expected = evaluate_clip(VOSPredictor(tiny_network(), options=options), clip)
 
-    assert expected.region == pytest.approx(json.loads((tmp_path / "report.json").read_text())["clips"][0]["region"], abs=1e-12)
+    assert expected.region == pytest.approx(
+        json.loads((tmp_path / "report.json").read_text())["clips"][0]["region"], abs=1e-12
+    )
     save_policy(LearnedPolicy(seed=4), tmp_path / "other.safetensors")
     assert 2 == main([*evaluate, str(tmp_path / "other.safetensors"), "--resume"])
     assert "weights was" in capsys.readouterr().err

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tiny import boxes, clip, tiny_predictor
 from torch import Tensor
 
 from stmemory.clip_reader import ClipReader
 from stmemory.errors import FrameError, MaskError, OptionError, ShapeError
 from stmemory.frames import iterate_frames, to_frame
-from tiny import boxes, clip, tiny_predictor
 
 STACK = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
 
@@ -67,7 +67,8 @@ class AsNumpy:
 
 
 class Reader:
-    """Has a length and gives what is made of each frame; past its end it gives the last one, and counts what was asked for."""
+    """Has a length and gives what is made of each frame; past its end it gives the last one, and counts what was asked
+    for."""
 
     def __init__(self, make: Callable[[NDArray[np.generic]], object] = AsNumpy) -> None:
         self.make, self.asked = make, list[int]()
@@ -95,7 +96,11 @@ def expected() -> Tensor:
     return torch.stack(list(iterate_frames(STACK)))
 
 
-@pytest.mark.parametrize("make", [AsNumpy, ByInterface, ByDLPack, lambda values: ByArray(values, [])], ids=["asnumpy", "interface", "dlpack", "array"])
+@pytest.mark.parametrize(
+    "make",
+    [AsNumpy, ByInterface, ByDLPack, lambda values: ByArray(values, [])],
+    ids=["asnumpy", "interface", "dlpack", "array"],
+)
 def test_an_image_may_be_what_becomes_an_array(make: Callable[[NDArray[np.generic]], object]) -> None:
     """Each protocol of arrays gives the frame that the array gives, in clips as alone."""
     assert torch.equal(expected()[0], to_frame(make(STACK[0])))
@@ -178,7 +183,9 @@ def test_a_lazy_array_of_another_shape_is_told(shape: tuple[int, ...]) -> None:
     ids=["16-bit", "12-bit", "signed", "double", "int64", "uint32", "8-bit"],
 )
 @pytest.mark.parametrize("kind", ["array", "tensor"])
-def test_a_stated_range_goes_from_black_to_white(values: NDArray[np.generic], limits: tuple[float, float], kind: str) -> None:
+def test_a_stated_range_goes_from_black_to_white(
+    values: NDArray[np.generic], limits: tuple[float, float], kind: str
+) -> None:
     """Stacks of any number type are the frames of the bytes that they stand for."""
     source = values if kind == "array" else torch.from_numpy(values).movedim(-1, -3)
     found = torch.stack(list(iterate_frames(source, value_range=limits)))

@@ -1,4 +1,5 @@
-"""Whatever cannot be used ends in an error that says what was expected, what came and what to do; never in a wrong mask.
+"""Whatever cannot be used ends in an error that says what was expected, what came and what to do; never in a wrong
+mask.
 
 And after an error in the middle of a video the stream is in the state it was in, and goes on.
 """
@@ -25,8 +26,8 @@ from stmemory.memory.state import save_bank
 from stmemory.networks.config import NetworkConfig
 from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
-from stmemory.stream import VOSStream
 from stmemory.saving import save_network
+from stmemory.stream import VOSStream
 from stmemory.tensor_file import read_tensor_file, write_tensor_file
 from stmemory.weights import load_network, network_info, tensors_digest
 
@@ -97,7 +98,9 @@ def assert_says_what_to_do(error: pytest.ExceptionInfo[Exception]) -> None:
 
 
 @pytest.mark.parametrize(("frame", "kind"), BAD_FRAMES.values(), ids=BAD_FRAMES)
-def test_bad_frames_are_errors_and_leave_the_stream_alone(frame: object, kind: type[StmemoryError], tmp_path: Path) -> None:
+def test_bad_frames_are_errors_and_leave_the_stream_alone(
+    frame: object, kind: type[StmemoryError], tmp_path: Path
+) -> None:
     """As a first frame, and in the middle, where the stream then goes on as one that never saw it."""
     predictor = tiny_predictor()
     with pytest.raises(kind) as error:
@@ -180,7 +183,9 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
         assert_says(error, str(path))
 
 
-@pytest.mark.parametrize("source", [None, 5, FRAMES[0], {"frames": FRAMES}, b"frames"], ids=["None", "int", "one frame", "dict", "bytes"])
+@pytest.mark.parametrize(
+    "source", [None, 5, FRAMES[0], {"frames": FRAMES}, b"frames"], ids=["None", "int", "one frame", "dict", "bytes"]
+)
 def test_what_is_no_video_is_an_error(source: object) -> None:
     """The message lists what is taken."""
     with pytest.raises(ShapeError) as error:
@@ -299,7 +304,8 @@ def test_more_than_200_objects_in_all_are_an_error(tmp_path: Path) -> None:
 
 
 def test_wrong_ids_are_errors(tmp_path: Path) -> None:
-    """Adding what is tracked, removing what is not, and looking at new objects without writing are told by their ids."""
+    """Adding what is tracked, removing what is not, and looking at new objects without writing are told by their
+    ids."""
     stream = tiny_predictor().start(FRAMES[0], MASK)
     before = state_of(stream, tmp_path)
     for act, said in (
@@ -316,7 +322,11 @@ def test_wrong_ids_are_errors(tmp_path: Path) -> None:
 def test_nothing_can_be_done_before_the_first_frame(tmp_path: Path) -> None:
     """Correcting, adding and saving say that a frame must come first."""
     stream = VOSStream(tiny_predictor().network, TrackingOptions())
-    for act in (lambda: stream.correct(MASK), lambda: stream.add_objects(MASK), lambda: stream.save(tmp_path / "state")):
+    for act in (
+        lambda: stream.correct(MASK),
+        lambda: stream.add_objects(MASK),
+        lambda: stream.save(tmp_path / "state"),
+    ):
         with pytest.raises(FrameError) as error:
             act()
         assert_says(error, "step(frame, mask)")
@@ -392,7 +402,10 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "config empty": (cut("config.json", 0.0), "config.json"),
     "config no text": (lambda folder: (folder / "config.json").write_bytes(b"\xff\xfe\x00"), "config.json"),
     "config a list": (lambda folder: (folder / "config.json").write_text("[1, 2]"), "config.json"),
-    "config of others": (lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'), "format_version"),
+    "config of others": (
+        lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'),
+        "format_version",
+    ),
     "config newer": (damage_config(lambda d: d.update(format_version=99)), "99"),
     "config version a text": (damage_config(lambda d: d.update(format_version="new")), "config.json"),
     "network no dict": (damage_config(lambda d: d.update(network=3)), "config.json"),
@@ -406,15 +419,30 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "weights cut": (cut("model.safetensors", 0.5), "model.safetensors"),
     "weights almost whole": (cut("model.safetensors", 0.999), "model.safetensors"),
     "weights empty": (cut("model.safetensors", 0.0), "model.safetensors"),
-    "weights a pickle": (lambda folder: (folder / "model.safetensors").write_bytes(pickle.dumps({"a": 1})), "safetensors"),
-    "weights of torch.save": (lambda folder: torch.save({"a": 1}, folder / "model.safetensors"), "a pickle of torch.save"),
-    "weights a pointer": (lambda folder: (folder / "model.safetensors").write_text("version https://git-lfs"), "git lfs pull"),
+    "weights a pickle": (
+        lambda folder: (folder / "model.safetensors").write_bytes(pickle.dumps({"a": 1})),
+        "safetensors",
+    ),
+    "weights of torch.save": (
+        lambda folder: torch.save({"a": 1}, folder / "model.safetensors"),
+        "a pickle of torch.save",
+    ),
+    "weights a pointer": (
+        lambda folder: (folder / "model.safetensors").write_text("version https://git-lfs"),
+        "git lfs pull",
+    ),
     "weights a web page": (lambda folder: (folder / "model.safetensors").write_text("<!doctype html>"), "a web page"),
-    "weights a pickle beside": (lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"), "convert it first"),
+    "weights a pickle beside": (
+        lambda folder: (folder / "model.safetensors").rename(folder / "pytorch_model.bin"),
+        "convert it first",
+    ),
     "weights of another run": (damage_tensors(lambda t: t["decoder.end.bias"].add_(1e-3)), "sha256"),
     "weight missing": (damage_tensors(lambda t: t.pop("decoder.end.bias")), "missing: decoder.end.bias"),
     "weight unexpected": (damage_tensors(lambda t: t.update(extra=torch.ones(1))), "unexpected: extra"),
-    "weight misshapen": (damage_tensors(lambda t: t.update({"decoder.end.bias": torch.ones(2)})), "misshapen: decoder.end.bias"),
+    "weight misshapen": (
+        damage_tensors(lambda t: t.update({"decoder.end.bias": torch.ones(2)})),
+        "misshapen: decoder.end.bias",
+    ),
     "weight NaN": (damage_tensors(no_longer_finite), "decoder.end.weight"),
 }
 
@@ -518,10 +546,18 @@ STATE_DAMAGES: dict[str, Callable[[Path], object]] = {
     "options that are a word": rewrite(lambda about, tensors: about.update(options="x")),
     "deep words": lambda path: write_tensor_file(path, {"pixels": torch.zeros(1)}, {"about": "[" * 100_000}),
     "no size": rewrite(lambda about, tensors: about.update(size={})),
-    "a size that is no whole number": rewrite(lambda about, tensors: about.update(size={**about["size"], "frame_height": 48.0})),
-    "a size that is not the tensors'": rewrite(lambda about, tensors: about.update(size={**about["size"], "padded_width": 128})),
-    "tensors of another shape": rewrite(lambda about, tensors: tensors.update(probabilities=tensors["probabilities"][:1])),
-    "numbers where flags belong": rewrite(lambda about, tensors: tensors.update({"bank.valid": tensors["bank.valid"].float()})),
+    "a size that is no whole number": rewrite(
+        lambda about, tensors: about.update(size={**about["size"], "frame_height": 48.0})
+    ),
+    "a size that is not the tensors'": rewrite(
+        lambda about, tensors: about.update(size={**about["size"], "padded_width": 128})
+    ),
+    "tensors of another shape": rewrite(
+        lambda about, tensors: tensors.update(probabilities=tensors["probabilities"][:1])
+    ),
+    "numbers where flags belong": rewrite(
+        lambda about, tensors: tensors.update({"bank.valid": tensors["bank.valid"].float()})
+    ),
     "tensor lost": rewrite(lambda about, tensors: tensors.pop("pixels")),
     "bank lost": rewrite(lambda about, tensors: tensors.pop("bank.templates")),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
@@ -542,7 +578,8 @@ def test_damaged_states_are_errors(damage: Callable[[Path], object], tmp_path: P
 
 
 def test_states_of_earlier_versions_go_on(tmp_path: Path) -> None:
-    """A file as version 2 wrote it, with a digest of its tensors alone, gives the same masks; damaged, it is refused."""
+    """A file as version 2 wrote it, with a digest of its tensors alone, gives the same masks; damaged, it is
+    refused."""
     predictor, path = tiny_predictor(), tmp_path / "state"
     stream = predictor.start(FRAMES[0], MASK)
     stream.step(FRAMES[1])

@@ -109,8 +109,11 @@ def test_pairs_are_chosen_by_similarity(policy: str, expected: list[float]) -> N
     torch.testing.assert_close(torch.ones(2), bank.templates[0, source, :, 0])
 
 
-def rows_of(name: str, fuse: Callable[..., Tensor], bank: MemoryBank, templates: Tensor) -> list[references.PaperMemory]:
-    """Write to three rows that enter at steps 0, 0 and 7, of which the second often has no template; the same slowly."""
+def rows_of(
+    name: str, fuse: Callable[..., Tensor], bank: MemoryBank, templates: Tensor
+) -> list[references.PaperMemory]:
+    """Write to three rows that enter at steps 0, 0 and 7, of which the second often has no template; the same
+    slowly."""
     slow = [references.PaperMemory(bank.capacity, name, fuse) for _ in range(3)]
     for step in range(20):
         if step == 7:
@@ -151,7 +154,8 @@ def test_a_bank_equals_the_paper_after_20_writes(name: str, fusion: str) -> None
 
 @pytest.mark.parametrize("policy", policy_names())
 def test_no_policy_exceeds_the_capacity(policy: str) -> None:
-    """After any writes, to any rows, pinned or provisional, a row has at most K templates, and the pinned ones unchanged."""
+    """After any writes, to any rows, pinned or provisional, a row has at most K templates, and the pinned ones
+    unchanged."""
     bank = MemoryBank(3, policy=policy)
     first = torch.randn(2, 2, 3)
     bank.write(first, pinned=True)
@@ -348,7 +352,8 @@ def test_rows_that_do_not_exist_cannot_be_described(row: int) -> None:
     ids=str,
 )
 def test_templates_that_do_not_fit_are_refused(shape: tuple[int, ...], rows: list[int] | None) -> None:
-    """Another size, another number of rows, a row twice or out of range: an error with the shape, and nothing written."""
+    """Another size, another number of rows, a row twice or out of range: an error with the shape, and nothing
+    written."""
     bank = MemoryBank(3)
     bank.write(torch.zeros(2, 2, 4))
     with pytest.raises(ShapeError, match=r"expected a template \[R, 2, 4\] for R different rows of 0..1, got"):
@@ -518,7 +523,8 @@ def test_kept_similarities_equal_fresh_ones(keyed: bool) -> None:
 
 @pytest.mark.parametrize("capacity", [4, 9])
 def test_a_write_compares_a_number_of_pairs_linear_in_k(capacity: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A write to a full row compares two slots with those that can move, not all with all, and no pair twice; a rule without none."""
+    """A write to a full row compares two slots with those that can move, not all with all, and no pair twice; a rule
+    without none."""
     pairs: list[int] = []
 
     def counting(one: Tensor, many: Tensor) -> tuple[Tensor, Tensor]:
@@ -527,7 +533,12 @@ def test_a_write_compares_a_number_of_pairs_linear_in_k(capacity: int, monkeypat
 
     monkeypatch.setattr(slots_module, "similarities", counting)
     with_all = 2 * (capacity - 1) - 1
-    for policy, expected in (("least_similar", with_all - 2), ("most_similar", with_all - 2), ("learned", with_all), ("drop", 0)):
+    for policy, expected in (
+        ("least_similar", with_all - 2),
+        ("most_similar", with_all - 2),
+        ("learned", with_all),
+        ("drop", 0),
+    ):
         bank = MemoryBank(capacity, policy=policy)
         for number in range(capacity + 1):
             bank.write(torch.randn(1, 2, 3), pinned=number == 0)
@@ -552,7 +563,8 @@ def test_equal_similarity_is_not_computed_twice(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_gradients_flow_through_write_fuse_and_read() -> None:
-    """Over an unroll of five frames with three slots, analytic and numeric gradients agree, to templates and all weights."""
+    """Over an unroll of five frames with three slots, analytic and numeric gradients agree, to templates and all
+    weights."""
     cell, key, value = FusionCell(2, kernel_size=1), nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1)
     read = SpaceTimeRead(key, value).double()
     cell.double()
@@ -587,7 +599,8 @@ def test_a_learned_policy_learns_from_what_is_recalled(dtype: torch.dtype) -> No
 
 
 def test_gradients_of_a_soft_choice_are_those_of_the_formula() -> None:
-    """To `remove` and `into` flow the gradients of: the slot that goes times its weight, fused, and the new one times it."""
+    """To `remove` and `into` flow the gradients of: the slot that goes times its weight, fused, and the new one times
+    it."""
     remove = torch.tensor([[0.0, 1.0, 0.0]], requires_grad=True)
     into = torch.tensor([[0.0, 0.0, 1.0]], requires_grad=True)
 
@@ -640,7 +653,8 @@ def test_detach_cuts_the_graph() -> None:
 
 
 def test_rekeying_gives_cut_keys_their_graph_back() -> None:
-    """After `detach` and `rekey` keys and versions are what they were, and the key's weights learn from every slot in use."""
+    """After `detach` and `rekey` keys and versions are what they were, and the key's weights learn from every slot in
+    use."""
     head = torch.nn.Conv1d(2, 4, 1)
     bank = MemoryBank(4, key=head)
     for frame in range(3):
@@ -832,7 +846,8 @@ def _about(**changes: str) -> Callable[[Path], None]:
     ids=["truncated", "empty", "text", "missing", "folder", "format", "newer", "odd", "none", "foreign"],
 )
 def test_files_that_are_no_bank_are_refused(spoil: Callable[[Path], object], message: str, tmp_path: Path) -> None:
-    """A truncated, foreign, missing or newer file is a WeightsError that says what came, and the bank stays as it was."""
+    """A truncated, foreign, missing or newer file is a WeightsError that says what came, and the bank stays as it
+    was."""
     path = tmp_path / "bank.safetensors"
     save_bank(filled(3), path)
     spoil(path)

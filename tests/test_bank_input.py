@@ -21,7 +21,9 @@ def full_bank(**parts: object) -> MemoryBank:
     bank = MemoryBank(3, **parts)
     for frame in range(3):
         with torch.no_grad():
-            bank.write(torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(frame)), frame=frame, pinned=frame == 0)
+            bank.write(
+                torch.rand(2, 4, 5, generator=torch.Generator().manual_seed(frame)), frame=frame, pinned=frame == 0
+            )
     return bank
 
 
@@ -42,7 +44,11 @@ def spoilt(value: float) -> Tensor:
 BAD_WRITES: dict[str, tuple[Callable[[MemoryBank], None], type[Exception], str]] = {
     "NaN": (lambda bank: bank.write(spoilt(float("nan"))), BankError, "finite template"),
     "infinity": (lambda bank: bank.write(spoilt(-float("inf"))), BankError, "finite template"),
-    "NaN to be pinned": (lambda bank: bank.write(spoilt(float("nan")), pinned=True), BankError, "finite template|would pin"),
+    "NaN to be pinned": (
+        lambda bank: bank.write(spoilt(float("nan")), pinned=True),
+        BankError,
+        "finite template|would pin",
+    ),
     "NaN of one row": (lambda bank: bank.write(spoilt(float("nan"))[1:], rows=[1]), BankError, "finite template"),
     "infinite in float32": (lambda bank: bank.write(spoilt(1.0).double() * 1e300), BankError, "finite template"),
     "whole numbers": (lambda bank: bank.write(torch.ones(2, 4, 5, dtype=torch.int64)), ShapeError, "floats"),
@@ -144,7 +150,12 @@ def test_a_policy_without_an_answer_is_an_error() -> None:
 
 @pytest.mark.parametrize(
     "make",
-    [update_policy, lambda policy: MemoryBank(3, policy=policy), lambda p: TrackingOptions(policy=p), lambda p: PredictionOptions(policy=p)],
+    [
+        update_policy,
+        lambda policy: MemoryBank(3, policy=policy),
+        lambda p: TrackingOptions(policy=p),
+        lambda p: PredictionOptions(policy=p),
+    ],
     ids=["registry", "bank", "tracking", "prediction"],
 )
 def test_a_policy_given_as_a_class_is_an_error(make: Callable[[object], object]) -> None:
@@ -190,7 +201,9 @@ def test_a_fusion_that_makes_no_template_is_an_error(parts: dict[str, object], k
     assert before == contents(bank)
 
 
-@pytest.mark.parametrize("key", [lambda template: None, lambda template: template[:1], lambda template: template.mean()])
+@pytest.mark.parametrize(
+    "key", [lambda template: None, lambda template: template[:1], lambda template: template.mean()]
+)
 def test_a_key_that_makes_no_keys_is_an_error(key: Callable[[Tensor], object]) -> None:
     """It is told at the first write."""
     with pytest.raises(OptionError, match="key"):
@@ -234,7 +247,9 @@ def test_the_mean_of_large_values_is_finite(dtype: torch.dtype, sizes: Tensor | 
 def test_a_share_of_a_large_step_is_finite() -> None:
     """Half of the way from one end of float16 to the other is 0."""
     most = torch.finfo(torch.float16).max
-    bank = MemoryBank(2, policy=Answers(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.5]])), fusion=lambda s, t, n: -t)
+    bank = MemoryBank(
+        2, policy=Answers(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 0.5]])), fusion=lambda s, t, n: -t
+    )
     for _ in range(3):
         bank.write(torch.full((1, 2, 3), most, dtype=torch.float16))
     assert {0.0, most} == set(bank.templates.flatten().tolist())

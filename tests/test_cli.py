@@ -14,13 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from stmemory.cli import main
-from stmemory.files import out_folder
 from stmemory.errors import OptionError, ShapeError, StmemoryError
 from stmemory.evaluation import region_similarity, render_scene
+from stmemory.files import out_folder
 from stmemory.frames import WorkingSize
 from stmemory.inventory import object_bytes, usable_device, versions
 from stmemory.job import Stop, run_job
@@ -68,7 +67,12 @@ def masks(folder: Path) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(
     ("name", "told"),
-    [("notes", "got the file"), ("notes/deep/out", "lies in the file"), ("report.json", "pass -o"), ("new/table.CSV", "pass -o")],
+    [
+        ("notes", "got the file"),
+        ("notes/deep/out", "lies in the file"),
+        ("report.json", "pass -o"),
+        ("new/table.CSV", "pass -o"),
+    ],
     ids=["file", "below-a-file", "json", "csv"],
 )
 def test_an_output_that_cannot_be_a_folder_is_refused(tmp_path: Path, name: str, told: str) -> None:
@@ -108,7 +112,9 @@ def test_track_says_what_it_understood(
     assert 0 == main(track("--mask", str(tmp_path / "first.png"), "--frames", "2"))
     understood, *_, last = capsys.readouterr().out.splitlines()
 
-    expected = f"JPEGImages: 2 of {FRAMES} frames of {WIDTH} x {HEIGHT}, cpu; first.png: 2 objects: 1 (100 px), 4 (400 px)"
+    expected = (
+        f"JPEGImages: 2 of {FRAMES} frames of {WIDTH} x {HEIGHT}, cpu; first.png: 2 objects: 1 (100 px), 4 (400 px)"
+    )
     assert f"{expected}; 255 is void: {14 * WIDTH:,} px ignored" == understood
     assert "stopped after 2 frames as asked; --resume goes on" == last
     assert 0 == main(track("--mask", str(tmp_path / "first.png"), "--frames", "3", "--resume"))
@@ -177,7 +183,9 @@ def test_an_interrupted_run_resumes_to_the_same_masks(
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
     began = time.monotonic()
-    while not (tmp_path / "out" / "masks" / "00002.png").exists() and run.poll() is None and time.monotonic() - began < 60:
+    while (
+        not (tmp_path / "out" / "masks" / "00002.png").exists() and run.poll() is None and time.monotonic() - began < 60
+    ):
         time.sleep(0.005)
     run.send_signal(number)
     _, said = run.communicate(timeout=60)
@@ -237,10 +245,19 @@ def bad_track(*changes: str) -> Callable[[list[str], Path], list[str]]:
         (lambda arguments, folder: ["demo", "-o", str(folder / "demo"), "--frames", "2"], "frames"),
         (lambda arguments, folder: ["demo", "-o", str(folder / "demo"), "--height", "8"], "height"),
         (lambda arguments, folder: ["benchmark", "growth", "-o", str(folder / "g"), "--frames", "1"], "frames"),
-        (lambda arguments, folder: ["benchmark", "growth", "-o", str(folder / "g.json"), "--frames", "8"], "name of a folder"),
-        (lambda arguments, folder: ["benchmark", "growth", "-o", str(folder / "small.png"), "--frames", "8"], "got the file"),
+        (
+            lambda arguments, folder: ["benchmark", "growth", "-o", str(folder / "g.json"), "--frames", "8"],
+            "name of a folder",
+        ),
+        (
+            lambda arguments, folder: ["benchmark", "growth", "-o", str(folder / "small.png"), "--frames", "8"],
+            "got the file",
+        ),
         (lambda arguments, folder: ["benchmark", "speed", "-o", str(folder), "--rounds", "1"], "expected a file"),
-        (lambda arguments, folder: ["benchmark", "speed", "-o", str(folder / "small.png" / "s.json")], "small.png' is a file"),
+        (
+            lambda arguments, folder: ["benchmark", "speed", "-o", str(folder / "small.png" / "s.json")],
+            "small.png' is a file",
+        ),
         (lambda arguments, folder: ["info", "no-such"], "no-such"),
     ],
     ids=lambda value: value.replace(" ", "-") if isinstance(value, str) else "",
@@ -289,7 +306,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert (0, f"stmemory {versions()['stmemory']}\n") == (caught.value.code, capsys.readouterr().out)
 
 
-def test_a_file_that_is_no_video_is_told(track: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_is_no_video_is_told(
+    track: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What PyAV cannot open is said to be no video."""
     (tmp_path / "fake.mp4").write_text("no video")
     arguments = track()
@@ -315,13 +334,16 @@ def test_a_resumed_run_needs_its_own_options(
 
 
 def test_demo_leaves_something_to_look_at(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The demo writes clip, first mask, video and contact sheet, and prints scores, one speed, and bytes that stayed equal."""
+    """The demo writes clip, first mask, video and contact sheet, and prints scores, one speed, and bytes that stayed
+    equal."""
     assert 0 == main(["demo", "-o", str(tmp_path), "--frames", "5", "--height", "64", "--width", "96"])
     said, progress = capsys.readouterr()
 
     assert {"clip.mp4", "contact_sheet.png", "first.png", "overlay.mp4"} == {path.name for path in tmp_path.iterdir()}
     assert 1 == (said + progress).count("frames/s")
-    assert all(text in said for text in ("J ", "F ", "frames/s", "equal after every frame", str(tmp_path / "overlay.mp4")))
+    assert all(
+        text in said for text in ("J ", "F ", "frames/s", "equal after every frame", str(tmp_path / "overlay.mp4"))
+    )
     assert "NOT" not in said
 
 
@@ -341,7 +363,7 @@ def test_demo_without_pyav_writes_a_webp(tmp_path: Path, monkeypatch: pytest.Mon
     assert 0 == main(["demo", "-o", str(tmp_path), "--frames", "4", "--height", "64", "--width", "96"])
     for name in ("clip.webp", "overlay.webp"):
         with Image.open(tmp_path / name) as image:
-            assert (4, (96, 64)) == (getattr(image, "n_frames"), image.size)
+            assert (4, (96, 64)) == (image.n_frames, image.size)
 
 
 def test_info_tells_of_the_bundled_weights(capsys: pytest.CaptureFixture[str]) -> None:
@@ -349,7 +371,10 @@ def test_info_tells_of_the_bundled_weights(capsys: pytest.CaptureFixture[str]) -
     assert 0 == main(["info"])
     said = capsys.readouterr().out
 
-    assert all(text in said for text in ("stmemory", "torch", "cpu", "lite", "parameters", "for one object at 480p", "Apache-2.0", "J&F"))
+    assert all(
+        text in said
+        for text in ("stmemory", "torch", "cpu", "lite", "parameters", "for one object at 480p", "Apache-2.0", "J&F")
+    )
 
 
 def test_object_bytes_are_what_a_stream_takes() -> None:
@@ -444,7 +469,9 @@ def test_a_contact_sheet_shows_its_tiles() -> None:
     tiles = [Tile(np.full((40, 80, 3), colour, np.uint8), "") for colour in colours]
     sheet = contact_sheet(tiles, title="", columns=2, tile_width=80)
 
-    assert colours[:2] == [sheet.getpixel((36 + 40 + 98 * place, sheet.height - 36 - 30 - 20 - 88)) for place in range(2)]
+    assert colours[:2] == [
+        sheet.getpixel((36 + 40 + 98 * place, sheet.height - 36 - 30 - 20 - 88)) for place in range(2)
+    ]
     assert colours[2] == sheet.getpixel((36 + 40, sheet.height - 36 - 30 - 20))
 
 

@@ -163,7 +163,8 @@ def test_pack_counts_as_people_do(tmp_path: Path) -> None:
 
 
 def test_pack_keeps_frames_in_which_the_object_is_hidden(tmp_path: Path) -> None:
-    """A video keeps its frames without an object, and clips are made of it; one that never shows an object is skipped, frame by frame."""
+    """A video keeps its frames without an object, and clips are made of it; one that never shows an object is skipped,
+    frame by frame."""
     for film, hidden in (("seen", (1, 2)), ("empty", (0, 1, 2, 3))):
         for time in range(4):
             _photo(tmp_path / film, str(time), colour=(250, 30, 20))
@@ -227,7 +228,9 @@ def test_pack_says_why_nothing_is_of_use(tmp_path: Path) -> None:
     _photo(tmp_path, "a", colour=(250, 30, 20))
     Image.new("L", (96, 72)).save(tmp_path / "masks" / "b.png")
     (tmp_path / "images" / "a.jpg").write_bytes(b"no")
-    with pytest.raises(OptionError, match=r"got 2 of no use: masks/b\.png: no picture in images/; images/a\.jpg: .*cannot be read"):
+    with pytest.raises(
+        OptionError, match=r"got 2 of no use: masks/b\.png: no picture in images/; images/a\.jpg: .*cannot be read"
+    ):
         pack(tmp_path, tmp_path / "out.safetensors")
 
 
@@ -255,7 +258,9 @@ def test_every_byte_of_packed_material_counts(packed: tuple[Path, PackReport], t
             Material.load(damaged)
 
 
-def test_material_of_earlier_versions_is_read(packed: tuple[Path, PackReport], material: Material, tmp_path: Path) -> None:
+def test_material_of_earlier_versions_is_read(
+    packed: tuple[Path, PackReport], material: Material, tmp_path: Path
+) -> None:
     """It had neither words nor a digest; what runs compare it by is the same."""
     save_file(load_file(packed[0]), tmp_path / "old.safetensors")
     assert material.fingerprint == Material.load(tmp_path / "old.safetensors").fingerprint
@@ -276,7 +281,8 @@ def test_clip_keeps_its_promises(material: Material, index: int) -> None:
 
 @pytest.mark.parametrize("index", range(12))
 def test_objects_of_parts_and_objects_that_come_into_view_keep_the_promises_too(material: Material, index: int) -> None:
-    """With each such clip asked for, ids are those of frame 0, all of them are seen there, and the clip differs from one without."""
+    """With each such clip asked for, ids are those of frame 0, all of them are seen there, and the clip differs from
+    one without."""
     plain = ClipConfig(size=64, frames=5, photo_base=0.0, video=0.0)
     config = dataclasses.replace(plain, composite=1.0, reveal=1.0)
     clip = ClipSource(material, config, RNG_SEED).clip(index)
@@ -340,7 +346,8 @@ def test_render_base_leaves_mirrored_parts_unlabelled() -> None:
 
 
 def test_a_camera_over_a_video_moves_pixels_and_labels_alike() -> None:
-    """Without motion a video is as it was; moved by whole pixels, frames and ids move by them, and what enters is unlabelled."""
+    """Without motion a video is as it was; moved by whole pixels, frames and ids move by them, and what enters is
+    unlabelled."""
     frames = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     ids = torch.randint(1, 5, (2, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     still = place_camera(_still(2))
@@ -413,7 +420,9 @@ def test_gaps_make_faster_clips(material: Material) -> None:
     """With gaps up to 6 the objects of clips change more from frame to frame."""
 
     def change(gap: int) -> float:
-        source = ClipSource(material, ClipConfig(size=48, frames=5, gap=gap, video=0.0, event=0.0, max_pasted=1), RNG_SEED)
+        source = ClipSource(
+            material, ClipConfig(size=48, frames=5, gap=gap, video=0.0, event=0.0, max_pasted=1), RNG_SEED
+        )
         return sum(float((clip.ids[1:] != clip.ids[:-1]).float().mean()) for clip in map(source.clip, range(20)))
 
     assert change(6) > 1.3 * change(1)

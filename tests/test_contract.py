@@ -1,4 +1,5 @@
-"""The contract of a stream: memory of a constant size, streams that do not touch each other, states that go on bit for bit."""
+"""The contract of a stream: memory of a constant size, streams that do not touch each other, states that go on bit for
+bit."""
 
 from __future__ import annotations
 
@@ -43,7 +44,9 @@ def stream_bytes(objects: int, slots: int, frame: tuple[int, int], padded: tuple
     cells = inside // 256
     cache = objects * slots * (4 * cells * CONFIG.value_channels + 8)
     features = 2 * CONFIG.appearance_channels
-    sums = objects * (4 * 4 * (features + 1) * (features + 2) + 4 * 8)  # given and found, now and before; two counts, two frames
+    sums = objects * (
+        4 * 4 * (features + 1) * (features + 2) + 4 * 8
+    )  # given and found, now and before; two counts, two frames
     last_frame = inside * (2 * 3 * 4 + (1 + objects) * 4 + objects)  # frame and window, probabilities, places
     result = pixels * (4 + (1 + objects) * 4)
     return bank_bytes(objects, slots, cells) + cache + sums + last_frame + result
@@ -68,7 +71,8 @@ def test_a_stream_is_as_large_after_200_frames_as_its_shapes_say(policy: str, me
 
 
 def test_a_saved_stream_holds_what_nbytes_counts(tmp_path: Path) -> None:
-    """The tensors of the file are as many bytes as the stream says, and the file's size is the same 100 frames later."""
+    """The tensors of the file are as many bytes as the stream says, and the file's size is the same 100 frames
+    later."""
     frames, sizes = clip(4), []
     stream = tiny_predictor().start(frames[0], boxes(3))
     for step in range(150):
@@ -122,7 +126,8 @@ def test_objects_bring_their_bytes_and_take_them_away() -> None:
 def events(
     predictor: VOSPredictor, *, seed: int = 0, resume_after: int | None = None, folder: Path | None = None
 ) -> Iterator[Segmentation]:
-    """A video with a late object, corrections, a look without writing and a removal; saved and resumed after one frame."""
+    """A video with a late object, corrections, a look without writing and a removal; saved and resumed after one
+    frame."""
     frames = clip(16, seed=seed)
     stream = predictor.start(frames[0], boxes(3, 9))
     yield stream.last
@@ -156,7 +161,9 @@ def assert_same(expected: list[Segmentation], actual: list[Segmentation]) -> Non
 def test_a_stream_saved_in_the_middle_goes_on_bit_for_bit(options: dict[str, object], tmp_path: Path) -> None:
     """Resumed after frame 8 by a predictor built anew, every later mask and score is the same, bit for bit."""
     expected = list(events(tiny_predictor(**options)))
-    assert len({result.ids.numpy().tobytes() for result in expected}) > 10  # masks that differ, so that equality means something
+    assert (
+        len({result.ids.numpy().tobytes() for result in expected}) > 10
+    )  # masks that differ, so that equality means something
     assert_same(expected, list(events(new_predictor(**options), resume_after=8, folder=tmp_path)))
 
 
@@ -184,7 +191,8 @@ def test_streams_interleave_without_touching_each_other(options: dict[str, objec
         assert_same(alone[video], [turn[video] for turn in turns])
 
 
-# Of other sizes, lengths and numbers of objects; the second ends after its first frame, the third has no object of the first's.
+# Of other sizes, lengths and numbers of objects; the second ends after its first frame, the third has no object of the
+# first's.
 MANY = (
     (clip(9), boxes(3, 9)),
     (clip(1, 33, 50, seed=1), boxes(5, height=33, width=50)),
@@ -224,7 +232,9 @@ def test_no_videos_have_no_results() -> None:
     ],
     ids=["too few masks", "empty mask", "empty video", "no video", "one path", "one mask"],
 )
-def test_track_many_checks_all_videos_when_it_is_called(videos: Iterable[object], masks: Iterable[object], told: str) -> None:
+def test_track_many_checks_all_videos_when_it_is_called(
+    videos: Iterable[object], masks: Iterable[object], told: str
+) -> None:
     """A video or a mask that cannot be used is an error before anything is tracked, and the error names it."""
     with pytest.raises(StmemoryError) as caught:
         tiny_predictor().track_many(videos, masks)
@@ -234,7 +244,9 @@ def test_track_many_checks_all_videos_when_it_is_called(videos: Iterable[object]
 def test_a_video_that_breaks_later_is_named() -> None:
     """The frames before it are handed out, then the error says which video it was."""
     results = tiny_predictor().track_many([clip(3), [clip(1)[0], clip(1, 16, 16)[0]]], [boxes(3), boxes(9)])
-    assert [(0, 0), (1, 0), (0, 1)] == [(video, next_one.frame_index) for video, next_one in itertools.islice(results, 3)]
+    assert [(0, 0), (1, 0), (0, 1)] == [
+        (video, next_one.frame_index) for video, next_one in itertools.islice(results, 3)
+    ]
     with pytest.raises(FrameError, match="^video 1: frame 1: expected the size"):
         next(results)
 

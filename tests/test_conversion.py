@@ -1,4 +1,5 @@
-"""STM's checkpoint under other names: the same network, proved against a slow reference of it; and every file that is refused.
+"""STM's checkpoint under other names: the same network, proved against a slow reference of it; and every file that is
+refused.
 
 The published file itself is not here. What stands in for it has exactly its names and shapes, and random weights.
 """
@@ -96,18 +97,23 @@ def test_the_reference_has_the_published_names_and_shapes(reference: ReferenceST
 
 
 def test_every_published_tensor_is_used_once(published: dict[str, Tensor]) -> None:
-    """All but the four constants comes back under our names, and our names are the network's without its fusion cell."""
+    """All but the four constants comes back under our names, and our names are the network's without its fusion
+    cell."""
     state = stm_state(published)
     with torch.device("meta"):
-        expected = {n: t.shape for n, t in SegmentationNetwork(NetworkConfig.of("stm")).state_dict().items() if "fusion." not in n}
+        expected = {
+            n: t.shape
+            for n, t in SegmentationNetwork(NetworkConfig.of("stm")).state_dict().items()
+            if "fusion." not in n
+        }
     constants = sum(t.numel() for n, t in published.items() if n.endswith((".mean", ".std")))
 
     assert expected == {name: tensor.shape for name, tensor in state.items()}
     assert 12 == constants
     assert sum(t.numel() for t in published.values()) - constants == sum(t.numel() for t in state.values())
-    assert sum(float(t.double().sum()) for n, t in published.items() if not n.endswith((".mean", ".std"))) == pytest.approx(
-        sum(float(t.double().sum()) for t in state.values())
-    )
+    assert sum(
+        float(t.double().sum()) for n, t in published.items() if not n.endswith((".mean", ".std"))
+    ) == pytest.approx(sum(float(t.double().sum()) for t in state.values()))
 
 
 @pytest.mark.slow
@@ -142,7 +148,9 @@ def test_every_part_equals_the_reference(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("every", [1, 2], ids=["every frame", "every 2nd frame"])
-def test_a_whole_video_equals_stms_growing_memory(reference: ReferenceSTM, network: SegmentationNetwork, every: int) -> None:
+def test_a_whole_video_equals_stms_growing_memory(
+    reference: ReferenceSTM, network: SegmentationNetwork, every: int
+) -> None:
     """With more slots than frames nothing is fused, and the stream finds what STM finds, in every frame."""
     frames, ids = two_squares()
     masks = torch.stack([ids == 1, ids == 2]).double()
@@ -159,7 +167,8 @@ def test_a_whole_video_equals_stms_growing_memory(reference: ReferenceSTM, netwo
 
 
 def test_it_matters_what_is_memorised(reference: ReferenceSTM) -> None:
-    """The random weights read their memory: to keep every second frame only changes masks far more than the tolerance."""
+    """The random weights read their memory: to keep every second frame only changes masks far more than the
+    tolerance."""
     frames, ids = two_squares()
     masks = torch.stack([ids == 1, ids == 2]).double()
     pair = (list(reference.track(frames.double(), masks, every=every))[-1] for every in (1, 2))
@@ -167,8 +176,11 @@ def test_it_matters_what_is_memorised(reference: ReferenceSTM) -> None:
 
 
 @pytest.mark.parametrize("policy", policy_names())
-def test_converted_weights_run_in_constant_memory_under_every_policy(converted: SegmentationNetwork, policy: str) -> None:
-    """Three slots take eight frames without growing, and each holds a frame's template within 1e-4 although no cell was trained."""
+def test_converted_weights_run_in_constant_memory_under_every_policy(
+    converted: SegmentationNetwork, policy: str
+) -> None:
+    """Three slots take eight frames without growing, and each holds a frame's template within 1e-4 although no cell was
+    trained."""
     frames, ids = two_squares(8)
     options = TrackingOptions(memory_size=3, policy=policy, short_side=None, write_gate=0, reach=None)
     predictor = VOSPredictor(converted, options=options)
@@ -206,13 +218,16 @@ def test_what_is_known_is_written_beside_the_weights(folder: Path, checkpoint: P
     assert {"base_model", "licence", "limits", "re-hosting", "converted from", "fusion cell"} == set(info.about)
     assert "Oh et al." in info.about["base_model"]
     assert "CC-BY-NC-SA-4.0" == info.about["licence"] and "non-commercial" in info.about["limits"][0]
-    assert {"file": "STM_weights.pth", "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()} == info.about["converted from"]
+    assert {"file": "STM_weights.pth", "sha256": hashlib.sha256(checkpoint.read_bytes()).hexdigest()} == info.about[
+        "converted from"
+    ]
     assert "untrained" in info.about["fusion cell"]
 
 
 @pytest.mark.slow
 def test_the_same_file_makes_the_same_weights(folder: Path, checkpoint: Path, tmp_path: Path) -> None:
-    """Converted again, also over itself, all but the card's name for the folder is the same, and no random number was used up."""
+    """Converted again, also over itself, all but the card's name for the folder is the same, and no random number was
+    used up."""
     before = torch.random.get_rng_state()
     convert_stm(checkpoint, tmp_path)
     convert_stm(checkpoint, tmp_path)
@@ -226,7 +241,8 @@ def test_the_same_file_makes_the_same_weights(folder: Path, checkpoint: Path, tm
 def test_other_weights_are_replaced_by_force_alone(
     checkpoint: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A folder of other weights, or half of one, is left as it is, and told; --force replaces it, but for a card that somebody wrote."""
+    """A folder of other weights, or half of one, is left as it is, and told; --force replaces it, but for a card that
+    somebody wrote."""
     save_network(tiny_network(), tmp_path / "other")
     (tmp_path / "half").mkdir()
     (tmp_path / "half" / "config.json").write_text("{}")
@@ -265,14 +281,18 @@ def without_constants(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if not name.endswith((".mean", ".std"))}
 
 
-@pytest.mark.parametrize("change", [without_prefix, without_counters, without_constants], ids=lambda change: change.__name__)
+@pytest.mark.parametrize(
+    "change", [without_prefix, without_counters, without_constants], ids=lambda change: change.__name__
+)
 def test_what_does_not_matter_may_differ(
     published: dict[str, Tensor], change: Callable[[dict[str, Tensor]], dict[str, Tensor]]
 ) -> None:
     """The prefix of DataParallel, the counters that old torch did not write, and the constants may be missing."""
     expected, actual = stm_state(published), stm_state(change(published))
     assert set(expected) == set(actual)
-    assert all(torch.equal(expected[name], actual[name]) for name in expected if not name.endswith("num_batches_tracked"))
+    assert all(
+        torch.equal(expected[name], actual[name]) for name in expected if not name.endswith("num_batches_tracked")
+    )
 
 
 @pytest.mark.parametrize(
@@ -282,15 +302,36 @@ def test_what_does_not_matter_may_differ(
         ({"module.Encoder_M.conv1_o.weight": None}, r"missing: Encoder_M\.conv1_o\.weight;"),
         ({"module.Encoder_Q.res5.0.conv1.weight": torch.ones(1)}, r"unexpected: Encoder_Q\.res5\.0\.conv1\.weight;"),
         ({"KV_M_r4.Key.weight": torch.ones(1)}, r"unexpected: .* more"),
-        ({"module.KV_M_r4.Key.weight": torch.ones(64, 1024, 3, 3)}, r"misshapen: KV_M_r4\.Key\.weight \(64, 1024, 3, 3\) where \(128, 1024, 3, 3\)"),
-        ({"module.Encoder_M.conv1_m.weight": torch.ones(64, 3, 7, 7)}, r"misshapen: Encoder_M\.conv1_m\.weight \(64, 3, 7, 7\) where \(64, 1, 7, 7\)"),
+        (
+            {"module.KV_M_r4.Key.weight": torch.ones(64, 1024, 3, 3)},
+            r"misshapen: KV_M_r4\.Key\.weight \(64, 1024, 3, 3\) where \(128, 1024, 3, 3\)",
+        ),
+        (
+            {"module.Encoder_M.conv1_m.weight": torch.ones(64, 3, 7, 7)},
+            r"misshapen: Encoder_M\.conv1_m\.weight \(64, 3, 7, 7\) where \(64, 1, 7, 7\)",
+        ),
         ({"module.Encoder_Q.bn1.bias": torch.ones(64).long()}, r"not of floats: Encoder_Q\.bn1\.bias"),
-        ({"module.Encoder_Q.std": torch.full((1, 3, 1, 1), 0.5)}, r"Encoder_Q\.std to be ImageNet's .* got \[0\.5, 0\.5, 0\.5\]"),
+        (
+            {"module.Encoder_Q.std": torch.full((1, 3, 1, 1), 0.5)},
+            r"Encoder_Q\.std to be ImageNet's .* got \[0\.5, 0\.5, 0\.5\]",
+        ),
         ({"module.Encoder_M.mean": torch.ones(2)}, r"Encoder_M\.mean to be ImageNet's"),
     ],
-    ids=["missing", "missing of the stem", "unexpected", "half a prefix", "misshapen", "misshapen of the stem", "integers", "std", "mean"],
+    ids=[
+        "missing",
+        "missing of the stem",
+        "unexpected",
+        "half a prefix",
+        "misshapen",
+        "misshapen of the stem",
+        "integers",
+        "std",
+        "mean",
+    ],
 )
-def test_names_that_do_not_fit_are_told(published: dict[str, Tensor], changes: dict[str, Tensor | None], told: str) -> None:
+def test_names_that_do_not_fit_are_told(
+    published: dict[str, Tensor], changes: dict[str, Tensor | None], told: str
+) -> None:
     """What is missing, unexpected, misshapen or of other constants is named."""
     changed = {name: tensor for name, tensor in {**published, **changes}.items() if tensor is not None}
     with pytest.raises(WeightsError, match=told):
@@ -362,7 +403,22 @@ REFUSED = [
 @pytest.mark.parametrize(
     ("write", "told"),
     REFUSED,
-    ids="none folder empty page truncated code pickle newer-pickle network list nothing wrapped resnet few".split(),
+    ids=[
+        "none",
+        "folder",
+        "empty",
+        "page",
+        "truncated",
+        "code",
+        "pickle",
+        "newer-pickle",
+        "network",
+        "list",
+        "nothing",
+        "wrapped",
+        "resnet",
+        "few",
+    ],
 )
 def test_other_files_are_refused(
     write: Callable[[Path], object], told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

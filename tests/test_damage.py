@@ -23,7 +23,8 @@ def _square() -> torch.Tensor:
 @pytest.mark.parametrize("angle", [0.0, 0.7, math.pi / 2, 2.0, -1.0])
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
 def test_a_side_is_erased(angle: float, share: float) -> None:
-    """About that share of the object goes, all on one side, what is left is as it was, and the other row is untouched."""
+    """About that share of the object goes, all on one side, what is left is as it was, and the other row is
+    untouched."""
     masks = _square()
     found = damaged(masks, (Damage(2, 4, angle, share, adds=False), None), 3)
     gone = (found[0] == 0) & (masks[0] > 0)
@@ -68,7 +69,8 @@ def test_gradients_pass_what_is_left() -> None:
 
 
 def test_damages_are_drawn_within_the_clip() -> None:
-    """They begin after frame 0 and within the clip, last some frames, and come about as often as asked, of both kinds."""
+    """They begin after frame 0 and within the clip, last some frames, and come about as often as asked, of both
+    kinds."""
     drawn = draw_damage(2000, 16, 0.4, torch.Generator().manual_seed(3))
     found = [damage for damage in drawn if damage is not None]
     assert pytest.approx(0.4, abs=0.05) == len(found) / 2000

@@ -23,7 +23,8 @@ CHANNELS, SIDE = 5, 6
 
 
 def _drawn(frames: int, rows: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Features of T frames `[T, D, 6, 6]`, masks `[T, R, 6, 6]` that do not overlap, and of each row what the others claim."""
+    """Features of T frames `[T, D, 6, 6]`, masks `[T, R, 6, 6]` that do not overlap, and of each row what the others
+    claim."""
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(frames, CHANNELS, SIDE, SIDE, generator=generator)
     shares = torch.rand(frames, rows + 1, SIDE, SIDE, generator=generator).pow(4)
@@ -47,11 +48,15 @@ def _weights(mask: NDArray[np.float64], others: NDArray[np.float64], rivals: flo
 
 
 def _slow(
-    frames: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], float]], ridge: float, rivals: float
+    frames: list[tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], float]],
+    ridge: float,
+    rivals: float,
 ) -> NDArray[np.float64]:
-    """The minimiser of the sum over frames and cells of share * weight * (x.w + w0 - y)^2 + ridge v |w|^2, by least squares.
+    """The minimiser of the sum over frames and cells of share * weight * (x.w + w0 - y)^2 + ridge v |w|^2, by least
+    squares.
 
-    Each frame is cells `[n, D]`, mask `[n]`, others `[n]` and its share; v is the mean over features of their weighted variance.
+    Each frame is cells `[n, D]`, mask `[n]`, others `[n]` and its share; v is the mean over features of their weighted
+    variance.
     """
     rows, targets, weighs = [], [], []
     for cells, mask, others, share in frames:
@@ -63,7 +68,9 @@ def _slow(
     variance = ((c[:, None] * (x[:, :-1] - mean) ** 2).sum(0)).mean()
     penalty = np.sqrt(ridge * variance + 1e-6) * np.eye(x.shape[1])[:-1]
     root = np.sqrt(c)[:, None]
-    solution = np.linalg.lstsq(np.concatenate([x * root, penalty]), np.concatenate([y * root[:, 0], np.zeros(len(penalty))]), rcond=None)
+    solution = np.linalg.lstsq(
+        np.concatenate([x * root, penalty]), np.concatenate([y * root[:, 0], np.zeros(len(penalty))]), rcond=None
+    )
     return np.asarray(solution[0])
 
 
@@ -80,19 +87,28 @@ def test_classifiers_are_the_least_squares_solution(ridge: float, rivals: float)
     memory, video = DiscriminativeMemory(), torch.zeros(2, dtype=torch.int64)
     features, masks, others = _drawn(5, 2)
     for frame in range(5):
-        read.memorise(memory, features[frame : frame + 1], masks[frame], others[frame], video, frame=frame, given=frame in (0, 3))
+        read.memorise(
+            memory, features[frame : frame + 1], masks[frame], others[frame], video, frame=frame, given=frame in (0, 3)
+        )
     shares = {0: given_share / 2, 3: given_share / 2}  # two given frames count alike
-    shares |= {1: (1 - given_share) * (1 - rate) ** 2, 2: (1 - given_share) * rate * (1 - rate), 4: (1 - given_share) * rate}
+    shares |= {
+        1: (1 - given_share) * (1 - rate) ** 2,
+        2: (1 - given_share) * rate * (1 - rate),
+        4: (1 - given_share) * rate,
+    }
     actual = read.classifiers(memory)
     for row in range(2):
         each = [(_flat(features[t]).T, _flat(masks[t, row]), _flat(others[t, row]), shares[t]) for t in sorted(shares)]
-        torch.testing.assert_close(torch.from_numpy(_slow(each, ridge, rivals)).float(), actual[row], atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            torch.from_numpy(_slow(each, ridge, rivals)).float(), actual[row], atol=2e-5, rtol=1e-4
+        )
         expected = torch.einsum("d,dhw->hw", actual[row, :-1], features[2]) + actual[row, -1]
         torch.testing.assert_close(expected, read(features[2:3], memory, video)[row])
 
 
 def test_what_lies_at_the_edge_teaches_nothing() -> None:
-    """Features of the two outermost cells change no sum; those further inside do. An object that lies there alone has all cells."""
+    """Features of the two outermost cells change no sum; those further inside do. An object that lies there alone has
+    all cells."""
     read, video = DiscriminativeRead(), torch.zeros(1, dtype=torch.int64)
     features, middle, corner = torch.rand(1, 3, 8, 8), torch.zeros(1, 8, 8), torch.zeros(1, 8, 8)
     middle[0, 3:5, 3:5], corner[0, 0, :] = 1, 1
@@ -108,7 +124,8 @@ def test_what_lies_at_the_edge_teaches_nothing() -> None:
 
 
 def test_sums_of_frames_are_additive() -> None:
-    """The sums of two frames, averaged, are those of both frames as one; that is why their size does not depend on the video."""
+    """The sums of two frames, averaged, are those of both frames as one; that is why their size does not depend on the
+    video."""
     features, masks, others = _drawn(2, 1)
     one = torch.zeros(1, dtype=torch.int64)
     masks[1], others[1] = masks[0], others[0]  # so that the halves weigh the same
@@ -132,12 +149,15 @@ def test_rows_take_the_features_of_their_own_frame() -> None:
         torch.testing.assert_close(together[row : row + 1], alone)
         single = DiscriminativeMemory()
         single.write(alone, given=True)
-        torch.testing.assert_close(read(features, memory, video)[row : row + 1], read(own, single, torch.zeros(1, dtype=torch.int64)))
+        torch.testing.assert_close(
+            read(features, memory, video)[row : row + 1], read(own, single, torch.zeros(1, dtype=torch.int64))
+        )
 
 
 @pytest.mark.parametrize("kind", ["given", "found"])
 def test_a_frame_that_is_written_again_counts_once(kind: str) -> None:
-    """Whether its masks were given or found before, a frame whose masks are given now leaves what it would have left alone."""
+    """Whether its masks were given or found before, a frame whose masks are given now leaves what it would have left
+    alone."""
     sums = torch.rand(3, 2, CHANNELS + 1, CHANNELS + 2)
     once, again = DiscriminativeMemory(), DiscriminativeMemory()
     for memory in (once, again):
@@ -187,7 +207,8 @@ def test_bytes_are_constant() -> None:
 
 
 def test_rows_come_and_go() -> None:
-    """A row that is added is empty and learns by itself; one that is removed takes its bytes along, and the others stay."""
+    """A row that is added is empty and learns by itself; one that is removed takes its bytes along, and the others
+    stay."""
     memory, sums = DiscriminativeMemory(), torch.rand(3, CHANNELS + 1, CHANNELS + 2)
     memory.write(sums[:2], given=True)
     memory.add_rows(1)
@@ -297,7 +318,8 @@ def test_gradients_are_those_of_finite_differences() -> None:
 
 
 def test_few_cells_and_flat_features_stay_finite() -> None:
-    """Fewer cells than features, features without any variance, a mask that is empty or full: scores and gradients are finite."""
+    """Fewer cells than features, features without any variance, a mask that is empty or full: scores and gradients are
+    finite."""
     read = DiscriminativeRead()
     for features, mask in (
         (torch.randn(1, 64, 2, 2), torch.rand(1, 2, 2)),

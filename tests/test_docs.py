@@ -1,7 +1,7 @@
 """The documentation runs: every Python block of README.md and docs/pages is executed, one namespace a page.
 
-A block with `<!-- not run: reason -->` on the line before it is left out. The files that the pages use, a clip and the mask
-of its first frame, are made in a temporary folder, which is the working directory.
+A block with `<!-- not run: reason -->` on the line before it is left out. The files that the pages use, a clip and the
+mask of its first frame, are made in a temporary folder, which is the working directory.
 """
 
 from __future__ import annotations
@@ -66,7 +66,8 @@ def name(page: Path) -> str:
 
 @pytest.fixture
 def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A folder with `clip.mp4`, `frames/` and `first.png`, a bright square that moves over grey, and the like in `demo/`."""
+    """A folder with `clip.mp4`, `frames/` and `first.png`, a bright square that moves over grey, and the like in
+    `demo/`."""
     pytest.importorskip("av", reason="the pages read a video file, which needs the extra `video`")
     from stmemory.video import write_video
 
@@ -152,8 +153,13 @@ def settings_tables() -> dict[str, dict[str, str]]:
     ids=["run", "phase", "source", "clips"],
 )
 def test_the_page_of_settings_has_all_of_them(heading: str, record: Any, elsewhere: set[str]) -> None:
-    """Every field of a configuration stands in its table with its default; the fields of clips that a phase has stand there."""
-    expected = {f.name: json.dumps(getattr(record, f.name)) for f in dataclasses.fields(record) if f.name not in elsewhere and f.name != "phases"}
+    """Every field of a configuration stands in its table with its default; the fields of clips that a phase has stand
+    there."""
+    expected = {
+        f.name: json.dumps(getattr(record, f.name))
+        for f in dataclasses.fields(record)
+        if f.name not in elsewhere and f.name != "phases"
+    }
     if heading == "The run":
         expected |= {"phases": "one", "sources": "[]"}
 

@@ -1,4 +1,5 @@
-"""`stmemory evaluate`, end to end with a tiny network: what it writes, how it is spread, and what an interruption leaves."""
+"""`stmemory evaluate`, end to end with a tiny network: what it writes, how it is spread, and what an interruption
+leaves."""
 
 from __future__ import annotations
 
@@ -76,7 +77,9 @@ def tables(out: Path) -> list[bytes]:
 
 def masks(out: Path) -> dict[str, bytes]:
     """All masks' bytes, by clip and name."""
-    return {path.relative_to(out).as_posix(): path.read_bytes() for path in sorted((out / "Annotations").rglob("*.png"))}
+    return {
+        path.relative_to(out).as_posix(): path.read_bytes() for path in sorted((out / "Annotations").rglob("*.png"))
+    }
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
@@ -93,18 +96,22 @@ def start(arguments: list[str]) -> subprocess.Popen[str]:
 
 def test_the_folder_holds_masks_tables_and_a_report(whole: Path) -> None:
     """Every frame has a palette mask by its name; the report says what was measured with what."""
-    assert sorted(["Annotations", "clips", "report.json", "run.json", *TABLES, *PAGE]) == sorted(p.name for p in whole.iterdir())
+    assert sorted(["Annotations", "clips", "report.json", "run.json", *TABLES, *PAGE]) == sorted(
+        p.name for p in whole.iterdir()
+    )
     assert {f"Annotations/{clip}/{index:05d}.png" for clip in CLIPS for index in range(FRAMES)} == set(masks(whole))
     with Image.open(whole / "Annotations" / "walk" / "00007.png") as image:
         assert ("P", (56, 40)) == (image.mode, image.size)
     report = json.loads((whole / "report.json").read_text())
-    assert (torch.__version__, 480, None) == tuple(report["circumstances"][key] for key in ("torch", "resolution", "seed"))
+    assert (torch.__version__, 480, None) == tuple(
+        report["circumstances"][key] for key in ("torch", "resolution", "seed")
+    )
     assert ("davis2017", "val", 16) == (report["data set"], report["split"], len(report["weights"]["fingerprint"]))
     assert {"commit", "stmemory", "device"} <= set(report["circumstances"]) and 5 == report["options"]["memory_size"]
     assert (5, 10, {}) == (report["summary"]["clips"], report["summary"]["objects"], report["skipped"])
     assert list(range(1, FRAMES - 1)) == report["clips"][0]["objects"][0]["frames"]
     rows = (whole / TABLES[1]).read_text().splitlines()
-    assert list(CLIPS) == [row.split(",")[0] for row in rows[1:]] and len(set(row.split(",", 1)[1] for row in rows)) == 6
+    assert list(CLIPS) == [row.split(",")[0] for row in rows[1:]] and len({row.split(",", 1)[1] for row in rows}) == 6
 
 
 def test_scoring_the_folder_gives_its_own_scores(whole: Path, davis: Path, tmp_path: Path) -> None:
@@ -173,14 +180,18 @@ def test_an_interrupted_run_loses_nothing_finished(
     assert 0 == main(command("--resume"))
     assert (tables(whole), masks(whole)) == (tables(out), masks(out))
     assert finished == {path: path.stat().st_mtime_ns for path in finished}
-    assert [] == [path for path in out.rglob(".*")], "parts of files"
+    assert [] == list(out.rglob(".*")), "parts of files"
 
 
 @pytest.mark.slow
 def test_what_an_interrupted_run_says_is_what_it_kept(
-    command: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: Callable[..., list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A clip that was finished when the signal came counts, though its news was not heard; a part of its file does not outlive it."""
+    """A clip that was finished when the signal came counts, though its news was not heard; a part of its file does not
+    outlive it."""
 
     def interrupted(teller: object, news: News) -> None:
         if news.last:
@@ -216,14 +227,20 @@ def damage(root: Path, case: Case) -> None:
 def test_clips_that_cannot_be_measured_are_named_and_the_others_go_on(
     command: Callable[..., list[str]], davis: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An unreadable mask, a size that differs, a missing frame, an empty folder: told, exit code 1; mended, they are resumed."""
+    """An unreadable mask, a size that differs, a missing frame, an empty folder: told, exit code 1; mended, they are
+    resumed."""
     shutil.copytree(davis, tmp_path / "davis")
     damage(tmp_path / "davis", DAVIS)
     code = main(command(root=tmp_path / "davis"))
     said = capsys.readouterr()
 
     assert 1 == code
-    for name, reason in (("fall", "00003.png"), ("jump", "frame 4"), ("run", "00006.png"), ("swim", "at least one frame")):
+    for name, reason in (
+        ("fall", "00003.png"),
+        ("jump", "frame 4"),
+        ("run", "00006.png"),
+        ("swim", "at least one frame"),
+    ):
         (line,) = [line for line in said.err.splitlines() if f"skipped {name}: " in line]
         assert reason in line
     assert "4 of 5 clips were skipped" in said.err and "walk" in said.out
@@ -248,11 +265,15 @@ def test_a_bundled_name_stays_one_beside_a_folder_of_that_name(
         assert 0 == main(command("--force", "--weights", name, clips=("walk",)))
         named.append(json.loads((tmp_path / "out" / "report.json").read_text())["weights"])
     assert ["lite", str(tmp_path / "lite")] == [weights["name"] for weights in named]
-    assert [fingerprint(load_network("lite")), fingerprint(tiny_network())] == [weights["fingerprint"] for weights in named]
+    assert [fingerprint(load_network("lite")), fingerprint(tiny_network())] == [
+        weights["fingerprint"] for weights in named
+    ]
 
 
 @pytest.mark.slow
-def test_another_run_is_refused(command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_run_is_refused(
+    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Results are neither replaced without --force nor mixed: other options or weights are told with what they were."""
 
     def said(*more: str) -> str:
@@ -307,7 +328,9 @@ def test_a_finished_clip_that_lacks_a_mask_is_done_again(command: Callable[..., 
     assert (before, kept) == (masks(tmp_path / "out"), (tmp_path / "out" / "clips" / "run.json").stat().st_mtime_ns)
 
 
-def test_a_damaged_record_is_told(command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_record_is_told(
+    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A cut `run.json` is named as one that cannot be read."""
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "run.json").write_text("{")
@@ -315,7 +338,9 @@ def test_a_damaged_record_is_told(command: Callable[..., list[str]], tmp_path: P
     assert "got a run.json that cannot be read" in capsys.readouterr().err
 
 
-def test_files_of_others_are_not_touched(command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_of_others_are_not_touched(
+    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """A folder with masks that no run wrote is refused, even with --force."""
     (tmp_path / "out" / "Annotations").mkdir(parents=True)
     (tmp_path / "out" / "Annotations" / "mine.png").write_bytes(b"mine")
@@ -328,10 +353,20 @@ def test_files_of_others_are_not_touched(command: Callable[..., list[str]], tmp_
 def test_masks_for_a_server_are_packed_as_it_wants_them(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
-    """Where a server keeps the truth, nothing is scored, and a zip has a palette mask for each frame that is asked for."""
+    """Where a server keeps the truth, nothing is scored, and a zip has a palette mask for each frame that is asked
+    for."""
     case = next(case for case in CASES if case_id(case) == name)
     write_data_set(case, tmp_path / "data")
-    arguments = ["evaluate", case.name, "--root", str(tmp_path / "data"), "--split", case.split, "--weights", str(weights)]
+    arguments = [
+        "evaluate",
+        case.name,
+        "--root",
+        str(tmp_path / "data"),
+        "--split",
+        case.split,
+        "--weights",
+        str(weights),
+    ]
     assert 0 == main([*arguments, "-o", str(tmp_path / "out")])
     inside, frames = ("Annotations/walk", (0, 5, 10)) if case.name == "youtube2018" else ("walk", range(FRAMES))
     expected = [f"{inside}/{index + case.number:0{case.digits}d}.png" for index in frames]
@@ -354,7 +389,7 @@ def test_a_process_that_dies_takes_one_clip_with_it(davis: Path, tmp_path: Path)
     dead = Setup(None, TrackingOptions(), device="cuda:99")
     evaluate_in_processes([dead, dead], find_data_set("davis2017", davis, names=CLIPS[:3]), folder, heard.append)
 
-    assert {name: "its process ended with exit code 1" for name in CLIPS[:3]} == {news.clip: news.error for news in heard}
+    assert dict.fromkeys(CLIPS[:3], "its process ended with exit code 1") == {news.clip: news.error for news in heard}
 
 
 @pytest.mark.parametrize("name", ["notes/out", "report.json"], ids=["below-a-file", "name-of-a-report"])
@@ -371,7 +406,9 @@ def test_an_output_that_is_no_folder_is_refused_first(
     assert ["notes"] == [path.name for path in tmp_path.iterdir()]
 
 
-def test_a_folder_needs_no_output(davis: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_needs_no_output(
+    davis: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Without -o the scores are printed and nothing is written; clips can be named."""
     before = sorted(davis.rglob("*"))
     assert 0 == main(["evaluate", str(davis), "run", "walk", "--weights", str(weights)])

@@ -269,13 +269,26 @@ class TestBadClips:
             ("walk", "empty", "got none of these; put the frames"),
             ("bare", "bare", "expected true masks in Annotations beside JPEGImages, got none"),
         ],
-        ids=["typo", "file", "clip", "frames", "too-high", "above-davis", "inside-davis", "resolution", "empty", "no-annotations"],
+        ids=[
+            "typo",
+            "file",
+            "clip",
+            "frames",
+            "too-high",
+            "above-davis",
+            "inside-davis",
+            "resolution",
+            "empty",
+            "no-annotations",
+        ],
     )
     def test_a_folder_without_clips(self, tmp_path: Path, written: str, passed: str, told: str) -> None:
         """What the folder is in place of one with clips is told, and what to pass."""
         (tmp_path / "notes").write_text("mine")
         (tmp_path / "empty").mkdir()
-        clip = {"DAVIS": "DAVIS/{}/480p/walk", "1080p": "DAVIS/{}/1080p/walk", "bare": "bare/walk/{}"}.get(written, f"{written}/{{}}")
+        clip = {"DAVIS": "DAVIS/{}/480p/walk", "1080p": "DAVIS/{}/1080p/walk", "bare": "bare/walk/{}"}.get(
+            written, f"{written}/{{}}"
+        )
         write_clip(tmp_path / clip.format("JPEGImages"), tmp_path / clip.format("Annotations"), length=2)
         if written == "bare":
             shutil.rmtree(tmp_path / "bare" / "walk" / "Annotations")
@@ -286,7 +299,9 @@ class TestBadClips:
     def test_a_clip_without_annotations_is_among_the_others(self, tmp_path: Path, layout: str) -> None:
         """It is found, and its measurement is an error that says what is missing, before a frame is read."""
         for name in ("run", "walk"):
-            write_clip(tmp_path / layout.format(name, "JPEGImages"), tmp_path / layout.format(name, "Annotations"), length=2)
+            write_clip(
+                tmp_path / layout.format(name, "JPEGImages"), tmp_path / layout.format(name, "Annotations"), length=2
+            )
         shutil.rmtree(tmp_path / layout.format("run", "Annotations"))
         run, walk = find_clips(tmp_path)
         assert ("run", "walk") == (run.name, walk.name)
@@ -309,7 +324,9 @@ def test_what_is_not_known_is_not_told() -> None:
     bare = dataclasses.replace(current_circumstances(), threads=1, seed=None, commit=None)
     told = markdown_table([], bare).splitlines()[-1]
     assert ", 1 thread, torch" in told and "None" not in told
-    assert markdown_table([], dataclasses.replace(bare, threads=2, seed=5, commit="abc")).endswith(", seed 5, commit abc.\n")
+    assert markdown_table([], dataclasses.replace(bare, threads=2, seed=5, commit="abc")).endswith(
+        ", seed 5, commit abc.\n"
+    )
 
 
 class TestGrowth:
@@ -362,7 +379,9 @@ class TestGrowth:
     def test_resident_bytes_count_what_was_allocated(self) -> None:
         """Touching 64 MiB adds about 64 MiB."""
         before = resident_bytes()
-        block = np.frombuffer(mmap.mmap(-1, 2**26), np.uint8)  # fresh pages: numpy may get back what an earlier test freed
+        block = np.frombuffer(
+            mmap.mmap(-1, 2**26), np.uint8
+        )  # fresh pages: numpy may get back what an earlier test freed
         block[:] = 1
         assert 2**26 == pytest.approx(resident_bytes() - before, rel=0.2)
         assert block[0] == 1

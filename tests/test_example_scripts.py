@@ -65,7 +65,8 @@ def test_sittings_give_the_masks_of_one_go(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_a_folder_is_tracked_from_its_first_mask_on_with_late_objects(tmp_path: Path) -> None:
-    """Masks stand under the names of their frames; the second object enters with its own, and comes back as it was given."""
+    """Masks stand under the names of their frames; the second object enters with its own, and comes back as it was
+    given."""
     clip, _ = frames_in(tmp_path, 6)
     truth = [ids for _, ids in render_scene(6, height=64, width=96)]
     write_palette_png(tmp_path / "marked" / "00001.png", np.where(truth[1] == 1, 1, 0))
@@ -86,7 +87,8 @@ def test_sam2_drop_in_leaves_the_masks_of_track(tmp_path: Path) -> None:
 
 
 def test_webcam_takes_a_file_without_opencv(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a source, a mask and a place for the overlay no OpenCV is imported, and the film has every frame, the first too."""
+    """With a source, a mask and a place for the overlay no OpenCV is imported, and the film has every frame, the first
+    too."""
     pytest.importorskip("av")
     monkeypatch.setitem(sys.modules, "cv2", None)
     clip, mask = frames_in(tmp_path, 5)
@@ -103,7 +105,8 @@ def test_webcam_says_that_opencv_is_missing(arguments: list[str], monkeypatch: p
 
 
 def stand_in(*, opens: bool = True, box: tuple[int, int, int, int] = (20, 10, 30, 40)) -> SimpleNamespace:
-    """What the script uses of OpenCV: a camera of five BGR frames, a box whose inside is the object, q at the fourth picture."""
+    """What the script uses of OpenCV: a camera of five BGR frames, a box whose inside is the object, q at the fourth
+    picture."""
     pictures = iter([frame[..., ::-1] for frame, _ in render_scene(5, height=64, width=96)])
     keys = itertools.chain([-1, -1, -1, ord("q")])
     found: list[np.ndarray] = []
@@ -117,8 +120,14 @@ def stand_in(*, opens: bool = True, box: tuple[int, int, int, int] = (20, 10, 30
 
     camera = SimpleNamespace(read=read)
     return SimpleNamespace(
-        VideoCapture=lambda number: camera, selectROI=lambda title, picture: box, grabCut=grab_cut,
-        GC_INIT_WITH_RECT=0, GC_FGD=1, GC_PR_FGD=3, imshow=lambda title, picture: found.append(picture), waitKey=lambda ms: next(keys),
+        VideoCapture=lambda number: camera,
+        selectROI=lambda title, picture: box,
+        grabCut=grab_cut,
+        GC_INIT_WITH_RECT=0,
+        GC_FGD=1,
+        GC_PR_FGD=3,
+        imshow=lambda title, picture: found.append(picture),
+        waitKey=lambda ms: next(keys),
         found=found,
     )
 
@@ -154,7 +163,9 @@ def test_webcam_says_that_no_box_was_drawn(monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
 def test_scripts_without_arguments_say_their_usage(path: Path) -> None:
     """Not a traceback."""
-    ended = subprocess.run([sys.executable, path], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)})
+    ended = subprocess.run(
+        [sys.executable, path], capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(EXAMPLES.parent)}
+    )
     assert (1, 1, []) == (ended.returncode, ended.stderr.count("Usage: python "), re.findall("Traceback", ended.stderr))
 
 

@@ -25,7 +25,9 @@ from stmemory.memory.policy_file import load_policy, save_policy
 from stmemory.tensor_file import read_tensor_file, write_tensor_file
 from stmemory.training.run_state import read_state, write_state
 
-needs_fork = pytest.mark.skipif(not hasattr(os, "fork") or sys.platform == "darwin", reason="needs os.fork and its locks of files")
+needs_fork = pytest.mark.skipif(
+    not hasattr(os, "fork") or sys.platform == "darwin", reason="needs os.fork and its locks of files"
+)
 
 
 def bank_of(seed: int) -> MemoryBank:
@@ -117,7 +119,9 @@ def test_rights_are_those_of_a_new_file(kind: str, tmp_path: Path) -> None:
 
 
 @each_kind
-def test_a_full_disk_is_an_error_that_names_the_file(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_an_error_that_names_the_file(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The error is stmemory's own and an OSError too; what was there before stays, and nothing else does."""
     path = tmp_path / "file"
     WRITERS[kind](path, 1)
@@ -170,7 +174,8 @@ def test_names_as_long_as_a_file_system_takes(tmp_path: Path) -> None:
 
 
 def test_a_file_is_on_the_disk_before_it_takes_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The content is flushed, then the file renamed, then its folder flushed, and a folder that was made in its parent."""
+    """The content is flushed, then the file renamed, then its folder flushed, and a folder that was made in its
+    parent."""
     calls: list[tuple[str, str]] = []
     sync, rename = os.fsync, os.replace
 
@@ -191,7 +196,9 @@ def test_a_file_is_on_the_disk_before_it_takes_the_name(tmp_path: Path, monkeypa
 
 @needs_fork
 @each_kind
-def test_the_part_of_a_killed_save_goes_with_the_next(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_part_of_a_killed_save_goes_with_the_next(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A process that dies before the rename leaves one part, however often; the next save removes it."""
     with monkeypatch.context() as dying:
         dying.setattr("os.replace", die)
@@ -309,8 +316,11 @@ def cell_of(channels: int) -> FusionCell:
 
 @needs_fork
 @pytest.mark.parametrize("when", ["before", "after"])
-def test_a_killed_save_leaves_the_old_weights_or_the_new_ones(when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that dies before or after any rename of a save leaves weights that load, of one network whole; the next save tidies up."""
+def test_a_killed_save_leaves_the_old_weights_or_the_new_ones(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that dies before or after any rename of a save leaves weights that load, of one network whole; the next
+    save tidies up."""
     rename, renames = os.replace, []
 
     def counted(source: Path, target: Path) -> None:

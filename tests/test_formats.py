@@ -1,4 +1,5 @@
-"""Formats: what is written comes back, whole or not at all, in memory that does not grow; bad input is told what to do."""
+"""Formats: what is written comes back, whole or not at all, in memory that does not grow; bad input is told what to
+do."""
 
 from __future__ import annotations
 
@@ -12,10 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from data_sets import CASES, FRAMES, frame_at, stem, truth_at, write_data_set
 from numpy.typing import NDArray
 from PIL import Image
+from tiny import boxes, clip, tiny_predictor
 
-from data_sets import CASES, FRAMES, frame_at, stem, truth_at, write_data_set
 from stmemory.commands import export as export_command
 from stmemory.errors import FrameError, MaskError, OptionError, StmemoryError
 from stmemory.evaluation.layouts import find_data_set
@@ -46,7 +48,6 @@ from stmemory.formats import (
 from stmemory.palette import davis_palette, write_palette_png
 from stmemory.result import Segmentation
 from stmemory.video import iterate_video, write_video
-from tiny import boxes, clip, tiny_predictor
 
 Ids = NDArray[np.int32]
 HOLD_IDS = [name for name in FORMATS if FORMATS[name].read]
@@ -70,7 +71,20 @@ def story(*ids: int, size: tuple[int, int] = (9, 12), frames: int = 5) -> list[I
 
 def target(format: str, folder: Path) -> Path:
     """Where a format goes."""
-    endings = {"youtube_vis": "a.json", "coco": "a.json", "coco_polygons": "a.json", "cvat": "a.xml", "label_studio": "a.json", "volume": "a.npy", "mask_video": "a.mkv", "mp4": "a.mp4", "gif": "a.gif", "mov": "a.mov", "mov_lossless": "a.mov", "matte": "a.mkv"}
+    endings = {
+        "youtube_vis": "a.json",
+        "coco": "a.json",
+        "coco_polygons": "a.json",
+        "cvat": "a.xml",
+        "label_studio": "a.json",
+        "volume": "a.npy",
+        "mask_video": "a.mkv",
+        "mp4": "a.mp4",
+        "gif": "a.gif",
+        "mov": "a.mov",
+        "mov_lossless": "a.mov",
+        "matte": "a.mkv",
+    }
     return folder / "out" / endings.get(format, "")
 
 
@@ -110,7 +124,9 @@ TRIPS = {
 HELD = [(name, trip) for name in HOLD_IDS for trip in TRIPS if name not in BYTES or max(TRIPS[trip].ids) < 255]
 
 
-@pytest.mark.parametrize(("format", "trip"), [(name, TRIPS[trip]) for name, trip in HELD], ids=[f"{name}-{trip}" for name, trip in HELD])
+@pytest.mark.parametrize(
+    ("format", "trip"), [(name, TRIPS[trip]) for name, trip in HELD], ids=[f"{name}-{trip}" for name, trip in HELD]
+)
 def test_round_trip(format: str, trip: Trip, tmp_path: Path) -> None:
     """Ids, names and sizes come back as they went, those of objects that enter late, leave or return too."""
     if format == "mask_video" and trip.size[0] == 1 and int(pytest.importorskip("av").__version__.split(".")[0]) < 13:
@@ -154,7 +170,8 @@ def test_palettes_refuse_ids_that_they_cannot_hold(format: str, object_id: int, 
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_writers_refuse_what_cannot_be(format: str, tmp_path: Path) -> None:
-    """Another size, no ids, a bad name, a frame of another size or none: errors; what was written before stays right."""
+    """Another size, no ids, a bad name, a frame of another size or none: errors; what was written before stays
+    right."""
     good, frame = story(7)[0], np.zeros((9, 12, 3), np.uint8)
     path = target(format, tmp_path)
     with new_writer(format, path) as out:
@@ -181,7 +198,9 @@ def test_writers_refuse_what_cannot_be(format: str, tmp_path: Path) -> None:
     assert path.exists()
 
 
-@pytest.mark.parametrize("format", [name for name in FORMATS if "cutouts" in name or name in ("davis", "objects", "youtube_vos")])
+@pytest.mark.parametrize(
+    "format", [name for name in FORMATS if "cutouts" in name or name in ("davis", "objects", "youtube_vos")]
+)
 def test_folders_are_new_and_names_different(format: str, tmp_path: Path) -> None:
     """Masks of another run are neither mixed in nor replaced, and no frame replaces another of its name."""
     path = write(format, tmp_path, story(7))
@@ -196,7 +215,10 @@ def test_folders_are_new_and_names_different(format: str, tmp_path: Path) -> Non
         new_writer(format, tmp_path / "file" if format != "youtube_vos" else path)
 
 
-@pytest.mark.parametrize("format", ["youtube_vis", "coco", "label_studio", "volume", "mask_video", "mp4", "gif", "mov", "mov_lossless", "matte"])
+@pytest.mark.parametrize(
+    "format",
+    ["youtube_vis", "coco", "label_studio", "volume", "mask_video", "mp4", "gif", "mov", "mov_lossless", "matte"],
+)
 def test_files_are_whole_or_as_before(format: str, tmp_path: Path) -> None:
     """An interruption leaves the old file and nothing else; the end replaces it."""
     path = target(format, tmp_path)
@@ -206,10 +228,9 @@ def test_files_are_whole_or_as_before(format: str, tmp_path: Path) -> None:
     with pytest.raises(OptionError, match=f"ends in .*{path.suffix}"):
         new_writer(format, path.with_suffix(".masks"))
     path.write_text("old")
-    with pytest.raises(KeyboardInterrupt):
-        with new_writer(format, path) as out:
-            out.add(story(7)[0], frame=np.zeros((9, 12, 3), np.uint8))
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), new_writer(format, path) as out:
+        out.add(story(7)[0], frame=np.zeros((9, 12, 3), np.uint8))
+        raise KeyboardInterrupt
 
     assert [path.name] == files_in(path.parent)
     assert "old" == path.read_text()
@@ -220,10 +241,9 @@ def test_files_are_whole_or_as_before(format: str, tmp_path: Path) -> None:
 
 def test_interrupted_folders_keep_what_is_whole(tmp_path: Path) -> None:
     """The masks that were done stay; the list of a video that was not finished, and temporary files, do not appear."""
-    with pytest.raises(KeyboardInterrupt):
-        with YouTubeVosWriter(tmp_path, video="walk") as out:
-            out.add(story(7)[0])
-            raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt), YouTubeVosWriter(tmp_path, video="walk") as out:
+        out.add(story(7)[0])
+        raise KeyboardInterrupt
 
     assert ["Annotations/walk/00000.png"] == files_in(tmp_path)
 
@@ -231,9 +251,8 @@ def test_interrupted_folders_keep_what_is_whole(tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", FORMATS)
 def test_no_frame_makes_no_file(format: str, tmp_path: Path) -> None:
     """Closing a writer that was given nothing is an error, and leaves no file."""
-    with pytest.raises(FrameError, match="at least one frame"):
-        with new_writer(format, target(format, tmp_path)):
-            pass
+    with pytest.raises(FrameError, match="at least one frame"), new_writer(format, target(format, tmp_path)):
+        pass
 
     assert [] == files_in(tmp_path)
 
@@ -242,7 +261,9 @@ def test_no_frame_makes_no_file(format: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("format", [name for name in FORMATS if name not in VIDEOS])  # what an encoder holds is its own
 def test_memory_does_not_grow(format: str, tmp_path: Path) -> None:
     """A writer of 160 frames holds no more at its highest than one of 40."""
-    ids = np.random.default_rng(0).choice(np.array([0, 7, 254], np.int32), (64, 80))  # noise, so that codes of runs are long
+    ids = np.random.default_rng(0).choice(
+        np.array([0, 7, 254], np.int32), (64, 80)
+    )  # noise, so that codes of runs are long
     frame = np.zeros((64, 80, 3), np.uint8)
 
     def peak(frames: int, path: Path) -> int:
@@ -293,7 +314,9 @@ def test_objects_have_folders(tmp_path: Path) -> None:
     """A folder for each object, with a mask in each frame from its first on, empty ones too."""
     write("objects", tmp_path, story(7, 1234))
 
-    assert [f"007/{t:05d}.png" for t in range(5)] + [f"1234/{t:05d}.png" for t in range(1, 5)] == files_in(tmp_path / "out")
+    assert [f"007/{t:05d}.png" for t in range(5)] + [f"1234/{t:05d}.png" for t in range(1, 5)] == files_in(
+        tmp_path / "out"
+    )
 
 
 def test_objects_may_overlap(tmp_path: Path) -> None:
@@ -303,8 +326,10 @@ def test_objects_may_overlap(tmp_path: Path) -> None:
         Image.fromarray(np.array([row], np.uint8)).convert(mode).save(tmp_path / f"{object_id:03d}" / "00000.png")
 
     assert [("00000", [[2, 10, 10]])] == [(name, ids.tolist()) for name, ids in read_objects(tmp_path)]
-    (_, apart), = read_object_masks(tmp_path)
-    assert {2: [[True, True, False]], 10: [[False, True, True]]} == {object_id: mask.tolist() for object_id, mask in apart.items()}
+    ((_, apart),) = read_object_masks(tmp_path)
+    assert {2: [[True, True, False]], 10: [[False, True, True]]} == {
+        object_id: mask.tolist() for object_id, mask in apart.items()
+    }
 
 
 def test_youtube_vos_lists_frames(tmp_path: Path) -> None:
@@ -313,9 +338,14 @@ def test_youtube_vos_lists_frames(tmp_path: Path) -> None:
         with YouTubeVosWriter(tmp_path, video=video, categories={7: "dog"}) as out:
             for ids in story(9, 7):
                 out.add(ids)
-    objects = {"7": {"category": "dog", "frames": ["00001", "00002"]}, "9": {"category": "object", "frames": ["00000", "00001", "00002", "00004"]}}
+    objects = {
+        "7": {"category": "dog", "frames": ["00001", "00002"]},
+        "9": {"category": "object", "frames": ["00000", "00001", "00002", "00004"]},
+    }
 
-    assert {"videos": dict.fromkeys(("walk", "run", "walk 2"), {"objects": objects})} == json.loads((tmp_path / "meta.json").read_text())
+    assert {"videos": {key: {"objects": objects} for key in ("walk", "run", "walk 2")}} == json.loads(
+        (tmp_path / "meta.json").read_text()
+    )
     assert 5 == len(list(read_youtube_vos(tmp_path, video="run")))
     with pytest.raises(OptionError, match="run, walk, walk 2.*got None"):
         read_youtube_vos(tmp_path)
@@ -375,7 +405,8 @@ def test_youtube_vis_of_others_is_read(tmp_path: Path) -> None:
 
 
 def test_coco_reads_annotations_without_tracks(tmp_path: Path) -> None:
-    """Where there is no `track_id`, the annotation's id is the object's; what is neither an RLE nor polygons is refused."""
+    """Where there is no `track_id`, the annotation's id is the object's; what is neither an RLE nor polygons is
+    refused."""
     image = {"id": 4, "file_name": "shots/a.png", "height": 1, "width": 2}
     annotation = {"id": 9, "image_id": 4, "category_id": 1, "segmentation": {"size": [1, 2], "counts": [1, 1]}}
     path = tmp_path / "a.json"
@@ -403,7 +434,9 @@ def segmentation(ids: Ids, *, known: tuple[int, ...] = ()) -> Segmentation:
     """A result that is sure of `ids` by 0.75, and tracks `known` as well."""
     object_ids = tuple(sorted({*known, *(int(i) for i in np.unique(ids) if i)}))
     present = {i: bool((ids == i).any()) for i in object_ids}
-    return Segmentation(4, torch.from_numpy(ids), torch.empty(0), object_ids, {i: 0.75 * present[i] for i in object_ids}, present)
+    return Segmentation(
+        4, torch.from_numpy(ids), torch.empty(0), object_ids, {i: 0.75 * present[i] for i in object_ids}, present
+    )
 
 
 def test_to_coco_lists_present_objects() -> None:
@@ -413,7 +446,9 @@ def test_to_coco_lists_present_objects() -> None:
 
     assert [7, 300] == [each["track_id"] for each in found]
     assert {"size": [2, 2], "counts": "22"} == found[1]["segmentation"]
-    assert ([1, 0, 1, 2], 2, 0.75, 4, 0) == tuple(found[1][key] for key in ("bbox", "area", "score", "image_id", "iscrowd"))
+    assert ([1, 0, 1, 2], 2, 0.75, 4, 0) == tuple(
+        found[1][key] for key in ("bbox", "area", "score", "image_id", "iscrowd")
+    )
     assert [] == to_coco(segmentation(np.zeros((2, 2), np.int32), known=(9,)))
 
 
@@ -559,7 +594,9 @@ def test_masks_find_their_frames(tmp_path: Path) -> None:
         Image.new("RGB", (3, 2), (t, t, t)).save(tmp_path / f"shot{t}.png")
     pictures = [np.full((2, 3, 3), t, np.uint8) for t in range(4)]
 
-    assert ["shot3.png", "shot1.png"] == [Path(str(frame)).name for _, _, frame in with_frames(named("shot3", "shot1"), tmp_path)]
+    assert ["shot3.png", "shot1.png"] == [
+        Path(str(frame)).name for _, _, frame in with_frames(named("shot3", "shot1"), tmp_path)
+    ]
     for masks, frames, expected in (
         (("00001", "00003"), pictures, [1, 3]),
         (("00001", "00003"), tmp_path, [1, 3]),
@@ -650,11 +687,15 @@ def test_an_export_names_the_files_of_a_folder_of_frames(format: str, tmp_path: 
 
 
 def test_the_record_of_a_run_tells_the_files_of_its_frames(tmp_path: Path) -> None:
-    """Names come from the record of a job; what is no plain name is left out, and a record that cannot be read tells nothing."""
+    """Names come from the record of a job; what is no plain name is left out, and a record that cannot be read tells
+    nothing."""
     (tmp_path / "masks").mkdir()
     record = tmp_path / "job.json"
     for content, expected in (
-        ({"frame_files": ["a.png", "b.JPG", "../c.png", "/d.png", "e\\f.png", "g", 7, "h\0.png"]}, {"a": "a.png", "b": "b.JPG"}),
+        (
+            {"frame_files": ["a.png", "b.JPG", "../c.png", "/d.png", "e\\f.png", "g", 7, "h\0.png"]},
+            {"a": "a.png", "b": "b.JPG"},
+        ),
         ({"frame_files": "a.png"}, {}),
         ([], {}),
     ):

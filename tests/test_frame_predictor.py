@@ -1,4 +1,5 @@
-"""The contract of frame prediction: memory of a constant size, streams that go on bit for bit, looks ahead that change nothing."""
+"""The contract of frame prediction: memory of a constant size, streams that go on bit for bit, looks ahead that change
+nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +35,9 @@ KINDS: dict[str, dict[str, object]] = {
 }
 
 
-def predictor_of(dtype: torch.dtype | None = None, options: dict[str, object] | None = None, **changes: object) -> FramePredictor:
+def predictor_of(
+    dtype: torch.dtype | None = None, options: dict[str, object] | None = None, **changes: object
+) -> FramePredictor:
     """A predictor with a tiny network of random weights and three slots."""
     chosen = PredictionOptions(**{"memory_size": 3, **(options or {})})
     return FramePredictor(tiny_prediction_network(**changes), options=chosen, dtype=dtype)
@@ -75,13 +78,16 @@ def in_double(**changes: object) -> PredictionNetwork:
 
 
 def slow_read(query: Tensor, keys: list[Tensor], values: list[Tensor]) -> Tensor:
-    """Eq. 13 for one video, cell by cell: softmax of negative squared distances over sqrt(Ck), over all cells of all slots in use."""
+    """Eq. 13 for one video, cell by cell: softmax of negative squared distances over sqrt(Ck), over all cells of all
+    slots in use."""
     channels, height, width = query.shape
     recalled = torch.zeros(len(values[0]), height, width, dtype=torch.float64)
     for y in range(height):
         for x in range(width):
             places = [(slot, v, u) for slot in range(len(keys)) for v in range(height) for u in range(width)]
-            scores = [-float(((query[:, y, x] - keys[s][:, v, u]) ** 2).sum()) / math.sqrt(channels) for s, v, u in places]
+            scores = [
+                -float(((query[:, y, x] - keys[s][:, v, u]) ** 2).sum()) / math.sqrt(channels) for s, v, u in places
+            ]
             weights = [math.exp(score - max(scores)) for score in scores]
             for weight, (s, v, u) in zip(weights, places, strict=True):
                 recalled[:, y, x] += weight / sum(weights) * values[s][:, v, u]
@@ -115,7 +121,8 @@ def slow_predictions(network: PredictionNetwork, frames: Tensor) -> list[Tensor]
 
 @pytest.mark.parametrize("changes", [{}, {"state": "none", "skips": 1}], ids=["with a state", "without a state"])
 def test_a_step_is_what_its_equations_say(changes: dict[str, object]) -> None:
-    """Template: features, the context before, the time; query: the context after, one frame later; then eq. 13, mix and decoder."""
+    """Template: features, the context before, the time; query: the context after, one frame later; then eq. 13, mix and
+    decoder."""
     network = in_double(**changes)
     frames = torch.rand(4, 1, SIDE, SIDE).double()
     state = network.new_state(8)
@@ -136,12 +143,15 @@ def test_videos_in_one_step_are_predicted_as_each_alone(changes: dict[str, objec
     for time in range(8):
         predicted = network.step(videos[:, time], together)
         for row, state in enumerate(alone):
-            torch.testing.assert_close(network.step(videos[row : row + 1, time], state)[0], predicted[row], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(
+                network.step(videos[row : row + 1, time], state)[0], predicted[row], rtol=1e-5, atol=1e-5
+            )
 
 
 @torch.inference_mode()
 def test_without_writing_the_bank_stays_and_the_rest_goes_on() -> None:
-    """Time and context follow the frames; the first frame is written all the same, since there must be something to read."""
+    """Time and context follow the frames; the first frame is written all the same, since there must be something to
+    read."""
     network, state = tiny_prediction_network(), None
     state = network.new_state(3)
     network.step(torch.rand(1, 1, SIDE, SIDE), state, write=False)
@@ -170,10 +180,16 @@ def test_a_fork_goes_its_own_way() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("policy", [*policy_names()])
 def test_a_stream_is_as_large_after_300_frames_as_after_one(policy: str) -> None:
-    """At every one of 300 frames the bytes are those of the shapes: bank, cache, context and one prediction; slots stay where they are."""
+    """At every one of 300 frames the bytes are those of the shapes: bank, cache, context and one prediction; slots stay
+    where they are."""
     config, slots, cells = PREDICTION_CONFIG, 3, (SIDE // 4) ** 2
     features = config.template_channels + config.key_channels + config.value_channels
-    expected = slots * (4 * cells * features + (4 + 8) * slots + 2 + 4 * 8 + 8 * 8 + 8) + 1 + 4 * cells * config.widths[-1] + 4 * SIDE**2
+    expected = (
+        slots * (4 * cells * features + (4 + 8) * slots + 2 + 4 * 8 + 8 * 8 + 8)
+        + 1
+        + 4 * cells * config.widths[-1]
+        + 4 * SIDE**2
+    )
     stream, frames = predictor_of(options={"policy": policy}).start(), grey_clip(10)
     for time in range(300):
         stream.step(frames[time % 10])
@@ -193,10 +209,15 @@ def test_a_saved_stream_holds_what_nbytes_counts(tmp_path: Path) -> None:
     assert stream.nbytes == sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
-@pytest.mark.parametrize("options", [{}, {"policy": "learned"}, {"write_predictions": False}, {"short_side": 8}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"policy": "learned"}, {"write_predictions": False}, {"short_side": 8}], ids=str
+)
 @pytest.mark.parametrize("changes", KINDS.values(), ids=KINDS)
-def test_a_stream_saved_in_the_middle_goes_on_bit_for_bit(changes: dict[str, object], options: dict[str, object], tmp_path: Path) -> None:
-    """Resumed by a predictor built anew, after the first frame and later, steps and looks ahead are the same, bit for bit."""
+def test_a_stream_saved_in_the_middle_goes_on_bit_for_bit(
+    changes: dict[str, object], options: dict[str, object], tmp_path: Path
+) -> None:
+    """Resumed by a predictor built anew, after the first frame and later, steps and looks ahead are the same, bit for
+    bit."""
     frames = grey_clip(9)
     stream, expected = predictor_of(options=options, **changes).start(), []
     for index, frame in enumerate(frames):
@@ -214,7 +235,8 @@ def test_a_stream_saved_in_the_middle_goes_on_bit_for_bit(changes: dict[str, obj
 @pytest.mark.parametrize("write", [True, False], ids=["writes predictions", "freezes the bank"])
 @pytest.mark.parametrize("size", [(16, 16), (13, 18)], ids=str)
 def test_a_look_ahead_changes_nothing(write: bool, size: tuple[int, int], tmp_path: Path) -> None:
-    """The stream's state is the same to the last bit, before, between and after; a step in between does not change what was foreseen."""
+    """The stream's state is the same to the last bit, before, between and after; a step in between does not change what
+    was foreseen."""
     stream = after(predictor_of(options={"write_predictions": write}), grey_clip(6, *size))
     before = state_of(stream, tmp_path)
     expected = [prediction.pixels for prediction in stream.foresee(6)]
@@ -232,15 +254,19 @@ def test_looking_ahead_is_stepping_on_ones_own_predictions(changes: dict[str, ob
     """What `foresee` gives is what a stream gives that is shown its own predictions, bit for bit; odd sizes too."""
     predictor = predictor_of(**changes)
     stream = after(predictor, grey_clip(4, 13, 18))
-    expected = [prediction for prediction in stream.foresee(5)]
+    expected = list(stream.foresee(5))
     shown = [stream.last] + [stream.step(expected[step].pixels) for step in range(4)]
     assert [p.frame_index for p in expected] == [p.frame_index for p in shown] == [4, 5, 6, 7, 8]
     assert_same([p.pixels for p in expected], [p.pixels for p in shown])
 
 
 def test_a_frozen_bank_predicts_otherwise() -> None:
-    """`write_predictions` has an effect, but on the first two frames: the first is seen before, the second made of it has no other past."""
-    ahead = [[p.pixels for p in predictor_of(options={"write_predictions": w}).predict(grey_clip(5), steps=4)] for w in (True, False)]
+    """`write_predictions` has an effect, but on the first two frames: the first is seen before, the second made of it
+    has no other past."""
+    ahead = [
+        [p.pixels for p in predictor_of(options={"write_predictions": w}).predict(grey_clip(5), steps=4)]
+        for w in (True, False)
+    ]
     assert torch.equal(ahead[0][0], ahead[1][0]) and not torch.equal(ahead[0][1], ahead[1][1])
 
 
@@ -249,7 +275,10 @@ def test_streams_interleave_without_touching_each_other() -> None:
     predictor, clips = predictor_of(), [grey_clip(8, seed=seed) for seed in (0, 1)]
     alone = [[p.pixels for p in map(after(predictor, frames[:1]).step, frames[1:])] for frames in clips]
     streams = [after(predictor, frames[:1]) for frames in clips]
-    turns = [[stream.step(frames[time]).pixels for stream, frames in zip(streams, clips, strict=True)] for time in range(1, 8)]
+    turns = [
+        [stream.step(frames[time]).pixels for stream, frames in zip(streams, clips, strict=True)]
+        for time in range(1, 8)
+    ]
     for video in (0, 1):
         assert_same(alone[video], [turn[video] for turn in turns])
 
@@ -271,7 +300,9 @@ def test_predictions_are_frames() -> None:
         predictor = predictor_of(image_channels=channels)
         predictor.network.decoder.layers[-1].weight.mul_(20)  # far outside
         found = [next(predictor.predict(clip(3, 13, 18, seed=seed), 1)) for seed in range(4)]
-        assert {(channels, 13, 18)} == {tuple(p.pixels.shape) for p in found} and {torch.float32} == {p.pixels.dtype for p in found}
+        assert {(channels, 13, 18)} == {tuple(p.pixels.shape) for p in found} and {torch.float32} == {
+            p.pixels.dtype for p in found
+        }
         assert {0.0} == {p.pixels.min().item() for p in found} and {1.0} == {p.pixels.max().item() for p in found}
         assert ((13, 18, 3), np.uint8) == (found[0].picture().shape, found[0].picture().dtype)
 
@@ -287,7 +318,8 @@ def test_predictions_are_saved_as_pictures(channels: int, mode: str, tmp_path: P
 
 
 def test_what_lies_beyond_the_edge_is_black() -> None:
-    """Other sizes are padded and cropped, never resized: a frame gives what it gives inside of black at the right and bottom."""
+    """Other sizes are padded and cropped, never resized: a frame gives what it gives inside of black at the right and
+    bottom."""
     predictor, frames = predictor_of(), grey_clip(1, 13, 14)
     whole = np.pad(frames, ((0, 0), (0, 3), (0, 2)))
     assert torch.equal(next(predictor.predict(whole)).pixels[:, :13, :14], next(predictor.predict(frames)).pixels)
@@ -376,7 +408,10 @@ def test_other_dtypes_are_computed_in(dtype: torch.dtype, tmp_path: Path) -> Non
     frames = grey_clip(8)
     predictor = predictor_of(dtype=dtype)
     stream = after(predictor, frames[:5])
-    assert {dtype} == {stream.bank.templates.dtype, stream.bank.keys.dtype} and torch.float32 == stream.last.pixels.dtype
+    assert {dtype} == {
+        stream.bank.templates.dtype,
+        stream.bank.keys.dtype,
+    } and torch.float32 == stream.last.pixels.dtype
     stream.save(tmp_path / "state")
     expected = [stream.step(frame).pixels for frame in frames[5:]]
     again = predictor.resume(tmp_path / "state")
@@ -455,7 +490,15 @@ def test_an_empty_video_is_an_error_at_the_call(source: object) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    [None, 3, {"frames": []}, b"clip", np.zeros((8, 8), np.uint8), np.zeros((2, 2, 8, 8, 3), np.uint8), torch.zeros(2, 2, 8, 8)],
+    [
+        None,
+        3,
+        {"frames": []},
+        b"clip",
+        np.zeros((8, 8), np.uint8),
+        np.zeros((2, 2, 8, 8, 3), np.uint8),
+        torch.zeros(2, 2, 8, 8),
+    ],
     ids=["nothing", "number", "dict", "bytes", "one frame", "many clips", "two channels"],
 )
 def test_what_is_no_clip_is_an_error_at_the_call(source: object) -> None:
@@ -497,7 +540,14 @@ def test_steps_are_whole_numbers(steps: int) -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"memory_size": 1}, {"memory_size": 2.0}, {"memory_size": True}, {"policy": "best"}, {"write_predictions": 1}, {"short_side": 4}],
+    [
+        {"memory_size": 1},
+        {"memory_size": 2.0},
+        {"memory_size": True},
+        {"policy": "best"},
+        {"write_predictions": 1},
+        {"short_side": 4},
+    ],
     ids=str,
 )
 def test_options_out_of_range_are_errors(values: dict[str, object]) -> None:

@@ -108,7 +108,19 @@ def spoiled(value: float) -> NDArray[np.float32]:
         ("missing.png", FrameError, "'missing.png'"),
         (Path(__file__).parent, FrameError, "expected an image file"),
     ],
-    ids=["grey", "one channel", "RGBA", "RGBA tensor", "HWC tensor", "CHW array", "clip", "no pixels", "int64", "bool", "int"]
+    ids=[
+        "grey",
+        "one channel",
+        "RGBA",
+        "RGBA tensor",
+        "HWC tensor",
+        "CHW array",
+        "clip",
+        "no pixels",
+        "int64",
+        "bool",
+        "int",
+    ]
     + ["NaN", "inf", "above 1", "below 0", "0..255", "-1..1", "16-bit PIL", "no file", "folder"],
 )
 def test_wrong_images_are_errors_that_say_why(image: object, error: type[Exception], message: str) -> None:
@@ -158,7 +170,20 @@ def test_a_clip_of_any_kind_gives_the_same_frames(source: object, count: int | N
         (None, ShapeError, "got NoneType"),
         ("missing.mp4", FrameError, "'missing.mp4'"),
     ],
-    ids=["list", "array", "tensor", "image", "HWC tensor", "CHW array", "RGBA", "grey", "PIL", "dict", "None", "no file"],
+    ids=[
+        "list",
+        "array",
+        "tensor",
+        "image",
+        "HWC tensor",
+        "CHW array",
+        "RGBA",
+        "grey",
+        "PIL",
+        "dict",
+        "None",
+        "no file",
+    ],
 )
 def test_wrong_clips_are_errors_when_called(source: object, error: type[Exception], message: str) -> None:
     """The argument is checked by the call, before any next()."""
@@ -431,7 +456,8 @@ def test_small_frames_are_enlarged(height: int, width: int, enlarge: float, expe
 
 
 def test_an_enlarged_frame_comes_back() -> None:
-    """A map that is fitted to an enlarged working size and restored is nearly itself: both ways are resized smoothly."""
+    """A map that is fitted to an enlarged working size and restored is nearly itself: both ways are resized
+    smoothly."""
     ramp = torch.linspace(0, 1, 40).expand(1, 30, 40)
     size = WorkingSize.of(30, 40, 60, 16, enlarge=2)
     assert (1, 64, 80) == tuple(fit(ramp, size).shape)
@@ -492,11 +518,17 @@ def test_maps_of_another_size_are_errors() -> None:
 
 @pytest.mark.parametrize("kind", ["array", "float array", "tensor", "list"])
 def test_bgr_frames_become_the_frames_that_they_are(kind: str) -> None:
-    """With `channels="bgr"` an array or tensor of reversed channels is the frame of the RGB one, and is left as it is."""
+    """With `channels="bgr"` an array or tensor of reversed channels is the frame of the RGB one, and is left as it
+    is."""
     rgb = np.random.default_rng(0).integers(0, 256, (2, 4, 6, 3), dtype=np.uint8)
     bgr = np.ascontiguousarray(rgb[..., ::-1])
     before = bgr.copy()
-    clips = {"array": bgr, "float array": bgr / np.float32(255), "tensor": torch.from_numpy(bgr).movedim(-1, 1), "list": list(bgr)}
+    clips = {
+        "array": bgr,
+        "float array": bgr / np.float32(255),
+        "tensor": torch.from_numpy(bgr).movedim(-1, 1),
+        "list": list(bgr),
+    }
     for expected, found in zip(iterate_frames(rgb), iterate_frames(clips[kind], channels="bgr"), strict=True):
         torch.testing.assert_close(expected, found)
     torch.testing.assert_close(to_frame(rgb[0]), to_frame(clips[kind][0], channels="bgr"))

@@ -63,7 +63,8 @@ def test_scale_is_the_papers_unless_told() -> None:
 
 @pytest.mark.parametrize("bottleneck", [None, 16], ids=["direct", "bottleneck"])
 def test_an_untrained_cell_barely_moves_its_target(bottleneck: int | None) -> None:
-    """Of templates with unit variance, an untrained cell moves a target by less than 10 % of its norm; measured: 5 to 8.3 %."""
+    """Of templates with unit variance, an untrained cell moves a target by less than 10 % of its norm; measured: 5 to
+    8.3 %."""
     source, target = torch.randn(4, 64, 6, 6), torch.randn(4, 64, 6, 6)
     with torch.no_grad():
         moved = (FusionCell(64, bottleneck=bottleneck)(source, target) - target).norm() / target.norm()
@@ -74,7 +75,8 @@ def test_an_untrained_cell_barely_moves_its_target(bottleneck: int | None) -> No
 @pytest.mark.parametrize("update", [1e-6, 0.05, 0.5])
 @pytest.mark.parametrize("bottleneck", [None, 16], ids=["direct", "bottleneck"])
 def test_a_cell_starts_as_near_identity_as_told(bottleneck: int | None, update: float, size: float) -> None:
-    """Every position moves that far towards a candidate in [-1, 1], whatever the templates; the equations stay those of the paper."""
+    """Every position moves that far towards a candidate in [-1, 1], whatever the templates; the equations stay those of
+    the paper."""
     cell = FusionCell(32, bottleneck=bottleneck).double()
     cell.start_near_identity(update)
     source, target = (size * t for t in drawn(2, 32, 4, 4))
@@ -88,7 +90,8 @@ def test_a_cell_starts_as_near_identity_as_told(bottleneck: int | None, update: 
 
 
 def test_a_fresh_cell_is_near_identity_for_unit_variance_only() -> None:
-    """Of templates sixteen times as large, a fresh cell moves its target by more than a quarter; measured over eight seeds: 43 to 53 %."""
+    """Of templates sixteen times as large, a fresh cell moves its target by more than a quarter; measured over eight
+    seeds: 43 to 53 %."""
     source, target = 16 * torch.randn(2, 4, 64, 6, 6)
     with torch.no_grad():
         moved = (FusionCell(64, bottleneck=16)(source, target) - target).norm() / target.norm()
@@ -134,12 +137,21 @@ def test_pairs_do_not_see_each_other() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"spatial_dims": 4}, {"spatial_dims": 0}, {"kernel_size": 2}, {"kernel_size": -1}, {"channels": 0}, {"bottleneck": 0}],
+    [
+        {"spatial_dims": 4},
+        {"spatial_dims": 0},
+        {"kernel_size": 2},
+        {"kernel_size": -1},
+        {"channels": 0},
+        {"bottleneck": 0},
+    ],
     ids=str,
 )
 def test_options_out_of_range_are_refused(options: dict[str, int]) -> None:
     """The error says what a cell needs."""
-    with pytest.raises(OptionError, match="channels >= 1, spatial_dims 1, 2 or 3, an odd kernel_size and bottleneck >= 1"):
+    with pytest.raises(
+        OptionError, match="channels >= 1, spatial_dims 1, 2 or 3, an odd kernel_size and bottleneck >= 1"
+    ):
         FusionCell(**{"channels": 4, **options})
 
 

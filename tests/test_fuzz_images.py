@@ -63,7 +63,9 @@ def bomb(folder: Path, kind: str) -> Path:
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 @pytest.mark.parametrize("kind", ["gif", "bmp", "tif"])
-def test_a_size_is_checked_before_pixels_are_decoded(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_size_is_checked_before_pixels_are_decoded(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A few bytes that state 169 million pixels are refused by every reader, and no pixel is asked for."""
 
     def decode(image: Image.Image) -> None:
@@ -75,13 +77,20 @@ def test_a_size_is_checked_before_pixels_are_decoded(kind: str, tmp_path: Path, 
     for read in (lambda: next(iterate_frames(path)), lambda: to_frame(path), lambda: read_picture(path)):
         with pytest.raises(FrameError, match="bomb.*67 million pixels.*13000 x 13000"):
             read()
-    for look in (read_mask, read_palette_png, read_labels, lambda file: IdMask(file).read(8, 8), lambda file: BinaryMask(file).read(8, 8)):
+    for look in (
+        read_mask,
+        read_palette_png,
+        read_labels,
+        lambda file: IdMask(file).read(8, 8),
+        lambda file: BinaryMask(file).read(8, 8),
+    ):
         with pytest.raises(MaskError, match="bomb.*67 million pixels"):
             look(path)
 
 
 def test_many_pages_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pages count together: what one page may have, a thousand may not; and a TIFF has a number of pages that can be counted."""
+    """Pages count together: what one page may have, a thousand may not; and a TIFF has a number of pages that can be
+    counted."""
     for name in ("a.gif", "a.tif"):
         pages = [Image.new("L", (8, 8), grey) for grey in (1, 50, 100)]
         pages[0].save(tmp_path / name, save_all=True, append_images=pages[1:])
@@ -114,9 +123,15 @@ def test_a_file_that_is_a_program_is_not_opened(tmp_path: Path) -> None:
             read()
 
 
-@pytest.mark.parametrize("raised", [KeyError(3), IndexError("index"), MemoryError(), struct.error("4 bytes"), RuntimeError("codec"), OSError()])
+@pytest.mark.parametrize(
+    "raised",
+    [KeyError(3), IndexError("index"), MemoryError(), struct.error("4 bytes"), RuntimeError("codec"), OSError()],
+)
 def test_whatever_pillow_raises_names_the_file(raised: Exception, tmp_path: Path) -> None:
     """Each kind of error, even without a message, becomes one that says which file is damaged."""
     Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "a.png")
-    with pytest.raises(MaskError, match="a.png: expected an image file.*save it again"), opened_image(tmp_path / "a.png", MaskError):
+    with (
+        pytest.raises(MaskError, match="a.png: expected an image file.*save it again"),
+        opened_image(tmp_path / "a.png", MaskError),
+    ):
         raise raised

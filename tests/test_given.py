@@ -18,7 +18,8 @@ def found(objects: int, height: int = 5, width: int = 6) -> Tensor:
 
 
 def impose_slowly(probabilities: Tensor, given: Tensor, void: Tensor, rows: list[int]) -> Tensor:
-    """Pixel by pixel: given objects as given, others what is left, the background the rest; void pixels as they were."""
+    """Pixel by pixel: given objects as given, others what is left, the background the rest; void pixels as they
+    were."""
     result = probabilities.clone()
     for y in range(void.shape[0]):
         for x in range(void.shape[1]):
@@ -71,7 +72,11 @@ def test_given_masks_know_their_working_size() -> None:
     assert (7,) == given.object_ids
     assert ((1, 30, 44), (1, 16, 32)) == (tuple(given.full.shape), tuple(given.working.shape))
     assert ((30, 44), (16, 32)) == (tuple(given.full_void.shape), tuple(given.working_void.shape))
-    assert given.working_void[11:15, :22].all() and not given.working_void[:9].any() and not given.working_void[:, 22:].any()
+    assert (
+        given.working_void[11:15, :22].all()
+        and not given.working_void[:9].any()
+        and not given.working_void[:, 22:].any()
+    )
 
 
 def test_far_regions_go_to_the_background() -> None:

@@ -36,7 +36,8 @@ def test_a_slope_through_blocks_is_that_of_their_medians() -> None:
 
 
 def test_noise_that_hangs_together_is_no_slope() -> None:
-    """Flat noise with a memory of ten frames passes for flat as often as two standard errors promise, by blocks alone."""
+    """Flat noise with a memory of ten frames passes for flat as often as two standard errors promise, by blocks
+    alone."""
     drawn = np.random.default_rng(1)
     by_blocks = by_frames = 0
     for _ in range(200):
@@ -47,7 +48,9 @@ def test_noise_that_hangs_together_is_no_slope() -> None:
     assert by_blocks >= 180 > 120 > by_frames
 
 
-@pytest.mark.parametrize(("slope", "expected"), [((0, 0), True), ((2, 1), True), ((-2.1, 1), False), ((0, np.nan), False)], ids=str)
+@pytest.mark.parametrize(
+    ("slope", "expected"), [((0, 0), True), ((2, 1), True), ((-2.1, 1), False), ((0, np.nan), False)], ids=str
+)
 def test_zero_is_within_two_standard_errors(slope: tuple[float, float], expected: bool) -> None:
     """A constant has slope zero without error; where no error is known nothing is claimed."""
     assert expected is Slope(*slope).is_zero
@@ -57,13 +60,19 @@ def test_a_run_ends_where_it_is_told_enough() -> None:
     """The step that passes the limit is the last one, and the report is as long as the run."""
     kept: list[int] = []
     report = measure_growth(
-        kept.append, range(99), steps=50, bank_bytes=lambda: len(kept), enough=lambda seconds, size: seconds >= 0 and size == 7
+        kept.append,
+        range(99),
+        steps=50,
+        bank_bytes=lambda: len(kept),
+        enough=lambda seconds, size: seconds >= 0 and size == 7,
     )
     assert (7, [1, 2, 3, 4, 5, 6, 7]) == (report.frames, report.bank_bytes.tolist())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize(("ids", "slots", "size"), [((1,), 2, (16, 16)), ((3, 9), 5, (48, 64)), ((1, 2, 3), 4, (33, 50))], ids=str)
+@pytest.mark.parametrize(
+    ("ids", "slots", "size"), [((1,), 2, (16, 16)), ((3, 9), 5, (48, 64)), ((1, 2, 3), 4, (33, 50))], ids=str
+)
 def test_the_banks_bytes_are_those_of_the_formula(
     ids: tuple[int, ...], slots: int, size: tuple[int, int], dtype: torch.dtype
 ) -> None:
@@ -116,7 +125,9 @@ def test_a_growing_memory_keeps_some_frames() -> None:
         GrowingPredictor(new_predictor(), every=0)
 
 
-@pytest.mark.parametrize(("limit", "expected"), [(GrowthLimit(8_000, 60.0), 60), (GrowthLimit(10**9, 0.0), 50)], ids=["bytes", "time"])
+@pytest.mark.parametrize(
+    ("limit", "expected"), [(GrowthLimit(8_000, 60.0), 60), (GrowthLimit(10**9, 0.0), 50)], ids=["bytes", "time"]
+)
 def test_a_soak_of_a_growing_memory_ends_at_its_limit(limit: GrowthLimit, expected: int) -> None:
     """It ends with the first frame beyond the bytes, or once fifty steps tell that it is too slow."""
     report = soak_growing(GrowingPredictor(new_predictor(), every=1), limit, frames=60, size=(32, 48))
@@ -133,12 +144,20 @@ def test_a_run_ends_where_progress_says_so() -> None:
     report = soak(new_predictor(), frames=60, size=(32, 48), on_step=lambda done: done == 4)
     assert (4, True) == (report.frames, report.bank_is_constant)
     growing = GrowingPredictor(new_predictor(), every=1)
-    assert 3 == soak_growing(growing, GrowthLimit(10**9, 60.0), frames=60, size=(32, 48), on_step=lambda done: done == 3).frames
+    assert (
+        3
+        == soak_growing(
+            growing, GrowthLimit(10**9, 60.0), frames=60, size=(32, 48), on_step=lambda done: done == 3
+        ).frames
+    )
 
 
 def test_a_soak_needs_frames() -> None:
     """Both kinds say how many they want."""
-    for run in (lambda: soak(new_predictor(), frames=1), lambda: soak_growing(GrowingPredictor(new_predictor()), GrowthLimit(1, 1.0), frames=1)):
+    for run in (
+        lambda: soak(new_predictor(), frames=1),
+        lambda: soak_growing(GrowingPredictor(new_predictor()), GrowthLimit(1, 1.0), frames=1),
+    ):
         with pytest.raises(OptionError, match="expected 2 or more, got 1"):
             run()
 
@@ -153,7 +172,11 @@ def test_the_table_has_every_frame_of_every_run(tmp_path: Path) -> None:
     assert {"memory": "other", "frame": "3", "seconds": "0.002", "bank_bytes": "2", "process_bytes": "2"} == rows[-1]
     assert 1003 == len(rows)
     document = json.loads((tmp_path / "growth.json").read_text())
-    assert (200, 3, 1) == (len(document["curves"]["ours"]["seconds"]), len(document["curves"]["other"]["frame"]), document["note"])
+    assert (200, 3, 1) == (
+        len(document["curves"]["ours"]["seconds"]),
+        len(document["curves"]["other"]["frame"]),
+        document["note"],
+    )
 
 
 SMALL = ["benchmark", "growth", "--frames", "8", "--height", "64", "--width", "96"]
@@ -161,7 +184,8 @@ SMALL = ["benchmark", "growth", "--frames", "8", "--height", "64", "--width", "9
 
 @pytest.mark.slow
 def test_the_command_writes_a_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """It tells the formula, both memories and how sure their slopes are, and leaves a table and a report; few frames are said to be few."""
+    """It tells the formula, both memories and how sure their slopes are, and leaves a table and a report; few frames
+    are said to be few."""
     assert 0 == main([*SMALL, "-o", str(tmp_path), "--growing", "1"])
     said = capsys.readouterr().out
     assert "= 247,342 bytes; equal at every frame" in said
@@ -216,7 +240,9 @@ def test_our_run_is_written_before_the_growing_one(tmp_path: Path, monkeypatch: 
     assert ["5 slots (ours)"] == list(json.loads((tmp_path / "growth.json").read_text())["growth"])
 
 
-@pytest.mark.parametrize("flag", ["--growing=-1", "--growing=x", "--limit-mb=0", "--limit-mb=nan", "--limit-slower=-2", "--limit-slower=x"])
+@pytest.mark.parametrize(
+    "flag", ["--growing=-1", "--growing=x", "--limit-mb=0", "--limit-mb=nan", "--limit-slower=-2", "--limit-slower=x"]
+)
 def test_limits_out_of_range_are_refused(flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Before anything is measured, with what was expected."""
     with pytest.raises(SystemExit) as caught:
@@ -226,7 +252,16 @@ def test_limits_out_of_range_are_refused(flag: str, tmp_path: Path, capsys: pyte
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(("number", "expected"), [(1, "every frame"), (2, "every 2nd frame"), (5, "every 5th frame"), (12, "every 12th frame"), (23, "every 23rd frame")])
+@pytest.mark.parametrize(
+    ("number", "expected"),
+    [
+        (1, "every frame"),
+        (2, "every 2nd frame"),
+        (5, "every 5th frame"),
+        (12, "every 12th frame"),
+        (23, "every 23rd frame"),
+    ],
+)
 def test_frames_are_counted_in_words(number: int, expected: str) -> None:
     """As one says it."""
     assert expected == _every(number)
@@ -247,7 +282,10 @@ def test_the_figure_is_a_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
     from stmemory.evaluation.growth_plot import draw_growth
 
-    runs = {"a": GrowthReport(np.ones(9), np.ones(9), np.ones(9)), "b": GrowthReport(np.arange(5), np.ones(5), np.ones(5))}
+    runs = {
+        "a": GrowthReport(np.ones(9), np.ones(9), np.ones(9)),
+        "b": GrowthReport(np.arange(5), np.ones(5), np.ones(5)),
+    }
     draw_growth(tmp_path / "new" / "growth.png", runs, title="a title")
     assert b"\x89PNG" == (tmp_path / "new" / "growth.png").read_bytes()[:4]
 
@@ -259,6 +297,8 @@ def test_a_flat_curve_on_top_is_not_cut(tmp_path: Path, monkeypatch: pytest.Monk
 
     drawn: list[Any] = []
     savefig = figures.Figure.savefig
-    monkeypatch.setattr(figures.Figure, "savefig", lambda self, *a, **more: (drawn.append(self), savefig(self, *a, **more)))
+    monkeypatch.setattr(
+        figures.Figure, "savefig", lambda self, *a, **more: (drawn.append(self), savefig(self, *a, **more))
+    )
     draw_growth(tmp_path / "growth.png", {"a": GrowthReport(np.full(9, 4e6), 3e6 - np.arange(9), np.zeros(9))})
     assert [(0, 1), (0, pytest.approx(4.2)), (0, pytest.approx(3.15))] == [axis.get_ylim() for axis in drawn[0].axes]

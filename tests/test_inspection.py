@@ -76,14 +76,17 @@ def test_attention_is_that_of_the_read(affinity: str, scale: float | None, top_k
     actual = slot_attention(query, keys, DIFFERENTLY_FULL, **how)
     for row in range(ROWS):
         known = top_k if top_k is None or top_k < SLOTS * CELLS else None
-        expected = slowly(query[row], keys[row], DIFFERENTLY_FULL[row], affinity, scale or 1 / math.sqrt(CHANNELS), known)
+        expected = slowly(
+            query[row], keys[row], DIFFERENTLY_FULL[row], affinity, scale or 1 / math.sqrt(CHANNELS), known
+        )
         torch.testing.assert_close(expected, actual[row])
     recalled = torch.einsum("bmkn,bkcn->bcm", actual, values)
     torch.testing.assert_close(space_time_read(query, keys, values, DIFFERENTLY_FULL, **how), recalled)
 
 
 def test_attention_of_extremes() -> None:
-    """Scores of any size give no NaN, empty slots count for nothing whatever they hold, and a row without a slot gets zeros."""
+    """Scores of any size give no NaN, empty slots count for nothing whatever they hold, and a row without a slot gets
+    zeros."""
     query, keys = torch.full((1, CHANNELS, QUERIES), 1e6), torch.full((ROWS, SLOTS, CHANNELS, CELLS), -1e6)
     keys[:, 2] = torch.nan
     valid = torch.tensor([[True, True, False], [False, False, False]])
@@ -131,13 +134,16 @@ def test_changes_of_a_queue() -> None:
     bank = Told(3, policy="drop")
     told = [bank.tell(frame, pinned=frame == 0) for frame in range(5)]
 
-    assert [("pinned", 0), ("stored", 1), ("stored", 2), ("stored", 1), ("stored", 2)] == [(c.outcome, c.slot) for c in told]
+    assert [("pinned", 0), ("stored", 1), ("stored", 2), ("stored", 1), ("stored", 2)] == [
+        (c.outcome, c.slot) for c in told
+    ]
     assert [None, None, None, "dropped", "dropped"] == [change.fate for change in told]
     assert [1, 2] == [change.left.frame for change in told if change.left is not None]
 
 
 def test_changes_of_distillation() -> None:
-    """Rule A fuses what goes into all others that are not pinned; input to memory fuses the new one and stores nothing."""
+    """Rule A fuses what goes into all others that are not pinned; input to memory fuses the new one and stores
+    nothing."""
     bank = Told(4, policy="A")
     *_, last = (bank.tell(frame, pinned=frame == 0) for frame in range(5))
     assert ("stored", 1, "fused", (2, 3)) == (last.outcome, last.slot, last.fate, last.into)
@@ -147,7 +153,8 @@ def test_changes_of_distillation() -> None:
 
 
 def test_changes_however_often_frames_were_fused() -> None:
-    """Rule A fuses each frame into a slot in more and more ways; changes are told, and frames counted once, all the same."""
+    """Rule A fuses each frame into a slot in more and more ways; changes are told, and frames counted once, all the
+    same."""
     bank, history = Told(4, policy="A"), History(4, first=0)
     for frame in range(200):
         change = bank.tell(frame, pinned=frame == 0)
@@ -227,7 +234,8 @@ def test_the_inspector_changes_nothing() -> None:
 
 
 def test_the_history_is_what_describe_tells() -> None:
-    """After each frame the last column holds what `describe()` tells, and the frames inside are as many as it counts."""
+    """After each frame the last column holds what `describe()` tells, and the frames inside are as many as it
+    counts."""
     inspector = new_inspector(tiny_predictor(memory_size=3))
     for index, frame in enumerate(clip(12)):
         inspector.step(frame, None if index else boxes(3, 9))
@@ -235,7 +243,10 @@ def test_the_history_is_what_describe_tells() -> None:
         for object_id, slots in inspector.stream.describe().items():
             for info in slots:
                 history = histories[object_id]
-                assert (info.frame, info.frames_inside) == (history.origin[info.slot, index], history.size[info.slot, index])
+                assert (info.frame, info.frames_inside) == (
+                    history.origin[info.slot, index],
+                    history.size[info.slot, index],
+                )
                 assert info.frames_inside == history.inside[info.slot].sum()
                 assert 1 == history.inside[info.slot, info.frame]
                 assert all(history.inside[info.slot, f] for f in info.fused_frames)
@@ -265,7 +276,9 @@ def test_weights_are_what_the_stream_read() -> None:
     report = inspector.report()
     for y, x in ((0, 0), (1, 3)):
         weights = torch.from_numpy(report.weights(6, 3, (16 * x + 3, 16 * y + 5)))
-        torch.testing.assert_close(recalled[:, y, x], torch.einsum("khw,kchw->c", weights, values), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            recalled[:, y, x], torch.einsum("khw,kchw->c", weights, values), atol=1e-4, rtol=1e-4
+        )
 
 
 @pytest.mark.slow
@@ -285,7 +298,10 @@ def test_a_refused_step_leaves_the_report_as_it_was() -> None:
     inspector = run(new_inspector(tiny_predictor(memory_size=3)), 5, 3)
     before = json.dumps(inspector.report().as_dict(), sort_keys=True)
     frame = clip(6)[5]
-    for refused in (lambda: inspector.step(frame, boxes(7), write=False), lambda: inspector.step(frame, np.zeros((2, 2), np.uint8))):
+    for refused in (
+        lambda: inspector.step(frame, boxes(7), write=False),
+        lambda: inspector.step(frame, np.zeros((2, 2), np.uint8)),
+    ):
         with pytest.raises((MaskError, ShapeError)):
             refused()
         assert before == json.dumps(inspector.report().as_dict(), sort_keys=True)
@@ -437,7 +453,12 @@ def test_the_json_says_what_is_drawn(tmp_path: Path) -> None:
     report = inspect(tiny_predictor(memory_size=3), clip(6), boxes(3, 9), at=[2, 4])
     files = report.save(tmp_path)
     told = json.loads((tmp_path / "inspection.json").read_text())
-    names = {"timeline.png", "slots.png", "inspection.json", *(f"attention_{t:05d}_object_{i}.png" for t in (2, 4) for i in (3, 9))}
+    names = {
+        "timeline.png",
+        "slots.png",
+        "inspection.json",
+        *(f"attention_{t:05d}_object_{i}.png" for t in (2, 4) for i in (3, 9)),
+    }
 
     assert names == {path.name for path in tmp_path.iterdir()} == {path.name for path in files}
     assert {"3", "9"} == set(told["objects"])
@@ -469,7 +490,13 @@ def test_the_command_draws_a_clip(folder: Path, tmp_path: Path, capsys: pytest.C
     assert 0 == main([*arguments, "--at", "2,4", "--point", "20,30", "--point", "0,0", "--object", "2"])
     said = capsys.readouterr().out.splitlines()
 
-    expected = {"timeline.png", "slots.png", "attention_00002_object_2.png", "attention_00004_object_2.png", "inspection.json"}
+    expected = {
+        "timeline.png",
+        "slots.png",
+        "attention_00002_object_2.png",
+        "attention_00004_object_2.png",
+        "inspection.json",
+    }
     assert expected == {path.name for path in (tmp_path / "out").iterdir()} == {Path(line).name for line in said}
     told = json.loads((tmp_path / "out" / "inspection.json").read_text())
     assert [None, [20, 30], [0, 0]] == [read["point"] for read in told["attention"] if read["frame"] == 2]
@@ -489,7 +516,9 @@ def test_a_clip_that_breaks_is_drawn_as_far_as_it_goes(tmp_path: Path, capsys: p
     for index, (frame, ids) in enumerate(render_scene(4, height=64, width=96)):
         Image.fromarray(frame if index < 3 else frame[:32]).save(tmp_path / "clip" / f"{index}.png")
         write_palette_png(tmp_path / "first.png", ids)
-    assert 1 == main(["inspect", str(tmp_path / "clip"), "--mask", str(tmp_path / "first.png"), "-o", str(tmp_path / "out")])
+    assert 1 == main(
+        ["inspect", str(tmp_path / "clip"), "--mask", str(tmp_path / "first.png"), "-o", str(tmp_path / "out")]
+    )
     assert "stopped after 3 frames" in capsys.readouterr().err
     assert (tmp_path / "out" / "timeline.png").exists()
 
@@ -507,7 +536,9 @@ def test_an_interrupted_inspection_is_drawn(
         return step(self, frame, mask)
 
     monkeypatch.setattr(Inspector, "step", interrupted)
-    assert 1 == main(["inspect", str(folder / "clip"), "--mask", str(folder / "first.png"), "-o", str(tmp_path), "--at", "1,4"])
+    assert 1 == main(
+        ["inspect", str(folder / "clip"), "--mask", str(folder / "first.png"), "-o", str(tmp_path), "--at", "1,4"]
+    )
     assert 2 == json.loads((tmp_path / "inspection.json").read_text())["objects"]["1"]["last_frame"]
     assert "stopped after 3 frames" in (said := capsys.readouterr().err) and "before [4]" in said
 
@@ -526,9 +557,22 @@ def test_an_interrupted_inspection_is_drawn(
         (["-o", "{folder}/first.png/out"], "lies in the file"),
         (["-o", "{folder}/new.json"], "name of a folder"),
     ],
-    ids=["frame", "point", "object", "no-frames", "frame-after-the-end", "no-mask", "scene", "file", "in-a-file", "json"],
+    ids=[
+        "frame",
+        "point",
+        "object",
+        "no-frames",
+        "frame-after-the-end",
+        "no-mask",
+        "scene",
+        "file",
+        "in-a-file",
+        "json",
+    ],
 )
-def test_bad_arguments(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: list[str], told: str) -> None:
+def test_bad_arguments(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: list[str], told: str
+) -> None:
     """What cannot be drawn exits with 2, is told, and leaves nothing behind."""
     arguments = ["inspect", str(folder / "clip"), "--mask", str(folder / "first.png"), "-o", str(tmp_path / "out")]
     assert 2 == main([*arguments, *(text.format(folder=folder) for text in changes)])

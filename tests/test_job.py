@@ -479,7 +479,10 @@ def test_signals_ask_first_and_interrupt_then() -> None:
                 signal.raise_signal(signal.SIGINT)
 
         assert ["stopping"] == told
-        assert [signal.default_int_handler, before[1]] == [signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)]
+        assert [signal.default_int_handler, before[1]] == [
+            signal.getsignal(signal.SIGINT),
+            signal.getsignal(signal.SIGTERM),
+        ]
     finally:
         signal.signal(signal.SIGINT, before[0])
 

@@ -1,4 +1,5 @@
-"""Labels of annotation and training tools: COCO's polygons, YOLO's segmentation labels, CVAT's XML, Label Studio's brush; read back by readers of the tests' own."""
+"""Labels of annotation and training tools: COCO's polygons, YOLO's segmentation labels, CVAT's XML, Label Studio's
+brush; read back by readers of the tests' own."""
 
 from __future__ import annotations
 
@@ -63,7 +64,10 @@ def coco(path: Path) -> list[NDArray[np.int32]]:
 
 def yolo(path: Path) -> list[NDArray[np.int32]]:
     """A YOLO folder's frames; classes are named after ids."""
-    names = {int(number): int(name) for number, name in re.findall(r'(\d+): "object (\d+)"', (path / "data.yaml").read_text())}
+    names = {
+        int(number): int(name)
+        for number, name in re.findall(r'(\d+): "object (\d+)"', (path / "data.yaml").read_text())
+    }
     frames = []
     for file in sorted((path / "labels").iterdir()):
         frames.append(np.zeros((HEIGHT, WIDTH), np.int32))
@@ -109,7 +113,8 @@ def slow_brush(rle: list[int]) -> list[int]:
 
 
 def slow_brush_code(numbers: list[int], sizes: tuple[int, int, int, int], lengths: list[int]) -> list[int]:
-    """A code of numbers one by one, not repeated, in runs of the lengths given in turn; `sizes` are the bits of a length."""
+    """A code of numbers one by one, not repeated, in runs of the lengths given in turn; `sizes` are the bits of a
+    length."""
     bits = f"{len(numbers):032b}" + f"{7:05b}" + "".join(f"{size - 1:04b}" for size in sizes)
     place, turn = 0, 0
     while place < len(numbers):
@@ -127,16 +132,25 @@ def label_studio(path: Path) -> list[NDArray[np.int32]]:
     for task in json.loads(path.read_text()):
         frames.append(np.zeros((task["data"]["height"], task["data"]["width"]), np.int32))
         for region in task["predictions"][0]["result"]:
-            rgba = np.array(slow_brush(region["value"]["rle"])).reshape(region["original_height"], region["original_width"], 4)
+            rgba = np.array(slow_brush(region["value"]["rle"])).reshape(
+                region["original_height"], region["original_width"], 4
+            )
             frames[-1][rgba[..., 3] == 255] = int(region["meta"]["text"][0].removeprefix("track_id "))
     return frames
 
 
-READERS: dict[str, Callable[[Path], list[NDArray[np.int32]]]] = {"coco_polygons": coco, "yolo": yolo, "cvat": cvat, "label_studio": label_studio}
+READERS: dict[str, Callable[[Path], list[NDArray[np.int32]]]] = {
+    "coco_polygons": coco,
+    "yolo": yolo,
+    "cvat": cvat,
+    "label_studio": label_studio,
+}
 PATHS = {"coco_polygons": "a.json", "yolo": "labels-of-a", "cvat": "a.xml", "label_studio": "a.json"}
 
 
-def write(format: str, folder: Path, frames: list[NDArray[np.int32]], *, categories: dict[int, str] | None = None) -> Path:
+def write(
+    format: str, folder: Path, frames: list[NDArray[np.int32]], *, categories: dict[int, str] | None = None
+) -> Path:
     """Write frames, and give the path."""
     with new_writer(format, folder / PATHS[format], options=FormatOptions(categories=categories)) as out:
         for ids in frames:
@@ -162,7 +176,8 @@ def test_what_is_written_is_recognised_and_read(format: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_outlines_are_exact(seed: int) -> None:
-    """The joined rings of a random mask fill that mask; the rings that are no holes cover it; regions that touch at a corner are two."""
+    """The joined rings of a random mask fill that mask; the rings that are no holes cover it; regions that touch at a
+    corner are two."""
     random = np.random.default_rng(seed)
     mask = random.random((random.integers(1, 12), random.integers(1, 12))) < random.random()
     mask[0, 0] = True
@@ -172,7 +187,11 @@ def test_outlines_are_exact(seed: int) -> None:
     for ring in rings:
         if not is_hole(ring):
             draw_polygon(covered, ring)
-    assert mask.tolist() == joined.tolist() == slow_polygon([tuple(p) for p in joined_rings(rings).tolist()], *mask.shape).tolist()
+    assert (
+        mask.tolist()
+        == joined.tolist()
+        == slow_polygon([tuple(p) for p in joined_rings(rings).tolist()], *mask.shape).tolist()
+    )
     assert (covered >= mask).all()
     assert 2 == len(rings_of(np.eye(2, dtype=np.bool_)))
 
@@ -213,7 +232,8 @@ def test_coco_takes_track_ids_from_attributes(tmp_path: Path) -> None:
 
 
 def test_cvat_polygons_tracks_and_masks_without_an_id_are_read(tmp_path: Path) -> None:
-    """Masks without `track_id` are numbered past those that have one; a video's tracks are numbered from 1, and outside is absent."""
+    """Masks without `track_id` are numbered past those that have one; a video's tracks are numbered from 1, and outside
+    is absent."""
     images = """<annotations><image id="0" name="walk/7.jpg" width="4" height="1">
       <mask label="a" rle="0, 1" left="0" top="0" width="1" height="1" z_order="0"/>
       <mask label="a" rle="1, 1" left="0" top="0" width="2" height="1" z_order="0"><attribute name="track_id">1</attribute></mask>
@@ -229,7 +249,8 @@ def test_cvat_polygons_tracks_and_masks_without_an_id_are_read(tmp_path: Path) -
 
 
 def test_yolo_lines_of_shared_classes_are_numbered(tmp_path: Path) -> None:
-    """With categories identities are lost: objects are numbered in each frame; the size is that of the images beside the labels."""
+    """With categories identities are lost: objects are numbered in each frame; the size is that of the images beside
+    the labels."""
     path = write("yolo", tmp_path, masks()[:1], categories={3: "dog", 70000: "dog"})
     assert '0: "dog"' in (path / "data.yaml").read_text()
     about = (path / "data.yaml").read_text()
@@ -247,7 +268,8 @@ def test_yolo_lines_of_shared_classes_are_numbered(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_brush_code_is_decoded_whatever_its_sizes(seed: int) -> None:
-    """Soft alphas in runs that are not repeated, with other sizes of lengths than ours, come back; so do long runs of ours."""
+    """Soft alphas in runs that are not repeated, with other sizes of lengths than ours, come back; so do long runs of
+    ours."""
     random = np.random.default_rng(seed)
     rgba = random.integers(0, 256, (5, 7, 4), np.uint8)
     sizes = (int(random.integers(1, 5)), 5, int(random.integers(1, 17)), 16)
@@ -261,7 +283,9 @@ def test_a_brush_code_is_decoded_whatever_its_sizes(seed: int) -> None:
     assert (255 * mask).tolist() == decode_brush(code, mask.shape).tolist()
 
 
-def studio_task(image: str, *regions: dict[str, object], key: str = "annotations", **about: object) -> dict[str, object]:
+def studio_task(
+    image: str, *regions: dict[str, object], key: str = "annotations", **about: object
+) -> dict[str, object]:
     """A task as Label Studio exports it."""
     sides = {"original_width": 4, "original_height": 1, "image_rotation": 0, "from_name": "tag", "to_name": "image"}
     return {"id": 7, "data": {"image": image}, key: [{"result": [sides | region for region in regions], **about}]}
@@ -280,23 +304,36 @@ def read_tasks(path: Path, *tasks: dict[str, object]) -> list[tuple[str, list[li
 
 
 def test_label_studio_exports_are_read_as_they_come(tmp_path: Path) -> None:
-    """Names lose the mark of an upload and the query of a local file; polygons are percentages; tasks without masks are left out."""
-    corners = {"type": "polygonlabels", "value": {"points": [[50, 0], [100, 0], [100, 100], [50, 100]], "polygonlabels": ["b"]}}
+    """Names lose the mark of an upload and the query of a local file; polygons are percentages; tasks without masks are
+    left out."""
+    corners = {
+        "type": "polygonlabels",
+        "value": {"points": [[50, 0], [100, 0], [100, 100], [50, 100]], "polygonlabels": ["b"]},
+    }
     found = read_tasks(
         tmp_path / "a.json",
         studio_task("/data/upload/3/0a1b2c3d-frame-10.jpg", brush("a", [255, 0, 0, 0]), corners),
         studio_task("/data/local-files/?d=clip%5C/frame-9.png", brush("a", [0, 200, 90, 0])),
-        studio_task("https://host/frame-11.jpg?sig=1", {"type": "rectanglelabels", "value": {"x": 1, "y": 1, "width": 5, "height": 5}}),
+        studio_task(
+            "https://host/frame-11.jpg?sig=1",
+            {"type": "rectanglelabels", "value": {"x": 1, "y": 1, "width": 5, "height": 5}},
+        ),
     )
     assert [("frame-9", [[0, 1, 0, 0]]), ("frame-10", [[1, 0, 2, 2]])] == found
 
 
 def test_label_studio_regions_without_an_id_are_known_by_label_and_order(tmp_path: Path) -> None:
-    """The second dog is one object in all frames; ids that texts and labels state are kept, and no other region gets them."""
+    """The second dog is one object in all frames; ids that texts and labels state are kept, and no other region gets
+    them."""
     found = read_tasks(
         tmp_path / "a.json",
         studio_task("0.jpg", brush("dog", [9, 0, 0, 0]), brush("dog", [0, 9, 0, 0]), brush("object 1", [0, 0, 9, 0])),
-        studio_task("1.jpg", brush("cat", [9, 0, 0, 0], meta={"text": ["track_id 3"]}), brush("dog", [0, 9, 0, 0]), brush("dog", [0, 0, 9, 9])),
+        studio_task(
+            "1.jpg",
+            brush("cat", [9, 0, 0, 0], meta={"text": ["track_id 3"]}),
+            brush("dog", [0, 9, 0, 0]),
+            brush("dog", [0, 0, 9, 9]),
+        ),
     )
     assert [("0", [[2, 4, 1, 0]]), ("1", [[3, 2, 4, 4]])] == found
 
@@ -313,16 +350,27 @@ def test_label_studio_annotations_come_before_predictions_and_cancelled_ones_do_
 
 
 def test_label_studio_is_given_files_scores_and_categories(tmp_path: Path) -> None:
-    """A task names the image by prefix and file; regions and predictions have the scores of results; annotations have neither score nor model."""
+    """A task names the image by prefix and file; regions and predictions have the scores of results; annotations have
+    neither score nor model."""
     result = Segmentation(0, torch.tensor([[0, 7]]).int(), torch.eye(2)[:, None], (7,), {7: 0.75}, {7: True})
-    for annotations in (False, True):
-        path = tmp_path / f"{annotations}.json"
-        with LabelStudioWriter(path, categories={7: "dog"}, file_names={"00000": "00000.png"}, prefix="s3://bucket/", annotations=annotations) as out:
+    for as_annotations in (False, True):
+        path = tmp_path / f"{as_annotations}.json"
+        with LabelStudioWriter(
+            path,
+            categories={7: "dog"},
+            file_names={"00000": "00000.png"},
+            prefix="s3://bucket/",
+            annotations=as_annotations,
+        ) as out:
             out.add(result)
         (task,) = json.loads(path.read_text())
-        (made,) = task["annotations" if annotations else "predictions"]
-        assert ("s3://bucket/00000.png", ["dog"], 0.75) == (task["data"]["image"], made["result"][0]["value"]["brushlabels"], made["result"][0]["score"])
-        assert (None if annotations else 0.75) == made.get("score")
+        (made,) = task["annotations" if as_annotations else "predictions"]
+        assert ("s3://bucket/00000.png", ["dog"], 0.75) == (
+            task["data"]["image"],
+            made["result"][0]["value"]["brushlabels"],
+            made["result"][0]["score"],
+        )
+        assert (None if as_annotations else 0.75) == made.get("score")
         assert [("00000", [[0, 7]])] == [(name, ids.tolist()) for name, ids in read_masks(path)]
 
 
@@ -368,16 +416,42 @@ DAMAGED = {
     "xml cut": ("a.xml", "<annotations><image"),
     "xml empty": ("a.xml", ""),
     "xml other": ("a.xml", "<html/>"),
-    "xml entities": ("a.xml", '<!DOCTYPE a [<!ENTITY b "cc"><!ENTITY d "&b;&b;">]><annotations><image>&d;</image></annotations>'),
+    "xml entities": (
+        "a.xml",
+        '<!DOCTYPE a [<!ENTITY b "cc"><!ENTITY d "&b;&b;">]><annotations><image>&d;</image></annotations>',
+    ),
     "xml size": ("a.xml", '<annotations><image name="0" width="99999999" height="99999999"/></annotations>'),
     "xml no size": ("a.xml", '<annotations><image name="0"/></annotations>'),
-    "xml runs": ("a.xml", '<annotations><image name="0" width="2" height="2"><mask rle="1,99999999999" left="0" top="0" width="2" height="2"/></image></annotations>'),
-    "xml outside": ("a.xml", '<annotations><image name="0" width="2" height="2"><mask rle="4" left="1" top="0" width="2" height="2"/></image></annotations>'),
-    "xml points": ("a.xml", '<annotations><image name="0" width="2" height="2"><polygon points="1,2;a"/></image></annotations>'),
+    "xml runs": (
+        "a.xml",
+        '<annotations><image name="0" width="2" height="2"><mask rle="1,99999999999" left="0" top="0" width="2" '
+        'height="2"/></image></annotations>',
+    ),
+    "xml outside": (
+        "a.xml",
+        '<annotations><image name="0" width="2" height="2"><mask rle="4" left="1" top="0" width="2" '
+        'height="2"/></image></annotations>',
+    ),
+    "xml points": (
+        "a.xml",
+        '<annotations><image name="0" width="2" height="2"><polygon points="1,2;a"/></image></annotations>',
+    ),
     "xml track": ("a.xml", '<annotations><track id="9999999999"><mask frame="0"/></track></annotations>'),
-    "coco polygon": ("a.json", '{"images": [{"id": 1, "file_name": "a", "height": 2, "width": 2}], "annotations": [{"id": 1, "image_id": 1, "segmentation": [[1, 2, "x", 4, 5, 6]]}]}'),
-    "coco infinity": ("a.json", '{"images": [{"id": 1, "file_name": "a", "height": 2, "width": 2}], "annotations": [{"id": 1, "image_id": 1, "segmentation": [[1, 2, Infinity, 4, 5, 6]]}]}'),
-    "coco id": ("a.json", '{"images": [{"id": 1, "file_name": "a", "height": 2, "width": 2}], "annotations": [{"id": 9999999999, "image_id": 1, "segmentation": []}]}'),
+    "coco polygon": (
+        "a.json",
+        '{"images": [{"id": 1, "file_name": "a", "height": 2, "width": 2}], "annotations": [{"id": 1, "image_id": 1, '
+        '"segmentation": [[1, 2, "x", 4, 5, 6]]}]}',
+    ),
+    "coco infinity": (
+        "a.json",
+        '{"images": [{"id": 1, "file_name": "a", "height": 2, "width": 2}], "annotations": [{"id": 1, "image_id": 1, '
+        '"segmentation": [[1, 2, Infinity, 4, 5, 6]]}]}',
+    ),
+    "coco id": (
+        "a.json",
+        '{"images": [{"id": 1, "file_name": "a", "height": 2, "width": 2}], "annotations": [{"id": 9999999999, '
+        '"image_id": 1, "segmentation": []}]}',
+    ),
 }
 
 
@@ -395,9 +469,9 @@ def test_a_name_that_xml_cannot_hold_is_refused(tmp_path: Path) -> None:
     """Control characters in a category are an error, and others are written so that they come back."""
     with pytest.raises(OptionError, match="printable"):
         CvatWriter(tmp_path / "a.xml", categories={1: "a\x00"})
-    path = write("cvat", tmp_path, masks(), categories={3: "<dog> & \"cat's\""})
+    path = write("cvat", tmp_path, masks(), categories={3: '<dog> & "cat\'s"'})
     labels = {mask.attrib["label"] for mask in ElementTree.parse(path).getroot().iter("mask")}
-    assert {"<dog> & \"cat's\"", "object"} == labels
+    assert {'<dog> & "cat\'s"', "object"} == labels
 
 
 @pytest.mark.parametrize("writer", [YoloWriter, CvatWriter], ids=lambda writer: writer.__name__)

@@ -1,4 +1,5 @@
-"""Masks on later frames, on the command line and in jobs: objects that enter, corrections, what is refused, what resumes."""
+"""Masks on later frames, on the command line and in jobs: objects that enter, corrections, what is refused, what
+resumes."""
 
 from __future__ import annotations
 
@@ -52,7 +53,10 @@ def found(job: TrackJob, count: int = len(FRAMES)) -> list[list[list[int]]]:
 def expected(masks: Mapping[int, np.ndarray]) -> list[list[list[int]]]:
     """The ids of a stream that gets masks at frames."""
     stream = tiny_predictor().start(FRAMES[0], masks.get(0), allow_empty=True)
-    return [stream.last.ids.tolist(), *(stream.step(FRAMES[t], masks.get(t)).ids.tolist() for t in range(1, len(FRAMES)))]
+    return [
+        stream.last.ids.tolist(),
+        *(stream.step(FRAMES[t], masks.get(t)).ids.tolist() for t in range(1, len(FRAMES))),
+    ]
 
 
 def test_a_job_gives_each_mask_to_its_frame(frames: Path, mask: Callable[..., Path], tmp_path: Path) -> None:
@@ -67,7 +71,9 @@ def test_a_job_gives_each_mask_to_its_frame(frames: Path, mask: Callable[..., Pa
 
 
 @pytest.mark.parametrize("first", [None, ()], ids=["none", "background"])
-def test_the_first_object_may_enter_late(frames: Path, mask: Callable[..., Path], tmp_path: Path, first: tuple[int, ...] | None) -> None:
+def test_the_first_object_may_enter_late(
+    frames: Path, mask: Callable[..., Path], tmp_path: Path, first: tuple[int, ...] | None
+) -> None:
     """Frames before the first object are background, whether they have no mask or an empty one."""
     masks = {2: mask("late.png", 4)} if first is None else {0: mask("empty.png"), 2: mask("late.png", 4)}
     job = TrackJob(frames, masks, tmp_path / "out")
@@ -78,7 +84,9 @@ def test_the_first_object_may_enter_late(frames: Path, mask: Callable[..., Path]
 
 
 @pytest.mark.parametrize("stop_at", [1, 4])
-def test_a_job_with_later_masks_resumes_to_the_same_masks(frames: Path, mask: Callable[..., Path], tmp_path: Path, stop_at: int) -> None:
+def test_a_job_with_later_masks_resumes_to_the_same_masks(
+    frames: Path, mask: Callable[..., Path], tmp_path: Path, stop_at: int
+) -> None:
     """Stopped before and after a later mask, it goes on as in one go."""
     job = TrackJob(frames, {2: mask("late.png", 4), 6: mask("fix.png", 4, 8)}, tmp_path / "out")
     stop = Stop()
@@ -91,11 +99,17 @@ def test_a_job_with_later_masks_resumes_to_the_same_masks(frames: Path, mask: Ca
     assert expected({2: boxes(4), 6: boxes(4, 8)}) == found(job)
 
 
-def test_masks_of_frames_to_come_may_be_added_when_a_job_goes_on(frames: Path, mask: Callable[..., Path], tmp_path: Path) -> None:
-    """Who sees an error stops, paints, and resumes with one mask more; the masks of frames that are done stay what they were."""
+def test_masks_of_frames_to_come_may_be_added_when_a_job_goes_on(
+    frames: Path, mask: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Who sees an error stops, paints, and resumes with one mask more; the masks of frames that are done stay what they
+    were."""
     begun = TrackJob(frames, {0: mask("a.png", 3), 2: mask("b.png", 9)}, tmp_path / "out", frames=4)
     run_job(tiny_predictor(), begun)
-    for masks, told in ({0: mask("a.png", 3)}, "mask of frame 2"), ({0: begun.given[0], 2: mask("c.png", 8)}, "mask of frame 2"):
+    for masks, told in (
+        ({0: mask("a.png", 3)}, "mask of frame 2"),
+        ({0: begun.given[0], 2: mask("c.png", 8)}, "mask of frame 2"),
+    ):
         with pytest.raises(OptionError, match=told):
             run_job(tiny_predictor(), TrackJob(frames, masks, begun.out), resume=True)
     more = TrackJob(frames, {**begun.given, 5: mask("d.png", 12)}, begun.out)
@@ -104,7 +118,9 @@ def test_masks_of_frames_to_come_may_be_added_when_a_job_goes_on(frames: Path, m
 
 
 @pytest.mark.parametrize("record", [["2"], {"x": 1, "2": [1]}, {"²": 0, "2": None}, 7, None], ids=str)
-def test_a_damaged_record_of_masks_is_no_traceback(frames: Path, mask: Callable[..., Path], tmp_path: Path, record: object) -> None:
+def test_a_damaged_record_of_masks_is_no_traceback(
+    frames: Path, mask: Callable[..., Path], tmp_path: Path, record: object
+) -> None:
     """Whatever stands in the record, the job is refused as another one."""
     job = TrackJob(frames, {0: mask("a.png", 3), 2: mask("b.png", 9)}, tmp_path / "out", frames=4)
     run_job(tiny_predictor(), job)
@@ -113,13 +129,23 @@ def test_a_damaged_record_of_masks_is_no_traceback(frames: Path, mask: Callable[
         run_job(tiny_predictor(), TrackJob(frames, job.mask, job.out), resume=True)
 
 
-def test_masks_beyond_the_end_are_told(frames: Path, mask: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where the length is known it is an error at once; where it is not, the command names the mask and exits with 1."""
+def test_masks_beyond_the_end_are_told(
+    frames: Path, mask: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where the length is known it is an error at once; where it is not, the command names the mask and exits with
+    1."""
     with pytest.raises(MaskError, match="one of frame 8"):
         describe_job(TrackJob(frames, {0: mask("a.png", 3), 8: mask("b.png", 9)}, tmp_path / "out"), device="cpu")
     first, *rest = [Image.fromarray(frame) for frame in FRAMES[:2]]
     first.save(tmp_path / "clip.tif", save_all=True, append_images=rest)
-    arguments = ["track", str(tmp_path / "clip.tif"), "--mask", str(tmp_path / "a.png"), "--mask", f"5:{tmp_path / 'b.png'}"]
+    arguments = [
+        "track",
+        str(tmp_path / "clip.tif"),
+        "--mask",
+        str(tmp_path / "a.png"),
+        "--mask",
+        f"5:{tmp_path / 'b.png'}",
+    ]
     assert 1 == main([*arguments, "-o", str(tmp_path / "out")])
     assert "b.png, was not used" in capsys.readouterr().err
 
@@ -150,7 +176,9 @@ def test_the_command_line_takes_masks_of_later_frames(frames: Path, mask: Callab
     (tmp_path / "masks").mkdir()
     first, late = mask("masks/0005.png", 3), mask("masks/0008.png", 3, 9)
     for out, masks in (("one", [str(first), f"3:{late}"]), ("other", [str(tmp_path / "masks")])):
-        assert 0 == main(["track", str(frames), *(part for each in masks for part in ("--mask", each)), "-o", str(tmp_path / out)])
+        assert 0 == main(
+            ["track", str(frames), *(part for each in masks for part in ("--mask", each)), "-o", str(tmp_path / out)]
+        )
     one, other = (TrackJob(frames, first, tmp_path / name) for name in ("one", "other"))
     assert found(one) == found(other)
     assert [[0, 3], [0, 3, 9]] == [torch.unique(torch.tensor(found(one)[index])).tolist() for index in (0, 3)]
@@ -163,7 +191,9 @@ NAMES = {
 
 
 @pytest.mark.parametrize("case", NAMES)
-def test_a_folder_of_masks_follows_the_frames_names(frames: Path, mask: Callable[..., Path], tmp_path: Path, case: str) -> None:
+def test_a_folder_of_masks_follows_the_frames_names(
+    frames: Path, mask: Callable[..., Path], tmp_path: Path, case: str
+) -> None:
     """By name, or by the same numbers written otherwise."""
     (tmp_path / "masks").mkdir()
     names, numbers = NAMES[case]
@@ -181,7 +211,9 @@ def test_a_folder_of_masks_of_a_video_counts_frames(mask: Callable[..., Path], t
     assert [9, 10] == list(masks_by_frame([str(tmp_path / "masks")], tmp_path / "clip.mp4"))
 
 
-def test_a_file_whose_name_looks_like_a_frame_is_a_file(mask: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_file_whose_name_looks_like_a_frame_is_a_file(
+    mask: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """`7:a.png` is the first frame's mask where there is a file of that name."""
     monkeypatch.chdir(tmp_path)
     mask("7:a.png", 1)
@@ -197,14 +229,20 @@ def test_masks_that_fit_no_frame_are_refused(frames: Path, mask: Callable[..., P
     with pytest.raises(OptionError, match="frame 0 has two"):
         masks_by_frame([str(tmp_path / "masks"), str(tmp_path / "a.png")], frames)
     mask("masks/0099.png", 1)
-    for folder, told in ((tmp_path / "masks", "0099.png"), (tmp_path / "empty", "without any image"), (frames, "folder of their own")):
+    for folder, told in (
+        (tmp_path / "masks", "0099.png"),
+        (tmp_path / "empty", "without any image"),
+        (frames, "folder of their own"),
+    ):
         with pytest.raises(MaskError, match=told):
             masks_by_frame([str(folder)], frames)
     with pytest.raises(OptionError, match="at least one"):
         masks_by_frame([], frames)
 
 
-def test_masks_in_the_folder_of_the_frames_are_no_frames(frames: Path, mask: Callable[..., Path], tmp_path: Path) -> None:
+def test_masks_in_the_folder_of_the_frames_are_no_frames(
+    frames: Path, mask: Callable[..., Path], tmp_path: Path
+) -> None:
     """Each is passed over, and the line says so."""
     job = TrackJob(frames, {0: mask("clip/zero.png", 1), 2: mask("clip/two.png", 2)}, tmp_path / "out")
     assert len(FRAMES) == job.total

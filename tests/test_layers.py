@@ -173,9 +173,12 @@ def test_folding_leaves_other_norms_alone(norm: str) -> None:
 
 
 def test_folding_in_training_mode_is_refused() -> None:
-    """In training mode BatchNorm uses the batch's own statistics, so folding would change the function; nothing is folded."""
+    """In training mode BatchNorm uses the batch's own statistics, so folding would change the function; nothing is
+    folded."""
     network = nn.Sequential(ConvNorm(3, 8), ConvNorm(8, 4))
-    with pytest.raises(OptionError, match=r"expected a network in eval mode, got one in training mode; call eval\(\) first"):
+    with pytest.raises(
+        OptionError, match=r"expected a network in eval mode, got one in training mode; call eval\(\) first"
+    ):
         fold_batch_norm(network)
     assert 2 == fold_batch_norm(network.eval())
 

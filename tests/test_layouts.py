@@ -9,7 +9,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_sets import CASES, FRAMES, HEIGHT, LATE, WIDTH, Case, annotation_of, case_id, frames_of, truth_at, write_data_set
+from data_sets import (
+    CASES,
+    FRAMES,
+    HEIGHT,
+    LATE,
+    WIDTH,
+    Case,
+    annotation_of,
+    case_id,
+    frames_of,
+    truth_at,
+    write_data_set,
+)
 
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.evaluation import Clip, evaluate_clip, find_clips, find_data_set
@@ -71,7 +83,9 @@ class TestEachProtocol:
         else:
             expected = {0: [1], shown[0]: [2]}
 
-        assert [("start" if index == 0 else "step", index) for index in range(FRAMES)] == [call[:2] for call in spy.given]
+        assert [("start" if index == 0 else "step", index) for index in range(FRAMES)] == [
+            call[:2] for call in spy.given
+        ]
         assert expected == {index: sorted(set(np.unique(mask).tolist()) - {0}) for index, mask in spy.masks.items()}
         for index, objects in expected.items():
             truth = clip.truth(index)

@@ -1,4 +1,5 @@
-"""Cameras, network streams and pipes: what is left out, what is lost and opened again, and what a job of one leaves behind."""
+"""Cameras, network streams and pipes: what is left out, what is lost and opened again, and what a job of one leaves
+behind."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import tiny_predictor
 
 from stmemory.cli import main
 from stmemory.errors import FrameError, OptionError
@@ -25,7 +27,6 @@ from stmemory.job_record import check_folder
 from stmemory.live import LiveSource, is_live
 from stmemory.palette import write_palette_png
 from stmemory.video_decoder import PROTOCOLS, open_video
-from tiny import tiny_predictor
 
 FRAMES, HEIGHT, WIDTH = 12, 32, 48
 PIECE = 188 * 8  # bytes
@@ -36,7 +37,9 @@ LONG = 300
 def film(path: Path, frames: int = FRAMES) -> bytes:
     """A film, all of key frames, that grows brighter."""
     with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg2video" if path.suffix == ".ts" else "libx264", rate=25, options={"g": "1", "bf": "0"})
+        stream = container.add_stream(
+            "mpeg2video" if path.suffix == ".ts" else "libx264", rate=25, options={"g": "1", "bf": "0"}
+        )
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         for index in range(frames):
             picture = np.full((HEIGHT, WIDTH, 3), min(20 + 15 * index, 250), np.uint8)
@@ -47,7 +50,8 @@ def film(path: Path, frames: int = FRAMES) -> bytes:
 
 @contextmanager
 def serving(*answers: bytes, pause: float = 0.0) -> Iterator[str]:
-    """An address that answers each connection with the next text, in chunks, and is gone after the last; `CUT` at its end breaks it off."""
+    """An address that answers each connection with the next text, in chunks, and is gone after the last; `CUT` at its
+    end breaks it off."""
     left = list(answers)
 
     class Answer(BaseHTTPRequestHandler):
@@ -180,7 +184,8 @@ def test_late_frames_are_left_out_and_counted(ts: bytes) -> None:
 
 @pytest.mark.usefixtures("at_once")
 def test_a_lost_stream_is_opened_again(ts: bytes, long_ts: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    """A stream that breaks in the middle goes on with the next connection; the loss is logged, and the last one is an error."""
+    """A stream that breaks in the middle goes on with the next connection; the loss is logged, and the last one is an
+    error."""
     caplog.set_level(logging.WARNING)
     with serving(long_ts[: len(long_ts) * 9 // 10] + CUT, ts) as address, LiveSource(address, reconnect=2) as source:
         count = 0
@@ -289,7 +294,12 @@ def test_a_live_job_that_ends_early_leaves_finished_files(long_ts: bytes, mask: 
 
 @pytest.mark.usefixtures("at_once")
 def test_the_command_tracks_a_stream(
-    ts: bytes, long_ts: bytes, mask: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ts: bytes,
+    long_ts: bytes,
+    mask: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A stream that is lost for good leaves what came before, says the losses, and ends with 1."""
     monkeypatch.setattr("stmemory.commands.track.chosen_predictor", lambda arguments: tiny_predictor())
@@ -306,7 +316,9 @@ def test_the_command_tracks_a_stream(
 def test_a_snapshot_is_the_first_frame(ts: bytes, tmp_path: Path, kind: str) -> None:
     """The first frame is written to paint on, and nothing is tracked."""
     with serving(ts, pause=0.02) as address:
-        assert 0 == main(["track", address if kind == "stream" else str(tmp_path / "film.ts"), "--snapshot", str(tmp_path / "a.png")])
+        assert 0 == main(
+            ["track", address if kind == "stream" else str(tmp_path / "film.ts"), "--snapshot", str(tmp_path / "a.png")]
+        )
     with Image.open(tmp_path / "a.png") as image:
         assert (WIDTH, HEIGHT) == image.size
 
@@ -325,5 +337,3 @@ def test_a_camera_that_is_not_there_is_told(capsys: pytest.CaptureFixture[str], 
 def test_the_protocols_are_those_of_video() -> None:
     """Nothing that opens other files is on the list."""
     assert not {"file", "concat", "subfile", "pipe", "data", "fd"} & set(PROTOCOLS)
-
-

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny import boxes, clip, tiny_predictor
 
 import stmemory.stream
 from stmemory.errors import BankError, WeightsError
@@ -18,7 +19,6 @@ from stmemory.job import run_job
 from stmemory.job_folder import TrackJob
 from stmemory.memory.bank import MemoryBank
 from stmemory.weights import load_network
-from tiny import boxes, clip, tiny_predictor
 
 
 @pytest.fixture
@@ -65,7 +65,9 @@ def test_a_callback_that_raises_leaves_a_state_to_resume_from(job: TrackJob, cap
 
 
 @pytest.mark.parametrize(("value", "error"), [(1.0, BankError), (float("nan"), WeightsError)], ids=["finite", "NaN"])
-def test_only_a_template_that_is_not_finite_is_the_networks_fault(value: float, error: type[Exception], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_template_that_is_not_finite_is_the_networks_fault(
+    value: float, error: type[Exception], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What else the bank refuses is said as the bank says it."""
 
     def refuse(*_: object, **__: object) -> None:

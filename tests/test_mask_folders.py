@@ -33,11 +33,14 @@ def moved(index: int) -> np.ndarray:
 
 
 def test_scores_are_those_of_the_frames_that_count(tmp_path: Path) -> None:
-    """J of a square that is a quarter of its width off is 12 * 12 of 12 * 20, in each frame that counts and no other."""
+    """J of a square that is a quarter of its width off is 12 * 12 of 12 * 20, in each frame that counts and no
+    other."""
     (clip,) = find_clips(write_data_set(FOLDER, tmp_path / "truth"))
     result = score_clip(predict(tmp_path / "walk", answer=moved), clip)
 
-    assert [(1, tuple(range(1, 11))), (2, tuple(range(6, 11)))] == [(scores.object_id, scores.frames) for scores in result.objects]
+    assert [(1, tuple(range(1, 11))), (2, tuple(range(6, 11)))] == [
+        (scores.object_id, scores.frames) for scores in result.objects
+    ]
     assert {12 / 20} == {round(value, 12) for scores in result.objects for value in scores.region.per_frame}
 
 
@@ -137,13 +140,16 @@ def test_folders_of_masks_are_scored_without_frames(tmp_path: Path, capsys: pyte
 
 
 def test_masks_without_a_match_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A missing prediction skips the clip, or with `--matched-only` the frame; both, and predictions without truth, are named."""
+    """A missing prediction skips the clip, or with `--matched-only` the frame; both, and predictions without truth, are
+    named."""
     found, true = predict(tmp_path / "found"), predict(tmp_path / "true")
     (found / "00004.png").unlink()
     write_palette_png(found / "00099.png", truth_at(0))
     assert 1 == main(["score", str(found), str(true)])
     said = capsys.readouterr()
-    expected = f"true: matched {FRAMES - 1} of {FRAMES} true masks; no prediction for 00004.png; no true mask for 00099.png"
+    expected = (
+        f"true: matched {FRAMES - 1} of {FRAMES} true masks; no prediction for 00004.png; no true mask for 00099.png"
+    )
     assert expected in said.out and "skipped true" in said.err
     assert 0 == main(["score", str(found), str(true), "--matched-only"])
     said = capsys.readouterr()
@@ -155,7 +161,9 @@ def test_every_frame_counts_the_first_and_the_last(tmp_path: Path, capsys: pytes
     found, true = predict(tmp_path / "found", answer=moved), predict(tmp_path / "true")
     (clip,) = find_mask_clips(true, every_frame=True)
     result = score_clip(found, clip)
-    assert [(1, tuple(range(FRAMES))), (2, tuple(range(5, FRAMES)))] == [(scores.object_id, scores.frames) for scores in result.objects]
+    assert [(1, tuple(range(FRAMES))), (2, tuple(range(5, FRAMES)))] == [
+        (scores.object_id, scores.frames) for scores in result.objects
+    ]
     assert 0 == main(["score", str(found), str(true), "--every-frame"])
     assert f"{FRAMES} frames counted" in capsys.readouterr().out
     assert 2 == main(["score", str(found), str(write_data_set(FOLDER, tmp_path / "framed")), "--every-frame"])
@@ -179,7 +187,10 @@ def test_folders_of_clips_of_masks_are_scored(tmp_path: Path, capsys: pytest.Cap
 
 def test_objects_under_other_ids_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A score of 0 since the predictions number the objects otherwise is not left without a word."""
-    found, true = predict(tmp_path / "found", answer=lambda index: np.where(truth_at(index) == 1, 7, truth_at(index))), predict(tmp_path / "true")
+    found, true = (
+        predict(tmp_path / "found", answer=lambda index: np.where(truth_at(index) == 1, 7, truth_at(index))),
+        predict(tmp_path / "true"),
+    )
     assert 0 == main(["score", str(found), str(true)])
     assert "no pixel of object 1 was found; do the predictions have other ids" in capsys.readouterr().err
 
@@ -210,7 +221,12 @@ def test_masks_are_matched_by_number_where_no_name_is_the_same(tmp_path: Path) -
 
 PUBLISHED = Path(__file__).parents[2] / "shared" / "eval"
 # J-Mean and F-Mean of STM's published masks, by the official toolkit.
-OFFICIAL = {"blackswan": (0.962, 0.998), "car-shadow": (0.968, 0.997), "dog": (0.952, 0.982), "drift-straight": (0.944, 0.951)}
+OFFICIAL = {
+    "blackswan": (0.962, 0.998),
+    "car-shadow": (0.968, 0.997),
+    "dog": (0.952, 0.982),
+    "drift-straight": (0.944, 0.951),
+}
 
 
 @pytest.mark.skipif(not (PUBLISHED / "stm_predictions").is_dir(), reason="needs masks that are not ours to give away")

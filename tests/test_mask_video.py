@@ -1,4 +1,5 @@
-"""Videos of masks, both ways: ids as levels, mattes, and cut-outs whose alpha is a probability; decoded by PyAV alone."""
+"""Videos of masks, both ways: ids as levels, mattes, and cut-outs whose alpha is a probability; decoded by PyAV
+alone."""
 
 from __future__ import annotations
 
@@ -116,11 +117,11 @@ def test_mattes_of_ids_are_black_and_white_and_read_as_object_1(tmp_path: Path) 
     with MatteWriter(tmp_path / "ids.mkv") as out:
         out.add(np.array([[0, 7, 255, 300]]))
     assert [[0, 255, 255, 255]] == decoded(tmp_path / "ids.mkv", "gray")[0].tolist()
-    assert [[0, 1, 1, 1]] == [ids.tolist() for _, ids in read_masks(tmp_path / "ids.mkv")][0]
+    assert [[0, 1, 1, 1]] == next(ids.tolist() for _, ids in read_masks(tmp_path / "ids.mkv"))
     with MatteWriter(tmp_path / "soft.mov") as out:
         out.add(results(2)[1])
     assert np.array_equal(share(results(2)[1], 7, 12), decoded(tmp_path / "soft.mov", "gray")[0])
-    assert np.array_equal(share(results(2)[1], 7, 12) >= 128, [ids for _, ids in read_masks(tmp_path / "soft.mov")][0])
+    assert np.array_equal(share(results(2)[1], 7, 12) >= 128, next(ids for _, ids in read_masks(tmp_path / "soft.mov")))
 
 
 def test_a_black_and_white_video_of_a_codec_with_loss_is_object_1(tmp_path: Path) -> None:
@@ -149,7 +150,7 @@ def test_levels_of_others_are_read_by_the_rule_of_grey_images(tmp_path: Path) ->
     for row, expected in (([0, 255, 0, 255], [0, 1, 0, 1]), ([0, 3, 255, 7], [0, 3, 0, 7])):
         with OverlayWriter(tmp_path / "a.mov", codec="grey_png") as out:
             out.write(np.array([row], np.uint8))
-        assert [expected] == [ids.tolist() for _, ids in read_mask_video(tmp_path / "a.mov")][0]
+        assert [expected] == next(ids.tolist() for _, ids in read_mask_video(tmp_path / "a.mov"))
     with OverlayWriter(tmp_path / "a.mov", codec="png") as out:
         out.write(np.array([[[9, 8, 7, 255]]], np.uint8))
     with pytest.raises(MaskError, match="frame 0.*colours"):

@@ -17,10 +17,10 @@ from PIL import Image
 from torch import Tensor
 
 from stmemory.errors import MaskError, ShapeError
-from stmemory.masks import ids_from, soft_aggregate, to_object_masks
 from stmemory.evaluation.clips import read_labels
 from stmemory.formats import read_objects
 from stmemory.formats.writer import ids_of
+from stmemory.masks import ids_from, soft_aggregate, to_object_masks
 from stmemory.palette import davis_palette, read_palette_png, write_palette_png
 from stmemory.training.mask_readers import IdMask
 
@@ -109,7 +109,8 @@ def as_colours_of(palette: list[tuple[int, int, int]], picture: NDArray[np.uint8
 
 
 def by_every_reader(path: Path) -> list[NDArray[np.int64]]:
-    """Ids that tracking, formats, evaluation and training read from a file; white alone is 1 where others say so later."""
+    """Ids that tracking, formats, evaluation and training read from a file; white alone is 1 where others say so
+    later."""
     tracked = to_object_masks(path, height=40, width=60)
     numbers = torch.tensor(tracked.object_ids).view(-1, 1, 1)
     labels, is_palette = read_labels(path)
@@ -122,10 +123,15 @@ def by_every_reader(path: Path) -> list[NDArray[np.int64]]:
     ]
 
 
-@pytest.mark.parametrize("method", [Image.Resampling.LANCZOS, Image.Resampling.BOX, Image.Resampling.BICUBIC], ids=["lanczos", "box", "bicubic"])
+@pytest.mark.parametrize(
+    "method",
+    [Image.Resampling.LANCZOS, Image.Resampling.BOX, Image.Resampling.BICUBIC],
+    ids=["lanczos", "box", "bicubic"],
+)
 @pytest.mark.parametrize("kind", ["grey", "RGB", "grey palette", "adaptive palette"])
 def test_a_mask_with_smooth_edges_is_one_object(kind: str, method: Image.Resampling, tmp_path: Path) -> None:
-    """Black and white with greys along the edge is object 1, from 128 on, for tracking, formats, evaluation and training alike."""
+    """Black and white with greys along the edge is object 1, from 128 on, for tracking, formats, evaluation and
+    training alike."""
     values = smooth(method=method)
     image = Image.fromarray(values)
     if kind == "adaptive palette":
@@ -201,7 +207,9 @@ def coloured_edges() -> Image.Image:
     ],
     ids=["128 and 255", "grey with smooth edges", "was a JPEG", "dithered", "coloured edges"],
 )
-def test_what_cannot_be_told_apart_is_refused_by_all(make: Callable[[], Image.Image], message: str, tmp_path: Path) -> None:
+def test_what_cannot_be_told_apart_is_refused_by_all(
+    make: Callable[[], Image.Image], message: str, tmp_path: Path
+) -> None:
     """A mask that may be ids or paint is an error that says why, whoever reads it, and names its file."""
     make().save(tmp_path / "a.png")
     for read in (
@@ -238,7 +246,9 @@ def three_greys() -> NDArray[np.uint8]:
     return ids
 
 
-@pytest.mark.parametrize("ids", [many_small(), with_void_edge(), three_greys()], ids=["many small", "void edge", "three greys"])
+@pytest.mark.parametrize(
+    "ids", [many_small(), with_void_edge(), three_greys()], ids=["many small", "void edge", "three greys"]
+)
 def test_ids_are_not_taken_for_paint(ids: NDArray[np.uint8], tmp_path: Path) -> None:
     """Small objects, contours of void and high ids are read as they are, in grey and palette images."""
     expected = np.where(ids == 255, 0, ids).tolist()
@@ -251,7 +261,8 @@ def test_ids_are_not_taken_for_paint(ids: NDArray[np.uint8], tmp_path: Path) -> 
 
 @pytest.mark.parametrize("place", [1, 2])
 def test_black_is_the_background_of_a_palette(place: int, tmp_path: Path) -> None:
-    """Wherever black stands in the palette it is background, and the object that had the number 0 gets that of black."""
+    """Wherever black stands in the palette it is background, and the object that had the number 0 gets that of
+    black."""
     picture = np.zeros((40, 60, 3), np.uint8)
     picture[5:15, 5:25], picture[20:35, 30:50] = (220, 30, 30), (30, 200, 40)
     palette = [(220, 30, 30), (30, 200, 40)]
@@ -347,7 +358,19 @@ def test_empty_masks_pass_where_they_are_allowed() -> None:
         (Image.new("LA", (3, 2)), "'LA'"),
         ("missing.png", "^mask: no file 'missing.png'"),
     ],
-    ids=["empty", "void only", "size", "objects last", "4-D", "negative", "too large", "float ids", "float 255", "NaN", "inf"]
+    ids=[
+        "empty",
+        "void only",
+        "size",
+        "objects last",
+        "4-D",
+        "negative",
+        "too large",
+        "float ids",
+        "float 255",
+        "NaN",
+        "inf",
+    ]
     + ["faint", "ids in a stack", "201", "empty object", "hidden object", "text", "complex", "list", "RGB", "RGBA"]
     + ["turned", "LA", "no file"],
 )
@@ -379,7 +402,8 @@ def test_a_damaged_file_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["png", "bmp", "tif"])
 def test_damage_anywhere_is_an_error_of_ours(tmp_path: Path, kind: str) -> None:
-    """Whatever Pillow raises on a file with a few bytes changed or the end missing, what comes out is a MaskError, or ids."""
+    """Whatever Pillow raises on a file with a few bytes changed or the end missing, what comes out is a MaskError, or
+    ids."""
     path, rng = tmp_path / f"a.{kind}", np.random.default_rng(0)
     Image.fromarray(rng.integers(0, 9, (16, 16), dtype=np.uint8)).save(path)
     whole = path.read_bytes()
@@ -413,7 +437,13 @@ def test_soft_aggregation_equals_its_definition(count: int) -> None:
 
 @pytest.mark.parametrize(
     ("maps", "expected"),
-    [([0.0, 0.0], [1, 0, 0]), ([1.0, 0.0], [0, 1, 0]), ([1.0, 1.0], [0, 0.5, 0.5]), ([0.0] * 200, [1, *[0] * 200]), ([], [1])],
+    [
+        ([0.0, 0.0], [1, 0, 0]),
+        ([1.0, 0.0], [0, 1, 0]),
+        ([1.0, 1.0], [0, 0.5, 0.5]),
+        ([0.0] * 200, [1, *[0] * 200]),
+        ([], [1]),
+    ],
     ids=["none", "one", "both", "none of 200", "no objects"],
 )
 def test_soft_aggregation_is_exact_at_the_extremes(maps: list[float], expected: list[float]) -> None:

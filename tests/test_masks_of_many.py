@@ -83,7 +83,8 @@ def test_one_of_many_masks_may_be_chosen(format: str, frames: Path, tmp_path: Pa
 
 
 def test_the_one_mask_of_a_file_is_of_the_frame_that_is_said(frames: Path, tmp_path: Path) -> None:
-    """An array `[H, W]`, and a JSON of one image under any name, are of frame 2 as `2:PATH`; without a number an array is of the first."""
+    """An array `[H, W]`, and a JSON of one image under any name, are of frame 2 as `2:PATH`; without a number an array
+    is of the first."""
     np.save(tmp_path / "one.npy", boxes(3))
     assert {2: boxes(3).tolist()} == given(f"2:{tmp_path / 'one.npy'}", frames, tmp_path / "a")
     assert {0: boxes(3).tolist()} == given(str(tmp_path / "one.npy"), frames, tmp_path / "b")
@@ -118,7 +119,8 @@ def test_what_has_no_objects_or_nowhere_to_go_is_refused(frames: Path, tmp_path:
 def test_the_command_line_takes_masks_of_many_frames(
     frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A JSON, an archive and a folder of PNGs give the same run, which resumes; nothing is left in the folder of temporary files."""
+    """A JSON, an archive and a folder of PNGs give the same run, which resumes; nothing is left in the folder of
+    temporary files."""
     (tmp_path / "temporary").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     masks = [boxes(3), boxes(3) * 0, boxes(3, 9)]
@@ -127,7 +129,7 @@ def test_the_command_line_takes_masks_of_many_frames(
         written("label_studio", tmp_path, masks, names),
         written("davis", tmp_path, [masks[0], masks[2]], [names[0], names[2]]),
     )
-    np.savez_compressed(tmp_path / "a.npz", **{name: mask for name, mask in zip(names, masks, strict=True)})
+    np.savez_compressed(tmp_path / "a.npz", **dict(zip(names, masks, strict=True)))
     found = []
     for name, path in (("one", json_file), ("two", folder), ("three", tmp_path / "a.npz")):
         arguments = ["track", str(frames), "--mask", str(path), "-o", str(tmp_path / name)]
@@ -203,7 +205,8 @@ def archive(
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed], ids=["stored", "compressed"])
 def test_archives_are_read(save: Callable[..., None], tmp_path: Path) -> None:
-    """One array is a volume or one mask; several are named; booleans are object 1; the order in memory does not matter."""
+    """One array is a volume or one mask; several are named; booleans are object 1; the order in memory does not
+    matter."""
     one, two = np.array([[0, 7]]), np.array([[9, 0]])
     assert [("00000", [[0, 7]]), ("00001", [[9, 0]])] == archive(tmp_path, save, masks=np.stack([one, two]))
     assert [("00000", [[0, 1]])] == archive(tmp_path, save, mask=one > 0)
@@ -214,7 +217,8 @@ def test_archives_are_read(save: Callable[..., None], tmp_path: Path) -> None:
 
 
 def test_archives_that_hold_something_else_are_refused(tmp_path: Path) -> None:
-    """Floats, objects, other shapes, names that lead elsewhere, sizes beyond any image, no archive, and one that is cut off."""
+    """Floats, objects, other shapes, names that lead elsewhere, sizes beyond any image, no archive, and one that is cut
+    off."""
     for arrays, told in (
         ({"a": np.zeros((2, 2))}, "float64"),
         ({"a": np.zeros(2, np.uint8)}, r"\(2,\)"),

@@ -41,7 +41,9 @@ def slow_boundary(mask: np.ndarray) -> set[tuple[int, int]]:
 
 def slow_accuracy(prediction: np.ndarray, truth: np.ndarray, radius: int) -> float:
     """Dilate each boundary by a disk, pixel by pixel, and count what it covers of the other."""
-    disk = [(j, i) for j in range(-radius, radius + 1) for i in range(-radius, radius + 1) if j * j + i * i <= radius**2]
+    disk = [
+        (j, i) for j in range(-radius, radius + 1) for i in range(-radius, radius + 1) if j * j + i * i <= radius**2
+    ]
     ours, theirs = slow_boundary(prediction), slow_boundary(truth)
     if not ours or not theirs:
         return float(not ours and not theirs)
@@ -63,7 +65,8 @@ def square(top: int, left: int, side: int) -> np.ndarray:
 
 
 def drawn_pairs() -> list[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of ellipses in frames of many sizes: overlapping, apart, cut by the frame's edges, filling it, and noise."""
+    """Pairs of ellipses in frames of many sizes: overlapping, apart, cut by the frame's edges, filling it, and
+    noise."""
     rng = np.random.default_rng(7)
     pairs = []
     for _ in range(30):

@@ -111,12 +111,21 @@ def test_files_of_before_have_no_discriminative_read() -> None:
     values = dataclasses.asdict(NetworkConfig())
     for name in ("appearance_channels", "pinned_bias"):
         del values[name]
-    assert dataclasses.replace(NetworkConfig(), appearance_channels=0, pinned_bias=False) == NetworkConfig.from_dict(values)
+    assert dataclasses.replace(NetworkConfig(), appearance_channels=0, pinned_bias=False) == NetworkConfig.from_dict(
+        values
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("key_channels", "64"), ("key_channels", 64.0), ("key_channels", True), ("norm", 1), ("fusion_scale", "1"), ("norm", None)],
+    [
+        ("key_channels", "64"),
+        ("key_channels", 64.0),
+        ("key_channels", True),
+        ("norm", 1),
+        ("fusion_scale", "1"),
+        ("norm", None),
+    ],
 )
 def test_values_of_another_type_are_refused(name: str, value: object) -> None:
     """Neither text nor booleans pass for numbers; the error says which type was expected."""
@@ -158,7 +167,8 @@ def test_values_out_of_range_are_refused(options: dict[str, object], message: st
 @pytest.mark.parametrize(
     ("preset", "expected"),
     [
-        # Of these the discriminative read: projection 176 * 176 + 176 and its 9 x 9 context, score path, trust; pinned bias; 4 numbers.
+        # Of these the discriminative read: projection 176 * 176 + 176 and its 9 x 9 context, score path, trust; pinned
+        # bias; 4 numbers.
         ("lite", (760_640, 503_216, 452_162, 24_769, 609_120, 2_349_911)),
         # Heads 9*1024*(128 + 512) + 640; fusion 3 * (2048*256 + 256 + 9*256*1024 + 1024).
         ("paper", (14_442_176, 8_549_568, 10_034_946, 5_898_880, 8_654_592, 47_580_162)),
@@ -166,7 +176,8 @@ def test_values_out_of_range_are_refused(options: dict[str, object], message: st
     ],
 )
 def test_parameter_counts(preset: str, expected: tuple[int, ...]) -> None:
-    """Query encoder, memory encoder, decoder, read heads, fusion cell, and all: 2.3 million for `lite`, 47.6 for the others."""
+    """Query encoder, memory encoder, decoder, read heads, fusion cell, and all: 2.3 million for `lite`, 47.6 for the
+    others."""
     with torch.device("meta"):
         network = SegmentationNetwork(NetworkConfig.of(preset))
     parts = (network.query_encoder, network.memory_encoder, network.decoder, network.read, network.fusion, network)
@@ -190,7 +201,11 @@ def test_shapes_from_frame_to_logits(preset: str, height: int, width: int) -> No
     assert ((2, 8, *cells), (2, 10, *cells)) == (features.key.shape, features.value.shape)
     assert (height // 4, width // 4) == features.stride4.shape[2:]
     assert (height // 8, width // 8) == features.stride8.shape[2:]
-    assert ((5, 64, *cells), (5, 3, 64, *cells), (5, 3, 8, *cells)) == (template.shape, bank.templates.shape, bank.keys.shape)
+    assert ((5, 64, *cells), (5, 3, 64, *cells), (5, 3, 8, *cells)) == (
+        template.shape,
+        bank.templates.shape,
+        bank.keys.shape,
+    )
     assert ((5, 12, *cells), (5, height, width)) == (recalled.shape, logits.shape)
 
 
@@ -292,9 +307,13 @@ def test_trunk_equals_the_slow_reference() -> None:
         weight = state[f"{name}.conv.weight"]
         groups, padding = features.shape[1] // weight.shape[1], weight.shape[-1] // 2
         features = F.conv2d(features, weight, stride=stride, padding=padding, groups=groups)
-        mean, variance, gain, bias = (state[f"{name}.norm.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        mean, variance, gain, bias = (
+            state[f"{name}.norm.{part}"] for part in ("running_mean", "running_var", "weight", "bias")
+        )
         shape = (1, -1, 1, 1)
-        features = (features - mean.view(shape)) / (variance.view(shape) + 1e-3).sqrt() * gain.view(shape) + bias.view(shape)
+        features = (features - mean.view(shape)) / (variance.view(shape) + 1e-3).sqrt() * gain.view(shape) + bias.view(
+            shape
+        )
         return features.clamp(0, 6) if rectify else features
 
     frames = torch.rand(2, 3, 48, 80, dtype=torch.float64)
@@ -380,10 +399,13 @@ def test_strips_equal_the_whole(stride: int, kernel_size: int, height: int, monk
 
 
 def test_appearance_is_the_projection_of_all_features() -> None:
-    """Projected apart or stacked, the trunk's features give the same: a 1 x 1 convolution and bilinear enlarging commute."""
+    """Projected apart or stacked, the trunk's features give the same: a 1 x 1 convolution and bilinear enlarging
+    commute."""
     torch.manual_seed(0)
     part = lite.LiteAppearance(6).double()
-    stride4, stride8, stride16 = (torch.randn(2, c, s, s, dtype=torch.float64) for c, s in ((24, 24), (40, 12), (112, 6)))
+    stride4, stride8, stride16 = (
+        torch.randn(2, c, s, s, dtype=torch.float64) for c, s in ((24, 24), (40, 12), (112, 6))
+    )
     own = part.project(lite.LiteAppearance.stacked(stride4, stride8, stride16)).clamp(-4, 4)
     around = F.conv2d(F.pad(own, (4, 4, 4, 4), mode="replicate"), part.around.weight, groups=6)
     torch.testing.assert_close(torch.cat([own, around], 1), part(stride4, stride8, stride16), **EXACT)

@@ -1,4 +1,5 @@
-"""What is written, read back by the packages that it is for. Each test is skipped where its package is not installed, as in CI.
+"""What is written, read back by the packages that it is for. Each test is skipped where its package is not installed,
+as in CI.
 
     python -m venv tools && tools/bin/pip install pytest av safetensors huggingface-hub pycocotools supervision \
         cvat-sdk label-studio-converter label-studio-sdk datumaro opencv-python-headless
@@ -77,8 +78,8 @@ def border(mask: Mask) -> Mask:
 
 
 def agree(expected: Mask, found: NDArray[np.generic], *, joined: int = 0) -> None:
-    """The same pixels but for those along the outline, where programs draw polygons in ways of their own; and for some pixels of lines
-    that join a polygon's parts, to which programs that draw borders give a width."""
+    """The same pixels but for those along the outline, where programs draw polygons in ways of their own; and for some
+    pixels of lines that join a polygon's parts, to which programs that draw borders give a width."""
     wrong = (expected != (np.asarray(found) > 0)) & ~border(expected)
     assert int(wrong.sum()) <= joined, f"{int(wrong.sum())} pixels off the outline"
 

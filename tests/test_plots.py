@@ -21,7 +21,9 @@ from stmemory.palette import write_palette_png
 def result_of(*values: float, first: int = 1) -> ClipResult:
     """A clip of one object with those J."""
     frames = tuple(range(first, first + len(values)))
-    return ClipResult("walk", (ObjectScores(1, statistics(values), statistics(values), frames),), len(values), 1.0, 40, 56)
+    return ClipResult(
+        "walk", (ObjectScores(1, statistics(values), statistics(values), frames),), len(values), 1.0, 40, 56
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,7 +60,9 @@ def test_the_page_has_curves_and_worst_frames(tmp_path: Path) -> None:
     index_file = write_page(folder, clips, results, current_circumstances(resolution=480))
     text = index_file.read_text()
 
-    assert {f"{clip}{kind}.png" for clip in ("run", "walk") for kind in ("", "_worst")} | {"index.md"} == {p.name for p in folder.page.iterdir()}
+    assert {f"{clip}{kind}.png" for clip in ("run", "walk") for kind in ("", "_worst")} | {"index.md"} == {
+        p.name for p in folder.page.iterdir()
+    }
     assert all(f"]({clip}{kind}.png)" in text for clip in ("run", "walk") for kind in ("", "_worst"))
     assert "| still | 0 | - | - | - |" in text and "short side 480" in text
     for picture in folder.page.glob("*.png"):

@@ -45,7 +45,10 @@ def view(
 ) -> BankView:
     ages = torch.tensor(age)
     return BankView(
-        torch.as_tensor(similarity, dtype=dtype).reshape(*ages.shape, -1), ages, torch.ones_like(ages).bool(), torch.tensor(pinned)
+        torch.as_tensor(similarity, dtype=dtype).reshape(*ages.shape, -1),
+        ages,
+        torch.ones_like(ages).bool(),
+        torch.tensor(pinned),
     )
 
 
@@ -193,12 +196,18 @@ def test_learned_draws_are_one_hot_with_gradients() -> None:
     drawn.pinned[:, 1:3] = False
     decision = policy.decide(drawn)
     for draw in (decision.remove, decision.into):
-        torch.testing.assert_close(torch.nn.functional.one_hot(draw.argmax(1), 5).float(), draw.detach(), atol=1e-6, rtol=0)
+        torch.testing.assert_close(
+            torch.nn.functional.one_hot(draw.argmax(1), 5).float(), draw.detach(), atol=1e-6, rtol=0
+        )
     assert not (decision.remove.argmax(1) == decision.into.argmax(1)).any()
     (decision.remove * torch.randn(5)).sum().backward(retain_graph=True)
-    silent = [n for n, p in policy.remove_score.named_parameters() if p.grad is None or not (p.grad.any() or n == "2.bias")]
+    silent = [
+        n for n, p in policy.remove_score.named_parameters() if p.grad is None or not (p.grad.any() or n == "2.bias")
+    ]
     (decision.into * torch.randn(5)).sum().backward()
-    silent += [n for n, p in policy.into_score.named_parameters() if p.grad is None or not (p.grad.any() or n == "2.bias")]
+    silent += [
+        n for n, p in policy.into_score.named_parameters() if p.grad is None or not (p.grad.any() or n == "2.bias")
+    ]
     assert [] == silent  # the last bias moves all scores alike, so softmax does not see it
 
 
@@ -266,7 +275,8 @@ def test_learned_temperature_softens_the_gradient() -> None:
 
 
 def test_learned_draws_are_exact_under_autocast() -> None:
-    """Mixed precision does not reach the policy: over a thousand draws each choice is exactly one-hot, and as without it."""
+    """Mixed precision does not reach the policy: over a thousand draws each choice is exactly one-hot, and as without
+    it."""
     plain, mixed, seen = LearnedPolicy(seed=1), LearnedPolicy(seed=1), view()
     for _ in range(1000):
         expected = plain.decide(seen)

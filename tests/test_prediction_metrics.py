@@ -12,7 +12,8 @@ from torch import Tensor
 from stmemory.errors import OptionError, ShapeError
 from stmemory.evaluation.prediction_metrics import FrameProtocol, frame_mae, frame_mse, psnr, score_frames, ssim
 
-# skimage.metrics.structural_similarity(*waves(channels), data_range=data_range, channel_axis=0), scikit-image 0.26.0, numpy 2.4.6
+# skimage.metrics.structural_similarity(*waves(channels), data_range=data_range, channel_axis=0), scikit-image 0.26.0,
+# numpy 2.4.6
 GOLDEN = {
     (1, 1.0): 0.4867107836933641,
     (1, 2.0): 0.5006883394005422,
@@ -25,7 +26,9 @@ def waves(channels: int) -> tuple[np.ndarray, np.ndarray]:
     """Two patterns, float64 [C, 20, 24] in [0, 1], from formulas."""
     y, x = np.mgrid[:20, :24]
     first = np.stack([0.5 + 0.5 * np.sin(0.4 * (c + 1) * x + 0.3 * y) for c in range(channels)])
-    second = np.stack([0.5 + 0.4 * np.sin(0.4 * (c + 1) * x + 0.3 * y + 0.5) * np.cos(0.1 * y) for c in range(channels)])
+    second = np.stack(
+        [0.5 + 0.4 * np.sin(0.4 * (c + 1) * x + 0.3 * y + 0.5) * np.cos(0.1 * y) for c in range(channels)]
+    )
     return first, second
 
 
@@ -97,7 +100,9 @@ class TestSsim:
         """Stored values of scikit-image are met to 1e-6."""
         first, second = (torch.from_numpy(frame) for frame in waves(channels))
 
-        assert GOLDEN[channels, data_range] == pytest.approx(ssim(first, second, data_range=data_range).item(), abs=1e-6)
+        assert GOLDEN[channels, data_range] == pytest.approx(
+            ssim(first, second, data_range=data_range).item(), abs=1e-6
+        )
 
     @pytest.mark.parametrize("channels", [1, 3])
     @pytest.mark.parametrize("data_range", [1.0, 2.0])
@@ -119,7 +124,8 @@ class TestSsim:
 
 class TestProtocols:
     def test_scales(self) -> None:
-        """MIM clips for MSE and not for MAE, and divides by 10 and 100; OpenSTL does neither; both have the legacy SSIM."""
+        """MIM clips for MSE and not for MAE, and divides by 10 and 100; OpenSTL does neither; both have the legacy
+        SSIM."""
         predicted, truth = drawn()
         plain, openstl, mim = (score_frames(predicted, truth, name) for name in ("plain", "openstl", "mim"))
 
@@ -127,9 +133,15 @@ class TestProtocols:
         assert frame_mse(predicted, truth, clip=True).mean().item() / 10 == mim.mse
         assert frame_mae(predicted, truth).mean().item() / 100 == mim.mae
         assert plain.mae == openstl.mae == pytest.approx(100 * mim.mae)
-        assert ssim(predicted.clamp(0, 1), truth, data_range=2.0).mean().item() == mim.ssim == openstl.ssim != plain.ssim
+        assert (
+            ssim(predicted.clamp(0, 1), truth, data_range=2.0).mean().item() == mim.ssim == openstl.ssim != plain.ssim
+        )
         assert psnr(predicted.clamp(0, 1), truth).mean().item() == plain.psnr
-        assert plain.mse / (2 * 11 * 9) == plain.mse_per_value == score_frames(predicted, truth, FrameProtocol()).mse_per_value
+        assert (
+            plain.mse / (2 * 11 * 9)
+            == plain.mse_per_value
+            == score_frames(predicted, truth, FrameProtocol()).mse_per_value
+        )
 
 
 FRAME = torch.rand(1, 8, 8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import sys
 from dataclasses import replace
@@ -129,12 +130,13 @@ def test_the_flow_of_predrnn_runs_in_zigzag() -> None:
     for _ in range(2):
         network.step(torch.rand(1, 1, 16, 16), state)
 
-    assert [True] * 3 == [before[1] is after[0] for before, after in zip(met, met[1:], strict=False)]
+    assert [True] * 3 == [before[1] is after[0] for before, after in itertools.pairwise(met)]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_contender_has_one_interface(kind: str) -> None:
-    """Each steps to a frame of the same size, with a state of constant bytes that can go two ways and refuses odd sizes."""
+    """Each steps to a frame of the same size, with a state of constant bytes that can go two ways and refuses odd
+    sizes."""
     network = new_network(TINY, kind).eval()
     state = network.new_state(2, policy="drop")
     with torch.no_grad():
@@ -235,7 +237,10 @@ def test_frames_that_nothing_tells_of_weigh_less() -> None:
     clips = Clips(torch.zeros(1, 3, 1, 2, 2), torch.tensor([2]))
     predicted = torch.tensor([1.0, 0.5]).view(1, 2, 1, 1, 1).expand(1, 2, 1, 2, 2)
 
-    torch.testing.assert_close(prediction_loss(predicted, clips, unknown_weight=0.25, absolute_weight=1.0), torch.tensor((0.25 * 2 + 0.75) / 1.25))
+    torch.testing.assert_close(
+        prediction_loss(predicted, clips, unknown_weight=0.25, absolute_weight=1.0),
+        torch.tensor((0.25 * 2 + 0.75) / 1.25),
+    )
 
 
 def test_tests_show_digits_that_training_does_not() -> None:
@@ -246,7 +251,9 @@ def test_tests_show_digits_that_training_does_not() -> None:
     assert not torch.equal(train, test)
 
 
-@pytest.mark.parametrize(("kind", "test", "expected"), [("repeating", False, 3), ("vanishing", False, 3), ("vanishing", True, 6)])
+@pytest.mark.parametrize(
+    ("kind", "test", "expected"), [("repeating", False, 3), ("vanishing", False, 3), ("vanishing", True, 6)]
+)
 def test_all_that_can_be_known_is_predicted(kind: str, test: bool, expected: int) -> None:
     """In a cycle of N pictures N + 1 frames are given; behind a curtain tests begin when it opens."""
     clips = ClipSource(replace(REPEATING, kind=kind, frames=12), test=test).draw(range(2))
@@ -325,20 +332,34 @@ def test_multiply_adds_are_those_of_the_layers() -> None:
 
 
 def test_commands_train_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`predict run` trains what it is asked for; `predict report` writes table, plot and strips, and names what is not trained."""
+    """`predict run` trains what it is asked for; `predict report` writes table, plot and strips, and names what is not
+    trained."""
     pytest.importorskip("matplotlib")
     (tmp_path / "config.json").write_text(replace(TINY, steps=2).to_json())
     run, out = tmp_path / "run", tmp_path / "out"
 
-    assert 0 == main(["predict", "run", str(tmp_path / "config.json"), "-o", str(run), "--only", "ours", "convlstm", "--turns", "1"])
+    assert 0 == main(
+        ["predict", "run", str(tmp_path / "config.json"), "-o", str(run), "--only", "ours", "convlstm", "--turns", "1"]
+    )
     assert 1 == main(["predict", "report", str(run), "-o", str(out), "--capacities", "4", "--policies", "drop"])
     said = capsys.readouterr().out
     table = (out / "prediction.md").read_text()
     results = json.loads((out / "prediction.json").read_text())["results"]
     assert "not trained yet, left out: run/predrnn" in said
-    assert "| predictor | MSE | MAE | SSIM | PSNR | steps | parameters | multiply-adds a frame | state, bytes |" in table
+    assert (
+        "| predictor | MSE | MAE | SSIM | PSNR | steps | parameters | multiply-adds a frame | state, bytes |" in table
+    )
     assert "| MSE at N = | 2 | 3 |" in table
-    rows = ["ours, K = 2", "ours, K = 4", "ours, drop, K = 2", "convlstm", "copy last", "mean of inputs", "zeros", "data-set mean"]
+    rows = [
+        "ours, K = 2",
+        "ours, K = 4",
+        "ours, drop, K = 2",
+        "convlstm",
+        "copy last",
+        "mean of inputs",
+        "zeros",
+        "data-set mean",
+    ]
     assert rows == [result["name"] for result in results if result["test"] == "moving"]
     assert {"prediction.png", "strips_run_0.png", "strips_run_1.png"} <= {file.name for file in out.iterdir()}
     assert 2 == main(["predict", "export", str(run), "convlstm", str(tmp_path / "weights")])
@@ -363,7 +384,10 @@ def test_one_run_at_a_time_trains_a_contender(tmp_path: Path, capsys: pytest.Cap
         ('{"tests": [{"size": "32"}]}', "tests[0].size: expected a whole number, got '32'"),
         ('{"train": {"size": 18}}', "train.size: expected a multiple of 4, 16 or more, got 18"),
         ('{"contenders": {}}', "contenders: expected a list, in [ and ], got {}"),
-        ('{"contenders": [{"network": 3}]}', "contenders[0].network: expected an object of settings, in { and }, got 3"),
+        (
+            '{"contenders": [{"network": 3}]}',
+            "contenders[0].network: expected an object of settings, in { and }, got 3",
+        ),
     ],
 )
 def test_a_bad_comparison_is_told_by_its_field(text: str, said: str) -> None:
@@ -385,8 +409,11 @@ def test_the_last_steps_of_a_comparison_are_logged(tmp_path: Path) -> None:
     assert [3] == [json.loads(line)["step"] for line in (tmp_path / "convlstm" / "log.jsonl").read_text().splitlines()]
 
 
-def test_a_report_without_matplotlib_has_no_plot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """It has all the rest, the plot of an earlier report is gone, and the command names the extra and fails for nothing."""
+def test_a_report_without_matplotlib_has_no_plot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It has all the rest, the plot of an earlier report is gone, and the command names the extra and fails for
+    nothing."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     run, out = tmp_path / "run", tmp_path / "out"
     config = replace(TINY, steps=1, contenders=(Contender(),), test_clips=2)
@@ -398,7 +425,9 @@ def test_a_report_without_matplotlib_has_no_plot(tmp_path: Path, monkeypatch: py
     assert 0 == main(["predict", "report", str(run), "-o", str(out)])
 
     assert 'no plot: it needs matplotlib: pip install "stmemory[plot]"' == capsys.readouterr().out.splitlines()[-1]
-    assert ["prediction.json", "prediction.md", "strips_run_0.png", "strips_run_1.png"] == sorted(file.name for file in out.iterdir())
+    assert ["prediction.json", "prediction.md", "strips_run_0.png", "strips_run_1.png"] == sorted(
+        file.name for file in out.iterdir()
+    )
     assert "matplotlib" not in (out / "prediction.md").read_text()
 
 
@@ -408,14 +437,18 @@ def test_comparisons_of_one_name_are_told_apart(tmp_path: Path) -> None:
     runs = [tmp_path / name / "run" for name in ("A", "B")]
     for seed, run in enumerate(runs):
         run.mkdir(parents=True)
-        (run / "config.json").write_text(replace(TINY, contenders=(Contender(),), tests=TINY.tests[:1], seed=seed).to_json())
+        (run / "config.json").write_text(
+            replace(TINY, contenders=(Contender(),), tests=TINY.tests[:1], seed=seed).to_json()
+        )
     _, missing = report(runs, tmp_path / "out")
     document = json.loads((tmp_path / "out" / "prediction.json").read_text())
 
     assert ["A_run/ours", "B_run/ours"] == missing
     assert {"A_run": 0, "B_run": 1} == {label: config["seed"] for label, config in document["configs"].items()}
     assert {"moving (A_run)", "moving (B_run)"} == {result["test"] for result in document["results"]}
-    assert ["strips_A_run_0.png", "strips_B_run_0.png"] == sorted(path.name for path in (tmp_path / "out").glob("strips_*"))
+    assert ["strips_A_run_0.png", "strips_B_run_0.png"] == sorted(
+        path.name for path in (tmp_path / "out").glob("strips_*")
+    )
     with pytest.raises(OptionError, match="name each once"):
         report([runs[0], tmp_path / "A" / ".." / "A" / "run"], tmp_path / "out")
 
@@ -436,7 +469,9 @@ def test_a_report_that_cannot_be_is_refused_before_the_work(
     changes: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2 and a word about what is wrong, with nothing loaded, measured or written."""
-    monkeypatch.setattr("stmemory.training.prediction.report.PredictionTraining.load", lambda path: pytest.fail("work was done"))
+    monkeypatch.setattr(
+        "stmemory.training.prediction.report.PredictionTraining.load", lambda path: pytest.fail("work was done")
+    )
     (tmp_path / "file").write_text("mine")
     command = ["predict", "report", str(tmp_path / "run"), "-o", str(tmp_path / "out")]
 
@@ -464,14 +499,20 @@ def test_reporting_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_untrained_read_finds_what_followed() -> None:
-    """In a cycle of 4 pictures a fresh network already attends to what followed the present picture, at the same place."""
+    """In a cycle of 4 pictures a fresh network already attends to what followed the present picture, at the same
+    place."""
     network = PredictionNetwork(PredictionConfig.of("mini")).eval()
-    frames = ClipSource(ClipSet(kind="repeating", glyphs=30, frames=8, observed=0, least=4, most=4)).draw(range(2)).frames
+    frames = (
+        ClipSource(ClipSet(kind="repeating", glyphs=30, frames=8, observed=0, least=4, most=4)).draw(range(2)).frames
+    )
     state = network.new_state(16, policy="drop")
     with torch.no_grad():
         for time in range(8):
             network.step(frames[:, time], state)
-        query, keys = network.query(state.context).flatten(2), state.bank.keys[:, :8].flatten(3)  # [B, Ck, m], [B, 8, Ck, n]
+        query, keys = (
+            network.query(state.context).flatten(2),
+            state.bank.keys[:, :8].flatten(3),
+        )  # [B, Ck, m], [B, 8, Ck, n]
     far = (query[:, None, :, :, None] - keys[:, :, :, None, :]).square().sum(2)  # [B, 8, m, n]
     attention = (-far / 32**0.5).transpose(1, 2).flatten(2).softmax(2).view(2, -1, 8, 64)
     where = torch.arange(64)

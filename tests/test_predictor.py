@@ -1,7 +1,7 @@
 """Facts about predictors: every source of frames, networks that are left alone, results that do not drift.
 
-`data/golden.safetensors` holds what the tiny network found in three of five frames. After a change that is meant to change it, write
-it anew with `cd tests && python -c "import test_predictor; test_predictor.write_golden()"`.
+`data/golden.safetensors` holds what the tiny network found in three of five frames. After a change that is meant to
+change it, write it anew with `cd tests && python -c "import test_predictor; test_predictor.write_golden()"`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,10 @@ from stmemory.weights import fingerprint
 FRAMES = clip(6)
 MASK = boxes(3, 9)
 _DATA = Path(__file__).parent / "data"
-GOLDEN = {_DATA / "golden.safetensors": False, _DATA / "golden_scored.safetensors": True}  # the second with a discriminative read
+GOLDEN = {
+    _DATA / "golden.safetensors": False,
+    _DATA / "golden_scored.safetensors": True,
+}  # the second with a discriminative read
 
 
 def folder_of(frames: np.ndarray, folder: Path) -> Path:
@@ -137,7 +140,8 @@ def test_options_reach_the_stream() -> None:
 
 
 def test_a_learned_policy_tracks_without_noise() -> None:
-    """A policy in training mode is copied and set to eval: two runs give the same masks, and the user's stays in training."""
+    """A policy in training mode is copied and set to eval: two runs give the same masks, and the user's stays in
+    training."""
     policy = LearnedPolicy()
     runs = [list(tiny_predictor(policy=policy, memory_size=3).track(clip(10), MASK)) for _ in range(2)]
     assert all(torch.equal(one.ids, other.ids) for one, other in zip(*runs, strict=True))
@@ -164,7 +168,8 @@ def test_a_learned_policy_follows_the_network_to_its_device() -> None:
     ids=str,
 )
 def test_what_cannot_compute_is_told_when_a_predictor_is_made(given: dict[str, object], words: str) -> None:
-    """A device that holds shapes alone, and dtypes that torch does not compute in, are errors before the first frame."""
+    """A device that holds shapes alone, and dtypes that torch does not compute in, are errors before the first
+    frame."""
     with pytest.raises(OptionError, match=words):
         VOSPredictor(tiny_network(), **given)
 
@@ -193,7 +198,9 @@ def test_options_out_of_range_are_errors(options: dict[str, object], said: str) 
         TrackingOptions(**options)
 
 
-@pytest.mark.parametrize(("device", "dtype"), [("nowhere", None), ("cuda:99", None), (None, torch.int8), (None, "int8")], ids=str)
+@pytest.mark.parametrize(
+    ("device", "dtype"), [("nowhere", None), ("cuda:99", None), (None, torch.int8), (None, "int8")], ids=str
+)
 def test_devices_and_types_that_are_not_there_are_errors(device: str | None, dtype: torch.dtype | None) -> None:
     """A device that torch cannot use and a type that is no float are named when the predictor is made."""
     with pytest.raises(OptionError, match="int8" if dtype else str(device)):
@@ -207,9 +214,12 @@ def test_options_of_another_kind_are_an_error() -> None:
 
 
 def golden_probabilities(dtype: torch.dtype = torch.float32, *, scored: bool = True) -> dict[str, torch.Tensor]:
-    """What the tiny network, with a discriminative read or without, finds in some frames of a clip in which memory fills, is distilled and corrected."""
+    """What the tiny network, with a discriminative read or without, finds in some frames of a clip in which memory
+    fills, is distilled and corrected."""
     frames, kept = clip(5, 32, 48, seed=3), {}
-    stream = tiny_predictor(memory_size=3, scored=scored, dtype=dtype).start(frames[0], boxes(3, 9, height=32, width=48))
+    stream = tiny_predictor(memory_size=3, scored=scored, dtype=dtype).start(
+        frames[0], boxes(3, 9, height=32, width=48)
+    )
     for index, frame in enumerate(frames[1:], 1):
         result = stream.step(frame, boxes(5, height=32, width=48) if index == 3 else None)
         if index in (1, 3, 4):
@@ -227,7 +237,8 @@ def write_golden() -> None:
 
 @pytest.mark.parametrize(("path", "scored"), GOLDEN.items(), ids=["matching alone", "with the discriminative read"])
 def test_the_tiny_network_finds_what_it_always_found(path: Path, scored: bool) -> None:
-    """Probabilities are those of the day they were stored, within 1e-4 (5e-3 with a regression solved): neither layers, memory nor stream drifted."""
+    """Probabilities are those of the day they were stored, within 1e-4 (5e-3 with a regression solved): neither layers,
+    memory nor stream drifted."""
     expected, actual = load_file(path), golden_probabilities(scored=scored)
     assert CONFIG.preset == "tiny" and path.stat().st_size < 200_000
     assert set(expected) == set(actual)

@@ -55,7 +55,12 @@ def affinity_of(name: str, scale: float) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 def slowly(
-    query: Tensor, keys: Tensor, values: Tensor, valid: Tensor, affinity: Callable[[Tensor, Tensor], Tensor], top_k: int | None
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    valid: Tensor,
+    affinity: Callable[[Tensor, Tensor], Tensor],
+    top_k: int | None,
 ) -> Tensor:
     """The loops of eq. 13 for every row, over its slots in use."""
     rows = []
@@ -70,7 +75,8 @@ def slowly(
 @pytest.mark.parametrize("affinity", ["dot", "l2"])
 @GRAD
 def test_read_equals_the_loops(grad: bool, affinity: str, scale: float | None, top_k: int | None) -> None:
-    """Over rows that are differently full, the read is eq. 13; L2 is the direct distance; top_k keeps the best cells."""
+    """Over rows that are differently full, the read is eq. 13; L2 is the direct distance; top_k keeps the best
+    cells."""
     query, keys, values = drawn()
     expected = slowly(query, keys, values, DIFFERENTLY_FULL, affinity_of(affinity, scale or 1 / math.sqrt(KEYS)), top_k)
     with torch.set_grad_enabled(grad):
@@ -104,7 +110,8 @@ def test_slots_that_hold_nothing_are_not_read(grad: bool, affinity: str, top_k: 
 @pytest.mark.parametrize("factor", [1.0, 10.0, 1e2, 1e3, 1e4])
 @GRAD
 def test_extreme_scores_give_no_nan(grad: bool, factor: float, affinity: str, top_k: int | None) -> None:
-    """Keys of any length, so scores from 1 to beyond 1e8 of either sign, recall a mean of values, with finite gradients."""
+    """Keys of any length, so scores from 1 to beyond 1e8 of either sign, recall a mean of values, with finite
+    gradients."""
     query, keys, values = drawn(torch.float32)
     query, keys = (query * factor).requires_grad_(grad), keys * factor
     with torch.set_grad_enabled(grad):
@@ -233,7 +240,9 @@ def test_module_reads_a_bank_as_eq_13(affinity: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "size"), [(nn.Conv1d, (6,)), (nn.Conv2d, (2, 3)), (nn.Conv3d, (2, 1, 3))], ids=["tokens", "maps", "volumes"]
+    ("head", "size"),
+    [(nn.Conv1d, (6,)), (nn.Conv2d, (2, 3)), (nn.Conv3d, (2, 1, 3))],
+    ids=["tokens", "maps", "volumes"],
 )
 def test_module_reads_templates_of_any_dims(head: type[nn.Conv1d], size: tuple[int, ...]) -> None:
     """Tokens, maps and volumes are written, fused and read by eq. 13, with the cache and without."""
@@ -246,14 +255,17 @@ def test_module_reads_templates_of_any_dims(head: type[nn.Conv1d], size: tuple[i
         query = torch.randn(2, 3, *size)
         recalled = read(query, bank, cache)
         values = torch.stack([read.value(bank.templates[:, k]) for k in range(3)], 1).flatten(3)
-        expected = slowly(query.flatten(2), bank.keys.flatten(3), values, bank.valid, affinity_of("dot", 1 / math.sqrt(3)), None)
+        expected = slowly(
+            query.flatten(2), bank.keys.flatten(3), values, bank.valid, affinity_of("dot", 1 / math.sqrt(3)), None
+        )
     torch.testing.assert_close(expected.view(2, 5, *size), recalled)
 
 
 @pytest.mark.parametrize("grad", [True, False], ids=["grad", "inference"])
 @pytest.mark.parametrize("shared", [True, False], ids=["shared", "own"])
 def test_cache_computes_only_what_changed(shared: bool, grad: bool) -> None:
-    """The value head sees a template once: when it is new or was changed; the key head likewise, or not at all if shared."""
+    """The value head sees a template once: when it is new or was changed; the key head likewise, or not at all if
+    shared."""
     with torch.inference_mode(not grad):
         bank, read, key, value = bank_and_read(shared=shared)
         cache, query = ReadCache(), torch.randn(1, 3, 2, 3)
@@ -394,7 +406,14 @@ def test_options_out_of_range_are_refused(options: dict[str, object]) -> None:
 
 @pytest.mark.parametrize(
     "change",
-    [{"query": (2, 5, 8)}, {"query": (3, 4, 8)}, {"values": (3, 4, 6, 6)}, {"values": (3, 3, 6, 7)}, {"keys": (3, 4, 35)}, {"valid": (3, 3)}],
+    [
+        {"query": (2, 5, 8)},
+        {"query": (3, 4, 8)},
+        {"values": (3, 4, 6, 6)},
+        {"values": (3, 3, 6, 7)},
+        {"keys": (3, 4, 35)},
+        {"valid": (3, 3)},
+    ],
     ids=str,
 )
 def test_shapes_that_do_not_fit_are_refused(change: dict[str, tuple[int, ...]]) -> None:

@@ -1,7 +1,8 @@
-"""Facts about plans of clips and who renders them: the same pixels wherever that is done, and nothing that waits for a device.
+"""Facts about plans of clips and who renders them: the same pixels wherever that is done, and nothing that waits for a
+device.
 
-`data/clips.safetensors` holds clips as they were before drawing and rendering were parted. After a change that is meant to change
-clips, write it anew with `cd tests && python -c "import test_rendering; test_rendering.write_golden()"`.
+`data/clips.safetensors` holds clips as they were before drawing and rendering were parted. After a change that is meant
+to change clips, write it anew with `cd tests && python -c "import test_rendering; test_rendering.write_golden()"`.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ from stmemory.training.plan import ClipPlan, Film
 
 GOLDEN = Path(__file__).parent / "data" / "clips.safetensors"
 CPU = torch.device("cpu")
-OFTEN = ClipConfig(size=32, frames=4, gap=2, video=0.3, warp=0.5, lookalike=0.5, event=0.5, blur=0.5, grey=0.2, reverse=0.3)
+OFTEN = ClipConfig(
+    size=32, frames=4, gap=2, video=0.3, warp=0.5, lookalike=0.5, event=0.5, blur=0.5, grey=0.2, reverse=0.3
+)
 
 
 def source(config: ClipConfig = OFTEN) -> ClipSource:
@@ -61,14 +64,16 @@ def plans() -> list[ClipPlan]:
 
 
 def test_a_seed_means_the_clips_that_it_always_meant() -> None:
-    """Clips of a seed and number are those of earlier versions: pixels within 1 of 255, ids alike up to rounding on other machines."""
+    """Clips of a seed and number are those of earlier versions: pixels within 1 of 255, ids alike up to rounding on
+    other machines."""
     expected, actual = load_file(GOLDEN), golden()
     assert int((expected["frames"].int() - actual["frames"].int()).abs().max()) <= 1
     assert float((expected["ids"] != actual["ids"]).float().mean()) < 1e-3
 
 
 def test_plans_have_all_kinds_of_things_in_them(plans: list[ClipPlan]) -> None:
-    """The plans below are not all alike: films and photos, turning, tinted and blurred layers, noise, and time that runs backwards."""
+    """The plans below are not all alike: films and photos, turning, tinted and blurred layers, noise, and time that
+    runs backwards."""
     scenes, looks = [plan.scene for plan in plans], [plan.look for plan in plans]
     layers = [layer for scene in scenes for layer in scene.layers]
     assert {True, False} == {isinstance(scene.base, Film) for scene in scenes} == {scene.reversed for scene in scenes}
@@ -86,12 +91,18 @@ def test_what_was_decided_by_one_frame_is_what_all_frames_show(plans: list[ClipP
 
 
 def test_a_plan_is_whole_after_a_journey(plans: list[ClipPlan]) -> None:
-    """Packed into one block and opened again, a plan gives the same clip; an empty tensor and other types survive too."""
+    """Packed into one block and opened again, a plan gives the same clip; an empty tensor and other types survive
+    too."""
     for plan in plans:
         expected, actual = render_clip(plan), render_clip(Parcel.of(plan).opened(CPU))
         assert torch.equal(expected.frames, actual.frames) and torch.equal(expected.ids, actual.ids)
         assert (expected.name, expected.skipped) == (actual.name, actual.skipped)
-    some = (torch.zeros(0, 3), torch.ones(3, dtype=torch.uint8), torch.tensor(2.5, dtype=torch.float64), torch.tensor([7]))
+    some = (
+        torch.zeros(0, 3),
+        torch.ones(3, dtype=torch.uint8),
+        torch.tensor(2.5, dtype=torch.float64),
+        torch.tensor([7]),
+    )
     for before, after in zip(some, Parcel.of(some).opened(CPU), strict=True):
         assert before.dtype == after.dtype and torch.equal(before, after)
 
@@ -104,7 +115,8 @@ def test_a_plan_is_small_beside_its_clip() -> None:
 
 
 def test_rendering_makes_no_tensor_off_its_device(plans: list[ClipPlan]) -> None:
-    """Whatever the default device is, all that rendering makes is where the plan is: a tensor elsewhere would have no values."""
+    """Whatever the default device is, all that rendering makes is where the plan is: a tensor elsewhere would have no
+    values."""
     for plan in plans:
         expected = render_clip(plan)
         with torch.device("meta"):
@@ -113,8 +125,11 @@ def test_rendering_makes_no_tensor_off_its_device(plans: list[ClipPlan]) -> None
 
 
 def test_rendering_never_asks_its_device_for_a_number(plans: list[ClipPlan], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rendering works on a device that has no values at all, so on a GPU it is queued without waiting; a CPU tensor would be refused."""
-    monkeypatch.setattr(photometric, "_noise", lambda like, seed: torch.zeros_like(like))  # there is no generator for that device
+    """Rendering works on a device that has no values at all, so on a GPU it is queued without waiting; a CPU tensor
+    would be refused."""
+    monkeypatch.setattr(
+        photometric, "_noise", lambda like, seed: torch.zeros_like(like)
+    )  # there is no generator for that device
     for plan in plans[:8]:
         clip = render_clip(with_tensors(plan, lambda tensor: tensor.to("meta")))
         assert ("meta", "meta") == (clip.frames.device.type, clip.ids.device.type)
@@ -122,7 +137,8 @@ def test_rendering_never_asks_its_device_for_a_number(plans: list[ClipPlan], mon
 
 
 def test_noise_has_the_strength_that_was_drawn() -> None:
-    """Noise of a look spreads around the frames by its standard deviation, in steps of 8 bits, and is that of its seed."""
+    """Noise of a look spreads around the frames by its standard deviation, in steps of 8 bits, and is that of its
+    seed."""
     look = Look(torch.ones(2, 3), noise=6.0, noise_seed=3)
     noisy = photometric.degrade(torch.full((2, 3, 64, 64), 0.5), look)
     assert pytest.approx(6.0, rel=0.05) == float(noisy.float().std())
@@ -136,7 +152,8 @@ def batches(feed: Feed, *, ahead: bool) -> Iterator[Batch]:
 
 @pytest.mark.parametrize("ahead", [False, True], ids=["when-asked-for", "in-a-thread"])
 def test_batches_are_the_same_whoever_renders_them(ahead: bool) -> None:
-    """Batches that are rendered where training goes on are those of the workers, in their order; none is lost at the end."""
+    """Batches that are rendered where training goes on are those of the workers, in their order; none is lost at the
+    end."""
     feed = Feed(source(), (3, 6), batch=2, part=range(2))
     for expected, actual in zip(load(feed, workers=0), batches(feed, ahead=ahead), strict=True):
         assert torch.equal(expected.frames, actual.frames) and torch.equal(expected.ids, actual.ids)
@@ -150,7 +167,8 @@ def test_plans_come_from_worker_processes() -> None:
 
 
 def test_errors_of_the_rendering_thread_reach_the_caller() -> None:
-    """What goes wrong ahead of a step is raised when its batch is asked for, after those before it; and leaving early ends the thread."""
+    """What goes wrong ahead of a step is raised when its batch is asked for, after those before it; and leaving early
+    ends the thread."""
 
     def rendering() -> list[str]:
         return [thread.name for thread in threading.enumerate() if thread.name.startswith("render")]
@@ -183,7 +201,8 @@ def test_the_rendering_thread_is_on_the_device_of_its_process(monkeypatch: pytes
 
 
 def test_a_run_is_the_same_whoever_renders(tmp_path: Path) -> None:
-    """On the CPU, training and validation on clips of the device end with the weights of those of the workers, bit for bit."""
+    """On the CPU, training and validation on clips of the device end with the weights of those of the workers, bit for
+    bit."""
     material = Material.load(pack_tiny(tmp_path / "pictures"))
     ends = []
     for render in ("workers", "device"):
@@ -196,7 +215,8 @@ def test_a_run_is_the_same_whoever_renders(tmp_path: Path) -> None:
 
 
 def test_times_of_clips_are_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`clips --time` says how many clips a second are drawn and rendered; no clips, or an unknown renderer, are errors."""
+    """`clips --time` says how many clips a second are drawn and rendered; no clips, or an unknown renderer, are
+    errors."""
     path = pack_tiny(tmp_path / "pictures")
     (tmp_path / "config.json").write_text(TINY.to_json())
     arguments = [str(tmp_path / "config.json"), str(path), str(tmp_path / "clips.png"), "--number", "1", "--time", "2"]

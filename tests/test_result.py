@@ -122,7 +122,9 @@ def test_palette_is_that_of_davis() -> None:
 @pytest.mark.parametrize(
     "ids", [np.zeros((2, 3)), np.zeros((1, 2, 3), int), np.array([[-1]])], ids=["floats", "a stack", "negative"]
 )
-def test_what_is_no_id_mask_is_not_written(tmp_path: Path, ids: np.ndarray[tuple[int, ...], np.dtype[np.integer]]) -> None:
+def test_what_is_no_id_mask_is_not_written(
+    tmp_path: Path, ids: np.ndarray[tuple[int, ...], np.dtype[np.integer]]
+) -> None:
     """Floats, stacks and negative ids are refused."""
     with pytest.raises(MaskError, match="a.png"):
         write_palette_png(tmp_path / "a.png", ids)
@@ -155,7 +157,9 @@ def test_save_refuses_names_of_other_formats(result: Segmentation | PredictedFra
 
 @each_result
 @pytest.mark.parametrize("name", ["a.png", "a.PNG", "a"])
-def test_save_takes_names_of_png_and_plain_ones(result: Segmentation | PredictedFrame, name: str, tmp_path: Path) -> None:
+def test_save_takes_names_of_png_and_plain_ones(
+    result: Segmentation | PredictedFrame, name: str, tmp_path: Path
+) -> None:
     """The ending may be in capitals, or left out."""
     result.save(tmp_path / name)
     with Image.open(tmp_path / name) as image:
@@ -171,7 +175,8 @@ def test_save_into_a_place_that_cannot_be_is_an_error(result: Segmentation | Pre
 
 
 def test_mask_and_box_of_one_object() -> None:
-    """Of its pixels alone, the box as slices take it; an object that is not seen has no box, and one that is not tracked is an error."""
+    """Of its pixels alone, the box as slices take it; an object that is not seen has no box, and one that is not
+    tracked is an error."""
     ids = torch.zeros(6, 8, dtype=torch.int32)
     ids[1:4, 2:7], ids[2, 3] = 5, 9
     result = Segmentation(0, ids, torch.zeros(4, 6, 8), (5, 9, 11), {}, {})

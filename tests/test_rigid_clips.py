@@ -1,4 +1,5 @@
-"""Facts about `examples/training/rigid_clips.py`, where pybullet is installed: what it writes is material for training."""
+"""Facts about `examples/training/rigid_clips.py`, where pybullet is installed: what it writes is material for
+training."""
 
 from __future__ import annotations
 

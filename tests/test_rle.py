@@ -1,4 +1,5 @@
-"""COCO's run-length code: against a slow encoder written from its description, stored strings, and pycocotools where it is."""
+"""COCO's run-length code: against a slow encoder written from its description, stored strings, and pycocotools where it
+is."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ def slow_counts(mask: NDArray[np.bool_]) -> list[int]:
 
 
 def slow_text(counts: list[int]) -> str:
-    """Each number, from the fourth on less the one two before, in characters of five bits and one that says whether more follow."""
+    """Each number, from the fourth on less the one two before, in characters of five bits and one that says whether
+    more follow."""
     text = ""
     for place, count in enumerate(counts):
         rest = count - counts[place - 2] if place > 2 else count
@@ -48,7 +50,9 @@ def drawn(name: str) -> NDArray[np.bool_]:
     if name == "disk":
         y, x = np.mgrid[:480, :854]
         return (y - 200) ** 2 + (x - 500) ** 2 < 150**2
-    mask = np.zeros({"tall": (3000, 2), "wide": (2, 3000)}.get(name, (6, 5) if "pixel" not in name else (1, 1)), np.bool_)
+    mask = np.zeros(
+        {"tall": (3000, 2), "wide": (2, 3000)}.get(name, (6, 5) if "pixel" not in name else (1, 1)), np.bool_
+    )
     if name in ("full", "one pixel"):
         mask[:] = True
     if name == "corner":
@@ -124,7 +128,18 @@ def test_pycocotools_agrees(name: str) -> None:
         {"size": [4], "counts": "4"},
         {"counts": "4"},
     ],
-    ids=["too short", "cut off", "no character", "not ascii", "empty", "endless", "negative", "polygon", "one size", "no size"],
+    ids=[
+        "too short",
+        "cut off",
+        "no character",
+        "not ascii",
+        "empty",
+        "endless",
+        "negative",
+        "polygon",
+        "one size",
+        "no size",
+    ],
 )
 def test_damaged_codes_are_refused(rle: dict[str, object]) -> None:
     """What is no run-length code of that size is an error."""
@@ -132,7 +147,9 @@ def test_damaged_codes_are_refused(rle: dict[str, object]) -> None:
         decode_rle(rle)
 
 
-@pytest.mark.parametrize("mask", [np.zeros((2, 2)), np.zeros((0, 4), bool), np.zeros(4, bool)], ids=["floats", "no pixel", "flat"])
+@pytest.mark.parametrize(
+    "mask", [np.zeros((2, 2)), np.zeros((0, 4), bool), np.zeros(4, bool)], ids=["floats", "no pixel", "flat"]
+)
 def test_what_is_no_mask_is_not_encoded(mask: NDArray[np.generic]) -> None:
     """Other arrays are an error that says what to pass."""
     with pytest.raises(MaskError, match="ids == object_id"):

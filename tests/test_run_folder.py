@@ -13,13 +13,13 @@ import pytest
 from pictures import TINY, pack_tiny
 from tiny import tiny_network
 
+from stmemory.run_lock import held
 from stmemory.saving import save_network
 from stmemory.training.__main__ import main
 from stmemory.training.config import TrainingConfig
 from stmemory.training.loop import Trainer
 from stmemory.training.material import Material
 from stmemory.training.prediction.config import PredictionTraining
-from stmemory.run_lock import held
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,16 @@ def packed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def command(packed: Path, tmp_path: Path) -> list[str]:
     """A run of the command, into the folder `run`, that needs no ImageNet weights."""
     (tmp_path / "tiny.json").write_text(TINY.to_json())
-    return ["run", str(tmp_path / "tiny.json"), str(packed), str(tmp_path / "run"), "--imagenet", "none", "--workers", "0"]
+    return [
+        "run",
+        str(tmp_path / "tiny.json"),
+        str(packed),
+        str(tmp_path / "run"),
+        "--imagenet",
+        "none",
+        "--workers",
+        "0",
+    ]
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -71,7 +80,8 @@ def test_a_run_does_not_replace_weights(command: list[str], tmp_path: Path, caps
 
 
 def test_export_tells_the_configuration_of_the_state(packed: Path, tmp_path: Path) -> None:
-    """What `about.training` says is what the state was trained with, whatever became of `config.json`; without it too."""
+    """What `about.training` says is what the state was trained with, whatever became of `config.json`; without it
+    too."""
     run = tmp_path / "run"
     Trainer(TINY, Material.load(packed), run, workers=0).save()
     assert 0 == main(["export", str(run), str(tmp_path / "without")])
@@ -86,7 +96,10 @@ def test_export_tells_the_configuration_of_the_state(packed: Path, tmp_path: Pat
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (dataclasses.replace(TINY, seed=9).to_json(), "expected the configuration that this run began with, got another"),
+        (
+            dataclasses.replace(TINY, seed=9).to_json(),
+            "expected the configuration that this run began with, got another",
+        ),
         (PredictionTraining().to_json(), "expected the configuration of this run, got another file"),
         ("mine", "expected the configuration of this run, got another file"),
         ("", "expected the configuration of this run, got another file"),
@@ -128,8 +141,11 @@ with held(Path(sys.argv[1])):
 """
 
 
-def test_two_processes_do_not_train_into_one_folder(command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The second is told, by the name of the folder, and changes nothing; when the first is killed, the folder is free."""
+def test_two_processes_do_not_train_into_one_folder(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second is told, by the name of the folder, and changes nothing; when the first is killed, the folder is
+    free."""
     pytest.importorskip("fcntl")
     run = tmp_path / "run"
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}

@@ -1,4 +1,5 @@
-"""Facts about what a run resumes with: its window, its state, what it says of earlier versions' states and of damaged ones."""
+"""Facts about what a run resumes with: its window, its state, what it says of earlier versions' states and of damaged
+ones."""
 
 from __future__ import annotations
 
@@ -54,7 +55,9 @@ def half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
         nonlocal now
         now += seconds
 
-    def train_step(self: Trainer, batch: Batch, phase: Phase, *, predict: bool = False) -> tuple[dict[str, float], Tensor | None]:
+    def train_step(
+        self: Trainer, batch: Batch, phase: Phase, *, predict: bool = False
+    ) -> tuple[dict[str, float], Tensor | None]:
         pass_time(0.5)
         self.step += 1
         return {"cross_entropy": 1.0, "dice": 2.0, "norm": 3.0}, None
@@ -82,7 +85,9 @@ def test_the_log_says_how_long_a_step_took(material: Material, tmp_path: Path) -
 
 
 @pytest.mark.usefixtures("half_a_second")
-@pytest.mark.parametrize("stops", [(6,), (1, 2, 3, 4, 5, 6), (2, 5, 6)], ids=["in one go", "at every step", "in the phases"])
+@pytest.mark.parametrize(
+    "stops", [(6,), (1, 2, 3, 4, 5, 6), (2, 5, 6)], ids=["in one go", "at every step", "in the phases"]
+)
 def test_each_step_is_in_one_line_of_the_log(stops: tuple[int, ...], material: Material, tmp_path: Path) -> None:
     """The last steps of a phase and of the run too, and where a run is interrupted makes no line."""
     for until in stops:
@@ -96,7 +101,8 @@ def test_each_step_is_in_one_line_of_the_log(stops: tuple[int, ...], material: M
 
 
 def test_states_of_earlier_versions_are_gone_on_from(material: Material, tmp_path: Path) -> None:
-    """A state without seconds, and without the phase of its plateau, gives the same log as one with them, and seconds of the steps since."""
+    """A state without seconds, and without the phase of its plateau, gives the same log as one with them, and seconds
+    of the steps since."""
     config = dataclasses.replace(TINY, schedule="plateau", validate_every=1, validation_clips=1, learning_rate=1e-12)
     logs = []
     for name in ("now", "earlier"):
@@ -105,7 +111,9 @@ def test_states_of_earlier_versions_are_gone_on_from(material: Material, tmp_pat
             pass
         if name == "earlier":
             state = read_state(out / "state.pt")
-            state["window"] = {key: state["window"][key] for key in ("cross_entropy", "dice", "scores", "norm", "lost", "steps")}
+            state["window"] = {
+                key: state["window"][key] for key in ("cross_entropy", "dice", "scores", "norm", "lost", "steps")
+            }
             state["plateau"] = {"best": state["plateau"]["best"], "drops": float(state["plateau"]["drops"])}
             write_state(out / "state.pt", state)
         again = Trainer(config, material, out, workers=0)
@@ -130,7 +138,9 @@ def test_states_of_earlier_versions_are_gone_on_from(material: Material, tmp_pat
     ],
     ids=["missing", "empty", "JSON", "a list", "another state", "cut short"],
 )
-def test_a_state_that_cannot_be_read_is_told(content: bytes | dict[str, Any] | list[int] | int | None, said: str, tmp_path: Path) -> None:
+def test_a_state_that_cannot_be_read_is_told(
+    content: bytes | dict[str, Any] | list[int] | int | None, said: str, tmp_path: Path
+) -> None:
     """Missing, damaged and foreign states are errors that name the file and what is wrong with it."""
     path = tmp_path / "state.pt"
     if isinstance(content, bytes):
@@ -145,7 +155,8 @@ def test_a_state_that_cannot_be_read_is_told(content: bytes | dict[str, Any] | l
 
 
 def killed_and_whole(config: TrainingConfig, out: Path, *, tensorboard: bool = False) -> None:
-    """A run in `out/whole`, and in `out/killed` one that dies after four steps, of which two are saved, and is begun again."""
+    """A run in `out/whole`, and in `out/killed` one that dies after four steps, of which two are saved, and is begun
+    again."""
 
     def run(name: str) -> Trainer:
         trainer = Trainer(config, None, out / name, workers=0)
@@ -176,11 +187,14 @@ def bad_folder(tmp_path: Path) -> TrainingConfig:
 
 
 def test_the_log_of_a_killed_run_is_that_of_a_whole_one(bad_folder: TrainingConfig, tmp_path: Path) -> None:
-    """Lines of steps that were not saved are written once, and bad files count from the step that met them, as in one go."""
+    """Lines of steps that were not saved are written once, and bad files count from the step that met them, as in one
+    go."""
     killed_and_whole(bad_folder, tmp_path)
     whole, killed = log_of(tmp_path / "whole"), log_of(tmp_path / "killed")
 
-    assert [record["skipped"] for record in whole][1] < [record["skipped"] for record in whole][3]  # else nothing could differ
+    assert [record["skipped"] for record in whole][1] < [record["skipped"] for record in whole][
+        3
+    ]  # else nothing could differ
     assert [{**record, "seconds": 0} for record in whole] == [{**record, "seconds": 0} for record in killed]
     assert (tmp_path / "whole" / "skipped.txt").read_text() == (tmp_path / "killed" / "skipped.txt").read_text()
 
@@ -215,7 +229,8 @@ def test_a_state_that_does_not_say_what_was_skipped_leaves_the_list(bad_folder: 
 
 
 def test_a_run_does_not_go_on_with_other_material(packed: Path, material: Material, tmp_path: Path) -> None:
-    """Material with another picture, or none, is refused; the same one from another file is not, nor by states that name none."""
+    """Material with another picture, or none, is refused; the same one from another file is not, nor by states that
+    name none."""
     shutil.copytree(packed.parent, tmp_path / "more")
     save_still(tmp_path / "more" / "things", "3", seed=3)
     pack(tmp_path / "more", tmp_path / "more.safetensors")
@@ -237,7 +252,9 @@ def test_a_run_does_not_go_on_with_other_material(packed: Path, material: Materi
 
 
 @pytest.mark.parametrize("change", ["blobs", "offsets", "table", "names"])
-def test_a_fingerprint_sees_every_part_of_the_material(change: str, packed: Path, material: Material, tmp_path: Path) -> None:
+def test_a_fingerprint_sees_every_part_of_the_material(
+    change: str, packed: Path, material: Material, tmp_path: Path
+) -> None:
     """One other byte of a picture, one moved border, one other kind or name make another fingerprint."""
     tensors = load_file(packed)
     if change == "offsets":
@@ -250,7 +267,8 @@ def test_a_fingerprint_sees_every_part_of_the_material(change: str, packed: Path
 
 
 def test_a_new_phase_begins_a_new_plateau(material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Longer clips are harder: the first error of a phase is compared with none, those after it with the best of the phase."""
+    """Longer clips are harder: the first error of a phase is compared with none, those after it with the best of the
+    phase."""
     errors = iter([0.3, 0.2, 0.9, 0.8])
     monkeypatch.setattr("stmemory.training.loop.validate", lambda *_, **__: Validation(next(errors)))
     config = dataclasses.replace(TINY, schedule="plateau", validate_every=1, warmup=0)
@@ -289,7 +307,8 @@ def test_processes_meet_when_there_is_something_to_write(bad_folder: TrainingCon
 
 
 def test_bad_files_of_validation_are_named(bad_folder: TrainingConfig, tmp_path: Path) -> None:
-    """What could not be used for its clips is in the list and in the count; of 84 pictures, some that are held out are bad."""
+    """What could not be used for its clips is in the list and in the count; of 84 pictures, some that are held out are
+    bad."""
     for number in range(24, 84):
         save_still(tmp_path / "data", str(number), seed=number)
         if number % 2:

@@ -37,7 +37,9 @@ def state_with(*prompts: tuple[int, Hashable, object], frames: object = FRAMES) 
     return state
 
 
-def alone(start: int, masks: dict[int, object], *, way: int = 1, frames: np.ndarray = FRAMES) -> dict[int, Segmentation]:
+def alone(
+    start: int, masks: dict[int, object], *, way: int = 1, frames: np.ndarray = FRAMES
+) -> dict[int, Segmentation]:
     """What a stream gives that begins at a frame and gets masks at frames, by frame."""
     order = range(start, len(frames)) if way == 1 else range(start, -1, -1)
     stream = tiny_predictor().start(frames[start], masks[start])
@@ -78,7 +80,9 @@ def test_a_script_gets_what_track_gives(source: str, tmp_path: Path) -> None:
     state = state_with((0, 7, LEFT), frames=clips[source])
     expected = {result.frame_index: result for result in tiny_predictor().track(small, LEFT * 1)}
     assert_follows(expected, predictor().propagate_in_video(state), {7: 1})
-    assert (5, HEIGHT, WIDTH, [7]) == tuple(state[name] for name in ("num_frames", "video_height", "video_width", "obj_ids"))
+    assert (5, HEIGHT, WIDTH, [7]) == tuple(
+        state[name] for name in ("num_frames", "video_height", "video_width", "obj_ids")
+    )
 
 
 def test_names_of_objects_are_free() -> None:
@@ -139,7 +143,9 @@ def test_before_its_first_mask_nothing_is_known_of_an_object() -> None:
     ],
     ids=["all", "three more", "one", "to the end", "back", "four back", "back from 0"],
 )
-def test_the_frames_that_are_handed_out(start: int | None, most: int | None, reverse: bool, expected: list[int]) -> None:
+def test_the_frames_that_are_handed_out(
+    start: int | None, most: int | None, reverse: bool, expected: list[int]
+) -> None:
     """As in SAM 2: the start and that many frames more, and nothing backwards from frame 0."""
     outputs = predictor().propagate_in_video(state_with((2, 1, LEFT)), start, most, reverse)
     assert expected == [frame_idx for frame_idx, _, _ in outputs]
@@ -156,7 +162,8 @@ def test_propagation_goes_on_where_it_stopped(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_the_last_frame_is_corrected_where_it_is() -> None:
-    """A mask for the frame just seen corrects the stream, as `VOSStream.correct` does, and the next frame follows from it."""
+    """A mask for the frame just seen corrects the stream, as `VOSStream.correct` does, and the next frame follows from
+    it."""
     state = state_with((0, 1, LEFT))
     *_, before = predictor().propagate_in_video(state, max_frame_num_to_track=4)
     frame_idx, obj_ids, logits = predictor().add_new_mask(state, 4, 1, RIGHT)
@@ -285,14 +292,20 @@ def test_what_is_given_comes_back_at_once() -> None:
 @pytest.mark.parametrize("kind", ["bool", "uint8 255", "float", "logits", "tensor"])
 def test_masks_of_any_kind_of_number(kind: str) -> None:
     """Booleans, integers that are not 0, floats of 0.5 and more, arrays and tensors are the same mask."""
-    masks = {"bool": LEFT, "uint8 255": LEFT.astype(np.uint8) * 255, "float": LEFT * 0.5, "logits": np.where(LEFT, 5.0, -5.0)}
+    masks = {
+        "bool": LEFT,
+        "uint8 255": LEFT.astype(np.uint8) * 255,
+        "float": LEFT * 0.5,
+        "logits": np.where(LEFT, 5.0, -5.0),
+    }
     mask = torch.from_numpy(LEFT) if kind == "tensor" else masks[kind]
     assert torch.equal(torch.from_numpy(LEFT), predictor().add_new_mask(state_with(), 0, 1, mask)[2][0, 0] > 0)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_logits_are_above_zero_where_the_object_wins(count: int) -> None:
-    """Against a slow reference: the log of a probability over the largest of the others; ties are won as in `winners`."""
+    """Against a slow reference: the log of a probability over the largest of the others; ties are won as in
+    `winners`."""
     found = soft_aggregate(torch.rand(count, 6, 7))
     found[:, 0, 0] = 1 / (1 + count)  # all the same: the background wins
     found[:, 0, 1] = torch.tensor([0.0, *[1 / count] * count])  # the first object wins
@@ -326,18 +339,34 @@ def test_it_runs_under_autocast() -> None:
 
 
 ERRORS = {
-    "points": (lambda p, s: p.add_new_points_or_box(s, 0, 1, points=[[1, 2]], labels=[1]), MaskError, "make the mask with any image"),
+    "points": (
+        lambda p, s: p.add_new_points_or_box(s, 0, 1, points=[[1, 2]], labels=[1]),
+        MaskError,
+        "make the mask with any image",
+    ),
     "old points": (lambda p, s: p.add_new_points(s, 0, 1, [[1, 2]], [1]), MaskError, "pass it to add_new_mask"),
     "no masks": (lambda p, s: p.propagate_in_video(s), MaskError, "call add_new_mask first"),
-    "no such frame": (lambda p, s: p.add_new_mask(s, 10, 1, LEFT), FrameError, "frame 10: expected a frame of the clip"),
+    "no such frame": (
+        lambda p, s: p.add_new_mask(s, 10, 1, LEFT),
+        FrameError,
+        "frame 10: expected a frame of the clip",
+    ),
     "negative": (lambda p, s: p.add_new_mask(s, -1, 1, LEFT), FrameError, "frame -1: expected a frame"),
     "empty mask": (lambda p, s: p.add_new_mask(s, 0, 1, LEFT * False), MaskError, "expected at least one object"),
     "size": (lambda p, s: p.add_new_mask(s, 0, 1, LEFT[1:]), MaskError, "expected the frame's size"),
     "stack": (lambda p, s: p.add_new_mask(s, 0, 1, LEFT[None]), MaskError, "each object's mask by itself"),
-    "colours": (lambda p, s: p.add_new_mask(s, 0, 1, np.zeros((HEIGHT, WIDTH, 3))), MaskError, "as numbers .H, W., got float64"),
+    "colours": (
+        lambda p, s: p.add_new_mask(s, 0, 1, np.zeros((HEIGHT, WIDTH, 3))),
+        MaskError,
+        "as numbers .H, W., got float64",
+    ),
     "no mask": (lambda p, s: p.add_new_mask(s, 0, 1, None), MaskError, "got NoneType"),
     "path": (lambda p, s: p.add_new_mask(s, 0, 1, "mask.png"), MaskError, "got str"),
-    "no number": (lambda p, s: p.add_new_mask(s, 0.5, 1, LEFT), FrameError, "expected a whole number from 0 on, got 0.5"),
+    "no number": (
+        lambda p, s: p.add_new_mask(s, 0.5, 1, LEFT),
+        FrameError,
+        "expected a whole number from 0 on, got 0.5",
+    ),
     "unknown object": (lambda p, s: p.clear_all_prompts_in_frame(s, 0, 4), MaskError, "expected one of"),
     "generator": (lambda p, s: p.init_state(iter(FRAMES)), ShapeError, "VOSPredictor.start"),
     "missing": (lambda p, s: p.init_state("nowhere.mp4"), FrameError, "no such file"),
@@ -346,7 +375,9 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("case", ERRORS.values(), ids=ERRORS)
-def test_errors_say_what_to_do(case: tuple[Callable[[VideoPredictor, InferenceState], object], type[Exception], str]) -> None:
+def test_errors_say_what_to_do(
+    case: tuple[Callable[[VideoPredictor, InferenceState], object], type[Exception], str],
+) -> None:
     """What cannot be done is refused when it is called, and leaves the state as it was."""
     call, kind, told = case
     state = state_with()
@@ -378,7 +409,9 @@ def test_indices_may_be_numpys() -> None:
     state = predictor().init_state(FRAMES)
     output = predictor().add_new_mask(state, np.int64(7), np.int64(3), LEFT)
     found = [output, *predictor().propagate_in_video(state), *predictor().propagate_in_video(state, np.int64(8))]
-    assert [(7, int), (7, int), (8, int), (9, int), (8, int), (9, int)] == [(frame_idx, type(frame_idx)) for frame_idx, _, _ in found]
+    assert [(7, int), (7, int), (8, int), (9, int), (8, int), (9, int)] == [
+        (frame_idx, type(frame_idx)) for frame_idx, _, _ in found
+    ]
 
 
 def test_a_session_answers_frames_in_any_order() -> None:
@@ -388,7 +421,11 @@ def test_a_session_answers_frames_in_any_order() -> None:
     forward, back = alone(2, {2: LEFT * 5}), alone(2, {2: LEFT * 5}, way=-1)
     for index in (9, 4, 4, 5, 2):
         found = session.segment(index)
-        assert found is not None and index == found.frame_index and torch.equal(forward[index].probabilities, found.probabilities)
+        assert (
+            found is not None
+            and index == found.frame_index
+            and torch.equal(forward[index].probabilities, found.probabilities)
+        )
     for index in (1, 0, 2):
         found = session.segment(index, backwards=True)
         assert found is not None and torch.equal(back[index].probabilities, found.probabilities)

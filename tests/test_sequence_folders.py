@@ -1,4 +1,5 @@
-"""Clips of folders: Moving MNIST's file, KTH, Human3.6M by both protocols, on small folders with the names of the real ones."""
+"""Clips of folders: Moving MNIST's file, KTH, Human3.6M by both protocols, on small folders with the names of the real
+ones."""
 
 from __future__ import annotations
 
@@ -52,7 +53,9 @@ class TestMovingMnistFile:
         clips = MovingMnistFile(tmp_path / "mnist_test_seq.npy")
 
         assert (3, 20, (1, 64, 64)) == (len(clips), clips.frames, clips.size)
-        assert np.array_equal(stored.transpose(1, 0, 2, 3)[:, :, None], (batch(clips, range(3)) * 255).round().byte().numpy())
+        assert np.array_equal(
+            stored.transpose(1, 0, 2, 3)[:, :, None], (batch(clips, range(3)) * 255).round().byte().numpy()
+        )
         for number in (-1, 3):
             with pytest.raises(OptionError, match="expected a number in 0..2"):
                 clips.clip(number)
@@ -98,7 +101,8 @@ def first_values(clips: Kth | Human36mMim) -> list[list[int]]:
 
 class TestKth:
     def test_clips_are_cut_from_the_end(self, tmp_path: Path) -> None:
-        """Slow actions have clips side by side, fast ones every 3 frames; no clip reaches over missing frames or videos."""
+        """Slow actions have clips side by side, fast ones every 3 frames; no clip reaches over missing frames or
+        videos."""
         root = kth(
             tmp_path,
             {
@@ -124,7 +128,8 @@ class TestKth:
         assert np.allclose(expected, clips.clip(0)[1, 0].numpy(), atol=1e-6)
 
     def test_bad_folders(self, tmp_path: Path) -> None:
-        """What is missing is named: the folder of an action, frames, the number in a frame's name, clips that are long enough."""
+        """What is missing is named: the folder of an action, frames, the number in a frame's name, clips that are long
+        enough."""
         with pytest.raises(FrameError, match="boxing: expected a folder of videos .* got no such folder"):
             Kth(tmp_path)
         with pytest.raises(FrameError, match="expected clips of 30 frames of the test persons"):
@@ -172,7 +177,8 @@ def human(root: Path, images: dict[str, list[int]], **size: int) -> Path:
 
 
 def slow_mim(numbers: list[int], frames: int, stride: int) -> list[list[int]]:
-    """Section by section, for one video that others follow: every so many images, with two images from frame to frame."""
+    """Section by section, for one video that others follow: every so many images, with two images from frame to
+    frame."""
     clips = []
     for first in range(0, len(numbers) - 2 * (frames - 1), stride):
         clip = numbers[first : first + 2 * frames - 1 : 2]
@@ -185,7 +191,8 @@ class TestHuman36mMim:
     ONE, GAP = [*range(1, 200, 5)], [*range(1, 100, 5), *range(121, 300, 5)]
 
     def test_clips(self, tmp_path: Path) -> None:
-        """Walking of the split's subjects alone: every 10th or 5th image begins a clip of every second, whole and of one video."""
+        """Walking of the split's subjects alone: every 10th or 5th image begins a clip of every second, whole and of
+        one video."""
         root = human(
             tmp_path,
             {
@@ -241,7 +248,8 @@ class TestHuman36mMim:
 
 class TestHuman36mOpenStl:
     def test_clips_are_those_of_the_list(self, tmp_path: Path) -> None:
-        """A clip has every fifth frame from the one that its line names, whatever subject, action and end the line has."""
+        """A clip has every fifth frame from the one that its line names, whatever subject, action and end the line
+        has."""
         human(tmp_path / "images", {"S1_Eating_2.54138969": [*range(1, 100, 5)], "S9_Walking.1": [*range(6, 100, 5)]})
         (tmp_path / "test.txt").write_text("images/S1_Eating_2.54138969_,26,96\nimages/S9_Walking.1_,6,76\n\n")
         clips = Human36mOpenStl(tmp_path, split="test", size=24)
@@ -251,7 +259,8 @@ class TestHuman36mOpenStl:
         assert [[number // 10 + 20 for number in range(first, first + 40, 5)] for first in (26, 6)] == found
 
     def test_frames_are_whole_and_begin_with_blue(self, tmp_path: Path) -> None:
-        """An image of the size that is wanted comes as it is, its channels turned round; another is resized and stays in [0, 1]."""
+        """An image of the size that is wanted comes as it is, its channels turned round; another is resized and stays
+        in [0, 1]."""
         human(tmp_path / "images", {"S1_Posing.2": [1]}, height=24, width=24)
         (tmp_path / "train.txt").write_text("images/S1_Posing.2_,1,71\n")
         pixels = np.asarray(Image.open(tmp_path / "images" / "S1_Posing.2_000001.jpg").convert("RGB"))

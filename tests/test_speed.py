@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import mmap
 import signal
@@ -38,7 +39,7 @@ class Ticks:
         return self.now
 
     def between(self, marks: list[float]) -> list[float]:
-        return [end - begin for begin, end in zip(marks, marks[1:], strict=False)]
+        return [end - begin for begin, end in itertools.pairwise(marks)]
 
 
 def full_stream(objects: int, **options: Any) -> tuple[Any, Any, list[Any]]:
@@ -56,7 +57,20 @@ def test_a_step_passes_through_its_stages_in_order() -> None:
     predictor, stream, frames = full_stream(2)
     with watched(predictor.network, Ticks()) as timeline:
         stream.step(frames[6])
-    expected = ["prepare", "encode", "read", "read", "decode", "decode", "aggregate", "memorise", "write", "fuse", "write", "end"]
+    expected = [
+        "prepare",
+        "encode",
+        "read",
+        "read",
+        "decode",
+        "decode",
+        "aggregate",
+        "memorise",
+        "write",
+        "fuse",
+        "write",
+        "end",
+    ]
     assert expected == timeline.stages
     assert len(expected) - 1 == sum(timeline.seconds().values())
     assert 2 == timeline.rows
@@ -181,7 +195,8 @@ def test_the_rate_is_that_of_a_matrix_product() -> None:
 
 
 def test_peak_bytes_see_what_was_freed_again() -> None:
-    """64 MiB that are gone at the end were there; of fresh pages, since the allocator may still hold some that earlier tests freed."""
+    """64 MiB that are gone at the end were there; of fresh pages, since the allocator may still hold some that earlier
+    tests freed."""
 
     def touch() -> None:
         with mmap.mmap(-1, 2**26) as pages:
@@ -228,12 +243,28 @@ def test_two_runs_are_compared_stage_by_stage() -> None:
 
 def test_a_comparison_names_all_that_differs() -> None:
     """The dtype, the weights, the resolution and the options; not what cases bring themselves."""
-    options = {"memory_size": 5, "policy": "drop", "top_k": None, "memory_every": 1, "short_side": 480, "write_gate": 0.5}
-    ours = speed_document(drawn_report(), current_circumstances(resolution=480), extra={"weights": "lite", "options": options})
+    options = {
+        "memory_size": 5,
+        "policy": "drop",
+        "top_k": None,
+        "memory_every": 1,
+        "short_side": 480,
+        "write_gate": 0.5,
+    }
+    ours = speed_document(
+        drawn_report(), current_circumstances(resolution=480), extra={"weights": "lite", "options": options}
+    )
     other = options | {"memory_size": 9, "top_k": 4, "short_side": 360, "write_gate": 0.1}
-    theirs = speed_document(drawn_report(), current_circumstances(resolution=360), extra={"weights": "mine", "options": other})
+    theirs = speed_document(
+        drawn_report(), current_circumstances(resolution=360), extra={"weights": "mine", "options": other}
+    )
     told = [line for line in compare_speed(ours, theirs | {"dtype": "bfloat16"}) if line.startswith("another")]
-    expected = ["resolution: 480 beside 360", "dtype: float32 beside bfloat16", "weights: lite beside mine", "top_k: None beside 4"]
+    expected = [
+        "resolution: 480 beside 360",
+        "dtype: float32 beside bfloat16",
+        "weights: lite beside mine",
+        "top_k: None beside 4",
+    ]
     assert [f"another {what}" for what in expected] == told
 
 
@@ -258,7 +289,18 @@ def test_the_command_writes_and_compares(tmp_path: Path, capsys: pytest.CaptureF
 
 def test_a_case_given_twice_is_measured_once(tmp_path: Path) -> None:
     """Cases that are alike are merged."""
-    arguments = ["--sizes", "96x64", "96x64", "--objects", "1", "1", "--rounds", "1", "-o", str(tmp_path / "speed.json")]
+    arguments = [
+        "--sizes",
+        "96x64",
+        "96x64",
+        "--objects",
+        "1",
+        "1",
+        "--rounds",
+        "1",
+        "-o",
+        str(tmp_path / "speed.json"),
+    ]
     told: list[list[SpeedCase]] = []
 
     def spy(predictor: object, cases: list[SpeedCase], **options: object) -> SpeedReport:
@@ -283,7 +325,9 @@ def test_an_interrupted_measurement_is_written(
 
     monkeypatch.setattr("stmemory.evaluation.speed.matrix_rate", rate)
     report = tmp_path / "speed.json"
-    assert 1 == main(["benchmark", "speed", "--sizes", "96x64", "--objects", "1", "--slots", "2", "--rounds", "9", "-o", str(report)])
+    assert 1 == main(
+        ["benchmark", "speed", "--sizes", "96x64", "--objects", "1", "--slots", "2", "--rounds", "9", "-o", str(report)]
+    )
     assert (1, True) == (read_speed(report)["rounds"], read_speed(report)["interrupted"])
     assert "stopped after 1 of 9 rounds" in capsys.readouterr().err
 

@@ -1,4 +1,5 @@
-"""Facts about one video's stream: what comes back of given masks, objects that come and go, corrections, the write gate."""
+"""Facts about one video's stream: what comes back of given masks, objects that come and go, corrections, the write
+gate."""
 
 from __future__ import annotations
 
@@ -209,7 +210,8 @@ def test_the_write_gate_keeps_uncertain_frames_out() -> None:
 
 
 def test_false_positives_far_away_are_removed() -> None:
-    """What a stream with a reach finds is what one without finds, less the regions that are too far from the last place."""
+    """What a stream with a reach finds is what one without finds, less the regions that are too far from the last
+    place."""
     near, free, place = tiny_predictor(reach=0.05), tiny_predictor(), np.full((HEIGHT, WIDTH), 3)
     place[:, : WIDTH // 2] = 0
     removed = 0
@@ -237,13 +239,16 @@ def test_twenty_objects_have_twenty_templates() -> None:
     alone = tiny_predictor(zoom=1).start(FRAMES[0], np.where(boxes(*range(1, 21)) == 18, 18, 0))
     assert 20 == many.bank.rows and many.bank.pinned[:, 0].all()
     key = many.network.config.template_channels - many.network.config.key_channels
-    torch.testing.assert_close(alone.bank.templates[0, 0, key:], many.bank.templates[17, 0, key:])  # the frame's own key
+    torch.testing.assert_close(
+        alone.bank.templates[0, 0, key:], many.bank.templates[17, 0, key:]
+    )  # the frame's own key
     others = [torch.equal(many.bank.templates[0, 0], many.bank.templates[row, 0]) for row in range(1, 20)]
     assert not any(others)
 
 
 def test_an_absent_object_leaves_the_last_frame_and_stays_an_object() -> None:
-    """Its pixels, its place and what this frame wrote of it go; its older templates, its id and all of the others stay."""
+    """Its pixels, its place and what this frame wrote of it go; its older templates, its id and all of the others
+    stay."""
     stream = tiny_predictor().start(FRAMES[0], boxes(3, 9))
     for frame in FRAMES[1:4]:
         found = stream.step(frame)

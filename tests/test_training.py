@@ -26,6 +26,7 @@ from stmemory.training.run_state import read_state, write_state
 from stmemory.training.schedule import learning_rate
 from stmemory.training.unroll import UnrollOptions, unroll
 
+
 @pytest.fixture(scope="module")
 def material(tmp_path_factory: pytest.TempPathFactory) -> Material:
     """Three photos of one bright rectangle each, and a cut-out."""
@@ -56,7 +57,8 @@ def test_a_sure_mistake_can_be_unlearned(logit: float, truth: int) -> None:
 
 
 def test_loss_equals_a_slow_reference() -> None:
-    """Cross entropy is the mean over the hardest share of each clip's pixels; Dice counts only objects that are there."""
+    """Cross entropy is the mean over the hardest share of each clip's pixels; Dice counts only objects that are
+    there."""
     scores, target = torch.randn(2, 3, 4, 5), torch.randint(0, 2, (2, 4, 5))  # object 2 is never there
     cross_entropy, dice = segmentation_loss(scores, target, share=0.5)
 
@@ -84,14 +86,20 @@ def test_extreme_logits_have_finite_losses_and_gradients() -> None:
     assert logits.grad is not None and bool(logits.grad.isfinite().all())
 
 
-@pytest.mark.parametrize("policy", ["oldest", "newest", "least_similar", "most_similar", "drop", "input_to_memory", "learned"])
+@pytest.mark.parametrize(
+    "policy", ["oldest", "newest", "least_similar", "most_similar", "drop", "input_to_memory", "learned"]
+)
 def test_unroll_trains_everything(policy: str) -> None:
     """Over a clip long enough to fuse, every parameter of the network gets a finite gradient under every policy."""
     network = SegmentationNetwork(NetworkConfig.of("lite"))
     ids = torch.zeros(1, 6, 32, 32, dtype=torch.int64)
     ids[:, :, 4:20, 4:20], ids[:, :, 22:30, 8:30] = 1, 2
     result = unroll(
-        network, torch.rand(1, 6, 3, 32, 32), ids, options=UnrollOptions(3, policy), generator=torch.Generator().manual_seed(0)
+        network,
+        torch.rand(1, 6, 3, 32, 32),
+        ids,
+        options=UnrollOptions(3, policy),
+        generator=torch.Generator().manual_seed(0),
     )
     torch.autograd.backward(result.cross_entropy + result.dice)
 
@@ -110,7 +118,8 @@ def test_unroll_ignores_objects_that_are_not_in_the_first_frame() -> None:
     late[:, 1, 22:30, 8:30] = 2
     frames = torch.rand(1, 2, 3, 32, 32)
     losses = [
-        unroll(network, frames, i, options=UnrollOptions(3), generator=torch.Generator().manual_seed(0)).dice for i in (ids, late)
+        unroll(network, frames, i, options=UnrollOptions(3), generator=torch.Generator().manual_seed(0)).dice
+        for i in (ids, late)
     ]
 
     assert pytest.approx(float(losses[0].detach()), abs=1e-5) == float(losses[1].detach())
@@ -145,7 +154,8 @@ def test_a_run_does_not_go_on_with_another_configuration(material: Material, tmp
 
 
 def test_a_run_goes_on_with_states_at_other_steps(material: Material, tmp_path: Path) -> None:
-    """How often a run is saved decides nothing: it may change, and configurations written before it could be said go on."""
+    """How often a run is saved decides nothing: it may change, and configurations written before it could be said go
+    on."""
     Trainer(dataclasses.replace(TINY, save_every=1), material, tmp_path, workers=0).save()
     state = read_state(tmp_path / "state.pt")
     values = json.loads(state["config"])
@@ -236,9 +246,12 @@ def test_a_bad_config_is_named(tmp_path: Path, text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "said"),
     {
-        '{"learning_rat": 1}': "learning_rat: expected the name of a setting, got one that does not exist; did you mean learning_rate?",
-        '{"phases": [{"step": 3}]}': "phases[0].step: expected the name of a setting, got one that does not exist; did you mean steps?",
-        '{"data": {"blurr": 0.5}}': "data.blurr: expected the name of a setting, got one that does not exist; did you mean blur?",
+        '{"learning_rat": 1}': "learning_rat: expected the name of a setting, got one that does not exist; did you "
+        "mean learning_rate?",
+        '{"phases": [{"step": 3}]}': "phases[0].step: expected the name of a setting, got one that does not exist; "
+        "did you mean steps?",
+        '{"data": {"blurr": 0.5}}': "data.blurr: expected the name of a setting, got one that does not exist; did you "
+        "mean blur?",
         '{"learning_rate": "1e-4"}': "learning_rate: expected a finite number, got '1e-4'",
         '{"learning_rate": Infinity}': "see TrainingConfig: expected JSON, got Infinity, which is no number; replace it",
         '{"phases": [{"size": "64"}]}': "phases[0].size: expected a whole number, got '64'",
@@ -248,7 +261,8 @@ def test_a_bad_config_is_named(tmp_path: Path, text: str) -> None:
         '{"phases": {}}': "phases: expected a list, in [ and ], got {}",
         '{"sources": {"root": "x"}}': "sources: expected a list, in [ and ], got {'root': 'x'}",
         '{"sources": ["x"]}': "sources[0]: expected an object of settings, in { and }, got 'x'",
-        '{"sources": [{"root": "x", "weight": Infinity}]}': "see TrainingConfig: expected JSON, got Infinity, which is no number; replace it",
+        '{"sources": [{"root": "x", "weight": '
+        "Infinity}]}": "see TrainingConfig: expected JSON, got Infinity, which is no number; replace it",
         '{"schedule": "linear"}': "schedule: expected cosine or plateau, got 'linear'",
         '{"schedule": "plateau"}': "validate_every: expected above 0, since the schedule is plateau, got 0",
         '{"data": {"blur": "much"}}': "data.blur: expected a finite number, got 'much'",
@@ -266,7 +280,10 @@ def test_a_bad_config_is_told_by_its_field(tmp_path: Path, text: str, said: str)
     assert f"{tmp_path / 'config.json'}: {said}" == str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["lite_pretrain", "lite_between", "lite_finetune", "lite_policy", "lite_rules", "paper_pretrain", "paper_finetune"])
+@pytest.mark.parametrize(
+    "name",
+    ["lite_pretrain", "lite_between", "lite_finetune", "lite_policy", "lite_rules", "paper_pretrain", "paper_finetune"],
+)
 def test_the_configurations_in_the_repository_load(name: str) -> None:
     """Each is a configuration of one of the stages, and the second stages run in segments."""
     config = TrainingConfig.load(Path(__file__).parents[1] / "examples" / "training" / f"{name}.json")
@@ -299,7 +316,9 @@ def _published_lite() -> dict[str, torch.Tensor]:
 
     add("_conv_stem", "_bn0", (32, 3, 3, 3))
     before, kernels = 32, (3, 3, 3, 5, 5, 3, 3, 3, 5, 5, 5)
-    for number, (channels, kernel) in enumerate(zip((16, 24, 24, 40, 40, 80, 80, 80, 112, 112, 112), kernels, strict=True)):
+    for number, (channels, kernel) in enumerate(
+        zip((16, 24, 24, 40, 40, 80, 80, 80, 112, 112, 112), kernels, strict=True)
+    ):
         middle = before * (1 if number == 0 else 6)
         block = f"_blocks.{number}"
         if number:

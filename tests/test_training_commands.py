@@ -1,4 +1,5 @@
-"""Facts about the commands of training: bad input is a sentence and exit code 2, before any work; what is written is whole."""
+"""Facts about the commands of training: bad input is a sentence and exit code 2, before any work; what is written is
+whole."""
 
 from __future__ import annotations
 
@@ -33,8 +34,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 BAD = {
-    "export before the first state": ("export unbegun weights", "unbegun/state.pt: expected the state of a run, got no such file"),
-    "export of a damaged state": ("export damaged weights", "damaged/state.pt: expected the state.pt of a run, got a damaged"),
+    "export before the first state": (
+        "export unbegun weights",
+        "unbegun/state.pt: expected the state of a run, got no such file",
+    ),
+    "export of a damaged state": (
+        "export damaged weights",
+        "damaged/state.pt: expected the state.pt of a run, got a damaged",
+    ),
     "export into a file": ("export damaged file", "expected a folder"),
     "no such about": ("export damaged weights --about none.json", "none.json: expected a JSON object"),
     "about is no JSON": ("export damaged weights --about file", "file: expected a JSON object"),
@@ -50,14 +57,38 @@ BAD = {
     "fewer than no workers": ("run config.json MATERIAL run --workers -1", "0 or more, got '-1'"),
     "fewer than no threads": ("run config.json MATERIAL run --threads -1", "0 or more, got '-1'"),
     "until no step": ("run config.json MATERIAL run --until 0", "1 or more, got '0'"),
-    "no configuration": ("run - config.json run", "config: expected a JSON file, see TrainingConfig, got '-'; the order is CONFIG MATERIAL OUT"),
-    "material in the first place": ("run MATERIAL config.json run", "config: expected a JSON file, see TrainingConfig, got 'pictures/material.safetensors'"),
-    "clips of the wrong order": ("clips MATERIAL config.json clips.png", "config: expected a JSON file, see TrainingConfig, got 'pictures/material.safetensors'"),
-    "configurations in both places": ("run config.json config.json run", "material: expected a file that pack wrote, or -, got 'config.json'"),
-    "a folder for material": ("run config.json pictures run", "got the folder 'pictures'; name it in sources of the configuration, and give - here"),
-    "begin with the folder of a run": ("run config.json MATERIAL run --init damaged", "got the folder of a run: give damaged/state.pt"),
-    "resume from a damaged state": ("run config.json MATERIAL damaged", "damaged/state.pt: expected the state.pt of a run"),
-    "begin with a damaged state": ("run config.json MATERIAL run --init damaged/state.pt", "damaged/state.pt: expected the state.pt of a run"),
+    "no configuration": (
+        "run - config.json run",
+        "config: expected a JSON file, see TrainingConfig, got '-'; the order is CONFIG MATERIAL OUT",
+    ),
+    "material in the first place": (
+        "run MATERIAL config.json run",
+        "config: expected a JSON file, see TrainingConfig, got 'pictures/material.safetensors'",
+    ),
+    "clips of the wrong order": (
+        "clips MATERIAL config.json clips.png",
+        "config: expected a JSON file, see TrainingConfig, got 'pictures/material.safetensors'",
+    ),
+    "configurations in both places": (
+        "run config.json config.json run",
+        "material: expected a file that pack wrote, or -, got 'config.json'",
+    ),
+    "a folder for material": (
+        "run config.json pictures run",
+        "got the folder 'pictures'; name it in sources of the configuration, and give - here",
+    ),
+    "begin with the folder of a run": (
+        "run config.json MATERIAL run --init damaged",
+        "got the folder of a run: give damaged/state.pt",
+    ),
+    "resume from a damaged state": (
+        "run config.json MATERIAL damaged",
+        "damaged/state.pt: expected the state.pt of a run",
+    ),
+    "begin with a damaged state": (
+        "run config.json MATERIAL run --init damaged/state.pt",
+        "damaged/state.pt: expected the state.pt of a run",
+    ),
     "predict on no device": ("predict run config.json -o run --device nowhere", "device: expected one of cpu"),
     "report on no device": ("predict report run -o report --device nowhere", "device: expected one of cpu"),
     "predict on fewer than no threads": ("predict run config.json -o run --threads -1", "0 or more, got '-1'"),
@@ -90,10 +121,13 @@ def test_clips_are_written_into_a_new_folder(place: Path, monkeypatch: pytest.Mo
         assert "WEBP" == sheet.format
 
 
-def test_a_run_says_where_it_ended(place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--until` ends it, saved, with exit code 0; a run that is finished says what to do next, also when it is run again."""
+def test_a_run_says_where_it_ended(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--until` ends it, saved, with exit code 0; a run that is finished says what to do next, also when it is run
+    again."""
     monkeypatch.chdir(place)
-    command = "run config.json pictures/material.safetensors short --imagenet none --workers 0".split()
+    command = ["run", "config.json", "pictures/material.safetensors", "short", "--imagenet", "none", "--workers", "0"]
     last = [main([*command, *more]) or capsys.readouterr().out.splitlines()[-1] for more in (["--until", "1"], [], [])]
 
     done = "step 4 of 4: done; python -m stmemory.training export short WEIGHTS"
@@ -103,7 +137,8 @@ def test_a_run_says_where_it_ended(place: Path, monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize("device", ["cuda:1", "cuda", "nowhere"])
 def test_processes_on_one_gpu_are_refused(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GPU for all of several processes, more processes than GPUs, and no device are errors before the processes meet."""
+    """A GPU for all of several processes, more processes than GPUs, and no device are errors before the processes
+    meet."""
     monkeypatch.setenv("WORLD_SIZE", "200")
     monkeypatch.setenv("LOCAL_RANK", "199")
     with pytest.raises(OptionError, match="device: expected"):
@@ -120,13 +155,18 @@ def test_packing_has_one_set_of_defaults(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr("stmemory.training.__main__.pack", packing)
     assert 0 == main(["pack", "root", "out"])
-    defaults = {name: parameter.default for name, parameter in inspect.signature(pack).parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(pack).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
 
     assert {**defaults, "drawn": []} == given
 
 
 def test_packing_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """In words, with what was skipped; names of drawn folders may stand before or after the others, once or together."""
+    """In words, with what was skipped; names of drawn folders may stand before or after the others, once or
+    together."""
     save_still(tmp_path / "photos", "a")
     save_still(tmp_path / "emoji", "a")
     save_still(tmp_path / "clip art", "a")
@@ -136,12 +176,17 @@ def test_packing_says_what_it_did(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert 1 == main(["pack", *line])
         said = capsys.readouterr().out.splitlines()
 
-        assert ["skipped photos/images/b.jpg: no mask b.png in masks/", f"3 photos packed into {out}"] == [said[0], said[1].split(",")[0]]
+        assert ["skipped photos/images/b.jpg: no mask b.png in masks/", f"3 photos packed into {out}"] == [
+            said[0],
+            said[1].split(",")[0],
+        ]
         assert said[1].endswith(" MB; files skipped: 1")
         assert [True, True, False] == [item.drawn for item in Material.load(out).items]
 
 
-def test_clips_name_a_file_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clips_name_a_file_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """However many clips it was drawn for."""
     for name in "ab":
         save_still(tmp_path / "stills", name)

@@ -1,4 +1,5 @@
-"""Facts about training on a GPU: the pixels are those of the CPU, nothing waits that need not, a run learns and goes on."""
+"""Facts about training on a GPU: the pixels are those of the CPU, nothing waits that need not, a run learns and goes
+on."""
 
 from __future__ import annotations
 
@@ -20,7 +21,9 @@ from stmemory.training.plan import ClipPlan
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 
 GPU = torch.device("cuda")
-OFTEN = ClipConfig(size=64, frames=4, gap=2, video=0.3, warp=0.5, lookalike=0.5, event=0.5, blur=0.5, grey=0.2, reverse=0.3)
+OFTEN = ClipConfig(
+    size=64, frames=4, gap=2, video=0.3, warp=0.5, lookalike=0.5, event=0.5, blur=0.5, grey=0.2, reverse=0.3
+)
 
 
 def source() -> ClipSource:
@@ -34,7 +37,8 @@ def on_gpu(plans: tuple[ClipPlan, ...]) -> tuple[ClipPlan, ...]:
 
 
 def test_a_gpu_renders_what_a_cpu_renders() -> None:
-    """Without noise, whose values are each generator's own, colours are within 2 of 255 and ids alike, but for some at borders."""
+    """Without noise, whose values are each generator's own, colours are within 2 of 255 and ids alike, but for some at
+    borders."""
     for index in range(12):
         plan = source().draw(index)
         plan = dataclasses.replace(plan, look=dataclasses.replace(plan.look, noise=0.0))
@@ -58,7 +62,8 @@ def test_rendering_does_not_wait_for_the_gpu() -> None:
 
 
 def test_what_is_rendered_ahead_under_load_is_what_is_rendered_when_asked_for() -> None:
-    """Batches that a thread makes on a stream of its own are whole when the caller's stream, full of other work, reads them."""
+    """Batches that a thread makes on a stream of its own are whole when the caller's stream, full of other work, reads
+    them."""
     feed = Feed(source(), (0, 6), batch=2, part=range(2))
     load_of_work = torch.randn(2048, 2048, device=GPU)
 
@@ -85,7 +90,8 @@ def test_clips_of_the_workers_are_fetched_from_pinned_memory() -> None:
 
 @pytest.mark.parametrize("render", ["device", "workers"])
 def test_a_run_learns_on_a_gpu_and_goes_on(render: str, tmp_path: Path) -> None:
-    """Two steps in bfloat16 move the weights, and a run that resumes ends the schedule, with Adam's counters where they do not wait."""
+    """Two steps in bfloat16 move the weights, and a run that resumes ends the schedule, with Adam's counters where they
+    do not wait."""
     material, config = Material.load(pack_tiny(tmp_path / "pictures")), dataclasses.replace(TINY, render=render)
     first = Trainer(config, material, tmp_path / "run", device="cuda", workers=0)
     before = {name: value.clone() for name, value in first.network.state_dict().items()}
@@ -99,4 +105,6 @@ def test_a_run_learns_on_a_gpu_and_goes_on(render: str, tmp_path: Path) -> None:
     assert {"cpu"} == counters
     assert {"cuda"} == {parameter.device.type for parameter in again.network.parameters()}
     assert [1, 2, 3, 4] == [record["step"] for record in records]
-    assert all(math.isfinite(value) for record in records for value in record.values()) and not any(record["lost"] for record in records)
+    assert all(math.isfinite(value) for record in records for value in record.values()) and not any(
+        record["lost"] for record in records
+    )

@@ -187,7 +187,8 @@ def test_a_split_that_is_not_there_is_told(layout: str, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_nobody_split_says_so(tmp_path: Path) -> None:
-    """Videos in the layout of DAVIS without `ImageSets` are all taken, and that is told; with it but without lists, none are."""
+    """Videos in the layout of DAVIS without `ImageSets` are all taken, and that is told; with it but without lists,
+    none are."""
     _davis(tmp_path)
     (tmp_path / "ImageSets" / "2017" / "train.txt").unlink()
     with pytest.raises(OptionError, match=r"ImageSets/2017/train\.txt .*no split at all"):
@@ -233,7 +234,9 @@ def _colours(root: Path) -> None:
 
 
 def _smooth_grey(root: Path) -> None:
-    Image.fromarray(BOX * 200).resize((160, 128)).rotate(7).resize((80, 64), Image.Resampling.LANCZOS).save(root / "masks" / "a.png")
+    Image.fromarray(BOX * 200).resize((160, 128)).rotate(7).resize((80, 64), Image.Resampling.LANCZOS).save(
+        root / "masks" / "a.png"
+    )
 
 
 def _jpeg(root: Path) -> None:
@@ -257,7 +260,11 @@ BAD = {
     "one pixel": (_pixel, MaskError, "largest has 1"),
     "other size": (_other_size, MaskError, "80x64, got 8x6"),
     "colours": (_colours, MaskError, "palette or grey"),
-    "smooth grey": (_smooth_grey, MaskError, "looks like a mask with smoothed edges, or of a JPEG; save ids 1 to N as PNG without smoothing"),
+    "smooth grey": (
+        _smooth_grey,
+        MaskError,
+        "looks like a mask with smoothed edges, or of a JPEG; save ids 1 to N as PNG without smoothing",
+    ),
     "JPEG": (_jpeg, MaskError, "JPEG blurs ids"),
     "16 bits": (_deep, MaskError, "save it with 8 bits"),
     "broken mask": (_broken_mask, MaskError, "cannot be read"),
@@ -287,7 +294,8 @@ def test_bad_pictures_are_skipped_or_refused_by_name(kind: str, tmp_path: Path) 
 
 @pytest.mark.parametrize(("step", "thin"), [(1, True), (5, False)], ids=["thin-1-to-50", "every-fifth"])
 def test_many_small_objects_do_not_look_smoothed(step: int, thin: bool, tmp_path: Path) -> None:
-    """Fifty objects are read as they are drawn: of two pixels each when they are numbered 1 to 50, of nine when they are numbered otherwise."""
+    """Fifty objects are read as they are drawn: of two pixels each when they are numbered 1 to 50, of nine when they
+    are numbered otherwise."""
     ids = np.zeros((64, 80), np.uint8)
     ids[:4, :] = 255
     for number in range(50):
@@ -367,7 +375,9 @@ def test_pictures_are_upright(packed: bool, tmp_path: Path) -> None:
     _turned(tmp_path)
     if packed:
         assert () == pack(tmp_path, tmp_path / "material.safetensors").skipped
-    photo = (Material.load(tmp_path / "material.safetensors") if packed else open_folder(tmp_path, layout="stills")).photo(0)
+    photo = (
+        Material.load(tmp_path / "material.safetensors") if packed else open_folder(tmp_path, layout="stills")
+    ).photo(0)
 
     assert ((80, 64), (3, 80, 64)) == (tuple(photo.ids.shape), tuple(photo.pixels.shape))
     assert bool(((photo.pixels[0] > 125) == (photo.ids == 1)).float().mean() > 0.97)
@@ -421,7 +431,9 @@ def test_masks_of_davis_2016_are_one_object(tmp_path: Path) -> None:
     _davis(tmp_path)
     for number, mask in enumerate(tmp_path.glob("Annotations/480p/*/*.png")):
         white = Image.fromarray(BOX * 255)
-        (white.resize((160, 128)).rotate(7).resize((80, 64), Image.Resampling.LANCZOS) if number % 2 else white).save(mask)
+        (white.resize((160, 128)).rotate(7).resize((80, 64), Image.Resampling.LANCZOS) if number % 2 else white).save(
+            mask
+        )
     folder = open_folder(tmp_path, layout="davis")
 
     assert {(0, 1)} == {tuple(folder.photo(item.index).ids.unique().tolist()) for item in folder.items}
@@ -459,16 +471,24 @@ def test_a_mask_without_a_picture_is_named(tmp_path: Path) -> None:
 
 
 def _coco_segments(root: Path, segmentation: object, **more: object) -> None:
-    """Gives the picture 1 an annotation of BOX as it is given, and one of its upper left corner on top, without an area."""
+    """Gives the picture 1 an annotation of BOX as it is given, and one of its upper left corner on top, without an
+    area."""
     corner = {"image_id": 1, "segmentation": [[20, 15, 29, 15, 29, 24, 20, 24]], **more}
     about = json.loads((root / "annotations" / "instances_train2017.json").read_text())
-    about["annotations"] = [corner, {"id": 7, "image_id": 1, "segmentation": segmentation, **({"area": 1200} if more else {})}]
+    about["annotations"] = [
+        corner,
+        {"id": 7, "image_id": 1, "segmentation": segmentation, **({"area": 1200} if more else {})},
+    ]
     (root / "annotations" / "instances_train2017.json").write_text(json.dumps(about))
 
 
 RUNS = [20 * 64 + 15, *([30, 34] * 40)[:-1], 19 * 64 + 53]
 RUNS[-1] = 64 * 80 - sum(RUNS[:-1])
-SEGMENTS = {"list": {"size": [64, 80], "counts": RUNS}, "text": encode_rle(BOX > 0), "polygon": [[20, 15, 59, 15, 59, 44, 20, 44]]}
+SEGMENTS = {
+    "list": {"size": [64, 80], "counts": RUNS},
+    "text": encode_rle(BOX > 0),
+    "polygon": [[20, 15, 59, 15, 59, 44, 20, 44]],
+}
 
 
 @pytest.mark.parametrize("area", [{}, {"area": 100}], ids=["no-area", "area"])
@@ -487,7 +507,11 @@ def test_coco_has_polygons_and_runs(segmentation: object, area: dict[str, int], 
 
 @pytest.mark.parametrize(
     ("segmentation", "said"),
-    [([], "annotation 7 of picture 1: no segmentation"), (None, "no segmentation"), ({"size": [64, 80], "counts": [9]}, "the file is damaged")],
+    [
+        ([], "annotation 7 of picture 1: no segmentation"),
+        (None, "no segmentation"),
+        ({"size": [64, 80], "counts": [9]}, "the file is damaged"),
+    ],
     ids=["empty", "null", "damaged"],
 )
 def test_coco_names_annotations_of_no_use(segmentation: object, said: str, tmp_path: Path) -> None:
@@ -526,7 +550,9 @@ def test_sbd_without_scipy_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_gaps_widen_what_a_clip_sees_of_a_video(tmp_path: Path) -> None:
     """Clips of a video take frames up to `gap` apart, in order; the frames of a clip are evenly spaced."""
     for time in range(40):
-        Image.new("RGB", (32, 32), (6 * time, 6 * time, 6 * time)).save(_made(tmp_path / "images" / "v") / f"{time}.png")
+        Image.new("RGB", (32, 32), (6 * time, 6 * time, 6 * time)).save(
+            _made(tmp_path / "images" / "v") / f"{time}.png"
+        )
         Image.new("L", (32, 32), 1).save(_made(tmp_path / "masks" / "v") / f"{time}.png")
     folder = open_folder(tmp_path, layout="videos")
 
@@ -590,9 +616,14 @@ def _many_stills(root: Path) -> None:
         save_still(root, str(number), seed=number)
 
 
-@pytest.mark.parametrize(("make", "layout", "held"), [(_many_stills, "stills", 1), (_many_videos, "videos", 3)], ids=["stills", "videos"])
-def test_validation_sees_other_pictures_of_a_folder(make: Callable[[Path], None], layout: str, held: int, tmp_path: Path) -> None:
-    """No picture of the training is in a clip of the validation, nor a frame of a video; all are used for one of them."""
+@pytest.mark.parametrize(
+    ("make", "layout", "held"), [(_many_stills, "stills", 1), (_many_videos, "videos", 3)], ids=["stills", "videos"]
+)
+def test_validation_sees_other_pictures_of_a_folder(
+    make: Callable[[Path], None], layout: str, held: int, tmp_path: Path
+) -> None:
+    """No picture of the training is in a clip of the validation, nor a frame of a video; all are used for one of
+    them."""
     make(tmp_path)
     sources = Sources(dataclasses.replace(VALIDATING, sources=(Source(str(tmp_path), layout),)), None)
     trained, validated = (_names(sources, validation=validation) for validation in (False, True))
@@ -643,9 +674,13 @@ def test_validation_uses_the_split_for_it(split: str, tmp_path: Path) -> None:
     (lists / "val.txt").write_text("eel\n")
     source = Source(str(tmp_path), "davis", validation_split=split)
     sources = Sources(dataclasses.replace(VALIDATING, sources=(source,)), None)
-    trained, validated = ({Path(name).parent.name for name in _names(sources, validation=validation)} for validation in (False, True))
+    trained, validated = (
+        {Path(name).parent.name for name in _names(sources, validation=validation)} for validation in (False, True)
+    )
 
-    assert (({"cat", "dog"}, {"eel"}) if split else (1, 1)) == ((trained, validated) if split else (len(trained), len(validated)))
+    assert (({"cat", "dog"}, {"eel"}) if split else (1, 1)) == (
+        (trained, validated) if split else (len(trained), len(validated))
+    )
     assert set() == trained & validated
 
 
@@ -663,7 +698,8 @@ def test_a_run_without_validation_holds_nothing_out(tmp_path: Path) -> None:
 
 
 def test_a_picture_that_can_be_used_is_held_out(tmp_path: Path) -> None:
-    """Though half of the pictures are bad, those whose turn it would be, validation has one that is not, and training has the others."""
+    """Though half of the pictures are bad, those whose turn it would be, validation has one that is not, and training
+    has the others."""
     for number in range(8):
         save_still(tmp_path, str(number), seed=number)
         if number in (6, 1, 7, 3):

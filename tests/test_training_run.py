@@ -1,4 +1,5 @@
-"""Facts about whole runs: exact resumption wherever they stop, learned policies, what a run leaves, several processes."""
+"""Facts about whole runs: exact resumption wherever they stop, learned policies, what a run leaves, several
+processes."""
 
 from __future__ import annotations
 
@@ -65,7 +66,11 @@ def _same(first: object, second: object) -> bool:
     if isinstance(first, torch.Tensor):
         return isinstance(second, torch.Tensor) and torch.equal(first, second)
     if isinstance(first, dict):
-        return isinstance(second, dict) and first.keys() == second.keys() and all(_same(first[k], second[k]) for k in first)
+        return (
+            isinstance(second, dict)
+            and first.keys() == second.keys()
+            and all(_same(first[k], second[k]) for k in first)
+        )
     if isinstance(first, list):
         return isinstance(second, list) and len(first) == len(second) and all(map(_same, first, second))
     return first == second
@@ -73,7 +78,9 @@ def _same(first: object, second: object) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [TINY, LEARNED], ids=["least_similar", "learned"])
-def test_a_run_that_stops_at_every_step_is_a_run_that_never_stops(config: TrainingConfig, material: Material, tmp_path: Path) -> None:
+def test_a_run_that_stops_at_every_step_is_a_run_that_never_stops(
+    config: TrainingConfig, material: Material, tmp_path: Path
+) -> None:
     """Log and state are those of an uninterrupted run, bit for bit, with lines of the log that span an interruption."""
     for _ in Trainer(config, material, tmp_path / "whole", workers=0).run(log_every=3, strip_every=2):
         pass
@@ -120,7 +127,8 @@ def test_a_run_that_is_told_to_stop_saves_the_step_it_is_in(material: Material, 
 
 
 def test_sums_over_the_rows_of_a_frame_repeat() -> None:
-    """With two threads the gradient of three objects that share a frame has the same bits each time: a step can be done again."""
+    """With two threads the gradient of three objects that share a frame has the same bits each time: a step can be done
+    again."""
     threads, seen = torch.get_num_threads(), set()
     features = torch.zeros(2, 32, 40, 40, requires_grad=True)
     gradient = torch.randn(4, 32, 40, 40, generator=torch.Generator().manual_seed(0))
@@ -141,7 +149,9 @@ def test_sums_over_the_rows_of_a_frame_repeat() -> None:
 def test_steps_repeat_and_leave_torch_as_it_was(material: Material, tmp_path: Path) -> None:
     """The gradients of a step are added in a fixed order, and only they."""
     trainer, seen = Trainer(TINY, material, tmp_path, workers=0), []
-    hook = next(trainer.network.fusion.parameters()).register_hook(lambda gradient: seen.append(torch.are_deterministic_algorithms_enabled()))
+    hook = next(trainer.network.fusion.parameters()).register_hook(
+        lambda gradient: seen.append(torch.are_deterministic_algorithms_enabled())
+    )
     for _ in trainer.run(log_every=1, until=1):
         assert not torch.are_deterministic_algorithms_enabled()
     hook.remove()
@@ -151,7 +161,8 @@ def test_steps_repeat_and_leave_torch_as_it_was(material: Material, tmp_path: Pa
 
 
 def test_a_lost_step_changes_nothing_and_is_counted(material: Material, tmp_path: Path) -> None:
-    """A gradient that is not finite moves no weight and no average; the log counts the step and leaves it out of its means."""
+    """A gradient that is not finite moves no weight and no average; the log counts the step and leaves it out of its
+    means."""
     trainer = Trainer(TINY, material, tmp_path, workers=0)
     with torch.no_grad():
         for parameter in trainer.average.parameters():
@@ -173,7 +184,8 @@ def test_a_lost_step_changes_nothing_and_is_counted(material: Material, tmp_path
 def test_a_run_that_diverged_ends_with_an_error(
     material: Material, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A hundred lost steps one after another are the end, also when an interruption lies between them; the state stays."""
+    """A hundred lost steps one after another are the end, also when an interruption lies between them; the state
+    stays."""
 
     def lost(trainer: Trainer, *_: object, **__: object) -> tuple[dict[str, float], None]:
         trainer.step += 1
@@ -196,7 +208,9 @@ def test_a_run_that_diverged_ends_with_an_error(
 
 def test_a_learned_policy_is_trained(material: Material, tmp_path: Path) -> None:
     """Every weight of the policy has a gradient that is not zero, moves, and its average follows."""
-    phase = Phase(steps=4, size=32, frames=8, batch=1, capacity=4, segment=4, frozen=4)  # with 3 slots there is nothing to choose
+    phase = Phase(
+        steps=4, size=32, frames=8, batch=1, capacity=4, segment=4, frozen=4
+    )  # with 3 slots there is nothing to choose
     config = dataclasses.replace(LEARNED, phases=(phase,), precision="float32")
     trainer = Trainer(config, material, tmp_path, workers=0)
     policy, average = trainer.learner.policy, trainer.learner.policy_average
@@ -217,7 +231,8 @@ def test_a_learned_policy_is_trained(material: Material, tmp_path: Path) -> None
 
 
 def test_a_policy_can_be_trained_alone(material: Material, tmp_path: Path) -> None:
-    """With a network factor of 0 the network stays what it was and has no gradients, which would be clipped with the policy's."""
+    """With a network factor of 0 the network stays what it was and has no gradients, which would be clipped with the
+    policy's."""
     phase = Phase(steps=2, size=32, frames=8, batch=1, capacity=4, segment=4, frozen=6)
     trainer = Trainer(dataclasses.replace(LEARNED, phases=(phase,), network_factor=0.0), material, tmp_path, workers=0)
     policy = trainer.learner.policy
@@ -286,16 +301,21 @@ def test_a_state_of_another_preset_is_told_in_a_line(material: Material, tmp_pat
     torch.save(told, tmp_path / "told.pt")
     torch.save({"average": told["average"]}, tmp_path / "untold.pt")
     trainer = Trainer(TINY, material, tmp_path / "run", workers=0)
-    with pytest.raises(WeightsError, match=r"told\.pt: expected the state of a run with preset 'lite', got one with 'paper'$"):
+    with pytest.raises(
+        WeightsError, match=r"told\.pt: expected the state of a run with preset 'lite', got one with 'paper'$"
+    ):
         trainer.start_from(tmp_path / "told.pt")
-    with pytest.raises(WeightsError, match=r"untold\.pt: .* with preset 'lite', got other weights; missing: .* and \d+ more") as caught:
+    with pytest.raises(
+        WeightsError, match=r"untold\.pt: .* with preset 'lite', got other weights; missing: .* and \d+ more"
+    ) as caught:
         trainer.start_from(tmp_path / "untold.pt")
 
     assert len(str(caught.value)) < 1500
 
 
 def test_a_run_can_start_from_weights(material: Material, tmp_path: Path) -> None:
-    """Weights to track with, and the policy beside them, are what a run starts from; those of another preset are named."""
+    """Weights to track with, and the policy beside them, are what a run starts from; those of another preset are
+    named."""
     network = SegmentationNetwork(NetworkConfig.of("lite"))
     save_network(network, tmp_path)
     save_policy(LearnedPolicy(seed=7), tmp_path)
@@ -311,7 +331,8 @@ def test_a_run_can_start_from_weights(material: Material, tmp_path: Path) -> Non
 
 
 def test_a_run_can_start_from_weights_without_a_discriminative_read(material: Material, tmp_path: Path) -> None:
-    """Older weights are taken over whole; the read that they lack begins with components of the clips' features, and adds no feature yet."""
+    """Older weights are taken over whole; the read that they lack begins with components of the clips' features, and
+    adds no feature yet."""
     older = SegmentationNetwork(without_scores(NetworkConfig.of("lite")))
     save_network(older, tmp_path)
     trainer = Trainer(TINY, material, tmp_path / "run", workers=0)
@@ -336,7 +357,9 @@ def test_a_policy_file_is_checked(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="save_policy"):
         load_policy(tmp_path)
     save_policy(LearnedPolicy(hidden=4), tmp_path / "other.safetensors")
-    assert (tmp_path / "policy.safetensors").stat().st_mode == (tmp_path / "other.safetensors").stat().st_mode  # as open to others
+    assert (tmp_path / "policy.safetensors").stat().st_mode == (
+        tmp_path / "other.safetensors"
+    ).stat().st_mode  # as open to others
     assert 4 == load_policy(tmp_path / "other.safetensors").remove_score[0].out_features
 
 
@@ -421,13 +444,17 @@ def test_bad_data_is_refused_when_asked(tmp_path: Path, missing: bool) -> None:
 
 
 @pytest.mark.parametrize("render", ["workers", "device"])
-def test_bad_data_in_a_worker_process_is_one_line(render: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_data_in_a_worker_process_is_one_line(
+    render: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """What a worker could not use ends the command with the sentence that names it, and no traceback."""
     root = _folder(tmp_path / "data")
     (root / "images" / "2.jpg").unlink()
     config = dataclasses.replace(TINY, sources=(Source(str(root)),), bad_data="refuse", render=render)
     (tmp_path / "config.json").write_text(config.to_json())
-    assert 2 == main(["run", str(tmp_path / "config.json"), "-", str(tmp_path / "run"), "--imagenet", "none", "--workers", "1"])
+    assert 2 == main(
+        ["run", str(tmp_path / "config.json"), "-", str(tmp_path / "run"), "--imagenet", "none", "--workers", "1"]
+    )
     said = capsys.readouterr().err.splitlines()
 
     assert 1 == len(said)
@@ -436,7 +463,8 @@ def test_bad_data_in_a_worker_process_is_one_line(render: str, tmp_path: Path, c
 
 
 def test_a_worker_process_ends_at_the_second_signal() -> None:
-    """A terminal's or a scheduler's SIGTERM is for the run; another, which Python sends when it exits, ends a worker that was left."""
+    """A terminal's or a scheduler's SIGTERM is for the run; another, which Python sends when it exits, ends a worker
+    that was left."""
     here, there = multiprocessing.Pipe()
     worker = multiprocessing.Process(target=_answer, args=(there,), daemon=True)
     worker.start()
@@ -525,17 +553,23 @@ def test_two_processes_have_the_gradients_of_one_with_twice_the_batch(packed: Pa
     assert one["losses"] == pytest.approx(two["losses"], rel=1e-4)
     assert one["gradients"].keys() == two["gradients"].keys()
     for name, gradient in one["gradients"].items():
-        # 16 cells for a regression with 353 unknowns: what is solved, in float32 sums, makes rounding a hundred times as large
-        torch.testing.assert_close(gradient, two["gradients"][name], rtol=1e-3, atol=5e-3 * float(gradient.abs().max()), msg=name)
+        # 16 cells for a regression with 353 unknowns: what is solved, in float32 sums, makes rounding a hundred times
+        # as large
+        torch.testing.assert_close(
+            gradient, two["gradients"][name], rtol=1e-3, atol=5e-3 * float(gradient.abs().max()), msg=name
+        )
 
 
 @pytest.mark.slow
 def test_torchrun_runs_the_command(packed: Path, tmp_path: Path) -> None:
-    """`torchrun -m stmemory.training run` trains to the end, and one process writes the log: each line is there once."""
+    """`torchrun -m stmemory.training run` trains to the end, and one process writes the log: each line is there
+    once."""
     ten = dataclasses.replace(TWO, phases=(dataclasses.replace(TWO.phases[0], steps=10),))
     (tmp_path / "config.json").write_text(ten.to_json())
     start = ["--init", str(_random_state(tmp_path)), "--workers", "0"]
-    _torchrun("-m", "stmemory.training", "run", str(tmp_path / "config.json"), str(packed), str(tmp_path / "run"), *start)
+    _torchrun(
+        "-m", "stmemory.training", "run", str(tmp_path / "config.json"), str(packed), str(tmp_path / "run"), *start
+    )
     state = torch.load(tmp_path / "run" / "state.pt", weights_only=True)
 
     assert 10 == state["step"]
@@ -561,7 +595,8 @@ Path(sys.argv[1], str(world.rank)).write_text(str(group()))
 
 @pytest.mark.slow
 def test_who_parts_from_the_others_has_none_of_their_threads(tmp_path: Path) -> None:
-    """Nothing keeps the group after `close`: its threads would run while Python ends, which aborts the process now and then."""
+    """Nothing keeps the group after `close`: its threads would run while Python ends, which aborts the process now and
+    then."""
     (tmp_path / "parts.py").write_text(PARTS)
     _torchrun(str(tmp_path / "parts.py"), str(tmp_path))
     assert ["None"] * 2 == [(tmp_path / f"{rank}").read_text() for rank in range(2)]
@@ -607,8 +642,11 @@ world.close()
 
 @pytest.mark.slow
 def test_a_stop_of_one_process_stops_all_and_all_go_on(packed: Path, tmp_path: Path) -> None:
-    """Who is told to stop takes the others along, after one step and the same state; resumed, they end where whole runs end."""
-    four = dataclasses.replace(TWO, phases=(dataclasses.replace(TWO.phases[0], steps=4),), precision="bfloat16", clip_norm=3.0)
+    """Who is told to stop takes the others along, after one step and the same state; resumed, they end where whole runs
+    end."""
+    four = dataclasses.replace(
+        TWO, phases=(dataclasses.replace(TWO.phases[0], steps=4),), precision="bfloat16", clip_norm=3.0
+    )
     (tmp_path / "config.json").write_text(four.to_json())
     (tmp_path / "stops.py").write_text(STOPS)
     _torchrun(str(tmp_path / "stops.py"), str(tmp_path / "config.json"), str(packed), str(tmp_path))
@@ -633,10 +671,14 @@ def test_a_batch_that_cannot_be_shared_is_told() -> None:
         World(0, 2).part(3)
 
 
-def test_clips_can_be_looked_at_before_training(packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_clips_can_be_looked_at_before_training(
+    packed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """`clips` draws clips of the last phase, half as large, and says how long a frame took."""
     (tmp_path / "config.json").write_text(TINY.to_json())
-    assert 0 == main(["clips", str(tmp_path / "config.json"), str(packed), str(tmp_path / "clips.png"), "--number", "2"])
+    assert 0 == main(
+        ["clips", str(tmp_path / "config.json"), str(packed), str(tmp_path / "clips.png"), "--number", "2"]
+    )
 
     assert "2 clips of 6 frames at 48 px" in capsys.readouterr().out
     with Image.open(tmp_path / "clips.png") as sheet:
@@ -650,7 +692,15 @@ def test_a_signal_ends_the_command_after_the_step(packed: Path, tmp_path: Path, 
     """The first signal, sent to the workers too, saves the state; the command says how to go on, and exits with 130."""
     config = dataclasses.replace(TINY, phases=(dataclasses.replace(TINY.phases[0], steps=500),))
     (tmp_path / "config.json").write_text(config.to_json())
-    command = [sys.executable, "-m", "stmemory.training", "run", str(tmp_path / "config.json"), str(packed), str(tmp_path / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "stmemory.training",
+        "run",
+        str(tmp_path / "config.json"),
+        str(packed),
+        str(tmp_path / "run"),
+    ]
     command += ["--init", str(_random_state(tmp_path)), "--threads", "1"]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     running = subprocess.Popen(command, **pipes, text=True, env=_environment(), start_new_session=True)
@@ -668,7 +718,16 @@ def test_a_signal_ends_the_command_after_the_step(packed: Path, tmp_path: Path, 
 def short_command(packed: Path, tmp_path: Path) -> list[str]:
     """A run of the command that needs no ImageNet weights."""
     (tmp_path / "config.json").write_text(TINY.to_json())
-    return ["run", str(tmp_path / "config.json"), str(packed), str(tmp_path / "run"), "--imagenet", "none", "--workers", "0"]
+    return [
+        "run",
+        str(tmp_path / "config.json"),
+        str(packed),
+        str(tmp_path / "run"),
+        "--imagenet",
+        "none",
+        "--workers",
+        "0",
+    ]
 
 
 @pytest.mark.usefixtures("signals")
@@ -685,9 +744,10 @@ def test_a_second_signal_interrupts_the_step(
 
     monkeypatch.setattr(Trainer, "train_step", twice)
     assert 130 == main(short_command)
-    assert ["stopping after this step; the same command goes on from here", "interrupted; what was saved before stays"] == (
-        capsys.readouterr().err.splitlines()
-    )
+    assert [
+        "stopping after this step; the same command goes on from here",
+        "interrupted; what was saved before stays",
+    ] == (capsys.readouterr().err.splitlines())
     assert before == signal.getsignal(signal.SIGINT)
 
 

@@ -39,7 +39,8 @@ def _generator() -> torch.Generator:
 
 
 def _whole_clip(network: SegmentationNetwork, frames: Tensor, ids: Tensor, generator: torch.Generator) -> Unrolled:
-    """The unroll without segments, in one loop: all frames are encoded first, and a frame is written as soon as it is read."""
+    """The unroll without segments, in one loop: all frames are encoded first, and a frame is written as soon as it is
+    read."""
     clips, time = frames.shape[:2]
     objects = int(ids.max())
     truth = ids[:, :, None] == torch.arange(1, objects + 1)[None, :, None, None][:, None]  # [V, T, N, H, W]
@@ -48,6 +49,7 @@ def _whole_clip(network: SegmentationNetwork, frames: Tensor, ids: Tensor, gener
     encoded = network.encode_query(frames.flatten(0, 1).contiguous(memory_format=torch.channels_last))
     bank, cache, sums = network.new_bank(OPTIONS.capacity, policy=OPTIONS.policy), ReadCache(), DiscriminativeMemory()
     losses, seen, scored = [], [], []
+    last = torch.zeros(0)
     for t in range(time):
         features = encoded.of_rows(torch.arange(clips) * time + t)
         masks = truth[:, t].flatten(0, 1)[rows].float()
@@ -104,11 +106,11 @@ def test_segments_see_what_the_whole_clip_sees(lengths: tuple[int, ...]) -> None
     network, (frames, ids) = _network(), _clips(8)
     expected = unroll(network, frames, ids, options=OPTIONS, generator=_generator())
     unroller = Unroller(network, options=OPTIONS, generator=_generator())
-    parts = [
-        unroller.advance(f, i) for f, i in zip(frames.split(lengths, 1), ids.split(lengths, 1), strict=True)
-    ]
+    parts = [unroller.advance(f, i) for f, i in zip(frames.split(lengths, 1), ids.split(lengths, 1), strict=True)]
 
-    torch.testing.assert_close(expected.probabilities, torch.cat([part.probabilities for part in parts], 1), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        expected.probabilities, torch.cat([part.probabilities for part in parts], 1), atol=1e-5, rtol=1e-4
+    )
     mean = sum(part.cross_entropy.detach() * part.length for part in parts) / 7
     torch.testing.assert_close(expected.cross_entropy.detach(), mean)
     assert 8 == unroller.time

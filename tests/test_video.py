@@ -1,4 +1,5 @@
-"""Facts about video files as people have them: turned, joined, damaged, of variable rate, with several streams, under odd names."""
+"""Facts about video files as people have them: turned, joined, damaged, of variable rate, with several streams, under
+odd names."""
 
 from __future__ import annotations
 
@@ -18,7 +19,14 @@ from stmemory.clip_reader import ClipReader
 from stmemory.errors import FrameError, OptionError
 from stmemory.frames import count_frames, iterate_frames
 from stmemory.images import is_image_path
-from stmemory.video import OverlayWriter, count_video_frames, iterate_timed_video, iterate_video, scan_video_frames, write_video
+from stmemory.video import (
+    OverlayWriter,
+    count_video_frames,
+    iterate_timed_video,
+    iterate_video,
+    scan_video_frames,
+    write_video,
+)
 
 av = pytest.importorskip("av")
 
@@ -33,10 +41,19 @@ def noisy(count: int) -> list[NDArray[np.uint8]]:
     return [(noise[index] + 8 * index).astype(np.uint8) for index in range(count)]
 
 
-def encode(path: Path, pictures: list[NDArray[np.uint8]], *, format: str | None = None, b_frames: int = 2, times: list[float] | None = None) -> None:
+def encode(
+    path: Path,
+    pictures: list[NDArray[np.uint8]],
+    *,
+    format: str | None = None,
+    b_frames: int = 2,
+    times: list[float] | None = None,
+) -> None:
     """Write H.264 with a key frame every six frames."""
     with av.open(str(path), "w", format=format) as out:
-        stream = out.add_stream("libx264", rate=10, options={"g": "6", "keyint_min": "6", "sc_threshold": "0", "bf": str(b_frames)})
+        stream = out.add_stream(
+            "libx264", rate=10, options={"g": "6", "keyint_min": "6", "sc_threshold": "0", "bf": str(b_frames)}
+        )
         stream.width, stream.height, stream.pix_fmt = pictures[0].shape[1], pictures[0].shape[0], "yuv420p"
         if times is not None:
             stream.codec_context.time_base = Fraction(1, 1000)
@@ -66,9 +83,21 @@ def greys(path: Path, **options: Any) -> list[int]:
         ((0, -ONE, -ONE, 0), CORNER[::-1, ::-1].transpose(1, 0, 2)),
         ((0, 0, 0, 0), CORNER),
     ],
-    ids=["as it is", "mirrored", "upside down", "180", "90 clockwise", "90 back", "transposed", "transversed", "nothing"],
+    ids=[
+        "as it is",
+        "mirrored",
+        "upside down",
+        "180",
+        "90 clockwise",
+        "90 back",
+        "transposed",
+        "transversed",
+        "nothing",
+    ],
 )
-def test_a_video_is_turned_and_mirrored_as_players_show_it(matrix: tuple[int, ...], expected: NDArray[np.uint8], tmp_path: Path) -> None:
+def test_a_video_is_turned_and_mirrored_as_players_show_it(
+    matrix: tuple[int, ...], expected: NDArray[np.uint8], tmp_path: Path
+) -> None:
     """All eight turns and mirrors of a display matrix, and one that is zero, which leaves the frame as it is."""
     path = tmp_path / "a.mp4"
     write_video(path, [CORNER] * 2)
@@ -90,7 +119,11 @@ def test_the_largest_stream_is_the_video(tmp_path: Path) -> None:
         for stream, size in zip(streams, (32, 64), strict=True):
             stream.width, stream.height, stream.pix_fmt = size, size, "yuv420p"
         for stream in streams:
-            out.mux(stream.encode(av.VideoFrame.from_ndarray(np.zeros((stream.height, stream.width, 3), np.uint8), format="rgb24")))
+            out.mux(
+                stream.encode(
+                    av.VideoFrame.from_ndarray(np.zeros((stream.height, stream.width, 3), np.uint8), format="rgb24")
+                )
+            )
             out.mux(stream.encode(None))
     assert [(64, 64, 3)] == [picture.shape for picture in iterate_video(tmp_path / "a.mkv")]
 
@@ -98,7 +131,11 @@ def test_the_largest_stream_is_the_video(tmp_path: Path) -> None:
 def test_frames_are_counted_where_no_header_states_them(tmp_path: Path) -> None:
     """A Matroska file states no number; a reader of clips knows it all the same."""
     encode(tmp_path / "a.mkv", noisy(12))
-    assert (None, 12, 12) == (count_video_frames(tmp_path / "a.mkv"), scan_video_frames(tmp_path / "a.mkv"), ClipReader(tmp_path / "a.mkv").count)
+    assert (None, 12, 12) == (
+        count_video_frames(tmp_path / "a.mkv"),
+        scan_video_frames(tmp_path / "a.mkv"),
+        ClipReader(tmp_path / "a.mkv").count,
+    )
 
 
 def test_frames_that_an_edit_hides_are_not_counted(tmp_path: Path) -> None:
@@ -145,7 +182,9 @@ def test_colours_are_written_as_players_take_them(height: int, width: int, alpha
     with av.open(str(tmp_path / "a.mov")) as container:
         shown = next(container.decode(video=0))
         assert {1} if height == 720 else {5, 6} >= {int(shown.colorspace)}
-    assert np.abs(next(iterate_video(tmp_path / "a.mov"))[height // 2, width // 2].astype(int) - (30, 180, 40)).max() <= 6
+    assert (
+        np.abs(next(iterate_video(tmp_path / "a.mov"))[height // 2, width // 2].astype(int) - (30, 180, 40)).max() <= 6
+    )
 
 
 def test_untagged_hd_is_read_as_players_read_it(tmp_path: Path) -> None:
@@ -201,7 +240,8 @@ def test_damage_in_the_middle_is_an_error_after_all_frames_before_it(tmp_path: P
 
 
 def test_damage_can_be_skipped(tmp_path: Path) -> None:
-    """Frames before the damage, and those from a whole key frame after it on, are given; a cut at the end is no error then."""
+    """Frames before the damage, and those from a whole key frame after it on, are given; a cut at the end is no error
+    then."""
     with_a_hole(tmp_path / "a.ts")
     shown = greys(tmp_path / "a.ts", damaged="skip")
     assert 25 <= len(shown) < 40
@@ -214,7 +254,9 @@ def test_damage_can_be_skipped(tmp_path: Path) -> None:
     with pytest.raises(FrameError, match="broke after"):
         greys(tmp_path / "b.mkv")
     shown = greys(tmp_path / "b.mkv", damaged="skip")
-    assert [*range(8)] == shown[:8] and sorted(set(shown)) == shown  # of the last ones, one may be lost that later ones do not need
+    assert [*range(8)] == shown[:8] and sorted(
+        set(shown)
+    ) == shown  # of the last ones, one may be lost that later ones do not need
 
 
 def test_damaged_takes_two_words() -> None:
@@ -251,7 +293,12 @@ PLAYLIST = "#EXTM3U\n#EXT-X-TARGETDURATION:10\n#EXTINF:10,\n{0}\n#EXT-X-ENDLIST\
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("a.m3u8", PLAYLIST), ("a.mp4", PLAYLIST), ("b.mp4", "ffconcat version 1.0\nfile {0}\n"), ("a.sdp", "v=0\nm=video 5004 RTP/AVP 96\n")],
+    [
+        ("a.m3u8", PLAYLIST),
+        ("a.mp4", PLAYLIST),
+        ("b.mp4", "ffconcat version 1.0\nfile {0}\n"),
+        ("a.sdp", "v=0\nm=video 5004 RTP/AVP 96\n"),
+    ],
     ids=["playlist", "playlist as mp4", "list of files", "session"],
 )
 def test_a_file_opens_no_other_file(name: str, content: str, tmp_path: Path) -> None:
@@ -278,7 +325,9 @@ def test_an_address_is_passed_on_as_it_is(address: str, tmp_path: Path, monkeypa
     assert 2 == len(list(iterate_frames(address)))
     [(named, allowed)] = opened
     assert address == named
-    assert "file" not in allowed["protocol_whitelist"].split(",") and "concat" not in allowed["format_whitelist"].split(",")
+    assert "file" not in allowed["protocol_whitelist"].split(",") and "concat" not in allowed["format_whitelist"].split(
+        ","
+    )
 
 
 def test_a_video_that_is_deleted_while_it_is_read_is_an_error_of_ours(tmp_path: Path) -> None:
@@ -291,7 +340,9 @@ def test_a_video_that_is_deleted_while_it_is_read_is_an_error_of_ours(tmp_path: 
         list(frames)
 
 
-def test_a_video_whose_end_cannot_be_written_is_an_error_of_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_video_whose_end_cannot_be_written_is_an_error_of_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What FFmpeg raises when a file is closed becomes an error that names the file."""
     writer = OverlayWriter(tmp_path / "a.mp4")
     writer.write(CORNER)

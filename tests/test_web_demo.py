@@ -1,4 +1,5 @@
-"""Facts about the web demo's parts that need no gradio: paint, the clip, a session with its corrections, and its folder."""
+"""Facts about the web demo's parts that need no gradio: paint, the clip, a session with its corrections, and its
+folder."""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ def test_paint_comes_back_as_it_was_shown() -> None:
 
 
 def test_mixed_colours_are_one_of_the_two() -> None:
-    """A mixture of two objects' colours, as a soft brush leaves it, is never read as a third object; exact halves apart."""
+    """A mixture of two objects' colours, as a soft brush leaves it, is never read as a third object; exact halves
+    apart."""
     strength = np.delete(np.linspace(0, 1, 101), 50)[:, None]
     for one in range(6):
         for other in range(6):
@@ -121,7 +123,8 @@ def test_a_session_masks_what_a_stream_does(session: Session, film: Path) -> Non
 
 
 def test_paint_on_any_frame_starts_there(session: Session) -> None:
-    """Painted on frame 5, an object has masks from there on, under the clip's numbers; one painted on frame 8 enters there."""
+    """Painted on frame 5, an object has masks from there on, under the clip's numbers; one painted on frame 8 enters
+    there."""
     session.give(8, ids_of(2), [2])
     session.give(5, ids_of(1), [1])
 
@@ -132,9 +135,12 @@ def test_paint_on_any_frame_starts_there(session: Session) -> None:
     assert 2 in found[8]
 
 
-@pytest.mark.parametrize("frame", [0, 5, 9, 10, 12], ids=["first", "saved-state-before", "state-just-before", "last-tracked", "to-come"])
+@pytest.mark.parametrize(
+    "frame", [0, 5, 9, 10, 12], ids=["first", "saved-state-before", "state-just-before", "last-tracked", "to-come"]
+)
 def test_a_correction_is_as_if_known_before(tmp_path: Path, film: Path, frame: int) -> None:
-    """Stopped at frame 10 and corrected anywhere, the masks are those of a session that knew it all from the beginning."""
+    """Stopped at frame 10 and corrected anywhere, the masks are those of a session that knew it all from the
+    beginning."""
     corrected, known = (Session(tiny_predictor(), tmp_path / name) for name in ("corrected", "known"))
     for one in (corrected, known):
         one.open(film)
@@ -153,7 +159,8 @@ def test_a_correction_is_as_if_known_before(tmp_path: Path, film: Path, frame: i
 
 
 def test_only_changed_paint_is_given(session: Session) -> None:
-    """Paint that comes back as it was shown is none; a new stroke names its object alone; paint for another frame is left alone."""
+    """Paint that comes back as it was shown is none; a new stroke names its object alone; paint for another frame is
+    left alone."""
     session.give(0, ids_of(1, 2), [1, 2])
     run(session, stop_at=4)
     shown = session.show(4)
@@ -315,7 +322,11 @@ def test_a_list_of_files_shows_none_of_them(tmp_path: Path, film: Path) -> None:
     """A playlist or a list for concatenation, whatever it is called, is no clip: it would show files of the server."""
     playlist = f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{film}\n#EXT-X-ENDLIST\n"
     session = Session(tiny_predictor(), tmp_path / "session")
-    for name, text in (("list.m3u8", playlist), ("list.mp4", playlist), ("list.txt", f"ffconcat version 1.0\nfile '{film}'\n")):
+    for name, text in (
+        ("list.m3u8", playlist),
+        ("list.mp4", playlist),
+        ("list.txt", f"ffconcat version 1.0\nfile '{film}'\n"),
+    ):
         (tmp_path / name).write_text(text)
         with pytest.raises(FrameError, match="playlist"):
             session.open(tmp_path / name)
@@ -339,8 +350,11 @@ def test_the_name_of_an_upload_makes_no_name_of_ours(tmp_path: Path, film: Path,
     assert "clip.video" == session.clip.path.name
 
 
-def test_places_of_silent_clients_are_given_to_others(tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A client without a page never says that it goes: the one that was silent for longest makes room, but never one that tracks."""
+def test_places_of_silent_clients_are_given_to_others(
+    tmp_path: Path, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client without a page never says that it goes: the one that was silent for longest makes room, but never one
+    that tracks."""
     now = 0.0
     monkeypatch.setattr("time.monotonic", lambda: now)
     (tmp_path / "root").mkdir()

@@ -28,7 +28,14 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright
 
 ROOT = Path(__file__).parents[1]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-sync",
+]
 PATIENCE = 120_000  # ms
 WIDE, NARROW = (1280, 900), (390, 844)
 
@@ -100,7 +107,8 @@ def wait_until(page: Any, script: str) -> None:
 
 
 def paint(page: Any, begin: tuple[float, float], end: tuple[float, float]) -> None:
-    """Drag the brush over the canvas, from and to places in pixels of the clip's frames of 640 x 360, which are drawn 16 : 9 in the middle."""
+    """Drag the brush over the canvas, from and to places in pixels of the clip's frames of 640 x 360, which are drawn
+    16 : 9 in the middle."""
     box = page.locator("#canvas canvas").first.bounding_box()
     zoom = float(page.locator("#canvas .zoom-number span").inner_text().rstrip("%")) / 100
     left, top = box["x"] + (box["width"] - 640 * zoom) / 2, box["y"] + (box["height"] - 360 * zoom) / 2
@@ -118,7 +126,8 @@ def picture(page: Any, name: str) -> None:
 
 
 def test_a_person_paints_tracks_corrects_and_takes_home(open_page: Open, tmp_path: Path) -> None:
-    """Paint of two objects becomes masks while it runs; stopped, corrected and gone on with, they come as PNGs and as a film."""
+    """Paint of two objects becomes masks while it runs; stopped, corrected and gone on with, they come as PNGs and as a
+    film."""
     page = open_page(WIDE)
     picture(page, "0_empty")
     page.click("#open-demo")
@@ -197,7 +206,9 @@ def test_what_is_erased_is_not_there(open_page: Open, tmp_path: Path) -> None:
     coming.value.save_as(tmp_path / "masks.zip")
     with zipfile.ZipFile(tmp_path / "masks.zip") as archive:
         archive.extractall(tmp_path)
-    before, then = (read_palette_png(tmp_path / "masks" / f"{frame:05d}.png").numpy() for frame in (stopped - 1, stopped))
+    before, then = (
+        read_palette_png(tmp_path / "masks" / f"{frame:05d}.png").numpy() for frame in (stopped - 1, stopped)
+    )
 
     assert 1 in before[222]
     assert 1 not in then[222]
@@ -240,7 +251,7 @@ def test_errors_are_sentences(open_page: Open) -> None:
 
     assert "choose an object and paint it" in words.inner_text()
     assert "Traceback" not in page.inner_text("body")
-    assert "File \"" not in page.inner_text("body")
+    assert 'File "' not in page.inner_text("body")
 
 
 def test_a_narrow_screen_shows_everything(open_page: Open) -> None:

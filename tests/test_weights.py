@@ -45,7 +45,10 @@ def test_a_prediction_network_is_saved_and_loaded(changes: dict[str, object], tm
     loaded = PredictionNetwork.from_pretrained(tmp_path)
     assert network.config == loaded.config and not loaded.training
     assert fingerprint(network) == fingerprint(loaded)
-    assert ("prediction_network", {"licence": "MIT"}) == (find_checkpoint(tmp_path).kind, find_checkpoint(tmp_path).about)
+    assert ("prediction_network", {"licence": "MIT"}) == (
+        find_checkpoint(tmp_path).kind,
+        find_checkpoint(tmp_path).about,
+    )
     assert {"licence": "MIT", "base_model": str(tmp_path)} == loaded.inherited
 
 
@@ -64,7 +67,12 @@ def test_weights_for_another_task_are_told_for_what_they_are(tmp_path: Path) -> 
     """Whatever asks for weights says what came, and what loads it."""
     tiny_prediction_network().save_pretrained(tmp_path / "prediction")
     tiny_network().save_pretrained(tmp_path / "segmentation")
-    for load in (VOSPredictor.from_pretrained, SegmentationNetwork.from_pretrained, MemoryBank.from_pretrained, network_info):
+    for load in (
+        VOSPredictor.from_pretrained,
+        SegmentationNetwork.from_pretrained,
+        MemoryBank.from_pretrained,
+        network_info,
+    ):
         with pytest.raises(WeightsError, match="got a prediction_network .it predicts frames; for FramePredictor"):
             load(tmp_path / "prediction")
     for load in (PredictionNetwork.from_pretrained, FramePredictor.from_pretrained):
@@ -74,7 +82,14 @@ def test_weights_for_another_task_are_told_for_what_they_are(tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "change",
-    [{"widths": [8, 8]}, {"widths": "8"}, {"strides": [2, 1, 2, 1, 1, 1.0]}, {"state": "lstm"}, {"depth": 2}, {"image_channels": True}],
+    [
+        {"widths": [8, 8]},
+        {"widths": "8"},
+        {"strides": [2, 1, 2, 1, 1, 1.0]},
+        {"state": "lstm"},
+        {"depth": 2},
+        {"image_channels": True},
+    ],
     ids=str,
 )
 def test_a_prediction_networks_config_is_strict(change: dict[str, object], tmp_path: Path) -> None:
@@ -158,7 +173,9 @@ def test_digests_tell_tensors_apart(other: dict[str, torch.Tensor]) -> None:
 def test_a_config_file_is_plain_json(tmp_path: Path) -> None:
     """Version, network, the other file's digest and what is known of the weights; nothing else."""
     save_network(tiny_network(), tmp_path)
-    assert {"format_version", "network", "sha256", "card", "about"} == set(json.loads((tmp_path / "config.json").read_text()))
+    assert {"format_version", "network", "sha256", "card", "about"} == set(
+        json.loads((tmp_path / "config.json").read_text())
+    )
 
 
 @pytest.mark.parametrize("dims", [1, 2, 3])
@@ -175,7 +192,13 @@ def test_a_fusion_cell_alone_is_saved_and_loaded(dims: int, bottleneck: int | No
 def test_a_fusion_cell_is_no_network(tmp_path: Path) -> None:
     """What it does not hold cannot be loaded from it; the message says what it is."""
     FusionCell(4).save_pretrained(tmp_path)
-    for load in (load_network, network_info, SpaceTimeRead.from_pretrained, VOSPredictor.from_pretrained, MemoryBank.from_pretrained):
+    for load in (
+        load_network,
+        network_info,
+        SpaceTimeRead.from_pretrained,
+        VOSPredictor.from_pretrained,
+        MemoryBank.from_pretrained,
+    ):
         with pytest.raises(WeightsError, match="fusion_cell"):
             load(tmp_path)
 
@@ -326,7 +349,13 @@ def test_a_cells_config_is_strict(change: dict[str, object], tmp_path: Path) -> 
 
 @pytest.mark.parametrize(
     "options",
-    [{"revison": "main"}, {"torch_dtype": torch.float16}, {"revision": 3}, {"revision": ""}, {"local_files_only": "no"}],
+    [
+        {"revison": "main"},
+        {"torch_dtype": torch.float16},
+        {"revision": 3},
+        {"revision": ""},
+        {"local_files_only": "no"},
+    ],
     ids=str,
 )
 def test_misspelt_options_are_refused(options: dict[str, object]) -> None:
@@ -362,7 +391,9 @@ def test_names_of_no_repository_are_not_pushed_to(name: str) -> None:
         FusionCell(4).push_to_hub(name)
 
 
-@pytest.mark.parametrize("about", [{"license": "MIT"}, ["MIT"], {"metrics": [{"dataset": 3, "metric": "J", "value": 1.0}]}], ids=str)
+@pytest.mark.parametrize(
+    "about", [{"license": "MIT"}, ["MIT"], {"metrics": [{"dataset": 3, "metric": "J", "value": 1.0}]}], ids=str
+)
 def test_words_of_another_form_are_errors(about: dict[str, object], tmp_path: Path) -> None:
     """Before anything is written."""
     with pytest.raises(WeightsError, match="about"):
@@ -398,7 +429,8 @@ def test_a_part_is_put_on_the_device_that_is_asked_for() -> None:
 
 
 def test_weights_know_the_configuration_that_they_were_written_with(tmp_path: Path) -> None:
-    """A number of config.json that changes no shape, changed, is an error; words about the weights may change, and earlier files have no digest."""
+    """A number of config.json that changes no shape, changed, is an error; words about the weights may change, and
+    earlier files have no digest."""
     tiny_network().save_pretrained(tmp_path)
     file, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
     whole = json.loads(file.read_text())
@@ -407,7 +439,9 @@ def test_weights_know_the_configuration_that_they_were_written_with(tmp_path: Pa
     changed = {**whole, "network": {**whole["network"], "affinity": "dot"}}
     assert changed != whole
     file.write_text(json.dumps(changed))
-    with pytest.raises(WeightsError, match=r"config\.json: expected the configuration that the weights beside it were written with"):
+    with pytest.raises(
+        WeightsError, match=r"config\.json: expected the configuration that the weights beside it were written with"
+    ):
         load_network(tmp_path)
     save_file(load_file(weights), weights)
     file.write_text(json.dumps({**changed, "sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}))

@@ -77,7 +77,8 @@ class Stop:
 
 @each_action
 def test_an_interrupt_anywhere_leaves_no_half(action: Callable[[VOSStream], object], tmp_path: Path) -> None:
-    """Stopped at any line, a stream is, to the last bit, as it was before or as it is after; taken again, the step gives the same."""
+    """Stopped at any line, a stream is, to the last bit, as it was before or as it is after; taken again, the step
+    gives the same."""
     first = begun()
     before, stream = state_of(first, tmp_path), copy.deepcopy(first)
     with Stop() as whole:
@@ -99,7 +100,8 @@ def test_an_interrupt_anywhere_leaves_no_half(action: Callable[[VOSStream], obje
 
 @pytest.mark.parametrize("part", ["encode_query", "recall", "decode", "encode_memory", "learn"])
 def test_no_memory_left_costs_a_stream_nothing(part: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error of torch in any part of the network leaves the stream as it was, sums of the discriminative read among it."""
+    """An error of torch in any part of the network leaves the stream as it was, sums of the discriminative read among
+    it."""
     stream = begun()
     before = state_of(stream, tmp_path)
 
@@ -136,7 +138,9 @@ def test_what_is_put_back_goes_on_after_a_second_interrupt() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 @pytest.mark.parametrize("part", ["template", "appearance"])
-def test_what_is_not_finite_is_not_memorised(part: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_finite_is_not_memorised(
+    part: str, value: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A template or a feature that is NaN or infinite is an error, and the stream goes on without that frame."""
     stream = begun()
     before = state_of(stream, tmp_path)
@@ -208,7 +212,11 @@ def over_the_wire(what: object) -> object:
     return ForkingPickler.loads(bytes(ForkingPickler.dumps(what)))
 
 
-@pytest.mark.parametrize("travel", [over_the_wire, copy.deepcopy, lambda what: pickle.loads(pickle.dumps(what))], ids=["wire", "copy", "pickle"])
+@pytest.mark.parametrize(
+    "travel",
+    [over_the_wire, copy.deepcopy, lambda what: pickle.loads(pickle.dumps(what))],
+    ids=["wire", "copy", "pickle"],
+)
 def test_a_stream_that_is_handed_over_shares_no_memory(travel: Callable[[object], VOSStream], tmp_path: Path) -> None:
     """The copy goes on with the same masks, and the stream that was copied knows nothing of it."""
     stream = begun()
@@ -276,7 +284,13 @@ def usual(weights: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 def predictor_of(weights: Path, policy: str) -> VOSPredictor:
-    chosen = TrackingOptions(reach=None, write_gate=0.0, memory_every=1, memory_size=3, policy=LearnedPolicy() if policy == "learned" else policy)
+    chosen = TrackingOptions(
+        reach=None,
+        write_gate=0.0,
+        memory_every=1,
+        memory_size=3,
+        policy=LearnedPolicy() if policy == "learned" else policy,
+    )
     return VOSPredictor.from_pretrained(weights, options=chosen)
 
 
@@ -284,7 +298,8 @@ def predictor_of(weights: Path, policy: str) -> VOSPredictor:
 def test_masks_do_not_follow_the_default_dtype(
     policy: str, usual: dict[str, bytes], weights: Path, default: torch.dtype, tmp_path: Path
 ) -> None:
-    """Loaded weights, all that is remembered, and a stream that is resumed are the same bit for bit under any default."""
+    """Loaded weights, all that is remembered, and a stream that is resumed are the same bit for bit under any
+    default."""
     predictor = predictor_of(weights, policy)
     assert {torch.float32} == {t.dtype for t in predictor.network.state_dict().values() if t.is_floating_point()}
     assert usual[policy] == tracked(predictor, tmp_path)

@@ -93,7 +93,9 @@ def test_places_turn_with_the_window() -> None:
 
 def test_a_part_at_the_edge_is_told() -> None:
     """A mask at any of the four sides may be cut off; one that is a pixel away is not."""
-    assert [True] * 4 == [is_cut(seen(*box)[None].float()) for box in ((0, 5, 9, 20), (55, 60, 9, 20), (9, 20, 0, 5), (9, 20, 95, 100))]
+    assert [True] * 4 == [
+        is_cut(seen(*box)[None].float()) for box in ((0, 5, 9, 20), (55, 60, 9, 20), (9, 20, 0, 5), (9, 20, 95, 100))
+    ]
     assert not is_cut(seen(1, 59, 1, 99)[None].float()) and not is_cut(torch.zeros(0, 60, 100))
 
 
@@ -102,7 +104,9 @@ def test_the_network_looks_closely_at_a_small_object() -> None:
     close, whole = (tiny_predictor(zoom=zoom).start(FRAMES[0], bar(40)) for zoom in (2, 1))
     assert (30, 50) == (close.window.height, close.window.width)
     assert whole.window.is_whole(SIZE)
-    assert close.bank.templates.shape == whole.bank.templates.shape and not torch.equal(close.bank.templates, whole.bank.templates)
+    assert close.bank.templates.shape == whole.bank.templates.shape and not torch.equal(
+        close.bank.templates, whole.bank.templates
+    )
     assert torch.equal(close.last.ids, whole.last.ids)
 
 
@@ -127,7 +131,8 @@ def test_an_object_that_is_lost_is_looked_for_everywhere() -> None:
 
 
 def test_who_enters_outside_the_window_is_tracked() -> None:
-    """A correction outside the window turns to the whole frame: given masks come back exactly, and both objects go on."""
+    """A correction outside the window turns to the whole frame: given masks come back exactly, and both objects go
+    on."""
     stream = tiny_predictor().start(FRAMES[0], bar(20))
     assert not stream.window.covers(torch.from_numpy(bar(88)).float()[None])
     result = stream.add_objects(bar(88, 5))
@@ -174,7 +179,8 @@ def test_a_step_that_fails_leaves_the_window(monkeypatch: pytest.MonkeyPatch, tm
 
 
 def test_regions_are_as_far_as_they_are_in_the_frame() -> None:
-    """`reach` is a share of the frame's side, also where a window shows it larger: a place of the window has the same limit."""
+    """`reach` is a share of the frame's side, also where a window shows it larger: a place of the window has the same
+    limit."""
     stream = tiny_predictor(reach=0.1).start(FRAMES[0], bar(40))
     found = torch.zeros(2, SIZE.padded_height, SIZE.padded_width)
     found[1, 30, 50], found[1, 30, 50 + 30] = 0.9, 0.9  # 15 pixels of the frame apart; 0.1 of 60 is 6
@@ -189,13 +195,16 @@ def test_regions_are_as_far_as_they_are_in_the_frame() -> None:
 
 
 def test_the_inspector_shows_what_was_seen() -> None:
-    """Its pictures are of the window, its points are pixels of the frame, and a read of such a point is of the window's cell."""
+    """Its pictures are of the window, its points are pixels of the frame, and a read of such a point is of the window's
+    cell."""
     predictor = tiny_predictor()
     inspector = Inspector(VOSStream(predictor.network, predictor.options))
     for index, frame in enumerate(FRAMES[:3]):
         inspector.step(frame, bar(40 + 2 * index))
     moment, window = inspector.report().moments[2], inspector.stream.window
-    assert (window.height, window.width) == moment.picture.ids.shape == (moment.size.frame_height, moment.size.frame_width)
+    assert (
+        (window.height, window.width) == moment.picture.ids.shape == (moment.size.frame_height, moment.size.frame_width)
+    )
     assert (moment.picture.ids == 7).tolist() == (window.part(torch.from_numpy(bar(44))) == 7).tolist()
     (x, y), _ = moment.objects[7].points
     assert bar(44)[y, x] == 7
@@ -205,7 +214,8 @@ def test_the_inspector_shows_what_was_seen() -> None:
 
 @pytest.mark.slow
 def test_the_ball_of_the_demo_comes_out_behind_the_post(tmp_path: Path) -> None:
-    """The rendered clip is held on to: an object that goes behind a wide post and comes out on its other side is found there.
+    """The rendered clip is held on to: an object that goes behind a wide post and comes out on its other side is found
+    there.
 
     With `reach=0.1` it was not: J was 70.
     """

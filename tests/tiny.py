@@ -31,7 +31,13 @@ CONFIG = NetworkConfig(
     appearance_channels=4,
 )
 PREDICTION_CONFIG = PredictionConfig(
-    preset="tiny", image_side=16, widths=(8, 8, 8, 8, 8, 8), key_channels=16, value_channels=6, clock_channels=4, fusion_bottleneck=4
+    preset="tiny",
+    image_side=16,
+    widths=(8, 8, 8, 8, 8, 8),
+    key_channels=16,
+    value_channels=6,
+    clock_channels=4,
+    fusion_bottleneck=4,
 )
 
 
@@ -74,7 +80,9 @@ def tiny_prediction_network(seed: int = 0, **changes: object) -> PredictionNetwo
     return network
 
 
-def new_predictor(*, seed: int = 0, scored: bool = True, dtype: torch.dtype | None = None, **options: object) -> VOSPredictor:
+def new_predictor(
+    *, seed: int = 0, scored: bool = True, dtype: torch.dtype | None = None, **options: object
+) -> VOSPredictor:
     """A predictor of that network; regions far away count, and every frame in which an object is seen is memorised."""
     chosen = TrackingOptions(**{"reach": None, "write_gate": 0.0, "memory_every": 1, "enlarge": 1, **options})
     return VOSPredictor(_network(seed, scored=scored), options=chosen, dtype=dtype)

@@ -7,12 +7,15 @@ from stmemory.memory import FusionCell, MemoryBank, ReadCache, SpaceTimeRead
 
 
 class RememberingConvLSTM(nn.Module):
-    """A frame `[B, 3, H, W]` and the state in, the next frame and the next state out. The caller owns state, bank and cache."""
+    """A frame `[B, 3, H, W]` and the state in, the next frame and the next state out. The caller owns state, bank and
+    cache."""
 
     def __init__(self, hidden: int = 16) -> None:
         super().__init__()
         self.hidden = hidden
-        self.gates = nn.Conv2d(3 + 2 * hidden, 4 * hidden, 3, padding=1)  # of the frame, the hidden state and what was recalled
+        self.gates = nn.Conv2d(
+            3 + 2 * hidden, 4 * hidden, 3, padding=1
+        )  # of the frame, the hidden state and what was recalled
         self.read = SpaceTimeRead(nn.Conv2d(hidden, 8, 1), nn.Conv2d(hidden, hidden, 1))
         self.fusion = FusionCell(hidden)
         self.head = nn.Conv2d(hidden, 3, 1)

@@ -28,7 +28,8 @@ class GrowingStore:
 
 
 class CappedStore:
-    """The same in constant memory: key and value of a frame, side by side, are one template; the first is kept for good."""
+    """The same in constant memory: key and value of a frame, side by side, are one template; the first is kept for
+    good."""
 
     def __init__(self, slots: int, key_channels: int) -> None:
         self.channels = key_channels
@@ -51,7 +52,10 @@ def main(frames: int = 60) -> None:
             store.add(key, value)
         if frame % 20 == 4:
             far = (growing.read(key) - capped.read(key)).abs().max()
-            print(f"frame {frame}: growing {growing.nbytes:,} bytes, capped {capped.bank.nbytes:,}, read-outs differ by {far:.1e}")
+            print(
+                f"frame {frame}: growing {growing.nbytes:,} bytes, capped {capped.bank.nbytes:,}, read-outs differ by "
+                f"{far:.1e}"
+            )
 
 
 if __name__ == "__main__":

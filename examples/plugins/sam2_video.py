@@ -1,7 +1,7 @@
 """SAM 2 of Hugging Face transformers in constant memory: its session keeps every frame, here a bank keeps K of them.
 
-Its memory attention then reads the K templates that policy and fusion kept, in place of the prompted and the last six frames.
-Needs transformers: pip install ".[plugins]"
+Its memory attention then reads the K templates that policy and fusion kept, in place of the prompted and the last six
+frames. Needs transformers: pip install ".[plugins]"
 """
 
 import torch
@@ -32,7 +32,9 @@ class BoundedSam2:
             prompted = index in outputs[PROMPTED]
             new = outputs[PROMPTED if prompted else TRACKED][index]
             features, pointer = new["maskmem_features"], new["object_pointer"]  # [h w, 1, C] and [1, 1, p C]
-            tokens = torch.cat([features, pointer.reshape(-1, *features.shape[1:]).to(features.device)]).float()  # [h w + p, 1, C]
+            tokens = torch.cat(
+                [features, pointer.reshape(-1, *features.shape[1:]).to(features.device)]
+            ).float()  # [h w + p, 1, C]
             if 0 < self.bank.rows <= row:
                 self.bank.add_rows(1)  # an object that enters late
             self.bank.write(tokens.permute(1, 2, 0), rows=[row], frame=index, pinned=prompted)
@@ -44,7 +46,8 @@ class BoundedSam2:
         return result
 
     def _held(self, row: int, new: dict[str, Tensor]) -> dict[str, dict[int, dict[str, Tensor]]]:
-        """All that the session holds of an object: pinned slots as prompted frames, the others in the places of the latest."""
+        """All that the session holds of an object: pinned slots as prompted frames, the others in the places of the
+        latest."""
         held: dict[str, dict[int, dict[str, Tensor]]] = {PROMPTED: {}, TRACKED: {}}
         slots, cells = self.bank.describe(row), len(new["maskmem_features"])
         for slot in slots:  # oldest first

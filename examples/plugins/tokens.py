@@ -1,4 +1,5 @@
-"""A token memory in a vision transformer: before its last layer each frame's tokens attend to those of K frames in the past."""
+"""A token memory in a vision transformer: before its last layer each frame's tokens attend to those of K frames in the
+past."""
 
 import torch
 from torch import Tensor, nn
@@ -7,14 +8,17 @@ from stmemory.memory import FusionCell, MemoryBank, memory_tokens
 
 
 class RememberingTower(nn.Module):
-    """Frames `[B, 3, H, W]` in, tokens `[B, L, C]` out; all that is remembered is in the bank, which the caller owns."""
+    """Frames `[B, 3, H, W]` in, tokens `[B, L, C]` out; all that is remembered is in the bank, which the caller
+    owns."""
 
     def __init__(self, channels: int = 32, *, size: tuple[int, int] = (32, 48), patch: int = 8) -> None:
         super().__init__()
         cells = size[0] // patch * (size[1] // patch)  # L
         self.patches = nn.Conv2d(3, channels, patch, stride=patch)
         self.places = nn.Parameter(0.02 * torch.randn(1, cells, channels))
-        self.first, self.last = (nn.TransformerEncoderLayer(channels, 4, 2 * channels, batch_first=True) for _ in range(2))
+        self.first, self.last = (
+            nn.TransformerEncoderLayer(channels, 4, 2 * channels, batch_first=True) for _ in range(2)
+        )
         self.recall = nn.MultiheadAttention(channels, 4, batch_first=True)
         self.fusion = FusionCell(channels, spatial_dims=1, kernel_size=1)  # tokens have no neighbours
 

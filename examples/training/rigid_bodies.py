@@ -1,12 +1,13 @@
 """Rigid bodies to film: meshes with a texture that differs from side to side. Knows no scene, no camera and no motion.
 
-Cars, animals, people, parcels and turned vessels are made here; the 1,000 random shapes come with pybullet (zlib licence).
-All stand upright with +z up and +x ahead; the largest extent is 1.
+Cars, animals, people, parcels and turned vessels are made here; the 1,000 random shapes come with pybullet (zlib
+licence). All stand upright with +z up and +x ahead; the largest extent is 1.
 """
 
 from __future__ import annotations
 
 import colorsys
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,7 +57,8 @@ class Photos:
     """Photographs of a folder, drawn evenly by the folder that they lie in.
 
     Args:
-        root: searched for `images` and `backgrounds` at any depth; what has a number for a name may be a frame of a video, and is left out.
+        root: searched for `images` and `backgrounds` at any depth; what has a number for a name may be a frame of a
+            video, and is left out.
     """
 
     def __init__(self, root: Path) -> None:
@@ -125,7 +127,9 @@ def _grid(points: Floats, box: Box, inside: Floats, *, flat: bool = False) -> Me
     places = np.stack([u, v], -1).reshape(-1, 2)
     if flat:
         normals = np.repeat(_unit(outward), 3, 0)
-        return Mesh(corners.reshape(-1, 3), np.arange(3 * len(faces)).reshape(-1, 3), normals, places[faces].reshape(-1, 2))
+        return Mesh(
+            corners.reshape(-1, 3), np.arange(3 * len(faces)).reshape(-1, 3), normals, places[faces].reshape(-1, 2)
+        )
     return Mesh(flat_points, faces, _smooth(flat_points, faces, outward), places)
 
 
@@ -199,16 +203,31 @@ def _tinted(photo: Image.Image, colour: Colour, share: float) -> Image.Image:
     return Image.blend(photo, Image.new("RGB", photo.size, colour), share)
 
 
-# The roof's height over the length, rear to front, as shares of the length and of the height; and the share of the height where windows begin.
+# The roof's height over the length, rear to front, as shares of the length and of the height; and the share of the
+# height where windows begin.
 _CARS: dict[str, tuple[tuple[tuple[float, float], ...], float]] = {
-    "sedan": (((0, 0.6), (0.15, 0.68), (0.28, 0.98), (0.42, 1.0), (0.56, 0.98), (0.73, 0.66), (0.95, 0.55), (1, 0.42)), 0.64),
-    "hatchback": (((0, 0.6), (0.06, 0.75), (0.16, 0.98), (0.4, 1.0), (0.55, 0.97), (0.74, 0.68), (0.95, 0.56), (1, 0.42)), 0.64),
-    "coupe": (((0, 0.62), (0.1, 0.7), (0.38, 0.98), (0.48, 1.0), (0.56, 0.96), (0.7, 0.7), (0.94, 0.56), (1, 0.4)), 0.68),
+    "sedan": (
+        ((0, 0.6), (0.15, 0.68), (0.28, 0.98), (0.42, 1.0), (0.56, 0.98), (0.73, 0.66), (0.95, 0.55), (1, 0.42)),
+        0.64,
+    ),
+    "hatchback": (
+        ((0, 0.6), (0.06, 0.75), (0.16, 0.98), (0.4, 1.0), (0.55, 0.97), (0.74, 0.68), (0.95, 0.56), (1, 0.42)),
+        0.64,
+    ),
+    "coupe": (
+        ((0, 0.62), (0.1, 0.7), (0.38, 0.98), (0.48, 1.0), (0.56, 0.96), (0.7, 0.7), (0.94, 0.56), (1, 0.4)),
+        0.68,
+    ),
     "van": (((0, 0.9), (0.03, 1.0), (0.4, 1.0), (0.68, 1.0), (0.74, 0.97), (0.86, 0.62), (0.97, 0.5), (1, 0.4)), 0.58),
     "bus": (((0, 0.95), (0.02, 1.0), (0.5, 1.0), (0.95, 1.0), (0.98, 0.95), (1, 0.6), (1, 0.6), (1, 0.5)), 0.5),
-    "pickup": (((0, 0.58), (0.38, 0.58), (0.4, 0.6), (0.44, 0.98), (0.6, 1.0), (0.74, 0.66), (0.96, 0.58), (1, 0.45)), 0.62),
+    "pickup": (
+        ((0, 0.58), (0.38, 0.58), (0.4, 0.6), (0.44, 0.98), (0.6, 1.0), (0.74, 0.66), (0.96, 0.58), (1, 0.45)),
+        0.62,
+    ),
 }
-_ROUND = np.array([0.0, 0.08, 0.16, 0.34, 0.44, 0.5, 0.56, 0.66, 0.84, 0.92, 1.0])  # places around a car, from below by its left side
+_ROUND = np.array(
+    [0.0, 0.08, 0.16, 0.34, 0.44, 0.5, 0.56, 0.66, 0.84, 0.92, 1.0]
+)  # places around a car, from below by its left side
 _BODY = 0.8  # share of the texture that the body has; the wheels have the rest
 
 
@@ -227,16 +246,31 @@ def _car(rng: Generator, photos: Photos) -> tuple[Mesh, Image.Image]:
     roof = width * np.where(top > waist + 1e-3, inset, 0.9)
     sill = np.full_like(at, ground + 0.05 * high)
     zero, low = np.zeros_like(at), np.full_like(at, ground)
-    half = [(zero, low), (0.85 * width, low), (width, sill), (1.02 * width, waist), (roof, top - 0.002), (zero, top + 0.012)]
+    half = [
+        (zero, low),
+        (0.85 * width, low),
+        (width, sill),
+        (1.02 * width, waist),
+        (roof, top - 0.002),
+        (zero, top + 0.012),
+    ]
     ring = half + [(-y, z) for y, z in half[-2::-1]]
     points = np.stack([np.stack([at - 0.5, y, z], -1) for y, z in ring], 1)  # [40, 11, 3]
     ends = [np.repeat(points[end].mean(0, keepdims=True), 11, 0) for end in (0, -1)]
     points = np.concatenate([ends[0][None], points, ends[1][None]])
     shell = _grid(points, (0, 0, 1, _BODY), np.array([0, 0, (ground + high) / 2]))
     along = np.concatenate([[0.0], 0.06 + 0.88 * at, [1.0]])  # the ends get a part of their own
-    shell = Mesh(shell.points, shell.faces, shell.normals, np.stack(np.meshgrid(along, _ROUND * _BODY, indexing="ij"), -1).reshape(-1, 2))
+    shell = Mesh(
+        shell.points,
+        shell.faces,
+        shell.normals,
+        np.stack(np.meshgrid(along, _ROUND * _BODY, indexing="ij"), -1).reshape(-1, 2),
+    )
     radius, thick = rng.uniform(0.068, 0.085), 0.05
-    tyre = np.array([[0, 0.4], [0.62, 0.45], [0.66, 0.5], [0.95, 0.5], [1, 0.4], [1, -0.5], [0, -0.5]]) * [radius, thick]
+    tyre = np.array([[0, 0.4], [0.62, 0.45], [0.66, 0.5], [0.95, 0.5], [1, 0.4], [1, -0.5], [0, -0.5]]) * [
+        radius,
+        thick,
+    ]
     parts = [shell]
     for x in (-0.3 + rng.uniform(-0.03, 0.03), 0.3 + rng.uniform(-0.03, 0.03)):
         for side in (1, -1):
@@ -248,7 +282,8 @@ def _car(rng: Generator, photos: Photos) -> tuple[Mesh, Image.Image]:
 
 
 def _livery(rng: Generator, photos: Photos, knots: Floats, belt: float) -> Image.Image:
-    """The paint of a car: windows, lamps, doors, shadows below, and on some stripes and pictures, other ones on each side."""
+    """The paint of a car: windows, lamps, doors, shadows below, and on some stripes and pictures, other ones on each
+    side."""
     colour, second = _paint(rng), _paint(rng)
     image = _tinted(photos.patch(rng, SIDE, SIDE), colour, rng.uniform(0.8, 0.95))
     draw = ImageDraw.Draw(image)
@@ -260,7 +295,11 @@ def _livery(rng: Generator, photos: Photos, knots: Floats, belt: float) -> Image
     for mirrored in (False, True):
         if rng.random() < 0.4:  # a stripe
             middle, thick = rng.uniform(0.2, 0.3), rng.uniform(0.01, 0.04)
-            box(-0.1, *((1 - middle - thick, 1.1, 1 - middle + thick) if mirrored else (middle - thick, 1.1, middle + thick)), second)
+            box(
+                -0.1,
+                *((1 - middle - thick, 1.1, 1 - middle + thick) if mirrored else (middle - thick, 1.1, middle + thick)),
+                second,
+            )
         for _ in range(int(rng.choice([0, 0, 1, 2, 4]))):  # pictures on the door
             left, high = rng.uniform(0.1, 0.75), rng.uniform(0.06, 0.16)
             patch = photos.patch(rng, int(SIDE * rng.uniform(0.08, 0.25)), int(SIDE * _BODY * high))
@@ -273,7 +312,7 @@ def _livery(rng: Generator, photos: Photos, knots: Floats, belt: float) -> Image
     rear, front = min(cabin), max(cabin)
     for top, bottom in ((0.345, 0.43), (0.57, 0.655)):
         panes = np.linspace(rear - 0.04, front + 0.05, int(rng.integers(3, 5)))
-        for one, other in zip(panes[:-1], panes[1:], strict=True):
+        for one, other in itertools.pairwise(panes):
             box(one + 0.006, top, other - 0.006, bottom, glass)
     slopes = [(rear - 0.12, rear - 0.01), (front + 0.01, front + 0.14)]
     for left, right in slopes:
@@ -292,12 +331,19 @@ def _livery(rng: Generator, photos: Photos, knots: Floats, belt: float) -> Image
     metal, spokes = int(rng.uniform(90, 220)), int(rng.integers(4, 9))
     for spoke in range(spokes):
         left = SIDE * spoke / spokes
-        draw.rectangle([left, SIDE * _BODY, left + SIDE * 0.55 / spokes, SIDE * (_BODY + 0.04)], fill=(metal, metal, metal))
+        draw.rectangle(
+            [left, SIDE * _BODY, left + SIDE * 0.55 / spokes, SIDE * (_BODY + 0.04)], fill=(metal, metal, metal)
+        )
     return image
 
 
 # Where the parts of animals and people have their texture.
-_TRUNK, _HEAD, _LEGS, _ARMS = (0.01, 0.01, 0.6, 0.6), (0.62, 0.01, 0.99, 0.37), (0.01, 0.62, 0.6, 0.99), (0.62, 0.4, 0.99, 0.99)
+_TRUNK, _HEAD, _LEGS, _ARMS = (
+    (0.01, 0.01, 0.6, 0.6),
+    (0.62, 0.01, 0.99, 0.37),
+    (0.01, 0.62, 0.6, 0.99),
+    (0.62, 0.4, 0.99, 0.99),
+)
 
 
 def _living(rng: Generator, photos: Photos, *, upright: bool) -> tuple[Mesh, Image.Image]:
@@ -310,20 +356,29 @@ def _living(rng: Generator, photos: Photos, *, upright: bool) -> tuple[Mesh, Ima
         parts.append(_limb(np.array([0.0, 0, 0.44]), np.array([0.0, 0, 0.52]), (0.1 * build, 0.09 * build), _LEGS))
         parts.append(_ball(np.array([0.01, 0, 0.91]), np.array([0.065, 0.055, 0.08]), _HEAD))
         for side, swing in ((1, stride[0]), (-1, -stride[0])):
-            hip, knee, foot = ([0, 0.055 * side, 0.46], [swing + 0.03, 0.06 * side, 0.26], [1.6 * swing, 0.06 * side, 0.04])
+            hip, knee, foot = (
+                [0, 0.055 * side, 0.46],
+                [swing + 0.03, 0.06 * side, 0.26],
+                [1.6 * swing, 0.06 * side, 0.04],
+            )
             parts.append(_limb(np.array(hip), np.array(knee), (0.06 * build, 0.048 * build), _LEGS))
             parts.append(_limb(np.array(knee), np.array(foot), (0.048 * build, 0.035), _LEGS))
             parts.append(_limb(np.array(foot), np.array(foot) + [0.09, 0, -0.01], (0.035, 0.028), _HEAD))
             out = rng.uniform(0.02, 0.16)
             elbow = np.array([-swing, (0.13 + out) * side * build, 0.6])
             parts.append(_limb(np.array([0, 0.12 * side * build, shoulder]), elbow, (0.042, 0.035), _ARMS))
-            parts.append(_limb(elbow, elbow + [rng.uniform(0, 0.16), 0, rng.uniform(-0.17, 0.05)], (0.033, 0.025), _HEAD))
+            parts.append(
+                _limb(elbow, elbow + [rng.uniform(0, 0.16), 0, rng.uniform(-0.17, 0.05)], (0.033, 0.025), _HEAD)
+            )
     else:
         length, leg, neck = rng.uniform(0.45, 0.62), rng.uniform(0.18, 0.42), rng.uniform(0.08, 0.34)
         thick = rng.uniform(0.1, 0.17)
         back = leg + thick
         parts = [_ball(np.array([0, 0, back]), np.array([length * 0.6, thick * 0.85, thick]), _TRUNK)]
-        chest, head = np.array([length * 0.42, 0, back + 0.02]), np.array([length * 0.42 + 0.6 * neck, 0.06 * rng.normal(), back + neck])
+        chest, head = (
+            np.array([length * 0.42, 0, back + 0.02]),
+            np.array([length * 0.42 + 0.6 * neck, 0.06 * rng.normal(), back + neck]),
+        )
         parts.append(_limb(chest, head, (thick * 0.75, thick * 0.45), _TRUNK))
         parts.append(_ball(head + [0.05, 0, 0.0], np.array([0.13, 0.07, 0.075]), _HEAD))
         for side in (1, -1):
@@ -345,7 +400,14 @@ def _living(rng: Generator, photos: Photos, *, upright: bool) -> tuple[Mesh, Ima
     left, top, right, bottom = (SIDE * edge for edge in _HEAD)
     if upright:
         skin = colorsys.hsv_to_rgb(rng.uniform(0.03, 0.09), rng.uniform(0.25, 0.6), rng.uniform(0.35, 0.95))
-        image.paste(_tinted(photos.patch(rng, int(right - left), int(bottom - top)), (int(255 * skin[0]), int(255 * skin[1]), int(255 * skin[2])), 0.85), (int(left), int(top)))
+        image.paste(
+            _tinted(
+                photos.patch(rng, int(right - left), int(bottom - top)),
+                (int(255 * skin[0]), int(255 * skin[1]), int(255 * skin[2])),
+                0.85,
+            ),
+            (int(left), int(top)),
+        )
         hair = tuple(int(value) for value in rng.uniform(10, 120, 3))
         draw.rectangle([left, top, right, top + 0.35 * (bottom - top)], fill=hair)
         draw.rectangle([left, top, left + 0.28 * (right - left), top + 0.7 * (bottom - top)], fill=hair)
@@ -370,7 +432,12 @@ def _parcel(rng: Generator, photos: Photos) -> tuple[Mesh, Image.Image]:
         if axis == 1:  # keep the pictures of the sides upright
             points = points[:, :, [0, 1, 2]].transpose(1, 0, 2)[::-1]
         column, row = number % 3, number // 3
-        box = ((column * third + 3) / SIDE, (row * third + 3) / SIDE, ((column + 1) * third - 3) / SIDE, ((row + 1) * third - 3) / SIDE)
+        box = (
+            (column * third + 3) / SIDE,
+            (row * third + 3) / SIDE,
+            ((column + 1) * third - 3) / SIDE,
+            ((row + 1) * third - 3) / SIDE,
+        )
         parts.append(_grid(points * size, box, np.zeros(3), flat=True))
         image.paste(_tinted(photos.patch(rng, third, third), colour, share), (column * third, row * third))
     return _joined(parts), image
@@ -386,7 +453,9 @@ def _vessel(rng: Generator, photos: Photos) -> tuple[Mesh, Image.Image]:
     profile = np.concatenate([[[0, 0]], np.stack([radius, heights], -1), [[0, 1]]])
     image = _tinted(photos.patch(rng, SIDE, SIDE), _paint(rng), rng.uniform(0, 0.7))
     if rng.random() < 0.7:  # a label on one side
-        image.paste(photos.patch(rng, SIDE // 3, SIDE // 3), (int(rng.integers(SIDE // 2)), int(rng.integers(SIDE // 2))))
+        image.paste(
+            photos.patch(rng, SIDE // 3, SIDE // 3), (int(rng.integers(SIDE // 2)), int(rng.integers(SIDE // 2)))
+        )
     mesh = _turned(profile, (0, 0.99, 1, 0.01))
     return Mesh(mesh.points * [1, rng.uniform(0.5, 1), 1], mesh.faces, mesh.normals, mesh.places), image
 
@@ -394,7 +463,7 @@ def _vessel(rng: Generator, photos: Photos) -> tuple[Mesh, Image.Image]:
 def _shape(rng: Generator, photos: Photos, shapes: Path) -> tuple[Mesh, Image.Image]:
     """One of pybullet's random shapes, a photo wrapped around it; flat or smooth."""
     number = f"{int(rng.integers(1000)):03d}"
-    points, faces, base = [], [], 0
+    points, faces = [], []
     for line in (shapes / number / f"{number}.obj").read_text(encoding="utf-8").splitlines():
         word, *rest = line.split() or [""]
         if word == "v":
@@ -409,8 +478,12 @@ def _shape(rng: Generator, photos: Photos, shapes: Path) -> tuple[Mesh, Image.Im
     normals = _smooth(flat, order, outward) if rng.random() < 0.5 else np.repeat(_unit(outward), 3, 0)
     middle = flat.max(0)
     turn = np.arctan2(corners[..., 1], corners[..., 0])
-    turn = np.where(turn - turn[:, :1] > np.pi, turn - 2 * np.pi, np.where(turn - turn[:, :1] < -np.pi, turn + 2 * np.pi, turn))
+    turn = np.where(
+        turn - turn[:, :1] > np.pi, turn - 2 * np.pi, np.where(turn - turn[:, :1] < -np.pi, turn + 2 * np.pi, turn)
+    )
     u = np.abs(((turn / np.pi + rng.uniform(-1, 1)) / 2) % 2 - 1)  # there and back, so that there is no seam
     v = 0.5 - corners[..., 2] / (2.1 * middle[2])
-    image = ImageEnhance.Color(_tinted(photos.patch(rng, SIDE, SIDE), _paint(rng), rng.uniform(0, 0.6))).enhance(rng.uniform(0.8, 1.6))
+    image = ImageEnhance.Color(_tinted(photos.patch(rng, SIDE, SIDE), _paint(rng), rng.uniform(0, 0.6))).enhance(
+        rng.uniform(0.8, 1.6)
+    )
     return Mesh(flat, order, normals, np.stack([u, v], -1).reshape(-1, 2)), image

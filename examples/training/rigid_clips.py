@@ -1,11 +1,12 @@
-"""Clips of rigid bodies that turn, fall, roll and pass in front of one another, with exact masks: material for training.
+"""Clips of rigid bodies that turn, fall, roll and pass in front of one another, with exact masks: material for
+training.
 
     pip install pybullet
     python examples/training/rigid_clips.py --material PHOTOS --clips 120 --seed 0 -o OUT
 
-OUT is a folder of DAVIS' layout, a source of `stmemory.training` of layout `davis`. Clips that are there already stay, so
-an interrupted run goes on. A clip depends on (seed, number) and the photos alone. The emphasis is on large bodies that turn a
-side to the camera that was not seen before: cars that drift, cameras that go around, things that tumble.
+OUT is a folder of DAVIS' layout, a source of `stmemory.training` of layout `davis`. Clips that are there already stay,
+so an interrupted run goes on. A clip depends on (seed, number) and the photos alone. The emphasis is on large bodies
+that turn a side to the camera that was not seen before: cars that drift, cameras that go around, things that tumble.
 The licences of OUT are those of the photos; the shapes are made here, but for those of pybullet (zlib licence).
 """
 
@@ -34,7 +35,8 @@ from stmemory.palette import write_palette_png
 
 FRAMES, WIDTH, HEIGHT = 24, 448, 256
 SCENES = {"drift": 0.4, "orbit": 0.25, "spin": 0.15, "tumble": 0.2}
-# Where in a pixel the samples of a frame lie, no two in a line: their mean is a picture without jagged edges, and blurred by motion.
+# Where in a pixel the samples of a frame lie, no two in a line: their mean is a picture without jagged edges, and
+# blurred by motion.
 ASIDE = tuple(((number + 0.5) / 6 - 0.5, (place + 0.5) / 6 - 0.5) for number, place in enumerate((2, 5, 0, 3, 1, 4)))
 SHAPES = Path(pybullet_data.getDataPath()) / "random_urdfs"
 
@@ -108,13 +110,12 @@ class Director:
         """Draw everything."""
         rng = self.rng
         ground = self.kind != "spin" and (self.kind == "tumble" or rng.random() < 0.75)
-        total = rng.choice([-1, 1]) * math.radians(rng.uniform(70, 360))  # by which the star turns as the camera sees it
+        total = rng.choice([-1, 1]) * math.radians(
+            rng.uniform(70, 360)
+        )  # by which the star turns as the camera sees it
         share = {"drift": rng.uniform(0, 0.3), "orbit": 1.0, "spin": 0.0, "tumble": rng.uniform(-0.5, 0.5)}[self.kind]
-        if self.kind == "tumble":
-            star = self.tumble(world)
-        else:
-            star = self.star(self.kind, (1 - share) * total)
-        if self.kind == "drift" and rng.random() < 0.5 or rng.random() < 0.35:
+        star = self.tumble(world) if self.kind == "tumble" else self.star(self.kind, (1 - share) * total)
+        if (self.kind == "drift" and rng.random() < 0.5) or rng.random() < 0.35:
             self.lookalike(star)
         cameras = self.cameras(star, -share * total, ground)
         if rng.random() < 0.5:
@@ -136,7 +137,10 @@ class Director:
         if kind == "drift":  # it goes where it looks, but for the angle of the drift
             slip = math.radians(rng.uniform(-60, 60)) * self.ease()
             way = np.gradient(self.ease()) * rng.uniform(0.5, 7)
-            star.places[:, 0], star.places[:, 1] = np.cumsum(way * np.cos(yaw - slip)), np.cumsum(way * np.sin(yaw - slip))
+            star.places[:, 0], star.places[:, 1] = (
+                np.cumsum(way * np.cos(yaw - slip)),
+                np.cumsum(way * np.sin(yaw - slip)),
+            )
             star.turns[:, 0], star.turns[:, 1] = self.wander(0.04), self.wander(0.03)
         elif kind == "spin":
             star.turns[:, 0], star.turns[:, 1] = (rng.normal() * 0.3 + self.wander(0.35) for _ in range(2))
@@ -161,14 +165,22 @@ class Director:
     def passer(self, star: Actor, cameras: Sequence[Camera], ground: bool) -> None:
         """Somebody or something that goes between the camera and the star."""
         rng = self.rng
-        passer = Actor(self.body(), rng.uniform(0.3, 0.8), len(self.actors) + 1, np.zeros((len(cameras), 3)), np.zeros((len(cameras), 3)))
+        passer = Actor(
+            self.body(),
+            rng.uniform(0.3, 0.8),
+            len(self.actors) + 1,
+            np.zeros((len(cameras), 3)),
+            np.zeros((len(cameras), 3)),
+        )
         near, when = rng.uniform(0.4, 0.75), rng.uniform(0.2, 0.8)
         across = rng.choice([-1, 1]) * rng.uniform(1.5, 5) * (self.ease() - when)
         for number, camera in enumerate(cameras):
-            right, _, ahead = camera.axes
+            right = camera.axes[0]
             away = near * float(np.linalg.norm(star.places[number] - camera.eye))
             wide = away * math.tan(camera.field / 2)
-            passer.places[number] = camera.eye + near * (star.places[number] - camera.eye) + right * across[number] * wide * 1.3
+            passer.places[number] = (
+                camera.eye + near * (star.places[number] - camera.eye) + right * across[number] * wide * 1.3
+            )
             if ground:
                 passer.places[number, 2] = passer.stand
             heading = right * np.sign(across[-1] - across[0])
@@ -182,7 +194,13 @@ class Director:
         for _ in range(int(rng.integers(0, 6))):
             turn, away = rng.uniform(0, 2 * np.pi), rng.uniform(1.2, 5)
             centre = star.places[int(rng.integers(len(star.places)))]
-            thing = Actor(self.body(), rng.uniform(0.3, 1.2), 0, np.zeros((len(self.moments), 3)), np.zeros((len(self.moments), 3)))
+            thing = Actor(
+                self.body(),
+                rng.uniform(0.3, 1.2),
+                0,
+                np.zeros((len(self.moments), 3)),
+                np.zeros((len(self.moments), 3)),
+            )
             if rng.random() < 0.4:
                 thing.label = max(actor.label for actor in self.actors) + 1
             thing.places[:] = [centre[0] + away * math.cos(turn), centre[1] + away * math.sin(turn), thing.stand]
@@ -193,23 +211,39 @@ class Director:
         """Two to five bodies are thrown, fall and roll, by the laws of physics."""
         rng = self.rng
         floor = pybullet.createCollisionShape(pybullet.GEOM_PLANE)
-        pybullet.changeDynamics(pybullet.createMultiBody(0, floor), -1, lateralFriction=rng.uniform(0.3, 1), restitution=rng.uniform(0.2, 0.8))
+        pybullet.changeDynamics(
+            pybullet.createMultiBody(0, floor),
+            -1,
+            lateralFriction=rng.uniform(0.3, 1),
+            restitution=rng.uniform(0.2, 0.8),
+        )
         pybullet.setGravity(0, 0, -rng.uniform(3, 10))
         thrown = []
         for label in range(1, int(rng.integers(2, 6)) + 1):
-            actor = Actor(self.body(), 1.0 if label == 1 else rng.uniform(0.4, 1.0), label, np.zeros((0, 3)), np.zeros((0, 4)))
+            actor = Actor(
+                self.body(), 1.0 if label == 1 else rng.uniform(0.4, 1.0), label, np.zeros((0, 3)), np.zeros((0, 4))
+            )
             number = world.add(actor.body, actor.size, mass=actor.size**3)
             turn = pybullet.getQuaternionFromEuler(rng.uniform(-np.pi, np.pi, 3).tolist())
             place = [*rng.uniform(-1.3, 1.3, 2), rng.uniform(0.6, 2.2)] if label > 1 else [0, 0, rng.uniform(0.6, 1.5)]
             pybullet.resetBasePositionAndOrientation(number, place, turn)
-            pybullet.resetBaseVelocity(number, [*rng.uniform(-2, 2, 2), rng.uniform(-2, 2)], rng.uniform(-6, 6, 3).tolist())
-            pybullet.changeDynamics(number, -1, lateralFriction=0.7, restitution=rng.uniform(0.2, 0.8), rollingFriction=0.01)
+            pybullet.resetBaseVelocity(
+                number, [*rng.uniform(-2, 2, 2), rng.uniform(-2, 2)], rng.uniform(-6, 6, 3).tolist()
+            )
+            pybullet.changeDynamics(
+                number, -1, lateralFriction=0.7, restitution=rng.uniform(0.2, 0.8), rollingFriction=0.01
+            )
             thrown.append((number, actor))
         lasts, states = rng.uniform(1.0, 2.2), []
         for _ in range(int(480 * lasts) + 2):
             pybullet.setTimeStep(1 / 480)
             pybullet.stepSimulation()
-            states.append([[*place, *turn] for place, turn in (pybullet.getBasePositionAndOrientation(number) for number, _ in thrown)])
+            states.append(
+                [
+                    [*place, *turn]
+                    for place, turn in (pybullet.getBasePositionAndOrientation(number) for number, _ in thrown)
+                ]
+            )
         at = np.round(self.moments * 480 * lasts).astype(int)
         for (_, actor), track in zip(thrown, np.array(states)[at].transpose(1, 0, 2), strict=True):
             actor.places, actor.turns = track[:, :3].copy(), track[:, 3:].copy()
@@ -220,14 +254,26 @@ class Director:
         """They keep the star in the frame, at 20 to 60 % of its height, in a change of size by up to three."""
         rng, count = self.rng, len(self.moments)
         extent = star.size * np.ptp(star.body.mesh.points, axis=0)
-        tall = max(float(extent[2]), 0.5 * float(extent[:2].max()), 0.8 * float(extent.max()) if self.kind in ("tumble", "spin") else 0)
+        tall = max(
+            float(extent[2]),
+            0.5 * float(extent[:2].max()),
+            0.8 * float(extent.max()) if self.kind in ("tumble", "spin") else 0,
+        )
         ratio = math.exp(rng.choice([-1, 1]) * rng.uniform(math.log(1.2), math.log(3)))
         first = rng.uniform(0.32, 0.75)
         last = min(max(first * ratio, 0.22), 0.85)
         shown = first * (last / first) ** self.ease()  # of the frame's height
         smooth = max(1, count // 6)
         middle = np.stack(
-            [np.convolve(np.pad(star.places[:, axis], smooth, mode="edge"), np.ones(2 * smooth + 1) / (2 * smooth + 1), "valid") for axis in range(3)], -1
+            [
+                np.convolve(
+                    np.pad(star.places[:, axis], smooth, mode="edge"),
+                    np.ones(2 * smooth + 1) / (2 * smooth + 1),
+                    "valid",
+                )
+                for axis in range(3)
+            ],
+            -1,
         )
         middle = middle + (star.places - middle) * rng.uniform(0, 1)  # a camera that lags
         middle = middle + np.stack([self.wander(0.12) * tall / shown for _ in range(3)], -1) * [1, 1, 0.4]
@@ -239,7 +285,9 @@ class Director:
         eyes = middle + away[:, None] * toward
         if self.kind == "drift" and rng.random() < 0.5:  # it stands and pans, and the lens does the rest
             way = middle - middle.mean(0)
-            eyes = np.repeat((middle.mean(0) + toward[0] * (3.0 + 1.2 * float(np.linalg.norm(way, axis=1).max())))[None], count, 0)
+            eyes = np.repeat(
+                (middle.mean(0) + toward[0] * (3.0 + 1.2 * float(np.linalg.norm(way, axis=1).max())))[None], count, 0
+            )
             away = np.linalg.norm(eyes - middle, axis=1)
             field = np.clip(2 * np.arctan(tall / (2 * away * shown)), math.radians(8), math.radians(80))
         shake = rng.choice([0, 0.003, 0.01]) * away
@@ -247,7 +295,9 @@ class Director:
         if ground:
             eyes[:, 2] = np.maximum(eyes[:, 2], 0.12)
         roll = self.wander(0.05) * (rng.random() < 0.5)
-        return [Camera(eyes[number], middle[number], float(roll[number]), float(field[number])) for number in range(count)]
+        return [
+            Camera(eyes[number], middle[number], float(roll[number]), float(field[number])) for number in range(count)
+        ]
 
 
 def make_clip(seed: int, number: int, photos: Photos) -> tuple[NDArray[np.uint8], NDArray[np.uint8], str]:
@@ -272,7 +322,9 @@ def make_clip(seed: int, number: int, photos: Photos) -> tuple[NDArray[np.uint8]
                 for body, actor in zip(numbers, director.actors, strict=True):
                     turn = actor.turns[moment].tolist()
                     pybullet.resetBasePositionAndOrientation(
-                        body, actor.places[moment].tolist(), turn if len(turn) == 4 else pybullet.getQuaternionFromEuler(turn)
+                        body,
+                        actor.places[moment].tolist(),
+                        turn if len(turn) == 4 else pybullet.getQuaternionFromEuler(turn),
                     )
                 if sample == 0:
                     shadow = world.shadow(shots.light, director.actors[0].places[moment], 3.5) if shots.ground else None
@@ -321,14 +373,19 @@ def _write(seed: int, number: int, material: Path, out: Path) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Make what is missing of a folder of clips."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--material", type=Path, required=True, help="a folder of photos, in folders called images or backgrounds")
+    parser.add_argument(
+        "--material", type=Path, required=True, help="a folder of photos, in folders called images or backgrounds"
+    )
     parser.add_argument("--clips", type=int, default=120)
     parser.add_argument("--first", type=int, default=0, help="number of the first clip")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, choices=(1, 2), default=2, help="processes")
     parser.add_argument("-o", "--out", type=Path, required=True)
     options = parser.parse_args(arguments)
-    work = [(options.seed, number, options.material, options.out) for number in range(options.first, options.first + options.clips)]
+    work = [
+        (options.seed, number, options.material, options.out)
+        for number in range(options.first, options.first + options.clips)
+    ]
     if options.jobs == 1:
         for each in work:
             print(_write(*each), flush=True)

@@ -1,4 +1,5 @@
-"""Rigid bodies before a camera: a backdrop of photos, a ground with shadows, pybullet's software renderer. Decides no motion."""
+"""Rigid bodies before a camera: a backdrop of photos, a ground with shadows, pybullet's software renderer. Decides no
+motion."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ SHADOW = 320  # pixels of a shadow's side
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """Where it stands, what it looks at, how it is rolled (radians) and how much it sees from top to bottom (radians)."""
+    """Where it stands, what it looks at, how it is rolled (radians) and how much it sees from top to bottom
+    (radians)."""
 
     eye: Floats
     target: Floats
@@ -115,11 +117,14 @@ class Backdrop:
         ahead = np.minimum(camera.eye[2] / down, 1e4)
         x, y = (camera.eye[axis] + ahead * rays[..., axis] for axis in (0, 1))
         length = np.linalg.norm(rays, axis=-1)
-        pixel = 2 * math.tan(camera.field / 2) / height * ahead * np.sqrt(length / down) / self._tile * 512  # texels a pixel
+        pixel = (
+            2 * math.tan(camera.field / 2) / height * ahead * np.sqrt(length / down) / self._tile * 512
+        )  # texels a pixel
         level = np.clip(np.log(np.maximum(pixel, 1)) / np.log(4), 0, 2)[..., None]
         u, v = _mirrored(x / self._tile), _mirrored(y / self._tile)
         floor = sum(
-            np.maximum(0, 1 - np.abs(level - number)) * _sampled(picture, u, v) for number, picture in enumerate(self._ground)
+            np.maximum(0, 1 - np.abs(level - number)) * _sampled(picture, u, v)
+            for number, picture in enumerate(self._ground)
         )
         if shadow is not None:
             floor = floor * (1 - self._dark * shadow.at(x, y)[..., None])
@@ -138,7 +143,9 @@ class Shadow:
 
     def at(self, x: Singles, y: Singles) -> Singles:
         """How dark the ground is, [H, W] in 0..1."""
-        row = [self._matrix[number, 0] * x + self._matrix[number, 1] * y + self._matrix[number, 3] for number in (0, 1, 3)]
+        row = [
+            self._matrix[number, 0] * x + self._matrix[number, 1] * y + self._matrix[number, 3] for number in (0, 1, 3)
+        ]
         return _sampled(self._mask, 0.5 + row[0] / row[2] / 2, 0.5 - row[1] / row[2] / 2, outside="zeros")[..., 0]
 
 
@@ -157,7 +164,9 @@ class World:
         self.client = pybullet.connect(pybullet.DIRECT)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         pybullet.disconnect(self.client)
 
     def add(self, body: Body, size: float, *, mass: float = 0.0) -> int:
@@ -185,7 +194,8 @@ class World:
     def draw(
         self, camera: Camera, width: int, height: int, light: Light, *, aside: tuple[float, float] = (0.0, 0.0)
     ) -> tuple[NDArray[np.uint8], NDArray[np.int32]]:
-        """Colours [H, W, 3] and numbers [H, W] of the bodies, -1 where there is none; seen from `aside` of pixels' middles."""
+        """Colours [H, W, 3] and numbers [H, W] of the bodies, -1 where there is none; seen from `aside` of pixels'
+        middles."""
         up = camera.axes[1]
         view = pybullet.computeViewMatrix(camera.eye.tolist(), camera.target.tolist(), up.tolist())
         lens = pybullet.computeProjectionMatrixFOV(math.degrees(camera.field), width / height, 0.05, 100)
@@ -203,14 +213,18 @@ class World:
             lightSpecularCoeff=light.specular,
             renderer=pybullet.ER_TINY_RENDERER,
         )
-        return np.asarray(colours, np.uint8).reshape(height, width, 4)[..., :3], np.asarray(numbers).reshape(height, width)
+        return np.asarray(colours, np.uint8).reshape(height, width, 4)[..., :3], np.asarray(numbers).reshape(
+            height, width
+        )
 
     def shadow(self, light: Light, centre: Floats, reach: float) -> Shadow:
         """The shadows of all bodies on the ground around a place."""
         ground = np.array([centre[0], centre[1], 0.0])
         view = pybullet.computeViewMatrix((ground + 40 * light.direction).tolist(), ground.tolist(), [0.0, 0.0, 1.0])
         lens = pybullet.computeProjectionMatrixFOV(math.degrees(2 * math.atan(reach / 40)), 1, 1, 100)
-        _, _, _, _, numbers = pybullet.getCameraImage(SHADOW, SHADOW, view, lens, shadow=0, renderer=pybullet.ER_TINY_RENDERER)
+        _, _, _, _, numbers = pybullet.getCameraImage(
+            SHADOW, SHADOW, view, lens, shadow=0, renderer=pybullet.ER_TINY_RENDERER
+        )
         matrix = np.array(lens).reshape(4, 4).T @ np.array(view).reshape(4, 4).T
         return Shadow(np.asarray(numbers).reshape(SHADOW, SHADOW) >= 0, matrix)
 

@@ -1,4 +1,5 @@
-"""The page: `python app.py`, then open http://127.0.0.1:7860. Wires controls to a session; everything else is done elsewhere."""
+"""The page: `python app.py`, then open http://127.0.0.1:7860. Wires controls to a session; everything else is done
+elsewhere."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 try:
     import gradio as gr
 except ImportError:
-    raise SystemExit("gradio is missing: pip install -r examples/web_demo/requirements.txt, into an environment of its own") from None
+    raise SystemExit(
+        "gradio is missing: pip install -r examples/web_demo/requirements.txt, into an environment of its own"
+    ) from None
 import page
 from painting import COLOURS, layer_of_ids
 from session import Session
@@ -38,7 +41,7 @@ NAMES = [f"{number}" for number in range(1, len(COLOURS) + 1)]
 
 def brush(number: int = 0) -> gr.Brush:
     """The brush of an object."""
-    colours = ["#%02x%02x%02x" % colour for colour in COLOURS]
+    colours = ["#{:02x}{:02x}{:02x}".format(*colour) for colour in COLOURS]
     return gr.Brush(colors=colours, default_color=colours[number], color_mode="fixed", default_size=14)
 
 
@@ -107,7 +110,15 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
 
     def opened(session: Session, shown: Shown) -> list[Any]:
         slider = gr.Slider(0, max(1, session.clip.frames - 1), value=shown.frame, interactive=session.clip.frames > 1)
-        return [slider, editor(shown), page.idle(), "", page.message(NO_TIMELINE), gr.Button(interactive=True), *hidden()]
+        return [
+            slider,
+            editor(shown),
+            page.idle(),
+            "",
+            page.message(NO_TIMELINE),
+            gr.Button(interactive=True),
+            *hidden(),
+        ]
 
     def hidden() -> list[Any]:
         return [gr.DownloadButton(visible=False), gr.DownloadButton(visible=False), gr.Video(visible=False)]
@@ -141,7 +152,12 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
 
     def locked(running: bool) -> list[Any]:
         idle = not running
-        return [gr.Button(interactive=idle), gr.Button(interactive=running), gr.Slider(interactive=idle), gr.Button(interactive=idle)]
+        return [
+            gr.Button(interactive=idle),
+            gr.Button(interactive=running),
+            gr.Slider(interactive=idle),
+            gr.Button(interactive=idle),
+        ]
 
     @readable_steps
     def track(painted: dict[str, Any] | None, request: gr.Request) -> Iterator[list[Any]]:
@@ -200,7 +216,9 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         with gr.Row():
             with gr.Column(elem_classes="stage", min_width=320):
                 gr.Markdown("## 1. Open a clip")
-                video = gr.Video(sources=["upload", "webcam"], label="A file, or recorded now", elem_id="video", buttons=[])
+                video = gr.Video(
+                    sources=["upload", "webcam"], label="A file, or recorded now", elem_id="video", buttons=[]
+                )
             with gr.Column(elem_classes="stage side", min_width=320):
                 gr.Markdown(page.HOW, elem_classes="hint")
                 with gr.Row():
@@ -220,7 +238,9 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
             with gr.Column(elem_classes="stage", min_width=320):
                 gr.Markdown("## 3. Track")
                 with gr.Row():
-                    track_button = gr.Button("Track", variant="primary", interactive=False, elem_id="track", min_width=120)
+                    track_button = gr.Button(
+                        "Track", variant="primary", interactive=False, elem_id="track", min_width=120
+                    )
                     stop_button = gr.Button("Stop", variant="stop", interactive=False, elem_id="stop", min_width=120)
                 live = gr.HTML(page.idle(), elem_id="live", padding=False)
                 told = gr.HTML("", elem_id="told", padding=False)
@@ -241,7 +261,9 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         video.stop_recording(open_clip, video, begin, concurrency_limit=None)
         demo_button.click(open_demo, None, [video, *begin], concurrency_limit=None)
         painted_button.click(paint_demo, None, [video, *begin], concurrency_limit=None)
-        objects.change(lambda number: gr.ImageEditor(brush=brush(number)), objects, canvas, queue=False, show_progress="hidden")
+        objects.change(
+            lambda number: gr.ImageEditor(brush=brush(number)), objects, canvas, queue=False, show_progress="hidden"
+        )
         slider.release(go_to, [slider, canvas], canvas, concurrency_limit=None, show_progress="hidden")
         run = track_button.click(
             track, canvas, [live, told, line, *made, track_button, stop_button, slider, make],
@@ -259,11 +281,15 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
 def main() -> None:
     """Serve the page until ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--host", default="127.0.0.1", help="0.0.0.0 lets others on the network in (default: %(default)s)")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="0.0.0.0 lets others on the network in (default: %(default)s)"
+    )
     parser.add_argument("--port", type=int, default=7860, help="default: %(default)s")
     parser.add_argument("--share", action="store_true", help="also open a public link through gradio's servers")
     parser.add_argument("--people", type=int, default=8, help="at a time (default: %(default)s)")
-    parser.add_argument("--megabytes", type=int, default=200, help="of a file that is uploaded, at most (default: %(default)s)")
+    parser.add_argument(
+        "--megabytes", type=int, default=200, help="of a file that is uploaded, at most (default: %(default)s)"
+    )
     parser.add_argument("--weights", help="a bundled name, a folder, or a repository on the Hub (default: bundled)")
     parser.add_argument("--device", help="default: cpu")
     arguments = parser.parse_args()

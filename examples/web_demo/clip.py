@@ -1,7 +1,7 @@
 """A clip on disk: how many frames it has, and any one of them, read as a stream. Holds one frame.
 
-`stmemory.clip_reader` holds 32 for those who read backwards; with many sessions of large frames that is gigabytes, and a person
-who moves a slider asks for one.
+`stmemory.clip_reader` holds 32 for those who read backwards; with many sessions of large frames that is gigabytes, and
+a person who moves a slider asks for one.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Clip:
         # A recording of a browser states no length: it is decoded once to count.
         self.frames = count_frames(path) or sum(1 for _ in itertools.islice(self.pictures(), MOST_FRAMES + 1))
         if self.frames > MOST_FRAMES:
-            raise FrameError(f"{path.name}: expected a clip of at most {MOST_FRAMES:,} frames, got more; cut it into parts")
+            raise FrameError(
+                f"{path.name}: expected a clip of at most {MOST_FRAMES:,} frames, got more; cut it into parts"
+            )
         self.rate = 25.0 if is_image_path(path) else min(frame_rate(path) or 25.0, 120.0)
 
     @property
@@ -98,7 +100,10 @@ class Clip:
             found = next(self._coming, None)
             if found is None:
                 self.frames = self._next
-                raise FrameError(f"expected a frame from 0 to {self.frames - 1}, got {index}; the clip is shorter than its header says")
+                raise FrameError(
+                    f"expected a frame from 0 to {self.frames - 1}, got {index}; the clip is shorter than its header "
+                    "says"
+                )
             self._last, self._next = found, self._next + 1
         return self._last
 
@@ -126,7 +131,10 @@ def _check_size(path: Path) -> None:
         with av.open(str(path)) as container:
             width, height = container.streams.video[0].width, container.streams.video[0].height
     if width * height > MOST_PIXELS:
-        raise FrameError(f"{path.name}: expected frames of at most {MOST_PIXELS:,} pixels, got {width} x {height}; make the clip smaller")
+        raise FrameError(
+            f"{path.name}: expected frames of at most {MOST_PIXELS:,} pixels, got {width} x {height}; make the clip "
+            "smaller"
+        )
 
 
 def shrink(picture: Picture, *, height: int, width: int) -> Picture:

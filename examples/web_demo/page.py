@@ -1,4 +1,5 @@
-"""What the page shows besides its controls, as HTML and CSS: pictures, progress, the objects' colours. Knows no gradio and no session.
+"""What the page shows besides its controls, as HTML and CSS: pictures, progress, the objects' colours. Knows no gradio
+and no session.
 
 Pictures travel inside the HTML: written to files, one a frame, they would fill the server's disk.
 """
@@ -26,7 +27,8 @@ An object that is erased altogether is not tracked any further.
 Nothing at hand? There is a rendered clip:"""
 
 _CHIPS = "\n".join(
-    f"#objects label:nth-of-type({number})::before {{ background: rgb{colour}; }}" for number, colour in enumerate(COLOURS, start=1)
+    f"#objects label:nth-of-type({number})::before {{ background: rgb{colour}; }}"
+    for number, colour in enumerate(COLOURS, start=1)
 )
 
 CSS = f"""

@@ -15,14 +15,26 @@ from stmemory.errors import MaskError
 from stmemory.inspection.ink import colour_of_object
 from stmemory.result import contours
 
-__all__ = ["COLOURS", "Ids", "OPAQUE", "Picture", "changed_objects", "draw", "ids_of_layers", "layer_of_ids", "only", "resize_ids"]
+__all__ = [
+    "COLOURS",
+    "OPAQUE",
+    "Ids",
+    "Picture",
+    "changed_objects",
+    "draw",
+    "ids_of_layers",
+    "layer_of_ids",
+    "only",
+    "resize_ids",
+]
 
 Ids = NDArray[np.uint8]  # [H, W], 0 = background
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 Layer = NDArray[np.uint8]  # [H, W, 4] RGBA
 
-# The DAVIS colours of the ids 1 to 6 at full strength. These are corners of the RGB cube, so that a mixture of two of them, as
-# a soft brush leaves it where two objects touch, is never nearer to a third: no stray object appears along a contour.
+# The DAVIS colours of the ids 1 to 6 at full strength. These are corners of the RGB cube, so that a mixture of two of
+# them, as a soft brush leaves it where two objects touch, is never nearer to a third: no stray object appears along a
+# contour.
 COLOURS = tuple(colour_of_object(object_id, bright=True) for object_id in range(1, 7))
 OPAQUE = 128  # least alpha that counts as paint: the brush has soft edges
 _GLASS = 150  # alpha of paint that is shown over a frame; at least OPAQUE, so that it counts when it comes back

@@ -5,8 +5,8 @@
     FOLDER/states                          see `track.py`
     FOLDER/masks.zip, FOLDER/overlay.mp4   see `take_home.py`
 
-Owns the order of events. In memory it holds one stream and the record of its memory, both of a constant size, and nothing
-that gains an item a frame. Draws no page.
+Owns the order of events. In memory it holds one stream and the record of its memory, both of a constant size, and
+nothing that gains an item a frame. Draws no page.
 """
 
 from __future__ import annotations
@@ -86,7 +86,8 @@ class Session:
         """Take a clip, in place of the one before, and show its first frame.
 
         Raises:
-            FrameError: there is no such file, and the clip before it stays; or it cannot be read, and the one before is gone all the same.
+            FrameError: there is no such file, and the clip before it stays; or it cannot be read, and the one before is
+                gone all the same.
         """
         if not Path(path).is_file():
             raise FrameError(f"expected a clip, got no such file: {os.fspath(path)!r}; choose another")
@@ -112,13 +113,13 @@ class Session:
     def paint(self, layers: Sequence[object], background: object = None) -> tuple[int, ...]:
         """Take what a person painted on the frame that is shown.
 
-        Only objects that were changed are given to the tracker, as they are now; one of which nothing is left is not tracked from this
-        frame on. Paint that is as it was shown is no paint.
+        Only objects that were changed are given to the tracker, as they are now; one of which nothing is left is not
+        tracked from this frame on. Paint that is as it was shown is no paint.
 
         Args:
             layers: RGBA arrays; see `ids_of_layers`.
-            background: what they were painted over, RGB or RGBA; paint over another frame than the one shown is left alone: a page may
-                lag behind.
+            background: what they were painted over, RGB or RGBA; paint over another frame than the one shown is left
+                alone: a page may lag behind.
 
         Returns:
             The objects that were changed.
@@ -290,4 +291,3 @@ class Session:
         self._clip = self._track = self._shown = self._changed = None
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
-

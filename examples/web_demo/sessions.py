@@ -1,4 +1,5 @@
-"""The sessions of all people who have the page open. Owns who gets which, and where their folders lie and when they go."""
+"""The sessions of all people who have the page open. Owns who gets which, and where their folders lie and when they
+go."""
 
 from __future__ import annotations
 
@@ -21,8 +22,8 @@ IDLE_EMPTY = 30.0  # the same for one that no clip was opened in, as of clients 
 class Sessions:
     """One session for each key, made when it is first asked for.
 
-    A page that is closed gives its place back at once. Not every client says when it goes, so where no place is free, the session that was
-    silent for longest is ended, if that was long enough and nothing is tracked in it.
+    A page that is closed gives its place back at once. Not every client says when it goes, so where no place is free,
+    the session that was silent for longest is ended, if that was long enough and nothing is tracked in it.
 
     Args:
         predictor: what tracks, for all.
@@ -48,8 +49,12 @@ class Sessions:
         with self._lock:
             if key not in self._sessions:
                 if len(self._sessions) >= self._most and not self._end_a_silent_one():
-                    raise OptionError(f"expected at most {self._most} people at a time, and they are here already; come back later")
-                self._sessions[key] = Session(self._predictor, Path(tempfile.mkdtemp(prefix="session-", dir=self._root)))
+                    raise OptionError(
+                        f"expected at most {self._most} people at a time, and they are here already; come back later"
+                    )
+                self._sessions[key] = Session(
+                    self._predictor, Path(tempfile.mkdtemp(prefix="session-", dir=self._root))
+                )
             self._seen[key] = time.monotonic()
             return self._sessions[key]
 

@@ -1,8 +1,8 @@
 """What a session has on disk of each frame: its paint and its mask. Knows no clip and no order of events.
 
-    FOLDER/painted/00012.png    what was painted on a frame, at the size at which it was shown
-    FOLDER/painted/00012.gone   the objects that were painted away there
-    FOLDER/masks/00012.png      what was found in a frame: a palette PNG, at the frame's own size
+FOLDER/painted/00012.png    what was painted on a frame, at the size at which it was shown
+FOLDER/painted/00012.gone   the objects that were painted away there
+FOLDER/masks/00012.png      what was found in a frame: a palette PNG, at the frame's own size
 """
 
 from __future__ import annotations

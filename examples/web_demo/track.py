@@ -84,11 +84,12 @@ class Track:
         self._drop([frame for frame in self._records if frame >= self.position])
 
     def go_back(self, frame: int | None) -> bool:
-        """Go back so that a frame can be told anew: to the last saved state before it. The record of the memory goes back too.
+        """Go back so that a frame can be told anew: to the last saved state before it. The record of the memory goes
+        back too.
 
         Args:
-            frame: the frame. The last one that was tracked can be corrected where it is, and a later one is still to come: for these, and
-                for None, nothing changes.
+            frame: the frame. The last one that was tracked can be corrected where it is, and a later one is still to
+                come: for these, and for None, nothing changes.
 
         Returns:
             Whether that was possible; otherwise tracking has to begin anew.

@@ -18,7 +18,6 @@ from stmemory.commands.words import DONE, FAILED, complain, end_line, score_head
 from stmemory.files import out_folder
 
 if TYPE_CHECKING:
-    from stmemory.errors import OptionError
     from stmemory.evaluation.ablation import RowResult
     from stmemory.evaluation.ablation_rows import Row
     from stmemory.evaluation.worker import News
@@ -28,16 +27,52 @@ __all__ = ["add_to"]
 
 def add_to(commands: Commands) -> None:
     """Offer the command."""
-    ablation = commands.add_parser("ablation", parents=[tracking_options()], help="J, F and bytes of each way to keep the memory")
+    ablation = commands.add_parser(
+        "ablation", parents=[tracking_options()], help="J, F and bytes of each way to keep the memory"
+    )
     add_data_set_options(ablation, "FOLDER_OR_DATA_SET")
-    ablation.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="folder: ablation.md, ablation.json, a folder for each row")
-    ablation.add_argument("--rules", nargs="+", metavar="RULE", help="policies by name or letter, or matching, without the discriminative read (default: A B C D drop I2M learned matching)")
-    ablation.add_argument("--learned", type=Path, metavar="FILE", help="policy.safetensors, or its folder, for the rule learned; left out without")
-    ablation.add_argument("--growing", type=int, default=5, metavar="N", help="the reference keeps every N-th frame for ever; 0 for none (default: 5)")
-    ablation.add_argument("--rule-weights", nargs="+", default=[], metavar="RULE=WEIGHTS", help="other weights of some rules, such as those trained under them")
+    ablation.add_argument(
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        metavar="OUT",
+        help="folder: ablation.md, ablation.json, a folder for each row",
+    )
+    ablation.add_argument(
+        "--rules",
+        nargs="+",
+        metavar="RULE",
+        help="policies by name or letter, or matching, without the discriminative read (default: A B C D drop I2M "
+        "learned matching)",
+    )
+    ablation.add_argument(
+        "--learned",
+        type=Path,
+        metavar="FILE",
+        help="policy.safetensors, or its folder, for the rule learned; left out without",
+    )
+    ablation.add_argument(
+        "--growing",
+        type=int,
+        default=5,
+        metavar="N",
+        help="the reference keeps every N-th frame for ever; 0 for none (default: 5)",
+    )
+    ablation.add_argument(
+        "--rule-weights",
+        nargs="+",
+        default=[],
+        metavar="RULE=WEIGHTS",
+        help="other weights of some rules, such as those trained under them",
+    )
     ablation.add_argument("--frames", type=int, metavar="N", help="only the first frames of each clip")
     begin = ablation.add_mutually_exclusive_group()
-    begin.add_argument("--resume", action="store_true", help="go on with what is in OUT; finished clips of a rule stay, rules may be added")
+    begin.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with what is in OUT; finished clips of a rule stay, rules may be added",
+    )
     begin.add_argument("--force", action="store_true", help="begin anew, deleting what an earlier run wrote")
     ablation.set_defaults(run=_ablation)
 
@@ -48,19 +83,25 @@ def _ablation(arguments: argparse.Namespace) -> int:
     from stmemory.evaluation.ablation_report import ablation_table, write_ablation
     from stmemory.evaluation.ablation_rows import MATCHING, RULES, ablation_rows, shortened
     from stmemory.evaluation.report import current_circumstances
-    from stmemory.inventory import usable_device
     from stmemory.hub import Where
+    from stmemory.inventory import usable_device
     from stmemory.memory.policy_file import load_policy
     from stmemory.weights import network_info
 
     if hasattr(arguments, "policy"):
-        raise OptionError(f"--policy: expected none, since each row has its own, got {arguments.policy!r}; choose rows with --rules")
+        raise OptionError(
+            f"--policy: expected none, since each row has its own, got {arguments.policy!r}; choose rows with --rules"
+        )
     out = out_folder(arguments.out).resolve()
     if arguments.learned is None and any(rule.lower() == "learned" for rule in arguments.rules or ()):
-        raise OptionError("--rules learned: expected --learned FILE with a trained policy, got none; untrained it means nothing")
+        raise OptionError(
+            "--rules learned: expected --learned FILE with a trained policy, got none; untrained it means nothing"
+        )
     device, options = usable_device(arguments.device), chosen_options(arguments)
     where: Where = {} if arguments.revision is None else {"revision": arguments.revision}
-    default = RULES if network_info(arguments.weights, where=where).config.appearance_channels == 0 else (*RULES, MATCHING)
+    default = (
+        RULES if network_info(arguments.weights, where=where).config.appearance_channels == 0 else (*RULES, MATCHING)
+    )
     rows = ablation_rows(
         options,
         rules=arguments.rules or default,

@@ -26,30 +26,56 @@ FEW = 200  # frames below which caches and clocks that settle look like growth
 
 def add_to(commands: Commands) -> None:
     """Offer the command."""
-    benchmarks = commands.add_parser("benchmark", help="measure this machine").add_subparsers(required=True, metavar="WHAT")
-    shared = [tracking_options()]
-    growth = benchmarks.add_parser("growth", parents=shared, help="whether memory or time per frame grow in a long video")
-    growth.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="folder: growth.json, growth.csv, growth.png")
-    growth.add_argument(
-        "--growing", type=_none_or_more, default=5, metavar="N", help="beside it a memory that keeps every N-th frame; 0 for none (default: 5)"
+    benchmarks = commands.add_parser("benchmark", help="measure this machine").add_subparsers(
+        required=True, metavar="WHAT"
     )
-    growth.add_argument("--limit-mb", type=_above_zero, default=500, help="where that one ends, MB of its bank (default: %(default)s)")
-    growth.add_argument("--limit-slower", type=_above_zero, default=5, help="or times our time per frame (default: %(default)s)")
+    shared = [tracking_options()]
+    growth = benchmarks.add_parser(
+        "growth", parents=shared, help="whether memory or time per frame grow in a long video"
+    )
+    growth.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="OUT", help="folder: growth.json, growth.csv, growth.png"
+    )
+    growth.add_argument(
+        "--growing",
+        type=_none_or_more,
+        default=5,
+        metavar="N",
+        help="beside it a memory that keeps every N-th frame; 0 for none (default: 5)",
+    )
+    growth.add_argument(
+        "--limit-mb", type=_above_zero, default=500, help="where that one ends, MB of its bank (default: %(default)s)"
+    )
+    growth.add_argument(
+        "--limit-slower", type=_above_zero, default=5, help="or times our time per frame (default: %(default)s)"
+    )
     add_scene_options(growth, frames=1000, height=240, width=432)
     growth.set_defaults(run=_growth)
     speed = benchmarks.add_parser("speed", parents=shared, help="where the time of a step goes")
     speed.add_argument("-o", "--out", type=Path, metavar="OUT.json", help="report")
     speed.add_argument("--compare", type=Path, metavar="OTHER.json", help="report of another run, to print ratios")
     speed.add_argument("--objects", type=int, nargs="+", default=[1, 3, 10], metavar="N", help="(default: 1 3 10)")
-    speed.add_argument("--slots", type=int, nargs="+", metavar="K", help="memory sizes (default: that of --memory-size)")
+    speed.add_argument(
+        "--slots", type=int, nargs="+", metavar="K", help="memory sizes (default: that of --memory-size)"
+    )
     speed.add_argument("--rules", nargs="+", metavar="POLICY", help="policies (default: that of --policy)")
-    speed.add_argument("--sizes", type=_size, nargs="+", default=[(854, 480)], metavar="WxH", help="of frames (default: 854x480)")
+    speed.add_argument(
+        "--sizes", type=_size, nargs="+", default=[(854, 480)], metavar="WxH", help="of frames (default: 854x480)"
+    )
     speed.add_argument("--rounds", type=int, default=11, help="steps of each case (default: %(default)s)")
-    speed.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(default: %(default)s)")
+    speed.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(default: %(default)s)"
+    )
     speed.set_defaults(run=_speed)
-    passes = benchmarks.add_parser("passes", parents=shared, help="frames of several videos in one pass of the network, or one by one")
-    passes.add_argument("--videos", type=_above_zero_whole, nargs="+", default=[2, 4], metavar="V", help="(default: 2 4)")
-    passes.add_argument("--sizes", type=_size, nargs="+", default=[(854, 480)], metavar="WxH", help="of frames (default: 854x480)")
+    passes = benchmarks.add_parser(
+        "passes", parents=shared, help="frames of several videos in one pass of the network, or one by one"
+    )
+    passes.add_argument(
+        "--videos", type=_above_zero_whole, nargs="+", default=[2, 4], metavar="V", help="(default: 2 4)"
+    )
+    passes.add_argument(
+        "--sizes", type=_size, nargs="+", default=[(854, 480)], metavar="WxH", help="of frames (default: 854x480)"
+    )
     passes.add_argument("--rounds", type=_above_zero_whole, default=7, help="of each (default: %(default)s)")
     passes.set_defaults(run=_passes)
     ablation.add_to(benchmarks)
@@ -66,7 +92,9 @@ def _growth(arguments: argparse.Namespace) -> int:
     out = out_folder(arguments.out)
     predictor = _predictor(arguments)
     options, size = predictor.options, (arguments.height, arguments.width)
-    formula = BankBytes.of(predictor.network.config, rows=OBJECTS, slots=options.memory_size, cells=_cells(predictor, size))
+    formula = BankBytes.of(
+        predictor.network.config, rows=OBJECTS, slots=options.memory_size, cells=_cells(predictor, size)
+    )
     circumstances = current_circumstances(device=predictor.device, resolution=options.short_side, seed=arguments.seed)
     extra = {"weights": str(arguments.weights or "lite"), "options": options.as_dict(), "frame_size": list(size)}
     extra |= {"bank_formula": str(formula)}
@@ -91,15 +119,15 @@ def _growth(arguments: argparse.Namespace) -> int:
     for name, report in runs.items():
         for line in _said(name, report):
             print(line)
-    title = (
-        f"{size[1]} x {size[0]}, {OBJECTS} objects, {circumstances.device}, {circumstances.threads} threads, torch {circumstances.torch}"
-    )
+    title = f"{size[1]} x {size[0]}, {OBJECTS} objects, {circumstances.device}, {circumstances.threads} threads, torch {circumstances.torch}"
     drawn = _drawn(out / "growth.png", runs, title)
     print(f"report: {out / 'growth.json'}, growth.csv{', growth.png' * drawn}")
     if ours.frames < FEW:
         print(f"slopes from so few frames mean little: take {FEW} or more")
     if stop.wanted:
-        complain(f"stopped after {list(runs.values())[-1].frames} frames of {list(runs)[-1]}; what was measured is written")
+        complain(
+            f"stopped after {list(runs.values())[-1].frames} frames of {list(runs)[-1]}; what was measured is written"
+        )
     return DONE if as_said and not stop.wanted else FAILED
 
 
@@ -183,7 +211,12 @@ def _speed(arguments: argparse.Namespace) -> int:
     end_line()
     rounds = len(report.rates)
     circumstances = current_circumstances(device=predictor.device, resolution=options.short_side, seed=0)
-    extra = {"weights": str(arguments.weights or "lite"), "options": options.as_dict(), "rounds": rounds, "interrupted": stop.wanted}
+    extra = {
+        "weights": str(arguments.weights or "lite"),
+        "options": options.as_dict(),
+        "rounds": rounds,
+        "interrupted": stop.wanted,
+    }
     document = speed_document(report, circumstances, extra=extra)
     for line in describe_speed(document):
         print(line)
@@ -239,9 +272,13 @@ def _out_file(path: Path) -> Path:
     from stmemory.errors import OptionError
 
     if path.is_dir():
-        raise OptionError(f"-o: expected a file for the report, got the folder {str(path)!r}; write {path / 'speed.json'}")
+        raise OptionError(
+            f"-o: expected a file for the report, got the folder {str(path)!r}; write {path / 'speed.json'}"
+        )
     if files := [place for place in path.parents if place.exists() and not place.is_dir()]:
-        raise OptionError(f"-o: expected a file in a folder, got {str(path)!r}, and {str(files[0])!r} is a file; choose another place")
+        raise OptionError(
+            f"-o: expected a file in a folder, got {str(path)!r}, and {str(files[0])!r} is a file; choose another place"
+        )
     return path
 
 

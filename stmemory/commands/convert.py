@@ -16,8 +16,12 @@ def add_to(commands: Commands) -> None:
     """Offer the command."""
     convert = commands.add_parser("convert", help="turn other people's checkpoints into folders of weights")
     convert.add_argument("kind", choices=["stm"], help="whose: stm is the published checkpoint of STM (Oh et al. 2019)")
-    convert.add_argument("file", type=Path, metavar="STM_weights.pth", help="as its authors publish it; read without running code")
-    convert.add_argument("-o", "--out", type=Path, required=True, metavar="FOLDER", help="for --weights and from_pretrained")
+    convert.add_argument(
+        "file", type=Path, metavar="STM_weights.pth", help="as its authors publish it; read without running code"
+    )
+    convert.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="FOLDER", help="for --weights and from_pretrained"
+    )
     convert.add_argument("--force", action="store_true", help="replace other weights that the folder holds")
     convert.set_defaults(run=_convert)
 

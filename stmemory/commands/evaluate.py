@@ -28,12 +28,30 @@ __all__ = ["add_to"]
 
 def add_to(commands: Commands) -> None:
     """Offer the command."""
-    evaluate = commands.add_parser("evaluate", parents=[tracking_options()], help="run over clips with true masks, and score them")
+    evaluate = commands.add_parser(
+        "evaluate", parents=[tracking_options()], help="run over clips with true masks, and score them"
+    )
     add_data_set_options(evaluate, "FOLDER_OR_DATA_SET")
-    evaluate.add_argument("-o", "--out", type=Path, help="folder for masks, tables, report and page (default: scores are only printed)")
-    evaluate.add_argument("--jobs", type=int, metavar="N", help="processes (default: one for each device); --device takes several, as in cuda:0,cuda:1")
-    evaluate.add_argument("--threads", type=int, metavar="N", help="of torch in each process, on the CPU; equal ones give equal bits (default: all, shared out)")
-    evaluate.add_argument("--ray", metavar="ADDRESS", help="spread over a Ray cluster: its address, auto, or local for one on this machine")
+    evaluate.add_argument(
+        "-o", "--out", type=Path, help="folder for masks, tables, report and page (default: scores are only printed)"
+    )
+    evaluate.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="processes (default: one for each device); --device takes several, as in cuda:0,cuda:1",
+    )
+    evaluate.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="of torch in each process, on the CPU; equal ones give equal bits (default: all, shared out)",
+    )
+    evaluate.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="spread over a Ray cluster: its address, auto, or local for one on this machine",
+    )
     begin = evaluate.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on with the run in OUT; clips that are finished stay")
     begin.add_argument("--force", action="store_true", help="begin anew, deleting what an earlier run wrote")
@@ -69,12 +87,19 @@ def _evaluate(arguments: argparse.Namespace) -> int:
         stack.enter_context(_terminated_as_interrupted())
         try:
             outcome = run_evaluation(
-                evaluation, folder, resume=arguments.resume, force=arguments.force, on_begin=teller.begin, on_news=teller.hear
+                evaluation,
+                folder,
+                resume=arguments.resume,
+                force=arguments.force,
+                on_begin=teller.begin,
+                on_news=teller.hear,
             )
         except KeyboardInterrupt:
             end_line()
             more = "; the same command with --resume goes on" if arguments.out is not None else ""
-            kept = {clip.name for clip in evaluation.clips}.intersection(folder.finished)  # the news of the last may not have come
+            kept = {clip.name for clip in evaluation.clips}.intersection(
+                folder.finished
+            )  # the news of the last may not have come
             complain(f"stopped with {len(kept)} of {len(evaluation.clips)} clips finished{more}")
             return FAILED
         teller.sum_up(outcome)
@@ -118,10 +143,16 @@ class _Teller:
         from stmemory.evaluation.protocol import summarise
 
         mean = summarise(outcome.results)
-        print(score_line("mean over objects", mean.objects, mean.region, mean.boundary, mean.frames_per_second), flush=True)
+        print(
+            score_line("mean over objects", mean.objects, mean.region, mean.boundary, mean.frames_per_second),
+            flush=True,
+        )
 
     def _row(self, result: ClipResult) -> None:
-        print(score_line(result.name, len(result.objects), result.region, result.boundary, result.frames_per_second), flush=True)
+        print(
+            score_line(result.name, len(result.objects), result.region, result.boundary, result.frames_per_second),
+            flush=True,
+        )
 
 
 def _write_more(evaluation: Evaluation, folder: RunFolder, outcome: Outcome) -> None:

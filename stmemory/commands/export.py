@@ -14,7 +14,9 @@ __all__ = ["add_to"]
 def add_to(commands: Commands) -> None:
     """Offer the command."""
     export = commands.add_parser("export", help="write masks in another format; runs no model")
-    export.add_argument("masks", type=Path, metavar="MASKS", help="OUT of a track command, or masks of any format that holds ids")
+    export.add_argument(
+        "masks", type=Path, metavar="MASKS", help="OUT of a track command, or masks of any format that holds ids"
+    )
     export.add_argument("--to", required=True, metavar="FORMAT", help=f"one of {', '.join(_NAMES)}")
     export.add_argument("--from", dest="source", metavar="FORMAT", help="of MASKS; recognised by default")
     export.add_argument("-o", "--out", type=Path, required=True, help="a new folder, or a file, as the format is")
@@ -24,12 +26,20 @@ def add_to(commands: Commands) -> None:
         metavar="VIDEO_OR_FOLDER",
         help="the clip; for overlays and cut-outs, and for the names of files in coco, youtube_vis and label_studio",
     )
-    export.add_argument("--rate", type=float, help="frames per second, for gif and videos (default: that of the clip, else 25)")
+    export.add_argument(
+        "--rate", type=float, help="frames per second, for gif and videos (default: that of the clip, else 25)"
+    )
     prefix_help = "before the names of files in label_studio, such as /data/local-files/?d=clip/"
     export.add_argument("--prefix", default="", metavar="TEXT", help=prefix_help)
-    export.add_argument("--video", metavar="NAME", help="the video's name, for youtube_vos and youtube_vis, read or written")
     export.add_argument(
-        "--category", action="append", default=[], metavar="ID=NAME", help="what an object is, for formats that say so; may be given several times"
+        "--video", metavar="NAME", help="the video's name, for youtube_vos and youtube_vis, read or written"
+    )
+    export.add_argument(
+        "--category",
+        action="append",
+        default=[],
+        metavar="ID=NAME",
+        help="what an object is, for formats that say so; may be given several times",
     )
     export.set_defaults(run=_export)
 
@@ -68,7 +78,14 @@ def _export(arguments: argparse.Namespace) -> int:
         prefix=arguments.prefix,
     )
     masks = read_masks(arguments.masks, format=arguments.source, options=options)
-    count = export(masks, arguments.out, format=arguments.to, frames=arguments.frames, options=options, on_frame=teller(None, "export"))
+    count = export(
+        masks,
+        arguments.out,
+        format=arguments.to,
+        frames=arguments.frames,
+        options=options,
+        on_frame=teller(None, "export"),
+    )
     end_line()
     print(f"{count} frames in {arguments.out}")
     return DONE

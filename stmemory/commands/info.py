@@ -13,7 +13,11 @@ __all__ = ["add_to"]
 def add_to(commands: Commands) -> None:
     """Offer the command."""
     info = commands.add_parser("info", help="versions and devices, or the card of weights")
-    info.add_argument("name", nargs="?", help="bundled name, folder, or owner/name on the Hugging Face Hub (default: all that are bundled)")
+    info.add_argument(
+        "name",
+        nargs="?",
+        help="bundled name, folder, or owner/name on the Hugging Face Hub (default: all that are bundled)",
+    )
     info.add_argument("--revision", help="branch, tag or commit, for weights on the Hub")
     info.set_defaults(run=_info)
 
@@ -52,7 +56,12 @@ def _card(name: str, revision: str | None) -> None:
         _line("memory", f"{facts.object_bytes / 1e6:.1f} MB for one object at 480p, whatever the length of the video")
     if facts.video_bytes is not None:
         _line("memory", f"{facts.video_bytes / 1e6:.1f} MB for one video of such frames, whatever its length")
-    for key, label in (("licence", "licence"), ("base_model", "starts from"), ("data", "trained on"), ("limits", "limits")):
+    for key, label in (
+        ("licence", "licence"),
+        ("base_model", "starts from"),
+        ("data", "trained on"),
+        ("limits", "limits"),
+    ):
         told = facts.about.get(key, "not stated" if key == "licence" else ())
         for line in [told] if isinstance(told, str) else told:
             _line(label, str(line))
@@ -61,7 +70,9 @@ def _card(name: str, revision: str | None) -> None:
             told = facts.about[key]
             _line(label, f"{told['file']}, sha256 {told['sha256']}" if isinstance(told, dict) else str(told))
     for metric in metrics_of(facts.about):
-        _line("measured", f"{metric.metric} {metric.value:g} on {metric.dataset}" + f" ({metric.how})" * bool(metric.how))
+        _line(
+            "measured", f"{metric.metric} {metric.value:g} on {metric.dataset}" + f" ({metric.how})" * bool(metric.how)
+        )
 
 
 def _line(label: str, value: str) -> None:

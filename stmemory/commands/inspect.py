@@ -23,12 +23,22 @@ SCENE = {"height": 360, "width": 640, "seed": 0}  # of the rendered clip
 
 def add_to(commands: Commands) -> None:
     """Offer the command."""
-    inspect = commands.add_parser("inspect", parents=[tracking_options()], help="draw what the memory held, fused and read")
-    inspect.add_argument("source", nargs="?", type=Path, metavar="VIDEO_OR_FOLDER", help="(default: the rendered demo clip)")
-    inspect.add_argument("--mask", type=Path, metavar="FIRST.png", help="ids of its first frame: a palette or grey image")
+    inspect = commands.add_parser(
+        "inspect", parents=[tracking_options()], help="draw what the memory held, fused and read"
+    )
+    inspect.add_argument(
+        "source", nargs="?", type=Path, metavar="VIDEO_OR_FOLDER", help="(default: the rendered demo clip)"
+    )
+    inspect.add_argument(
+        "--mask", type=Path, metavar="FIRST.png", help="ids of its first frame: a palette or grey image"
+    )
     inspect.add_argument("-o", "--out", type=Path, required=True, help="folder of the pictures and inspection.json")
-    inspect.add_argument("--at", type=_frames, metavar="FRAME[,FRAME]", help="frames whose reads are drawn (default: a few)")
-    inspect.add_argument("--point", type=_point, action="append", metavar="X,Y", help="pixel (default: centre and edge)")
+    inspect.add_argument(
+        "--at", type=_frames, metavar="FRAME[,FRAME]", help="frames whose reads are drawn (default: a few)"
+    )
+    inspect.add_argument(
+        "--point", type=_point, action="append", metavar="X,Y", help="pixel (default: centre and edge)"
+    )
     inspect.add_argument("--object", type=int, action="append", metavar="ID", help="repeatable (default: the first 16)")
     inspect.add_argument("--frames", type=int, help=f"stop after so many (default: all; {DEMO} of the rendered clip)")
     for name, default in SCENE.items():
@@ -43,7 +53,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from stmemory.stream import VOSStream
 
     if (arguments.source is None) != (arguments.mask is None):
-        raise OptionError("inspect: expected a video and --mask FIRST.png, or neither (the rendered clip), got one; add the other")
+        raise OptionError(
+            "inspect: expected a video and --mask FIRST.png, or neither (the rendered clip), got one; add the other"
+        )
     if arguments.frames is not None and arguments.frames < 1:
         raise OptionError(f"--frames: expected 1 or more, got {arguments.frames}")
     given = {name: value for name in SCENE if (value := getattr(arguments, name)) is not None}
@@ -53,7 +65,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
     out_folder(arguments.out)
     clip, mask, total = _clip(arguments)
     if late := [frame for frame in arguments.at or () if total is not None and frame >= total]:
-        raise OptionError(f"--at: expected frames of the clip, 0 to {total - 1 if total else 0}, got {late}; choose earlier ones")
+        raise OptionError(
+            f"--at: expected frames of the clip, 0 to {total - 1 if total else 0}, got {late}; choose earlier ones"
+        )
     predictor = chosen_predictor(arguments)
     stream = VOSStream(predictor.network, predictor.options)
     inspector = Inspector(stream, at=arguments.at, points=arguments.point, objects=arguments.object)
@@ -72,7 +86,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
     for path in report.save(arguments.out):
         print(path)
     if broken or stop.wanted:
-        complain(f"stopped after {stream.frame_index + 1} frames; what came before is drawn" + f": {broken}" * bool(broken))
+        complain(
+            f"stopped after {stream.frame_index + 1} frames; what came before is drawn" + f": {broken}" * bool(broken)
+        )
     if missing := [frame for frame in arguments.at or () if frame not in report.moments]:
         complain(f"--at: the clip ended at frame {stream.frame_index}, before {missing}; what came before is drawn")
     return FAILED if broken or stop.wanted or missing else DONE

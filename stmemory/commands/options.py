@@ -57,14 +57,30 @@ def tracking_options() -> argparse.ArgumentParser:
     add_weights_options(group, default="lite")
     for flag, kind, meaning in (
         ("--memory-size", int, "slots of each object (default: 5)"),
-        ("--policy", str, "update policy: name, the paper's letter, or the file of a learned one (default: least_similar)"),
+        (
+            "--policy",
+            str,
+            "update policy: name, the paper's letter, or the file of a learned one (default: least_similar)",
+        ),
         ("--memory-every", int, "commit every n-th frame to memory (default: 3; the paper has 1)"),
         ("--short-side", whole_or_none, "px that larger frames are shrunk to; none never resizes (default: 480)"),
-        ("--enlarge", float, "factor by which smaller frames are enlarged at most, up to --short-side (default: 3 from 120 px on, else 1)"),
-        ("--zoom", float, "how much more closely than in the frame objects are looked at, at most, while all are seen (default: 2)"),
+        (
+            "--enlarge",
+            float,
+            "factor by which smaller frames are enlarged at most, up to --short-side (default: 3 from 120 px on, else 1)",
+        ),
+        (
+            "--zoom",
+            float,
+            "how much more closely than in the frame objects are looked at, at most, while all are seen (default: 2)",
+        ),
         ("--top-k", whole_or_none, "read from so many memory cells only (default: none, all)"),
         ("--write-gate", float, "least score of what is memorised, 0 to 1 (default: 0.5)"),
-        ("--reach", number_or_none, "share of the short side beyond which regions are false; none keeps all (default: 0.2)"),
+        (
+            "--reach",
+            number_or_none,
+            "share of the short side beyond which regions are false; none keeps all (default: 0.2)",
+        ),
     ):
         group.add_argument(flag, type=kind, default=argparse.SUPPRESS, help=meaning)
     return common
@@ -72,7 +88,11 @@ def tracking_options() -> argparse.ArgumentParser:
 
 def add_weights_options(group: Arguments, *, default: str) -> None:
     """Which weights, and where to compute."""
-    group.add_argument("--weights", metavar="NAME", help=f"bundled name, folder, or owner/name on the Hugging Face Hub (default: {default})")
+    group.add_argument(
+        "--weights",
+        metavar="NAME",
+        help=f"bundled name, folder, or owner/name on the Hugging Face Hub (default: {default})",
+    )
     group.add_argument("--revision", help="branch, tag or commit, for weights on the Hub")
     group.add_argument("--device", help="such as cuda (default: cpu)")
 
@@ -80,12 +100,21 @@ def add_weights_options(group: Arguments, *, default: str) -> None:
 def add_compute_options(parser: argparse.ArgumentParser) -> None:
     """How to compute, beside the device; see `chosen_predictor`."""
     group = parser.add_argument_group("how to compute")
-    group.add_argument("--threads", dest="compute_threads", type=int, metavar="N", help="of torch, on the CPU (default: torch's own choice, one a core)")
-    group.add_argument("--dtype", dest="compute_dtype", choices=DTYPES, help="what the network computes in (default: float32)")
+    group.add_argument(
+        "--threads",
+        dest="compute_threads",
+        type=int,
+        metavar="N",
+        help="of torch, on the CPU (default: torch's own choice, one a core)",
+    )
+    group.add_argument(
+        "--dtype", dest="compute_dtype", choices=DTYPES, help="what the network computes in (default: float32)"
+    )
 
 
 def chosen_predictor(arguments: argparse.Namespace) -> VOSPredictor:
-    """The predictor that `tracking_options` and `add_compute_options` describe; sets the number of threads where one is given.
+    """The predictor that `tracking_options` and `add_compute_options` describe; sets the number of threads where one is
+    given.
 
     Raises:
         OptionError: an option is out of its range.
@@ -96,14 +125,24 @@ def chosen_predictor(arguments: argparse.Namespace) -> VOSPredictor:
     from stmemory.inventory import usable_device
     from stmemory.predictor import VOSPredictor
 
-    device, threads, name = usable_device(arguments.device), getattr(arguments, "compute_threads", None), getattr(arguments, "compute_dtype", None)
+    device, threads, name = (
+        usable_device(arguments.device),
+        getattr(arguments, "compute_threads", None),
+        getattr(arguments, "compute_dtype", None),
+    )
     if threads is not None and not 1 <= threads <= MOST_THREADS:
-        raise OptionError(f"threads: expected 1 to {MOST_THREADS}, got {threads}; the number of cores is the most that helps")
+        raise OptionError(
+            f"threads: expected 1 to {MOST_THREADS}, got {threads}; the number of cores is the most that helps"
+        )
     if threads is not None:
         torch.set_num_threads(threads)
     dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, None: None}
     return VOSPredictor.from_pretrained(
-        arguments.weights, options=chosen_options(arguments), device=device, dtype=dtypes[name], revision=arguments.revision
+        arguments.weights,
+        options=chosen_options(arguments),
+        device=device,
+        dtype=dtypes[name],
+        revision=arguments.revision,
     )
 
 
@@ -120,7 +159,8 @@ def chosen_options(arguments: argparse.Namespace) -> TrackingOptions:
 
 
 def chosen_policy(text: str) -> str | UpdatePolicy:
-    """The update policy that `--policy` names: a name as it is; what is no name but a file or a folder is a learned policy.
+    """The update policy that `--policy` names: a name as it is; what is no name but a file or a folder is a learned
+    policy.
 
     Raises:
         WeightsError: the file is missing, damaged or of another kind.
@@ -154,14 +194,28 @@ def chosen_clips(arguments: argparse.Namespace) -> list[Clip]:
     names, what = arguments.clips or None, arguments.what
     if arguments.root is None:
         if what in DATA_SETS:
-            raise OptionError(f"{what}: expected --root with the folder of the data set, got none; for a folder of that name write ./{what}")
+            raise OptionError(
+                f"{what}: expected --root with the folder of the data set, got none; for a folder of that name write "
+                f"./{what}"
+            )
         if arguments.split is not None or arguments.all_frames:
-            raise OptionError(f"--split, --all-frames: expected a data set ({', '.join(DATA_SETS)}) with --root, got the folder {what!r}")
+            raise OptionError(
+                f"--split, --all-frames: expected a data set ({', '.join(DATA_SETS)}) with --root, got the folder "
+                f"{what!r}"
+            )
         if not Path(what).exists():
-            raise OptionError(f"{what}: expected a folder of clips, or with --root one of {', '.join(DATA_SETS)}, got neither; check the spelling")
+            raise OptionError(
+                f"{what}: expected a folder of clips, or with --root one of {', '.join(DATA_SETS)}, got neither; "
+                "check the spelling"
+            )
         return find_clips(what, names=names, resolution=arguments.resolution)
     return find_data_set(
-        what, arguments.root, split=arguments.split, names=names, resolution=arguments.resolution, all_frames=arguments.all_frames
+        what,
+        arguments.root,
+        split=arguments.split,
+        names=names,
+        resolution=arguments.resolution,
+        all_frames=arguments.all_frames,
     )
 
 

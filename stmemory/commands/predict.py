@@ -22,19 +22,47 @@ def add_to(commands: Commands) -> None:
     """Offer the command."""
     predict = commands.add_parser("predict", help="predict the frames after a clip")
     clip = predict.add_mutually_exclusive_group(required=True)
-    clip.add_argument("clip", nargs="?", type=Path, metavar="CLIP", help="video, folder of pictures, GIF, or .npy with [T, H, W] or [T, H, W, 3]")
-    clip.add_argument("--demo", action="store_true", help="take a clip of six pictures in a cycle, made on the spot; needs no connection")
-    predict.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="folder: frames/, prediction.gif, strip.png")
+    clip.add_argument(
+        "clip",
+        nargs="?",
+        type=Path,
+        metavar="CLIP",
+        help="video, folder of pictures, GIF, or .npy with [T, H, W] or [T, H, W, 3]",
+    )
+    clip.add_argument(
+        "--demo",
+        action="store_true",
+        help="take a clip of six pictures in a cycle, made on the spot; needs no connection",
+    )
+    predict.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="OUT", help="folder: frames/, prediction.gif, strip.png"
+    )
     predict.add_argument("--steps", type=int, metavar="N", help="frames to predict (default: those held back, else 10)")
-    predict.add_argument("--hide", type=int, metavar="N", help="hold back the last N frames of the clip, and compare (default: 0; for --demo all steps)")
-    predict.add_argument("--rate", type=float, default=5.0, help="frames a second of the animation (default: %(default)s)")
+    predict.add_argument(
+        "--hide",
+        type=int,
+        metavar="N",
+        help="hold back the last N frames of the clip, and compare (default: 0; for --demo all steps)",
+    )
+    predict.add_argument(
+        "--rate", type=float, default=5.0, help="frames a second of the animation (default: %(default)s)"
+    )
     predict.add_argument("--seed", type=int, default=0, help="of the clip of --demo (default: %(default)s)")
     predict.add_argument("--force", action="store_true", help="replace the predicted frames of an earlier run")
     group = predict.add_argument_group("how to predict")
     add_weights_options(group, default="mini")
     group.add_argument("--memory-size", type=int, default=argparse.SUPPRESS, help="slots of the video (default: 16)")
-    group.add_argument("--policy", default=argparse.SUPPRESS, help="update policy: name, the paper's letter, or the file of a learned one (default: most_similar)")
-    group.add_argument("--short-side", type=whole_or_none, default=argparse.SUPPRESS, help="px that larger frames are shrunk to (default: none)")
+    group.add_argument(
+        "--policy",
+        default=argparse.SUPPRESS,
+        help="update policy: name, the paper's letter, or the file of a learned one (default: most_similar)",
+    )
+    group.add_argument(
+        "--short-side",
+        type=whole_or_none,
+        default=argparse.SUPPRESS,
+        help="px that larger frames are shrunk to (default: none)",
+    )
     group.add_argument("--freeze-memory", action="store_true", help="do not memorise predictions on the way ahead")
     predict.set_defaults(run=_predict)
 
@@ -66,7 +94,10 @@ def _predict(arguments: argparse.Namespace) -> int:
     height, width = forecast.size
     first, last = forecast.memory_bytes
     name = "six pictures in a cycle" if arguments.demo else arguments.clip.resolve().name
-    print(f"{name}: watched {forecast.seen} frame{'s' * (forecast.seen != 1)} of {width} x {height}, {predictor.device}; predicted {forecast.predicted} more")
+    print(
+        f"{name}: watched {forecast.seen} frame{'s' * (forecast.seen != 1)} of {width} x {height}, "
+        f"{predictor.device}; predicted {forecast.predicted} more"
+    )
     print(f"memory {first / 1e6:.2f} MB after the first frame, {last / 1e6:.2f} MB after the last")
     print(f"{job.frames}\n{job.animation}\n{job.strip}")
     if forecast.scores is not None and forecast.copy_scores is not None:
@@ -83,9 +114,13 @@ def _chosen_predictor(arguments: argparse.Namespace) -> FramePredictor:
     from stmemory.inventory import usable_device
     from stmemory.options import PredictionOptions
 
-    given = {name: getattr(arguments, name) for name in ("memory_size", "policy", "short_side") if hasattr(arguments, name)}
+    given = {
+        name: getattr(arguments, name) for name in ("memory_size", "policy", "short_side") if hasattr(arguments, name)
+    }
     if "policy" in given:
         given["policy"] = chosen_policy(given["policy"])
     options = PredictionOptions(**given, write_predictions=not arguments.freeze_memory)
     device = usable_device(arguments.device)
-    return FramePredictor.from_pretrained(arguments.weights, options=options, device=device, revision=arguments.revision)
+    return FramePredictor.from_pretrained(
+        arguments.weights, options=options, device=device, revision=arguments.revision
+    )

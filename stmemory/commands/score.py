@@ -24,7 +24,8 @@ def add_to(commands: Commands) -> None:
         "predictions",
         type=Path,
         metavar="PREDICTIONS",
-        help="holds CLIP/00000.png ..., or is the OUT of an evaluation; or 00000.png ... of one clip, or the OUT of track",
+        help="holds CLIP/00000.png ..., or is the OUT of an evaluation; or 00000.png ... of one clip, or the OUT of "
+        "track",
     )
     add_data_set_options(score, "TRUTH")
     group = score.add_argument_group(

@@ -18,26 +18,46 @@ SNAPSHOTS = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 
 def add_to(commands: Commands) -> None:
     """Offer the command."""
-    track = commands.add_parser("track", parents=[tracking_options()], help="track objects through a video, from their first masks")
+    track = commands.add_parser(
+        "track", parents=[tracking_options()], help="track objects through a video, from their first masks"
+    )
     source_help = "or a GIF, WebP or TIFF with pages, or a .npy with uint8 [T, H, W, 3]; or live: a camera, 0 or /dev/video0, or an address, rtsp://..."
     track.add_argument("source", metavar="VIDEO_OR_FOLDER", help=source_help)
     track.add_argument(
         "--mask",
         action="append",
         metavar="[FRAME:]MASK",
-        help="ids of the first frame: a palette or grey image; with FRAME: of a later one, counted from 0, where objects enter or are corrected; "
-        "or a folder of masks named like the frames; or masks of many frames in any format that export reads (.json, .xml, .npy, .npz, "
+        help="ids of the first frame: a palette or grey image; with FRAME: of a later one, counted from 0, where "
+        "objects enter or are corrected; "
+        "or a folder of masks named like the frames; or masks of many frames in any format that export reads (.json, "
+        ".xml, .npy, .npz, "
         "a video). "
         "May be given several times",
     )
     track.add_argument("-o", "--out", type=Path, help="folder; masks go to OUT/masks")
     track.add_argument("--overlay", action="store_true", help="also draw OUT/overlay.mp4")
     track.add_argument("--frames", type=int, metavar="N", help="stop after so many; --resume goes on")
-    track.add_argument("--damaged", choices=("error", "skip"), default="error", help="skip: go on past a damaged part of a video, leaving it out")
+    track.add_argument(
+        "--damaged",
+        choices=("error", "skip"),
+        default="error",
+        help="skip: go on past a damaged part of a video, leaving it out",
+    )
     live = track.add_argument_group("cameras and streams")
-    live.add_argument("--snapshot", type=Path, metavar="FILE", help="write the first frame as an image on which to paint the mask, and end")
+    live.add_argument(
+        "--snapshot",
+        type=Path,
+        metavar="FILE",
+        help="write the first frame as an image on which to paint the mask, and end",
+    )
     live.add_argument("--seconds", type=float, metavar="S", help="stop after so long")
-    live.add_argument("--reconnect", type=int, default=5, metavar="N", help="attempts to open a stream again that was lost (default: 5)")
+    live.add_argument(
+        "--reconnect",
+        type=int,
+        default=5,
+        metavar="N",
+        help="attempts to open a stream again that was lost (default: 5)",
+    )
     begin = track.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on where a run of the same command stopped")
     begin.add_argument("--force", action="store_true", help="begin anew, deleting the masks that an earlier run wrote")
@@ -85,7 +105,9 @@ def _track_with(arguments: argparse.Namespace, folder: Path) -> int:
             tellers[part] = teller(total, part)
         tellers[part](done)
 
-    described = describe_job(job, device=usable_device(arguments.device))  # reads all masks, before the weights are loaded
+    described = describe_job(
+        job, device=usable_device(arguments.device)
+    )  # reads all masks, before the weights are loaded
     predictor = chosen_predictor(arguments)
     print(described, flush=True)
     with stop_on_signals(_say_finishing if job.live is not None else _say_stopping) as stop:
@@ -93,7 +115,10 @@ def _track_with(arguments: argparse.Namespace, folder: Path) -> int:
     end_line()
     print(f"{report.frames} masks in {job.masks}")
     if job.live is not None:
-        print(f"{job.name}: {job.live.dropped} frames came too fast and were left out, {job.live.reconnections} reconnections")
+        print(
+            f"{job.name}: {job.live.dropped} frames came too fast and were left out, {job.live.reconnections} "
+            "reconnections"
+        )
         if job.overlay and not report.finished:
             print(f"overlay in {job.overlay_path}")
     if report.finished:
@@ -102,7 +127,10 @@ def _track_with(arguments: argparse.Namespace, folder: Path) -> int:
         if report.more:
             print(f"stopped after {report.frames} frames as asked; --resume goes on")
         for frame in report.unused:
-            complain(f"the clip ended after {report.frames} frames: the mask of frame {frame}, {job.given[frame]}, was not used")
+            complain(
+                f"the clip ended after {report.frames} frames: the mask of frame {frame}, {job.given[frame]}, was not "
+                "used"
+            )
         return FAILED if report.unused else DONE
     if job.live is not None:
         why = "" if report.error is None else f": {report.error}"
@@ -126,7 +154,9 @@ def _snapshot(source: str, file: Path) -> int:
     from stmemory.live import LiveSource, is_live
 
     if file.suffix.lower() not in SNAPSHOTS:
-        raise FrameError(f"{file}: expected a name that ends with one of {', '.join(SNAPSHOTS)}, which lose nothing; choose one")
+        raise FrameError(
+            f"{file}: expected a name that ends with one of {', '.join(SNAPSHOTS)}, which lose nothing; choose one"
+        )
     if is_live(source):
         with closing(LiveSource(source)) as live:
             frame = live.first()
@@ -134,7 +164,9 @@ def _snapshot(source: str, file: Path) -> int:
         frame = next(iterate_frames(Path(source))).mul(255).round().byte().permute(1, 2, 0).numpy()
     with whole_file(file) as part:
         Image.fromarray(frame).save(part, format=SNAPSHOTS[file.suffix.lower()])
-    print(f"first frame, {frame.shape[1]} x {frame.shape[0]}, in {file}; paint the objects' ids on an image of that size")
+    print(
+        f"first frame, {frame.shape[1]} x {frame.shape[0]}, in {file}; paint the objects' ids on an image of that size"
+    )
     return DONE
 
 
@@ -146,5 +178,6 @@ def _say_finishing() -> None:
 def _say_stopping() -> None:
     """Answer the first ctrl-C."""
     say_at_once(
-        "stopping after this frame and saving; press ctrl-C again to quit without saving (frames since the last saved state are then lost)"
+        "stopping after this frame and saving; press ctrl-C again to quit without saving (frames since the last saved "
+        "state are then lost)"
     )

@@ -1,4 +1,5 @@
-"""What commands say: exit codes, complaints, progress. The terminal is written to from here and from the commands alone."""
+"""What commands say: exit codes, complaints, progress. The terminal is written to from here and from the commands
+alone."""
 
 from __future__ import annotations
 
@@ -8,7 +9,18 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["BAD_ARGUMENTS", "DONE", "FAILED", "complain", "end_line", "say_at_once", "score_heads", "score_line", "teller", "warnings_said"]
+__all__ = [
+    "BAD_ARGUMENTS",
+    "DONE",
+    "FAILED",
+    "complain",
+    "end_line",
+    "say_at_once",
+    "score_heads",
+    "score_line",
+    "teller",
+    "warnings_said",
+]
 
 DONE = 0
 FAILED = 1
@@ -46,7 +58,8 @@ class _Complaints(logging.Handler):
 
 @contextmanager
 def warnings_said() -> Iterator[None]:
-    """Write to stderr, while a command runs, what the library logs as a warning: lost streams, damaged frames that were left out."""
+    """Write to stderr, while a command runs, what the library logs as a warning: lost streams, damaged frames that were
+    left out."""
     handler, log = _Complaints(logging.WARNING), logging.getLogger("stmemory")
     log.addHandler(handler)
     try:
@@ -68,5 +81,6 @@ def score_line(name: str, objects: int, region: float, boundary: float, speed: f
 
 
 def say_at_once(line: str) -> None:
-    """Write a line to stderr in the midst of whatever runs: past Python's buffers, since a signal may come while they are written to."""
+    """Write a line to stderr in the midst of whatever runs: past Python's buffers, since a signal may come while they
+    are written to."""
     os.write(2, f"{os.linesep * sys.stderr.isatty()}{line}{os.linesep}".encode())

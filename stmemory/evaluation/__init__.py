@@ -1,11 +1,19 @@
-"""Evaluation: J and F, the protocols of data sets, benchmarks, a memory that grows, reports, and rendered clips with exact truth.
+"""Evaluation: J and F, the protocols of data sets, benchmarks, a memory that grows, reports, and rendered clips with
+exact truth.
 
 The core never imports this package; the command line does so inside the commands that need it.
 """
 
 from stmemory.evaluation.clips import Clip, find_clips
 from stmemory.evaluation.growing import GrowingMemory, GrowingPredictor
-from stmemory.evaluation.growth import GrowthReport, Slope, block_slope, measure_growth, resident_bytes, slope_per_thousand
+from stmemory.evaluation.growth import (
+    GrowthReport,
+    Slope,
+    block_slope,
+    measure_growth,
+    resident_bytes,
+    slope_per_thousand,
+)
 from stmemory.evaluation.layouts import DATA_SETS, DataSet, find_data_set
 from stmemory.evaluation.mask_folders import find_mask_clips, score_clip
 from stmemory.evaluation.metrics import boundary_accuracy, boundary_map, boundary_radius, region_similarity
@@ -35,12 +43,12 @@ from stmemory.evaluation.scores import ObjectScores, SequenceScores, Statistics,
 from stmemory.evaluation.tables import write_tables
 
 __all__ = [
+    "DATA_SETS",
+    "FRAME_PROTOCOLS",
     "Circumstances",
     "Clip",
     "ClipResult",
-    "DATA_SETS",
     "DataSet",
-    "FRAME_PROTOCOLS",
     "FrameProtocol",
     "FrameScores",
     "GrowingMemory",

@@ -1,7 +1,9 @@
-"""The ablation of the memory: the same clips under each way to keep it, a row of scores each (tables 3 and 4 of the paper).
+"""The ablation of the memory: the same clips under each way to keep it, a row of scores each (tables 3 and 4 of the
+paper).
 
-Owns what is kept of a row, so that an interrupted run goes on: each is an evaluation's folder (`run_folder.py`), and beside its
-scores lies how many bytes the memory took. What a row is stands in `ablation_rows.py`, the table in `ablation_report.py`.
+Owns what is kept of a row, so that an interrupted run goes on: each is an evaluation's folder (`run_folder.py`), and
+beside its scores lies how many bytes the memory took. What a row is stands in `ablation_rows.py`, the table in
+`ablation_report.py`.
 """
 
 from __future__ import annotations
@@ -27,11 +29,11 @@ from stmemory.evaluation.report import current_circumstances
 from stmemory.evaluation.run_folder import RunFolder
 from stmemory.evaluation.worker import News, evaluate_and_tell
 from stmemory.files import whole_file
-from stmemory.run_lock import held
-from stmemory.untrusted import expect_below, read_json, whole
 from stmemory.predictor import VOSPredictor
-from stmemory.stream import VOSStream
+from stmemory.run_lock import held
 from stmemory.state_file import weights_of
+from stmemory.stream import VOSStream
+from stmemory.untrusted import expect_below, read_json, whole
 
 __all__ = ["MemoryUse", "RowResult", "run_ablation"]
 
@@ -109,12 +111,14 @@ def run_ablation(
         A result for each row.
 
     Raises:
-        OptionError: there are rows in the folder already, or rows of another ablation; there are no clips; or another run writes into
-            the folder.
+        OptionError: there are rows in the folder already, or rows of another ablation; there are no clips; or another
+            run writes into the folder.
         WeightsError: there are no such weights.
     """
     if not clips or len({clip.name for clip in clips}) < len(clips):
-        raise OptionError(f"clips: expected one or more, each once, got {', '.join(clip.name for clip in clips) or 'none'}")
+        raise OptionError(
+            f"clips: expected one or more, each once, got {', '.join(clip.name for clip in clips) or 'none'}"
+        )
     todo = [_Work(row, out, clips, device, {**(about or {}), "clips": [clip.name for clip in clips]}) for row in rows]
     begun = [work for work in todo if work.folder.record.exists()]
     for work in begun or todo:
@@ -139,7 +143,9 @@ def run_ablation(
 class _Work:
     """A row and its folder."""
 
-    def __init__(self, row: Row, out: Path, clips: Sequence[Clip], device: str | torch.device, about: Mapping[str, object]) -> None:
+    def __init__(
+        self, row: Row, out: Path, clips: Sequence[Clip], device: str | torch.device, about: Mapping[str, object]
+    ) -> None:
         self.row, self.clips, self.device = row, clips, device
         self.folder = RunFolder(out / row.name)
         here = current_circumstances()
@@ -187,7 +193,9 @@ class _Work:
                     part.write_text(json.dumps(dataclasses.asdict(predictor.use())) + "\n", encoding="utf-8")
             tell(news)
         there = [found for clip in self.clips if (found := self.found(clip)) is not None]
-        return RowResult(self.row, self.fingerprint, tuple(one for one, _ in there), tuple(two for _, two in there), skipped)
+        return RowResult(
+            self.row, self.fingerprint, tuple(one for one, _ in there), tuple(two for _, two in there), skipped
+        )
 
     def _use_of(self, clip: Clip) -> Path:
         return self.folder.path / "memory" / f"{clip.name}.json"

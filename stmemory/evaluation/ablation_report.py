@@ -46,7 +46,10 @@ def ablation_table(
     >>> print(ablation_table([], current_circumstances()).splitlines()[0])
     | memory | J | F | J&F | bytes an object at the end | slots at the end | frames/s |
     """
-    lines = ["| memory | J | F | J&F | bytes an object at the end | slots at the end | frames/s |", "|---|---:|---:|---:|---:|---:|---:|"]
+    lines = [
+        "| memory | J | F | J&F | bytes an object at the end | slots at the end | frames/s |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
     for row in rows:
         mean = summarise(row.results)
         scores = " | ".join(decimal(100 * value) for value in (mean.region, mean.boundary, mean.mean))
@@ -84,7 +87,8 @@ def _row(row: RowResult) -> dict[str, object]:
         "title": row.row.title,
         "weights": row.row.weights or "lite",
         "fingerprint": row.fingerprint,
-        "options": row.row.options.as_dict() | ({} if row.row.every is None else {"memory_size": None, "policy": None, "memory_every": row.row.every}),
+        "options": row.row.options.as_dict()
+        | ({} if row.row.every is None else {"memory_size": None, "policy": None, "memory_every": row.row.every}),
         "region": mean.region,
         "boundary": mean.boundary,
         "mean": mean.mean,
@@ -123,11 +127,16 @@ def _below(rows: Sequence[RowResult], circumstances: Circumstances, extra: Mappi
     if len(networks) == 1:
         yield "Weights of all rows: " + "".join(f"{name} ({fingerprint})." for fingerprint, name in networks.items())
     else:
-        yield "Weights: " + "; ".join(f"{row.row.name} {row.row.weights or 'lite'} ({row.fingerprint})" for row in rows) + "."
+        yield (
+            "Weights: "
+            + "; ".join(f"{row.row.name} {row.row.weights or 'lite'} ({row.fingerprint})" for row in rows)
+            + "."
+        )
     size = "own size" if circumstances.resolution is None else f"short side {circumstances.resolution}"
     made_at = sorted({use.commit for row in rows for use in row.memory if use.commit})
     threads = f"{circumstances.threads} thread{'s' * (circumstances.threads != 1)}"
     yield (
-        f"{circumstances.device}, {threads}, torch {circumstances.torch}, Python {circumstances.python}, stmemory {circumstances.stmemory}"
+        f"{circumstances.device}, {threads}, torch {circumstances.torch}, Python {circumstances.python}, stmemory "
+        f"{circumstances.stmemory}"
         f"{', commit ' * bool(made_at)}{', '.join(made_at)}, {size}."
     )

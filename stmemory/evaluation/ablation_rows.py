@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from stmemory.errors import OptionError
 from stmemory.evaluation.clips import Clip
@@ -58,7 +57,11 @@ class Row:
         ('A: oldest', 'growing: frames 0, 5, 10, ... kept (STM)')
         """
         if self.every is not None:
-            return f"{self.name}: " + ("every frame" if self.every == 1 else f"frames 0, {self.every}, {2 * self.every}, ...") + " kept (STM)"
+            return (
+                f"{self.name}: "
+                + ("every frame" if self.every == 1 else f"frames 0, {self.every}, {2 * self.every}, ...")
+                + " kept (STM)"
+            )
         if not self.scored:
             return f"{self.name}: {update_policy(self.options.policy).name} without the discriminative read"
         policy = update_policy(self.options.policy).name
@@ -117,6 +120,7 @@ def shortened(clip: Clip, frames: int) -> Clip:
     Raises:
         OptionError: less than two frames.
 
+    >>> from pathlib import Path
     >>> shortened(Clip("walk", (Path("0.jpg"),) * 9, (None,) * 9, (None,) * 9), 4).annotation_paths
     (None, None, None, None)
     """

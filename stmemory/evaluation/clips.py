@@ -1,7 +1,7 @@
 """Clips on disk: frames, true masks, pixels to ignore, and which frames count. Pixels are read when asked for.
 
-Owns the reading of annotations, and clips in a folder of the user's own. The layouts of data sets are in `layouts.py`. Does not
-know predictors or scores.
+Owns the reading of annotations, and clips in a folder of the user's own. The layouts of data sets are in `layouts.py`.
+Does not know predictors or scores.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from stmemory.errors import MaskError, OptionError
 from stmemory.images import image_to_rgb, opened_image
 from stmemory.palette import read_id_image
 
-__all__ = ["Clip", "VOID_ID", "find_clips", "object_ids_in", "open_clip", "read_labels"]
+__all__ = ["VOID_ID", "Clip", "find_clips", "object_ids_in", "open_clip", "read_labels"]
 
 Ids = NDArray[np.int32]
 VOID_ID = 255
@@ -37,9 +37,9 @@ class Clip:
         stray_paths: annotations of which there is no frame; a clip that has some cannot be measured.
         merge_objects: all objects count as object 1, as DAVIS 2016 has it.
         ignore_void: pixels of id 255 count for nothing; else they are background, as in the toolkit of DAVIS.
-        listed: for each object the frames that the data set lists for it: it enters at the first of them that shows it, and
-            counts in those after it. None: it enters where it is first seen, and counts after that and before the last
-            annotation.
+        listed: for each object the frames that the data set lists for it: it enters at the first of them that shows it,
+            and counts in those after it. None: it enters where it is first seen, and counts after that and before the
+            last annotation.
         count_given: an object counts in the frame whose mask is given, too, as in the toolkit of LVOS.
         count_last: an object counts in the last annotated frame, too, which the toolkit of DAVIS leaves out.
         held_out: the truth is a server's, and the annotations are the masks to be given alone: nothing counts.
@@ -64,7 +64,8 @@ class Clip:
 
     @functools.cached_property
     def binary(self) -> bool:
-        """Whether 255 means object 1, not void: so in grey annotations whose first that is not empty holds nothing else.
+        """Whether 255 means object 1, not void: so in grey annotations whose first that is not empty holds nothing
+        else.
 
         Raises:
             MaskError: an annotation before that cannot be read.
@@ -143,8 +144,8 @@ def find_clips(
 ) -> list[Clip]:
     """Clips under a folder of your own, by name: `CLIP/JPEGImages`, `JPEGImages/480p/CLIP` or `JPEGImages/CLIP`.
 
-    Beside `JPEGImages` lies `Annotations` in the same way, and `Void` if there are pixels to ignore. A clip without annotations
-    is among them, and cannot be measured.
+    Beside `JPEGImages` lies `Annotations` in the same way, and `Void` if there are pixels to ignore. A clip without
+    annotations is among them, and cannot be measured.
 
     Args:
         root: the folder that holds the clips.
@@ -157,12 +158,16 @@ def find_clips(
 
     >>> find_clips("no/such/folder")
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such/folder: expected a folder with CLIP/JPEGImages, JPEGImages/CLIP or JPEGImages/480p/CLIP, got no such folder; check the spelling
+    stmemory.errors.OptionError: no/such/folder: expected a folder with CLIP/JPEGImages, JPEGImages/CLIP or
+    JPEGImages/480p/CLIP, got no such folder; check the spelling
     """
     root = Path(root)
     flat = (root / "JPEGImages").is_dir()
     if resolution is not None and not (flat and (root / "JPEGImages" / resolution).is_dir()):
-        raise OptionError(f"resolution: expected the name of a folder in {root / 'JPEGImages'}, got {resolution!r}; leave it out for other layouts")
+        raise OptionError(
+            f"resolution: expected the name of a folder in {root / 'JPEGImages'}, got {resolution!r}; leave it out "
+            "for other layouts"
+        )
     if flat:
         below = Path(resolution or "480p") if (root / "JPEGImages" / (resolution or "480p")).is_dir() else Path()
         folders = {
@@ -176,20 +181,30 @@ def find_clips(
         }
     found = {name: parts for name, parts in sorted(folders.items()) if parts[0].is_dir()}
     if not found or all(_holds_folders(parts[0]) and not _holds_images(parts[0]) for parts in found.values()):
-        raise OptionError(f"{root}: expected a folder with CLIP/JPEGImages, JPEGImages/CLIP or JPEGImages/480p/CLIP, got {_instead(root)}")
+        raise OptionError(
+            f"{root}: expected a folder with CLIP/JPEGImages, JPEGImages/CLIP or JPEGImages/480p/CLIP, got "
+            f"{_instead(root)}"
+        )
     if not any(parts[1].is_dir() for parts in found.values()):
         first = next(iter(found.values()))[1]
-        raise OptionError(f"{root}: expected true masks in Annotations beside JPEGImages, got none; put them there, as {first}/00000.png")
+        raise OptionError(
+            f"{root}: expected true masks in Annotations beside JPEGImages, got none; put them there, as "
+            f"{first}/00000.png"
+        )
     missing = [name for name in names or () if name not in found]
     if missing:
         raise OptionError(f"names: expected clips of {root} ({', '.join(found)}), got {', '.join(missing)}")
     return [
-        open_clip(name, frames=found[name][0], annotations=found[name][1], void=found[name][2], merge_objects=merge_objects)
+        open_clip(
+            name, frames=found[name][0], annotations=found[name][1], void=found[name][2], merge_objects=merge_objects
+        )
         for name in (found if names is None else names)
     ]
 
 
-def open_clip(name: str, *, frames: Path, annotations: Path, void: Path | None = None, merge_objects: bool = False) -> Clip:
+def open_clip(
+    name: str, *, frames: Path, annotations: Path, void: Path | None = None, merge_objects: bool = False
+) -> Clip:
     """The clip of two or three folders; an annotation is of the frame whose name it has.
 
     Args:
@@ -225,7 +240,9 @@ def _instead(root: Path) -> str:
         return "frames alone; pass the folder above JPEGImages and Annotations, or for one clip the folder above that"
     if sizes := [path.name for path in sorted(frames.glob("*")) if _holds_folders(path)]:
         return f"the layout of DAVIS with another resolution; pass it: {', '.join(sizes)}"
-    if deeper := [path.parent for path in sorted(root.glob("*/JPEGImages")) if _holds_folders(path)]:  # DAVIS/JPEGImages/480p
+    if deeper := [
+        path.parent for path in sorted(root.glob("*/JPEGImages")) if _holds_folders(path)
+    ]:  # DAVIS/JPEGImages/480p
         return f"a folder above one; pass {deeper[0]}"
     if deeper := [path.parent.parent for path in sorted(root.glob("*/*/JPEGImages"))]:  # mine/CLIP/JPEGImages
         return f"a folder above one; pass {deeper[0]}"
@@ -257,7 +274,8 @@ def read_labels(path: Path) -> tuple[Ids, bool]:
 
     >>> read_labels(Path("no/such.png"))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
-    stmemory.errors.MaskError: no/such.png: expected an image file, got one that cannot be read: [Errno 2] No such file ...
+    stmemory.errors.MaskError: no/such.png: expected an image file, got one that cannot be read: [Errno 2] No such file
+    ...
     """
     found = read_id_image(path)
     if found.values.dtype.kind == "f":

@@ -20,7 +20,13 @@ __all__ = ["evaluate_on_cluster", "load_ray"]
 
 
 def evaluate_on_cluster(
-    setup: Setup, clips: Iterable[Clip], folder: RunFolder, tell: Callable[[News], None], *, address: str, jobs: int | None = None
+    setup: Setup,
+    clips: Iterable[Clip],
+    folder: RunFolder,
+    tell: Callable[[News], None],
+    *,
+    address: str,
+    jobs: int | None = None,
 ) -> None:
     """Evaluate clips in actors of a Ray cluster, the longest first.
 
@@ -38,7 +44,9 @@ def evaluate_on_cluster(
     ray = load_ray()
     try:
         options = {"num_cpus": jobs} if address == "local" and jobs else {}
-        ray.init(address=address, include_dashboard=False if address == "local" else None, log_to_driver=False, **options)
+        ray.init(
+            address=address, include_dashboard=False if address == "local" else None, log_to_driver=False, **options
+        )
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise OptionError(f"--ray: expected the address of a cluster, or local, got {address!r}: {error}") from error
     try:
@@ -70,7 +78,9 @@ class _Task:
     clip: Clip
 
 
-def _drive(ray: ModuleType, new_actor: Callable[[], Any], waiting: list[Clip], jobs: int, tell: Callable[[News], None]) -> None:
+def _drive(
+    ray: ModuleType, new_actor: Callable[[], Any], waiting: list[Clip], jobs: int, tell: Callable[[News], None]
+) -> None:
     """Keep every actor busy until no clip waits; an actor that dies takes one clip with it and is replaced."""
     tasks: dict[Any, _Task] = {}
 
@@ -104,10 +114,13 @@ def load_ray() -> ModuleType:
     >>> sys.modules["ray"] = None  # as if it were not
     >>> load_ray()
     Traceback (most recent call last):
-    stmemory.errors.OptionError: --ray: expected Ray to be installed, got import of ray halted; None in sys.modules; run: pip install "stmemory[cluster]"
+    stmemory.errors.OptionError: --ray: expected Ray to be installed, got import of ray halted; None in sys.modules;
+    run: pip install "stmemory[cluster]"
     >>> del sys.modules["ray"]
     """
     try:
         return importlib.import_module("ray")
     except ImportError as error:
-        raise OptionError(f'--ray: expected Ray to be installed, got {error}; run: pip install "stmemory[cluster]"') from error
+        raise OptionError(
+            f'--ray: expected Ray to be installed, got {error}; run: pip install "stmemory[cluster]"'
+        ) from error

@@ -1,7 +1,8 @@
 """A memory that never forgets: STM's rule, as the upper reference beside which a fixed number of slots is measured.
 
-Same network, same step, same read; every n-th frame is kept for ever, and the last frame beside them (Oh et al. 2019). Owns
-the growing and nothing else. Not for use: its memory and its time per frame grow with the video, which is what it shows.
+Same network, same step, same read; every n-th frame is kept for ever, and the last frame beside them (Oh et al. 2019).
+Owns the growing and nothing else. Not for use: its memory and its time per frame grow with the video, which is what it
+shows.
 """
 
 from __future__ import annotations
@@ -45,7 +46,9 @@ class GrowingPredictor:
 
     def __init__(self, predictor: VOSPredictor, *, every: int = 5) -> None:
         if every < 1:
-            raise OptionError(f"GrowingPredictor: expected to keep every n-th frame with n >= 1, got {every}; 5 is STM's")
+            raise OptionError(
+                f"GrowingPredictor: expected to keep every n-th frame with n >= 1, got {every}; 5 is STM's"
+            )
         options = dataclasses.replace(predictor.options, memory_size=_FIRST, policy="drop", memory_every=every)
         self.predictor = VOSPredictor(predictor.network, options=options)
 
@@ -83,7 +86,9 @@ class GrowingMemory:
         """One more slot for every row, empty; what is known of the others stays, in the cache too."""
         old, cached = self.bank, self._state.cache.state_dict(self.bank)
         wide = self._network.new_bank(old.capacity + 1, policy="drop")
-        wide.load_state_dict({name: t if name == "provisional" else _wider(name, t) for name, t in old.state_dict().items()})
+        wide.load_state_dict(
+            {name: t if name == "provisional" else _wider(name, t) for name, t in old.state_dict().items()}
+        )
         self._state.bank = wide
         self._state.cache.load_state_dict({name: _wider(name, t) for name, t in cached.items()}, wide)
 

@@ -127,7 +127,8 @@ def measure_growth(
         steps: steps to take.
         bank_bytes: bytes of the stream's memory bank now.
         on_step: called with the number of steps done, for progress; where it answers True, the run ends there.
-        enough: called with the seconds of a step and the bank's bytes after it; where it says so, the run ends with that step.
+        enough: called with the seconds of a step and the bank's bytes after it; where it says so, the run ends with
+            that step.
 
     Raises:
         OptionError: `steps` is below 2.
@@ -149,7 +150,9 @@ def measure_growth(
         report.process_bytes[done] = resident_bytes()
         done += 1
         stopped = on_step is not None and on_step(done)
-        if stopped or (enough is not None and enough(float(report.seconds[done - 1]), int(report.bank_bytes[done - 1]))):
+        if stopped or (
+            enough is not None and enough(float(report.seconds[done - 1]), int(report.bank_bytes[done - 1]))
+        ):
             return GrowthReport(report.bank_bytes[:done], report.process_bytes[:done], report.seconds[:done])
         if done == steps:
             return report
@@ -180,8 +183,9 @@ def slope_per_thousand(values: NDArray[np.integer] | NDArray[np.floating]) -> Sl
 def block_slope(values: NDArray[np.integer] | NDArray[np.floating], *, blocks: int = BLOCKS) -> Slope:
     """Least-squares line through the medians of blocks of neighbours.
 
-    Neighbours are alike (a clip that repeats, a machine that is busy for a while), which a line through all of them would take
-    for certainty. Blocks are long enough to be nearly independent, and their medians are not moved by single stalls.
+    Neighbours are alike (a clip that repeats, a machine that is busy for a while), which a line through all of them
+    would take for certainty. Blocks are long enough to be nearly independent, and their medians are not moved by single
+    stalls.
 
     Args:
         values: [T], one per frame.

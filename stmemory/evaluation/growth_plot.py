@@ -1,4 +1,5 @@
-"""The figure of the growth benchmark: time per frame and memory over the frame number. Needs matplotlib; measures nothing."""
+"""The figure of the growth benchmark: time per frame and memory over the frame number. Needs matplotlib; measures
+nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +34,9 @@ def draw_growth(path: Path, runs: Mapping[str, GrowthReport], *, title: str = ""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise OptionError("growth.png: expected matplotlib, which is not installed; pip install 'stmemory[plot]'") from error
+        raise OptionError(
+            "growth.png: expected matplotlib, which is not installed; pip install 'stmemory[plot]'"
+        ) from error
     figure = Figure(figsize=(10, 3.4), dpi=110, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(1, 3)
@@ -47,7 +50,9 @@ def draw_growth(path: Path, runs: Mapping[str, GrowthReport], *, title: str = ""
     for axis, label in zip(axes, ("time per frame, ms", "memory bank, MB", "process, MB"), strict=True):
         axis.set(xlabel="frame", title=label)
         highest = max(float(line.get_ydata().max()) for line in axis.get_lines())
-        axis.set_ylim(0, 1.05 * highest or 1)  # matplotlib's margin is a share of the range, next to none for what is flat
+        axis.set_ylim(
+            0, 1.05 * highest or 1
+        )  # matplotlib's margin is a share of the range, next to none for what is flat
         axis.grid(alpha=0.3)
     axes[0].legend(frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=8)

@@ -1,4 +1,5 @@
-"""Data sets: where their files lie, which clips a split has, which frames count, and what their servers want to be sent.
+"""Data sets: where their files lie, which clips a split has, which frames count, and what their servers want to be
+sent.
 
 Owns the table of data sets. Reads lists and `meta.json`, no pixels. Folders of your own are found by `clips.py`.
 
@@ -68,12 +69,13 @@ def find_data_set(
         all_frames: YouTube-VOS at its full frame rate, in place of every 5th frame.
 
     Raises:
-        OptionError: there is no such data set or split, files of it are not where they should be, or a clip that was named is not
-            of the split.
+        OptionError: there is no such data set or split, files of it are not where they should be, or a clip that was
+            named is not of the split.
 
     >>> find_data_set("davis2017", "no/such/folder")
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such/folder: expected the clips of DAVIS 2017 val in JPEGImages/480p, got no such folder; pass the folder that it was unpacked into
+    stmemory.errors.OptionError: no/such/folder: expected the clips of DAVIS 2017 val in JPEGImages/480p, got no such
+    folder; pass the folder that it was unpacked into
     """
     if name not in DATA_SETS:
         raise OptionError(f"data set: expected one of {', '.join(DATA_SETS)}, got {name!r}")
@@ -82,14 +84,21 @@ def find_data_set(
     if chosen not in data_set.splits:
         raise OptionError(f"split: expected one of {', '.join(data_set.splits)} of {data_set.title}, got {chosen!r}")
     if all_frames and not name.startswith("youtube"):
-        raise OptionError(f"all_frames: expected youtube2018 or youtube2019, which have more frames than annotations, got {name}")
+        raise OptionError(
+            f"all_frames: expected youtube2018 or youtube2019, which have more frames than annotations, got {name}"
+        )
     if resolution is not None and not name.startswith("davis"):
-        raise OptionError(f"resolution: expected davis2016 or davis2017, whose frames lie in one folder for each, got {name}; leave it out")
+        raise OptionError(
+            f"resolution: expected davis2016 or davis2017, whose frames lie in one folder for each, got {name}; leave "
+            "it out"
+        )
     found = data_set.find(Path(root), chosen, resolution or "480p", all_frames)
     clips = {clip.name: dataclasses.replace(clip, held_out=chosen in data_set.server) for clip in found}
     missing = [clip for clip in names or () if clip not in clips]
     if missing:
-        raise OptionError(f"names: expected clips of {data_set.title} {chosen} ({', '.join(clips)}), got {', '.join(missing)}")
+        raise OptionError(
+            f"names: expected clips of {data_set.title} {chosen} ({', '.join(clips)}), got {', '.join(missing)}"
+        )
     return [clips[clip] for clip in (clips if names is None else names)]
 
 
@@ -136,7 +145,8 @@ def _long_time(root: Path, split: str, resolution: str, all_frames: bool) -> lis
 
 
 def _lvos(root: Path, split: str, resolution: str, all_frames: bool) -> list[Clip]:
-    """LVOS: objects count between the first and the last frame that the list names, the first included, the last not."""
+    """LVOS: objects count between the first and the last frame that the list names, the first included, the last
+    not."""
     folders = [Path("val"), Path("valid")] if split == "val" else [Path(split)]
     parent = _folder(root, [folder / "JPEGImages" for folder in folders], f"LVOS {split}").parent
     file = _file(parent, [Path(f"{split}_meta.json"), Path(f"{parent.name}_meta.json"), Path("meta.json")])
@@ -145,7 +155,9 @@ def _lvos(root: Path, split: str, resolution: str, all_frames: bool) -> list[Cli
         clip = open_clip(name, frames=parent / "JPEGImages" / name, annotations=parent / "Annotations" / name)
         numbered = [(path.stem, _number(path.stem)) for path in clip.annotation_paths if path is not None]
         spans = {key: _span(entry, file) for key, entry in objects.items()}
-        listed = {key: [stem for stem, number in numbered if first <= number < end] for key, (first, end) in spans.items()}
+        listed = {
+            key: [stem for stem, number in numbered if first <= number < end] for key, (first, end) in spans.items()
+        }
         clips.append(dataclasses.replace(_listed(clip, listed), count_given=True))
     return clips
 
@@ -174,14 +186,18 @@ def _plain(root: Path, parents: Sequence[Path], what: str) -> list[Clip]:
     """Clips of `JPEGImages/CLIP` and `Annotations/CLIP`, whichever of the two a clip has."""
     frames = _folder(root, [parent / "JPEGImages" for parent in parents], what)
     annotations = frames.parent / "Annotations"
-    names = {path.name for folder in (frames, annotations) if folder.is_dir() for path in folder.iterdir() if path.is_dir()}
+    names = {
+        path.name for folder in (frames, annotations) if folder.is_dir() for path in folder.iterdir() if path.is_dir()
+    }
     return [open_clip(name, frames=frames / name, annotations=annotations / name) for name in sorted(names)]
 
 
 def _listed(clip: Clip, frames: Mapping[str, Iterable[str]]) -> Clip:
     """The clip whose objects count in the frames of those names."""
     places = {path.stem: index for index, path in enumerate(clip.frame_paths)}
-    listed = {int(key): tuple(sorted(places[stem] for stem in stems if stem in places)) for key, stems in frames.items()}
+    listed = {
+        int(key): tuple(sorted(places[stem] for stem in stems if stem in places)) for key, stems in frames.items()
+    }
     return dataclasses.replace(clip, listed={key: indexes for key, indexes in listed.items() if indexes})
 
 
@@ -191,7 +207,9 @@ def _folder(root: Path, places: Sequence[Path], what: str) -> Path:
         if (root / place).is_dir():
             return root / place
     told = " or ".join(place.as_posix() for place in places)
-    raise OptionError(f"{root}: expected the clips of {what} in {told}, got no such folder; pass the folder that it was unpacked into")
+    raise OptionError(
+        f"{root}: expected the clips of {what} in {told}, got no such folder; pass the folder that it was unpacked into"
+    )
 
 
 def _file(root: Path, places: Sequence[Path]) -> Path:
@@ -199,7 +217,9 @@ def _file(root: Path, places: Sequence[Path]) -> Path:
     for place in places:
         if (root / place).is_file():
             return root / place
-    raise OptionError(f"{root}: expected the file {' or '.join(place.as_posix() for place in places)}, got none; unpack it there")
+    raise OptionError(
+        f"{root}: expected the file {' or '.join(place.as_posix() for place in places)}, got none; unpack it there"
+    )
 
 
 def _videos(file: Path) -> Mapping[str, Mapping[str, Mapping[str, object]]]:
@@ -209,7 +229,10 @@ def _videos(file: Path) -> Mapping[str, Mapping[str, Mapping[str, object]]]:
         videos = {str(name): dict(video["objects"]) for name, video in document["videos"].items()}
         _ = [whole(key, what=f"{name}: the id of an object") for name, objects in videos.items() for key in objects]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OptionError(f'{file}: expected {{"videos": {{NAME: {{"objects": {{ID: ...}}}}}}}}, got {f"no {error}" if isinstance(error, KeyError) else error}; download it again') from error
+        raise OptionError(
+            f'{file}: expected {{"videos": {{NAME: {{"objects": {{ID: ...}}}}}}}}, got '
+            f"{f'no {error}' if isinstance(error, KeyError) else error}; download it again"
+        ) from error
     return {_name(name, file): objects for name, objects in videos.items()}
 
 
@@ -222,9 +245,13 @@ def _span(entry: Mapping[str, object], file: Path) -> tuple[int, int]:
     """Numbers of an object's first frame and of its last."""
     span = entry.get("frame_range") if isinstance(entry, dict) else None
     try:
-        return (whole(span["start"], what="start"), whole(span["end"], what="end")) if isinstance(span, dict) else (0, 0)
+        return (
+            (whole(span["start"], what="start"), whole(span["end"], what="end")) if isinstance(span, dict) else (0, 0)
+        )
     except (KeyError, ValueError) as error:
-        raise OptionError(f"{file}: expected frame_range with start and end, got {shown(span)}: {error}; download it again") from error
+        raise OptionError(
+            f"{file}: expected frame_range with start and end, got {shown(span)}: {error}; download it again"
+        ) from error
 
 
 def _number(stem: str) -> int:

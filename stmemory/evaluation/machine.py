@@ -1,7 +1,9 @@
-"""What a machine can do, whatever runs on it: its rate, its memory, its CUDA graphs. Knows no streams and no stages of its own."""
+"""What a machine can do, whatever runs on it: its rate, its memory, its CUDA graphs. Knows no streams and no stages of
+its own."""
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,10 +48,8 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         run()
         return int(torch.cuda.max_memory_allocated(device))
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # Linux: the high-water mark begins anew
-    except OSError:
-        pass  # elsewhere it is the most that the process ever held
+    with contextlib.suppress(OSError):  # elsewhere than on Linux it is the most that the process ever held
+        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
     run()
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()

@@ -1,7 +1,7 @@
 """Predictions on disk: folders of mask images against true ones, scored without running any model.
 
-Owns where a clip's predictions lie, which of them is of which true mask, how their labels are read, and clips of masks without frames.
-Which frames and objects count is the clip's affair.
+Owns where a clip's predictions lie, which of them is of which true mask, how their labels are read, and clips of masks
+without frames. Which frames and objects count is the clip's affair.
 """
 
 from __future__ import annotations
@@ -74,15 +74,16 @@ def find_mask_clips(root: str | Path, *, names: Sequence[str] | None = None, eve
     Args:
         root: the folder.
         names: the clips wanted, in the order wanted; all by default.
-        every_frame: whether objects also count in the frame that first shows them, which a tracker is given, and in the last one, which
-            the toolkit of DAVIS leaves out.
+        every_frame: whether objects also count in the frame that first shows them, which a tracker is given, and in the
+            last one, which the toolkit of DAVIS leaves out.
 
     Raises:
         OptionError: it has no masks, or lacks a clip that was named.
 
     >>> find_mask_clips("no/such/folder")
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such/folder: expected true masks, or a folder of them for each clip, got neither; check the spelling
+    stmemory.errors.OptionError: no/such/folder: expected true masks, or a folder of them for each clip, got neither;
+    check the spelling
     """
     root = Path(root)
     if not is_mask_root(root):
@@ -123,7 +124,8 @@ def predictions_of(root: str | Path, clip: Clip) -> Path | None:
 
 
 def predictions_of_one(root: str | Path, clip: Clip) -> Path | None:
-    """Folder of the predictions of the only clip: ROOT itself, `ROOT/masks` as `stmemory track` writes it, or as `predictions_of`.
+    """Folder of the predictions of the only clip: ROOT itself, `ROOT/masks` as `stmemory track` writes it, or as
+    `predictions_of`.
 
     Args:
         root: folder of the predictions.
@@ -140,7 +142,8 @@ def predictions_of_one(root: str | Path, clip: Clip) -> Path | None:
 
 
 def pair_masks(folder: str | Path, clip: Clip) -> MaskPairs:
-    """Find the prediction of each true mask: by name without ending, or, where no name is the same, by the number that it is.
+    """Find the prediction of each true mask: by name without ending, or, where no name is the same, by the number that
+    it is.
 
     Args:
         folder: holds the predictions, PNG, BMP, TIFF or WebP.
@@ -183,7 +186,8 @@ def score_clip(folder: str | Path, clip: Clip, *, matched_only: bool = False) ->
 
     Raises:
         FrameError: the clip has no frames.
-        MaskError: a mask is missing, cannot be read or holds colours; no annotation shows an object, or none is left to score.
+        MaskError: a mask is missing, cannot be read or holds colours; no annotation shows an object, or none is left to
+            score.
         ShapeError: a mask is not of the annotation's size.
 
     >>> score_clip("no/such/folder", Clip("empty", (), (), ()))

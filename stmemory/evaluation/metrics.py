@@ -2,8 +2,8 @@
 
 Owns the two measures of one pair of masks. Knows no sequences (`scores.py`), no files and no predictor.
 
-Source: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation", CVPR 2016, and the
-conventions of that benchmark's own evaluation code, which published figures follow.
+Source: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object Segmentation", CVPR 2016, and
+the conventions of that benchmark's own evaluation code, which published figures follow.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def region_similarity(prediction: Mask, truth: Mask) -> float:
 def boundary_accuracy(prediction: Mask, truth: Mask, *, radius: int | None = None) -> float:
     """F: harmonic mean of the precision and the recall of the predicted mask's boundary.
 
-    A boundary pixel counts as found when a pixel of the other boundary lies within `radius`, by Euclidean distance. F is 1
-    when both boundaries are empty and 0 when only one is.
+    A boundary pixel counts as found when a pixel of the other boundary lies within `radius`, by Euclidean distance. F
+    is 1 when both boundaries are empty and 0 when only one is.
 
     Args:
         prediction: bool [H, W], an array or a tensor.
@@ -115,7 +115,8 @@ def boundary_map(mask: Mask) -> BoolMap:
 
 
 def _share_near(points: BoolMap, targets: BoolMap, radius: int) -> float:
-    """Share of the pixels of `points` with a pixel of `targets` in the disk of `radius`; both bool [H, W], not empty."""
+    """Share of the pixels of `points` with a pixel of `targets` in the disk of `radius`; both bool [H, W], not
+    empty."""
     height, width = targets.shape
     # A row of running counts answers "is any target within x-reach..x+reach" with two look-ups, at the points alone.
     padded = np.zeros((height + 2 * radius, width + 2 * radius + 1), dtype=np.int32)

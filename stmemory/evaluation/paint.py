@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 __all__ = ["Map", "Sprite", "colour", "composite", "draw_sprite", "mix", "noise", "pan", "smoothstep"]
 
 Map = NDArray[np.floating[Any]]
-# Both take y and x in pixels, arrays of two dimensions: which points are inside, and the colours [3, ...] of those that are.
+# Both take y and x in pixels, arrays of two dimensions: which points are inside, and the colours [3, ...] of those that
+# are.
 Outline = Callable[[Map, Map], NDArray[np.bool_]]
 Paint = Callable[[Map, Map], Map]
 _SAMPLES = 3

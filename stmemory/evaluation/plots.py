@@ -1,4 +1,5 @@
-"""A page of an evaluation: J over time of each clip, its worst frames with the truth drawn over the prediction, and an index.
+"""A page of an evaluation: J over time of each clip, its worst frames with the truth drawn over the prediction, and an
+index.
 
 Needs matplotlib (extra `plot`) for the curves. Measures nothing: it draws the scores and masks of a folder.
 """
@@ -29,7 +30,9 @@ __all__ = ["worst_frames", "write_page"]
 WORST = 4  # frames shown of a clip
 
 
-def write_page(folder: RunFolder, clips: Sequence[Clip], results: Sequence[ClipResult], circumstances: Circumstances) -> Path:
+def write_page(
+    folder: RunFolder, clips: Sequence[Clip], results: Sequence[ClipResult], circumstances: Circumstances
+) -> Path:
     """Draw the curves and the worst frames of each clip that has scores, and write the index.
 
     Args:
@@ -98,7 +101,13 @@ def _draw_curves(figures: ModuleType, result: ClipResult, path: Path) -> None:
     axes = figure.add_subplot()
     for scores in result.objects:
         label = f"object {scores.object_id}: J {100 * scores.region.mean:.1f}, F {100 * scores.boundary.mean:.1f}"
-        axes.plot(scores.frames, scores.region.per_frame, label=label, color=tuple(colours[scores.object_id % 256]), linewidth=1.5)
+        axes.plot(
+            scores.frames,
+            scores.region.per_frame,
+            label=label,
+            color=tuple(colours[scores.object_id % 256]),
+            linewidth=1.5,
+        )
     axes.set(title=result.name, xlabel="frame", ylabel="J", ylim=(0, 1.02))
     axes.grid(alpha=0.3)
     if len(result.objects) <= 10:
@@ -114,12 +123,18 @@ def _draw_worst(folder: RunFolder, clip: Clip, result: ClipResult) -> Image.Imag
         ids, truth = read_palette_png(folder.mask_of(clip, index)), clip.truth(index)
         frame = clip.frame(index)
         picture = Segmentation(index, ids, torch.empty(0), (), {}, {}).overlay(frame)
-        tiles.append(Tile(picture if truth is None else draw_outline(picture, truth), f"frame {index}", f"J {100 * region:.1f}"))
-    return contact_sheet(tiles, title=f"{clip.name}: worst frames", notes=("Colours are the prediction, dashed lines the truth.",))
+        tiles.append(
+            Tile(picture if truth is None else draw_outline(picture, truth), f"frame {index}", f"J {100 * region:.1f}")
+        )
+    return contact_sheet(
+        tiles, title=f"{clip.name}: worst frames", notes=("Colours are the prediction, dashed lines the truth.",)
+    )
 
 
 def _matplotlib() -> ModuleType:
     try:
         return importlib.import_module("matplotlib.figure")
     except ImportError as error:
-        raise OptionError(f'page: expected matplotlib to be installed, got {error}; run: pip install "stmemory[plot]"') from error
+        raise OptionError(
+            f'page: expected matplotlib to be installed, got {error}; run: pip install "stmemory[plot]"'
+        ) from error

@@ -1,4 +1,5 @@
-"""Measuring what predicts video: trained networks and predictors that learn nothing, on the same clips. Trains nothing, draws nothing."""
+"""Measuring what predicts video: trained networks and predictors that learn nothing, on the same clips. Trains nothing,
+draws nothing."""
 
 from __future__ import annotations
 
@@ -14,7 +15,9 @@ from stmemory.evaluation.prediction_metrics import FrameScores, score_frames
 
 __all__ = ["Cost", "Forecaster", "Predicts", "cost_of", "forecast_with", "measure", "trivial_forecasts"]
 
-Forecaster = Callable[[Tensor, int], Tensor]  # frames [B, n, C, H, W] that are given, and how many more are wanted: [B, m, C, H, W]
+Forecaster = Callable[
+    [Tensor, int], Tensor
+]  # frames [B, n, C, H, W] that are given, and how many more are wanted: [B, m, C, H, W]
 
 
 class Predicts(Protocol):
@@ -35,8 +38,9 @@ class Cost:
 
     Attributes:
         parameters: numbers that are learned.
-        multiply_adds: of the last step of a video, whose memory is full: half of what `torch.utils.flop_counter` counts, which
-            are products of matrices, convolutions and attention, and nothing that is done number by number.
+        multiply_adds: of the last step of a video, whose memory is full: half of what `torch.utils.flop_counter`
+            counts, which are products of matrices, convolutions and attention, and nothing that is done number by
+            number.
         state_bytes: all that is remembered of one video then.
     """
 

@@ -1,9 +1,11 @@
-"""How near predicted frames come to the true ones: MSE, MAE, SSIM and PSNR, as the tables of video prediction have them.
+"""How near predicted frames come to the true ones: MSE, MAE, SSIM and PSNR, as the tables of video prediction have
+them.
 
-Owns the measures of single frames, and the conventions under which published tables were made. Knows no network and no data.
+Owns the measures of single frames, and the conventions under which published tables were made. Knows no network and no
+data.
 
-Published figures differ in what they sum over, in whether predictions are clipped to [0, 1], and in the range that SSIM takes
-for granted; `FrameProtocol` names these conventions, so that figures are only set beside their like.
+Published figures differ in what they sum over, in whether predictions are clipped to [0, 1], and in the range that SSIM
+takes for granted; `FrameProtocol` names these conventions, so that figures are only set beside their like.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -41,7 +42,8 @@ class FrameProtocol:
     ssim_range: float = 1.0
 
 
-# "mim" is the code of MIM (CVPR 2019) for Human3.6M, whose scale the tables of that line and the paper's own Table 5 have;
+# "mim" is the code of MIM (CVPR 2019) for Human3.6M, whose scale the tables of that line and the paper's own Table 5
+# have;
 # "openstl" the code of OpenSTL up to scikit-image 0.19, for Moving MNIST, KTH and its own Human3.6M.
 FRAME_PROTOCOLS: Mapping[str, FrameProtocol] = {
     "plain": FrameProtocol(),
@@ -81,6 +83,7 @@ def score_frames(predicted: Tensor, truth: Tensor, protocol: FrameProtocol | str
         ShapeError: the two differ in shape, or have no frames, or frames are smaller than 7 x 7.
         OptionError: there are no conventions of that name.
 
+    >>> import torch
     >>> score_frames(torch.zeros(2, 1, 8, 8), torch.ones(2, 1, 8, 8), "mim").mse
     6.4
     """
@@ -112,6 +115,7 @@ def frame_mse(predicted: Tensor, truth: Tensor, *, clip: bool = False) -> Tensor
     Raises:
         ShapeError: the two differ in shape, or have no frames.
 
+    >>> import torch
     >>> frame_mse(torch.full((1, 2, 2), 2.0), torch.zeros(1, 2, 2)).item()
     16.0
     """
@@ -132,6 +136,7 @@ def frame_mae(predicted: Tensor, truth: Tensor, *, clip: bool = False) -> Tensor
     Raises:
         ShapeError: the two differ in shape, or have no frames.
 
+    >>> import torch
     >>> frame_mae(torch.full((1, 2, 2), 2.0), torch.zeros(1, 2, 2), clip=True).item()
     4.0
     """
@@ -152,6 +157,7 @@ def psnr(predicted: Tensor, truth: Tensor, *, most: float = 100.0) -> Tensor:
     Raises:
         ShapeError: the two differ in shape, or have no frames.
 
+    >>> import torch
     >>> round(psnr(torch.full((1, 2, 2), 0.1), torch.zeros(1, 2, 2)).item(), 6)
     20.0
     """
@@ -162,14 +168,15 @@ def psnr(predicted: Tensor, truth: Tensor, *, most: float = 100.0) -> Tensor:
 def ssim(predicted: Tensor, truth: Tensor, *, data_range: float = 1.0) -> Tensor:
     """Structural similarity of each frame: windows of 7 x 7 of equal weight, sample covariance, K1 = 0.01, K2 = 0.03.
 
-    Equal to `skimage.metrics.structural_similarity(..., channel_axis=0)` of float64 images. Source: Wang et al., "Image Quality
-    Assessment: From Error Visibility to Structural Similarity", IEEE TIP 2004.
+    Equal to `skimage.metrics.structural_similarity(..., channel_axis=0)` of float64 images. Source: Wang et al., "Image
+    Quality Assessment: From Error Visibility to Structural Similarity", IEEE TIP 2004.
 
     Args:
         predicted: [..., C, H, W]; clip it to [0, 1] as tables do.
         truth: the same shape.
-        data_range: distance of the least and the greatest value. 1 is right for frames in [0, 1]; 2 is what scikit-image assumed
-            for float images, and what the tables of MIM, PhyDNet, SimVP and OpenSTL therefore have.
+        data_range: distance of the least and the greatest value. 1 is right for frames in [0, 1]; 2 is what
+            scikit-image assumed for float images, and what the tables of MIM, PhyDNet, SimVP and OpenSTL therefore
+            have.
 
     Returns:
         float64 [...], mean over the windows that lie inside, and over channels.
@@ -178,6 +185,7 @@ def ssim(predicted: Tensor, truth: Tensor, *, data_range: float = 1.0) -> Tensor
         ShapeError: the two differ in shape, or frames are smaller than 7 x 7.
         OptionError: the range is not positive.
 
+    >>> import torch
     >>> ssim(torch.eye(9)[None], torch.eye(9)[None]).item()
     1.0
     """
@@ -185,7 +193,9 @@ def ssim(predicted: Tensor, truth: Tensor, *, data_range: float = 1.0) -> Tensor
     if data_range <= 0:
         raise OptionError(f"data_range: expected a positive number, got {data_range}; pass 1 for frames in [0, 1]")
     if min(truth.shape[-2:]) < _WINDOW:
-        raise ShapeError(f"frames: expected {_WINDOW} x {_WINDOW} or larger for SSIM, got {tuple(truth.shape)}; enlarge them first")
+        raise ShapeError(
+            f"frames: expected {_WINDOW} x {_WINDOW} or larger for SSIM, got {tuple(truth.shape)}; enlarge them first"
+        )
     flat = [frames.reshape(-1, 1, *frames.shape[-2:]) for frames in (predicted, truth)]
 
     def mean(frames: Tensor) -> Tensor:
@@ -213,9 +223,12 @@ def _pair(predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     """Both as float64 [..., C, H, W] of one shape, with frames in them."""
     if predicted.shape != truth.shape or truth.ndim < 3 or truth.numel() == 0:
         raise ShapeError(
-            f"frames: expected predicted and truth [..., C, H, W] of one shape, with frames in it, got {tuple(predicted.shape)} and "
+            "frames: expected predicted and truth [..., C, H, W] of one shape, with frames in it, got "
+            f"{tuple(predicted.shape)} and "
             f"{tuple(truth.shape)}; cut both to the frames that were predicted"
         )
     if not (predicted.is_floating_point() and truth.is_floating_point()):
-        raise ShapeError(f"frames: expected floats in [0, 1], got {predicted.dtype} and {truth.dtype}; divide bytes by 255 first")
+        raise ShapeError(
+            f"frames: expected floats in [0, 1], got {predicted.dtype} and {truth.dtype}; divide bytes by 255 first"
+        )
     return predicted.double(), truth.double()

@@ -24,7 +24,8 @@ _GAP = 2
 
 
 def draw_recall(path: Path, results: Sequence[PredictionResult], *, title: str = "") -> None:
-    """Draw MSE over N of each recall set, one curve a predictor: full lines for what was trained, dotted ones for the rest.
+    """Draw MSE over N of each recall set, one curve a predictor: full lines for what was trained, dotted ones for the
+    rest.
 
     Args:
         path: PNG.
@@ -38,7 +39,9 @@ def draw_recall(path: Path, results: Sequence[PredictionResult], *, title: str =
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise OptionError(f"{path.name}: expected matplotlib, which is not installed; pip install 'stmemory[plot]'") from error
+        raise OptionError(
+            f"{path.name}: expected matplotlib, which is not installed; pip install 'stmemory[plot]'"
+        ) from error
     recalled = [result for result in results if result.period is not None]
     tests = list(dict.fromkeys(result.test for result in recalled))
     figure = Figure(figsize=(7.6 * max(1, len(tests)), 4.2), dpi=120, layout="constrained")
@@ -48,7 +51,14 @@ def draw_recall(path: Path, results: Sequence[PredictionResult], *, title: str =
         for number, name in enumerate(dict.fromkeys(row.name for row in rows)):
             points = sorted((row.period or 0, row.scores.mse, row.cost is not None) for row in rows if row.name == name)
             style = "-" if points[0][2] else ":"
-            axis.plot([p[0] for p in points], [p[1] for p in points], style, marker=_MARKS[number % len(_MARKS)], ms=4, label=name)
+            axis.plot(
+                [p[0] for p in points],
+                [p[1] for p in points],
+                style,
+                marker=_MARKS[number % len(_MARKS)],
+                ms=4,
+                label=name,
+            )
         axis.set(xlabel="N", ylabel="MSE a frame", title=test)
         axis.set_ylim(bottom=0)
         axis.grid(alpha=0.3)
@@ -63,7 +73,8 @@ def draw_prediction_strips(path: Path, rows: Mapping[str, Tensor], *, zoom: int 
 
     Args:
         path: PNG.
-        rows: `[T, C, H, W]` in [0, 1], C of 1 or 3; shorter ones end at the right, so that what was predicted stands under the truth.
+        rows: `[T, C, H, W]` in [0, 1], C of 1 or 3; shorter ones end at the right, so that what was predicted stands
+            under the truth.
         zoom: pixels of the picture for each of a frame.
     """
     longest = max(len(frames) for frames in rows.values())

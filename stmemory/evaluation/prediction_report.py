@@ -40,7 +40,8 @@ class PredictionResult:
 
 
 def prediction_tables(results: Sequence[PredictionResult]) -> str:
-    """Markdown: for each test a line a predictor; for a recall set its MSE at each N, and the other measures at the largest.
+    """Markdown: for each test a line a predictor; for a recall set its MSE at each N, and the other measures at the
+    largest.
 
     >>> scores = FrameScores(mse=2.0, mae=3.0, ssim=0.5, psnr=20.0, mse_per_value=0.1)
     >>> print(prediction_tables([PredictionResult("zeros", "moving", None, 8, scores)]))
@@ -54,7 +55,11 @@ def prediction_tables(results: Sequence[PredictionResult]) -> str:
     parts = []
     for test in dict.fromkeys(result.test for result in results):
         rows = [result for result in results if result.test == test]
-        parts.append(_by_period(test, rows) if rows[0].period is not None else _by_measure(f"**{test}**, {rows[0].clips} clips", rows))
+        parts.append(
+            _by_period(test, rows)
+            if rows[0].period is not None
+            else _by_measure(f"**{test}**, {rows[0].clips} clips", rows)
+        )
     return "\n".join(parts)
 
 
@@ -79,9 +84,8 @@ def _by_period(test: str, rows: Sequence[PredictionResult]) -> str:
         for name in dict.fromkeys(row.name for row in rows)
     ]
     most = [row for row in rows if row.period == periods[-1]]
-    return (
-        f"**{test}**, {rows[0].clips} clips at each N\n\n{_markdown(table)}\n"
-        + _by_measure(f"**{test}, N = {periods[-1]}**", most)
+    return f"**{test}**, {rows[0].clips} clips at each N\n\n{_markdown(table)}\n" + _by_measure(
+        f"**{test}, N = {periods[-1]}**", most
     )
 
 
@@ -89,7 +93,11 @@ def _by_measure(title: str, rows: Sequence[PredictionResult]) -> str:
     table = [["predictor", "MSE", "MAE", "SSIM", "PSNR", *_COSTS]]
     for row in rows:
         scores, cost = row.scores, row.cost
-        costs = ["-"] * 3 if cost is None else [f"{cost.parameters:,}", f"{cost.multiply_adds / 1e6:.1f} M", f"{cost.state_bytes:,}"]
+        costs = (
+            ["-"] * 3
+            if cost is None
+            else [f"{cost.parameters:,}", f"{cost.multiply_adds / 1e6:.1f} M", f"{cost.state_bytes:,}"]
+        )
         table.append(
             [
                 row.name,

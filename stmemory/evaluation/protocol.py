@@ -1,8 +1,8 @@
 """The protocol: a predictor and clips in, scores out.
 
-Owns the rule that a predictor is given nothing but the mask of each object where it first appears. Which objects enter and
-count in a frame is the clip's affair (`clips.py`). Does not know how a predictor works, reads no files, measures nothing itself,
-and prints nothing.
+Owns the rule that a predictor is given nothing but the mask of each object where it first appears. Which objects enter
+and count in a frame is the clip's affair (`clips.py`). Does not know how a predictor works, reads no files, measures
+nothing itself, and prints nothing.
 """
 
 from __future__ import annotations
@@ -145,15 +145,15 @@ def evaluate_clip(
 ) -> ClipResult:
     """Run a predictor over one clip and score it.
 
-    The predictor starts at the first frame with an object. It is given the mask of an object once, at the frame where the
-    object enters, and never another true pixel. Which frames count is said by the clip: by default an object counts from the
-    frame after that one to the last annotated frame but one.
+    The predictor starts at the first frame with an object. It is given the mask of an object once, at the frame where
+    the object enters, and never another true pixel. Which frames count is said by the clip: by default an object counts
+    from the frame after that one to the last annotated frame but one.
 
     Args:
         predictor: what to measure.
         clip: what to measure it on.
-        on_frame: called for every frame with its index and its int32 ids [H, W], for those who store them: what was predicted;
-            at the first frame the given mask, and before it nothing.
+        on_frame: called for every frame with its index and its int32 ids [H, W], for those who store them: what was
+            predicted; at the first frame the given mask, and before it nothing.
 
     Raises:
         FrameError: the clip has no frames, or one cannot be read.
@@ -192,7 +192,9 @@ def evaluate_clip(
             stream = predictor.start(frame, given)
         seconds += time.perf_counter() - began
         if predicted.shape != (height, width):
-            raise ShapeError(f"prediction: expected ids [{height}, {width}], got {predicted.shape}; answer at the frame's own size")
+            raise ShapeError(
+                f"prediction: expected ids [{height}, {width}], got {predicted.shape}; answer at the frame's own size"
+            )
         counting = [] if truth is None else clip.counting(index, seen, new)
         if truth is not None and counting:
             sequence.add(predicted, truth, object_ids=counting, void=clip.void(index), frame=index)
@@ -214,19 +216,22 @@ def check_clip(clip: Clip) -> None:
     >>> from pathlib import Path
     >>> check_clip(Clip("walk", (Path("0.jpg"),), (None,), (None,), stray_paths=(Path("7.png"),)))
     Traceback (most recent call last):
-    stmemory.errors.MaskError: clip walk: expected a frame for each annotation, got none for 1 of them, the first 7.png; add the frames or take the annotations away
+    stmemory.errors.MaskError: clip walk: expected a frame for each annotation, got none for 1 of them, the first 7.png;
+    add the frames or take the annotations away
     """
     if len(clip) == 0:
         raise FrameError(f"clip {clip.name}: expected at least one frame, got none")
     if clip.last_annotated < 0 and not clip.stray_paths:
         raise MaskError(
-            f"clip {clip.name}: expected a true mask in Annotations for one frame or more, got none; put it there, or name the clips "
+            f"clip {clip.name}: expected a true mask in Annotations for one frame or more, got none; put it there, or "
+            "name the clips "
             "that are wanted"
         )
     if clip.stray_paths:
         first, many = clip.stray_paths[0], len(clip.stray_paths)
         raise MaskError(
-            f"clip {clip.name}: expected a frame for each annotation, got none for {many} of them, the first {first}; add the "
+            f"clip {clip.name}: expected a frame for each annotation, got none for {many} of them, the first {first}; "
+            "add the "
             "frames or take the annotations away"
         )
 

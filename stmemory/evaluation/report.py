@@ -138,7 +138,8 @@ def markdown_table(results: Sequence[ClipResult], circumstances: Circumstances |
         size = "own size" if circumstances.resolution is None else f"short side {circumstances.resolution}"
         lines += [
             "",
-            f"{circumstances.device}, {circumstances.threads} thread{'s' * (circumstances.threads != 1)}, torch {circumstances.torch}, {size}"
+            f"{circumstances.device}, {circumstances.threads} thread{'s' * (circumstances.threads != 1)}, torch "
+            f"{circumstances.torch}, {size}"
             + (f", seed {circumstances.seed}" if circumstances.seed is not None else "")
             + (f", commit {circumstances.commit}" if circumstances.commit is not None else "")
             + ".",

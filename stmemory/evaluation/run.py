@@ -1,7 +1,7 @@
 """An evaluation from beginning to end: what is left to do, how it is spread, and what is written when it is done.
 
-Owns the order of events and the record of what makes a run the same run. How a clip is measured, where files lie, and how clips
-are spread are others' affairs. Prints nothing.
+Owns the order of events and the record of what makes a run the same run. How a clip is measured, where files lie, and
+how clips are spread are others' affairs. Prints nothing.
 """
 
 from __future__ import annotations
@@ -41,7 +41,8 @@ class Evaluation:
         setup: the predictor.
         about: which data set and split, for the record: plain JSON values.
         devices: where to compute; processes take them in turn.
-        jobs: processes, or actors of a cluster; by default one for each device, and as many actors as the cluster has places.
+        jobs: processes, or actors of a cluster; by default one for each device, and as many actors as the cluster has
+            places.
         ray: address of a Ray cluster; None stays on this machine.
 
     Raises:
@@ -58,12 +59,17 @@ class Evaluation:
     def __post_init__(self) -> None:
         names = [clip.name for clip in self.clips]
         if not names or len(set(names)) < len(names):
-            raise OptionError(f"clips: expected one or more with names of their own, got {', '.join(names) or 'none'}; name each once")
+            raise OptionError(
+                f"clips: expected one or more with names of their own, got {', '.join(names) or 'none'}; name each once"
+            )
         for name, value in (("--jobs", self.jobs), ("--threads", self.setup.threads)):
             if value is not None and value < 1:
                 raise OptionError(f"{name}: expected 1 or more, got {value}")
         if self.ray is not None and self.devices not in (("cpu",), ("cuda",)):
-            raise OptionError(f"--device: expected cpu or, with --ray, cuda, without a number, since Ray gives each worker a GPU, got {','.join(self.devices)}")
+            raise OptionError(
+                "--device: expected cpu or, with --ray, cuda, without a number, since Ray gives each worker a GPU, "
+                f"got {','.join(self.devices)}"
+            )
 
 
 @dataclass(frozen=True)
@@ -92,8 +98,8 @@ def run_evaluation(
 ) -> Outcome:
     """Evaluate clips into a folder.
 
-    A finished clip is never lost: its masks and scores are on disk before the next begins. A clip that cannot be measured is
-    named, and the others go on. However clips are spread, the tables are the same, byte for byte.
+    A finished clip is never lost: its masks and scores are on disk before the next begins. A clip that cannot be
+    measured is named, and the others go on. However clips are spread, the tables are the same, byte for byte.
 
     Args:
         evaluation: what, on what, and how.
@@ -195,7 +201,8 @@ def _circumstances(evaluation: Evaluation) -> Circumstances:
 
 
 def _pinned(evaluation: Evaluation) -> tuple[Evaluation, str]:
-    """The evaluation with weights of the Hub held to one commit, for whichever process asks for them; and their fingerprint."""
+    """The evaluation with weights of the Hub held to one commit, for whichever process asks for them; and their
+    fingerprint."""
     setup = evaluation.setup
     checkpoint = find_checkpoint(setup.weights, {} if setup.revision is None else {"revision": setup.revision})
     network = load_part(SegmentationNetwork, checkpoint)
@@ -227,7 +234,11 @@ def _write(evaluation: Evaluation, record: Mapping[str, object], folder: RunFold
     options = evaluation.setup.options
     extra = {
         **evaluation.about,
-        "weights": {"name": evaluation.setup.weights or "lite", "revision": record["revision"], "fingerprint": record["weights"]},
+        "weights": {
+            "name": evaluation.setup.weights or "lite",
+            "revision": record["revision"],
+            "fingerprint": record["weights"],
+        },
         "options": options.as_dict(),
         "spread": {
             "devices": list(evaluation.devices),

@@ -5,7 +5,8 @@
     OUT/clips/CLIP.json              scores of a clip, written when all its masks are there: the clip is finished
     OUT/*.csv, OUT/report.json       written when the run ends; OUT/page, OUT/submission.zip if wanted
 
-Owns these names, and what is refused or deleted. Whatever `run.json` does not say a run wrote is the user's. Measures nothing.
+Owns these names, and what is refused or deleted. Whatever `run.json` does not say a run wrote is the user's. Measures
+nothing.
 """
 
 from __future__ import annotations
@@ -95,22 +96,29 @@ class RunFolder:
             force: begin anew though there is one.
 
         Raises:
-            OptionError: there are results already, or files that no run wrote; there is nothing to resume, or the run there is
-                another one; a clip has a name that no folder can have, or a link leads out of the folder.
+            OptionError: there are results already, or files that no run wrote; there is nothing to resume, or the run
+                there is another one; a clip has a name that no folder can have, or a link leads out of the folder.
         """
         if self.path.exists() and not self.path.is_dir():
-            raise OptionError(f"-o: expected a folder for the results, got the file {str(self.path)!r}; give the name of a folder")
+            raise OptionError(
+                f"-o: expected a folder for the results, got the file {str(self.path)!r}; give the name of a folder"
+            )
         for name in (*_FOLDERS, "run.json"):
             expect_below(self.path / name, self.path)
         old = self._recorded()
         for clip in (*_clips_of(record), *_clips_of(old or {})):
             expect_below(self.masks_of(clip), self.path)
         if old is None:
-            there = [name for name in ("run.json", "Annotations", "clips", "page", "report.json", *TABLES) if (self.path / name).exists()]
+            there = [
+                name
+                for name in ("run.json", "Annotations", "clips", "page", "report.json", *TABLES)
+                if (self.path / name).exists()
+            ]
             if there:
                 found = "a run.json that cannot be read" if there[0] == "run.json" else f"{there[0]} without a run.json"
                 raise OptionError(
-                    f"{self.path}: expected an empty folder or one of an evaluation, got {found}: no run is known to have written "
+                    f"{self.path}: expected an empty folder or one of an evaluation, got {found}: no run is known to "
+                    "have written "
                     "what is there, so even --force does not delete it; move it away, or pass another -o"
                 )
             if resume:
@@ -120,13 +128,15 @@ class RunFolder:
             other = _differences(old, parse_json(json.dumps({"format": FORMAT, **record})))
             if other:
                 raise OptionError(
-                    f"{self.path}: cannot resume another evaluation: {'; '.join(other)}; run it as it was begun, or begin anew "
+                    f"{self.path}: cannot resume another evaluation: {'; '.join(other)}; run it as it was begun, or "
+                    "begin anew "
                     "with --force"
                 )
         elif not force:
             done = len(self.finished)
             raise OptionError(
-                f"{self.path}: expected no evaluation yet, got one with {done} finished clip{'s' * (done != 1)}; pass --resume to go on, --force to "
+                f"{self.path}: expected no evaluation yet, got one with {done} finished clip{'s' * (done != 1)}; pass "
+                "--resume to go on, --force to "
                 "begin anew, or another -o"
             )
 
@@ -158,12 +168,17 @@ class RunFolder:
             OptionError: the run's record does not name the clip, or a link leads out of the folder.
         """
         if clip not in _clips_of(self._recorded() or {}):
-            raise OptionError(f"{self.path}: expected a run whose record names the clip {clip}, got another; nothing of it was deleted")
+            raise OptionError(
+                f"{self.path}: expected a run whose record names the clip {clip}, got another; nothing of it was "
+                "deleted"
+            )
         result, masks = self._result(clip), self.masks_of(clip)
         for place in (result, masks):
             expect_below(place, self.path)
         result.unlink(missing_ok=True)
-        _remove(result.parent.glob(f".{glob.escape(result.name)}.[0-9]*"), None)  # a process that was killed leaves its part
+        _remove(
+            result.parent.glob(f".{glob.escape(result.name)}.[0-9]*"), None
+        )  # a process that was killed leaves its part
         _remove((*masks.glob("*.png"), *masks.glob(".*.png.[0-9]*")), masks)
 
     def finish(self, clip: Clip, result: ClipResult) -> None:
@@ -188,7 +203,8 @@ class RunFolder:
             return None  # not finished, or damaged: it is done again
         if document.get("files") != _files_digest(clip):
             raise OptionError(
-                f"{clip.name}: expected the frames and annotations that the finished run measured, got other files; begin anew "
+                f"{clip.name}: expected the frames and annotations that the finished run measured, got other files; "
+                "begin anew "
                 "with --force"
             )
         wanted = range(len(clip)) if clip.asked is None else clip.asked
@@ -223,7 +239,11 @@ class RunFolder:
             found: object = read_json(self.record)
         except (OSError, ValueError):
             return None
-        return found if isinstance(found, dict) and found.get("format") == FORMAT and _are_names(found.get("clips")) else None
+        return (
+            found
+            if isinstance(found, dict) and found.get("format") == FORMAT and _are_names(found.get("clips"))
+            else None
+        )
 
 
 def _checked(clip: str) -> str:
@@ -293,7 +313,10 @@ def _result_from(fields: Mapping[str, Any], clip: str) -> ClipResult:
         )
         for scores in fields["objects"]
     )
-    pairs = all(len(one.region.per_frame) == len(one.boundary.per_frame) and len(one.frames) in (0, len(one.region.per_frame)) for one in objects)
+    pairs = all(
+        len(one.region.per_frame) == len(one.boundary.per_frame) and len(one.frames) in (0, len(one.region.per_frame))
+        for one in objects
+    )
     numbers = {name: whole(fields[name], what=name) for name in ("frames", "height", "width")}
     if fields["name"] != clip or not pairs:
         raise OptionError(f"expected the scores of {clip}, got others")

@@ -1,7 +1,7 @@
 """The scores of a sequence: J and F of each object frame by frame, and their mean, recall and decay.
 
-Owns the gathering and the statistics, as the DAVIS benchmark's own evaluation code has them. The measures of one pair of masks
-are in `metrics.py`; which frames and objects count is the caller's protocol.
+Owns the gathering and the statistics, as the DAVIS benchmark's own evaluation code has them. The measures of one pair
+of masks are in `metrics.py`; which frames and objects count is the caller's protocol.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ class ObjectScores:
 def statistics(values: Sequence[float]) -> Statistics:
     """Mean, recall and decay of the values of one measure, in the order of the frames.
 
-    The bins of the decay share their end frames, as the benchmark has it: their edges are `linspace(1, T, 5)`, rounded, a half
-    up. Its own code keeps the edges in eight bits, which goes wrong beyond 256 frames; these do not.
+    The bins of the decay share their end frames, as the benchmark has it: their edges are `linspace(1, T, 5)`, rounded,
+    a half up. Its own code keeps the edges in eight bits, which goes wrong beyond 256 frames; these do not.
 
     >>> statistics([1.0, 0.75, 0.25, 0.0]).recall
     0.5
@@ -117,7 +117,10 @@ class SequenceScores:
         """
         predicted, true = _id_map(prediction, "prediction"), _id_map(truth, "truth")
         if predicted.shape != true.shape:
-            raise ShapeError(f"prediction: expected the size of the true mask {true.shape}, got {predicted.shape}; score at the frame's own size")
+            raise ShapeError(
+                f"prediction: expected the size of the true mask {true.shape}, got {predicted.shape}; score at the "
+                "frame's own size"
+            )
         ignored = np.zeros(true.shape, np.bool_) if self._void_id is None else true == self._void_id
         if void is not None:
             ignored = ignored | _void_map(void, true.shape)
@@ -155,7 +158,9 @@ def _void_map(void: NDArray[np.bool_] | Tensor, shape: tuple[int, ...]) -> NDArr
     """The pixels to ignore as a bool array of that shape."""
     array: NDArray[np.bool_] = void.detach().cpu().numpy() if isinstance(void, Tensor) else np.asarray(void)
     if array.shape != shape or array.dtype != np.bool_:
-        raise ShapeError(f"void: expected bool {shape}, got {array.dtype} {tuple(array.shape)}; mark the pixels to ignore")
+        raise ShapeError(
+            f"void: expected bool {shape}, got {array.dtype} {tuple(array.shape)}; mark the pixels to ignore"
+        )
     return array
 
 

@@ -1,4 +1,5 @@
-"""The soak test: our bank and a memory that never forgets, over as many frames as one likes. Measures nothing itself (`growth.py`)."""
+"""The soak test: our bank and a memory that never forgets, over as many frames as one likes. Measures nothing itself
+(`growth.py`)."""
 
 from __future__ import annotations
 
@@ -158,9 +159,14 @@ def soak_growing(
 
 
 def write_growth(
-    folder: Path, runs: Mapping[str, GrowthReport], circumstances: Circumstances, *, extra: Mapping[str, object] | None = None
+    folder: Path,
+    runs: Mapping[str, GrowthReport],
+    circumstances: Circumstances,
+    *,
+    extra: Mapping[str, object] | None = None,
 ) -> None:
-    """Write `growth.json`, with curves thinned to some two hundred points, and `growth.csv` with every frame; makes the folder.
+    """Write `growth.json`, with curves thinned to some two hundred points, and `growth.csv` with every frame; makes the
+    folder.
 
     Args:
         folder: where they go.
@@ -196,7 +202,11 @@ def write_growth(
 
 def _curves(report: GrowthReport) -> dict[str, list[float]]:
     every = max(1, report.frames // POINTS)
-    curves: tuple[NDArray[np.int64] | NDArray[np.float64], ...] = (report.bank_bytes, report.process_bytes, report.seconds)
+    curves: tuple[NDArray[np.int64] | NDArray[np.float64], ...] = (
+        report.bank_bytes,
+        report.process_bytes,
+        report.seconds,
+    )
     names = ("bank_bytes", "process_bytes", "seconds")
     return {"frame": [float(frame) for frame in range(1, report.frames + 1, every)]} | {
         name: [float(value) for value in curve[::every]] for name, curve in zip(names, curves, strict=True)

@@ -107,8 +107,9 @@ def measure_speed(
 ) -> SpeedReport:
     """Step a stream of every case once a round, so that a machine that slows down for a while slows all of them.
 
-    Memory is full before the first round, and the write gate is open: every object is memorised at every step. A round is as many
-    steps as come to one commit (`memory_every`), and tells their mean: policy and fusion have the share in it that they have in a video.
+    Memory is full before the first round, and the write gate is open: every object is memorised at every step. A round
+    is as many steps as come to one commit (`memory_every`), and tells their mean: policy and fusion have the share in
+    it that they have in a video.
 
     Args:
         predictor: whose network and options are used; each case brings its own memory size and policy.
@@ -165,7 +166,9 @@ def coloured_boxes(objects: int, height: int, width: int) -> tuple[list[NDArray[
     columns = max(1, int(np.ceil(np.sqrt(objects * width / height))))
     tall, wide = height // max(1, -(-objects // columns)), width // columns
     if not 1 <= objects <= 24 or min(tall, wide) < 16:
-        raise OptionError(f"speed: expected 1 to 24 objects with 16 pixels each way, got {objects} in {width} x {height}")
+        raise OptionError(
+            f"speed: expected 1 to 24 objects with 16 pixels each way, got {objects} in {width} x {height}"
+        )
     noise = np.random.default_rng(0).integers(0, 40, (height, width, 3))
     ground = (90 + noise + np.linspace(0, 60, width)[None, :, None]).astype(np.uint8)
     frames, mask = [ground.copy() for _ in range(FRAMES)], np.zeros((height, width), np.uint8)

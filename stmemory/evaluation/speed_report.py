@@ -71,7 +71,9 @@ def read_speed(path: Path) -> dict[str, Any]:
                 pass  # all that is read of it is there
             return document
     except (OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError) as error:
-        raise OptionError(f"{path}: expected a report of `stmemory benchmark speed`, got: {error!r}; write it again") from error
+        raise OptionError(
+            f"{path}: expected a report of `stmemory benchmark speed`, got: {error!r}; write it again"
+        ) from error
     raise OptionError(f"{path}: expected a report of `stmemory benchmark speed`, got another kind of file")
 
 
@@ -97,7 +99,8 @@ def describe_speed(document: Mapping[str, Any]) -> Iterator[str]:
                 f"{figures['operations'] / 1e9:>9.2f}{share:>12}"
             )
         yield (
-            f"  {case['frames_per_second']:.2f} frames/s; convolutions alone at {100 * case['convolutions']['share_of_ceiling']:.0f} % "
+            f"  {case['frames_per_second']:.2f} frames/s; convolutions alone at "
+            f"{100 * case['convolutions']['share_of_ceiling']:.0f} % "
             f"of the ceiling, with matrix products and attention {100 * case['products']['share_of_ceiling']:.0f} %; "
             f"peak memory {case['peak_bytes'] / 1e6:.0f} MB"
         )
@@ -140,7 +143,11 @@ def _circumstances(run: Mapping[str, Any]) -> dict[str, object]:
     brought = ("memory_size", "policy", "write_gate", "short_side")  # by the cases; always open; told as the resolution
     options = {key: value for key, value in run.get("options", {}).items() if key not in brought}
     settings = {key: run.get(key) for key in ("dtype", "weights")}
-    return {key: run["circumstances"].get(key) for key in ("device", "threads", "torch", "resolution")} | settings | options
+    return (
+        {key: run["circumstances"].get(key) for key in ("device", "threads", "torch", "resolution")}
+        | settings
+        | options
+    )
 
 
 def _ratio(above: Mapping[str, float], below: Mapping[str, float]) -> str:
@@ -154,7 +161,10 @@ def _figures(speed: CaseSpeed, ceiling: float) -> dict[str, Any]:
         ("step", speed.seconds, sum(speed.operations.values())),
     ):
         median = float(np.median(seconds))
-        stages[name] = _middle(seconds) | {"operations": operations, "share_of_ceiling": _share(operations, median, ceiling)}
+        stages[name] = _middle(seconds) | {
+            "operations": operations,
+            "share_of_ceiling": _share(operations, median, ceiling),
+        }
     return {
         "objects": speed.case.objects,
         "stages": stages,

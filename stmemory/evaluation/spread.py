@@ -1,6 +1,8 @@
-"""Clips spread over processes and devices of this machine. Owns the processes' lives; measures and writes nothing itself.
+"""Clips spread over processes and devices of this machine. Owns the processes' lives; measures and writes nothing
+itself.
 
-A process that dies takes one clip with it and is replaced; when this process dies, the others end at their next word to it.
+A process that dies takes one clip with it and is replaced; when this process dies, the others end at their next word to
+it.
 """
 
 from __future__ import annotations
@@ -96,7 +98,9 @@ def _start(setup: Setup, clip: Clip, folder: RunFolder, workers: dict[Connection
     workers[ours] = _Worker(setup, process, ours, clip)
 
 
-def _listen(worker: _Worker, waiting: list[Clip], folder: RunFolder, workers: dict[Connection, _Worker], tell: Tell) -> None:
+def _listen(
+    worker: _Worker, waiting: list[Clip], folder: RunFolder, workers: dict[Connection, _Worker], tell: Tell
+) -> None:
     """Hear one word of a worker, and give it the next clip when it has done one."""
     try:
         news: News = worker.connection.recv()
@@ -104,7 +108,11 @@ def _listen(worker: _Worker, waiting: list[Clip], folder: RunFolder, workers: di
         del workers[worker.connection]
         worker.process.join()
         worker.connection.close()
-        tell(News(worker.clip.name, len(worker.clip), error=f"its process ended with exit code {worker.process.exitcode}"))
+        tell(
+            News(
+                worker.clip.name, len(worker.clip), error=f"its process ended with exit code {worker.process.exitcode}"
+            )
+        )
         if waiting:
             _start(worker.setup, waiting.pop(), folder, workers)
         return
@@ -143,4 +151,3 @@ def _serve(connection: Connection, setup: Setup, folder: RunFolder) -> None:
 
 def _teller(tell: Tell, name: str) -> Callable[[int], None]:
     return lambda done: tell(News(name, done))
-

@@ -5,6 +5,7 @@ Owns the stages, the marks in time (events on CUDA) and the counting of operatio
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,7 @@ from torch.utils.flop_counter import flop_registry
 
 from stmemory.networks.segmentation import SegmentationNetwork
 
-__all__ = ["Clock", "Products", "STAGES", "Timeline", "watched"]
+__all__ = ["STAGES", "Clock", "Products", "Timeline", "watched"]
 
 # In the order of a step; "fuse" is a part of writing that is counted by itself.
 STAGES = ("prepare", "encode", "read", "decode", "aggregate", "memorise", "write", "fuse")
@@ -46,7 +47,7 @@ class Clock:
 
     def between(self, marks: Sequence[Any]) -> list[float]:
         """Seconds from each mark to the next; waits for the device."""
-        pairs = list(zip(marks, marks[1:], strict=False))
+        pairs = list(itertools.pairwise(marks))
         if self.device.type != "cuda":
             return [float(end - begin) for begin, end in pairs]
         torch.cuda.synchronize(self.device)
@@ -142,7 +143,9 @@ class Products:
         self.convolutions = 0
         self._marks: list[tuple[bool, Any, Any]] = []
 
-        def dispatch(_: Any, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+        def dispatch(
+            _: Any, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        ) -> Any:
             return self._run(func, args, kwargs)
 
         # made here since the class itself has no types

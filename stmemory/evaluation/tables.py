@@ -1,4 +1,5 @@
-"""Tables: scores as the CSV files that the DAVIS toolkit writes, and a few more columns. Holds no times and no circumstances.
+"""Tables: scores as the CSV files that the DAVIS toolkit writes, and a few more columns. Holds no times and no
+circumstances.
 
 Equal scores give equal files, byte for byte, wherever and in whatever order they were measured.
 
@@ -77,7 +78,11 @@ def _means(objects: Sequence[ObjectScores]) -> list[str]:
     means = [
         math.fsum(values) / len(objects) if objects else math.nan
         for measure in ([scores.region for scores in objects], [scores.boundary for scores in objects])
-        for values in ([each.mean for each in measure], [each.recall for each in measure], [each.decay for each in measure])
+        for values in (
+            [each.mean for each in measure],
+            [each.recall for each in measure],
+            [each.decay for each in measure],
+        )
     ]
     return ["" if math.isnan(value) else f"{value:.3f}" for value in ((means[0] + means[3]) / 2, *means)]
 

@@ -61,7 +61,10 @@ def measure_passes(
         both, single, one = network.encode_query(frames), network.encode_query(frames[:1]), video[:1]
         parts: dict[str, tuple[Callable[[], object], Callable[[], object]]] = {
             "encode": (lambda: network.encode_query(frames), lambda: network.encode_query(frames[:1])),
-            "decode": (lambda: network.decode(recalled, both, video), lambda: network.decode(recalled[:1], single, one)),
+            "decode": (
+                lambda: network.decode(recalled, both, video),
+                lambda: network.decode(recalled[:1], single, one),
+            ),
             "memorise": (
                 lambda: network.encode_memory(both, masks, masks, video),
                 lambda: network.encode_memory(single, masks[:1], masks[:1], one),
@@ -74,7 +77,9 @@ def measure_passes(
     return found
 
 
-def _once(clock: Clock, together: Callable[[], object], apart: Callable[[], object], number: int) -> tuple[float, float]:
+def _once(
+    clock: Clock, together: Callable[[], object], apart: Callable[[], object], number: int
+) -> tuple[float, float]:
     marks = [clock.mark()]
     together()
     marks.append(clock.mark())

@@ -49,7 +49,8 @@ class Setup:
     revision: str | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
-        """Travel with a learned policy as plain arrays: tensors would go through shared memory, which not every machine has."""
+        """Travel with a learned policy as plain arrays: tensors would go through shared memory, which not every machine
+        has."""
         policy, options, arrays = self.options.policy, self.options, None
         if isinstance(policy, LearnedPolicy):
             options = dataclasses.replace(options, policy="learned")
@@ -101,7 +102,9 @@ class News:
         return self.result is not None or self.error is not None
 
 
-def evaluate_and_tell(predictor: Predictor, clip: Clip, folder: RunFolder, *, on_frame: Callable[[int], None] | None = None) -> News:
+def evaluate_and_tell(
+    predictor: Predictor, clip: Clip, folder: RunFolder, *, on_frame: Callable[[int], None] | None = None
+) -> News:
     """Evaluate a clip as `evaluate_into` does, and say how it ended, well or not.
 
     Args:
@@ -146,11 +149,13 @@ def evaluate_into(
     >>> with tempfile.TemporaryDirectory() as path:
     ...     evaluate_into(None, Clip("walk", (), (), ()), RunFolder(Path(path)))
     Traceback (most recent call last):
-    stmemory.errors.OptionError: run.json: expected it in the output folder, got none there; all machines must see that folder under the same path
+    stmemory.errors.OptionError: run.json: expected it in the output folder, got none there; all machines must see that
+    folder under the same path
     """
     if not folder.record.is_file():
         raise OptionError(
-            f"{folder.record.name}: expected it in the output folder, got none there; all machines must see that folder under the "
+            f"{folder.record.name}: expected it in the output folder, got none there; all machines must see that "
+            "folder under the "
             "same path"
         )
     folder.clear(clip.name)

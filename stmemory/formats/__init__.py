@@ -1,7 +1,8 @@
 """Masks in the files that other tools take, both ways, one frame at a time.
 
-Each writer is used alike: `with DavisWriter(path) as out: out.add(result)`. Each reader gives `(name, ids)`, and `ids` is a mask that
-`predictor.track` and `predictor.start` take. `read_masks`, `new_writer` and `export` choose by a format's name.
+Each writer is used alike: `with DavisWriter(path) as out: out.add(result)`. Each reader gives `(name, ids)`, and `ids`
+is a mask that `predictor.track` and `predictor.start` take. `read_masks`, `new_writer` and `export` choose by a
+format's name.
 """
 
 from stmemory.formats.coco import CocoWriter, read_coco, to_coco
@@ -24,12 +25,12 @@ from stmemory.formats.youtube_vis import YouTubeVisWriter, read_youtube_vis
 from stmemory.formats.youtube_vos import YouTubeVosWriter, read_youtube_vos
 
 __all__ = [
+    "FORMATS",
     "CocoWriter",
     "CutoutMovWriter",
     "CutoutWriter",
     "CvatWriter",
     "DavisWriter",
-    "FORMATS",
     "FormatOptions",
     "GifWriter",
     "LabelStudioWriter",

@@ -38,8 +38,9 @@ def read_archive(path: str | os.PathLike[str]) -> Iterator[tuple[str, NDArray[np
     """Read the masks of a `.npz`.
 
     Args:
-        path: with one array, integers or booleans `[T, H, W]` or `[H, W]`; or with several `[H, W]`, each of which is the mask of the frame
-            that it is named after. Names that numpy gives, `arr_0`, are numbers of frames. The names are looked at when this is called.
+        path: with one array, integers or booleans `[T, H, W]` or `[H, W]`; or with several `[H, W]`, each of which is
+            the mask of the frame that it is named after. Names that numpy gives, `arr_0`, are numbers of frames. The
+            names are looked at when this is called.
 
     Returns:
         Names, and arrays `[H, W]`, those of a volume numbered with five digits, others in the order of the file.

@@ -1,9 +1,10 @@
 """Label Studio's run-length code of one brush mask. Knows no files and no ids.
 
-The mask is an RGBA image, row by row, of which alpha counts: numbers of 8 bits in runs. A stream of bits, highest first, has 32 bits
-for how many numbers there are, 5 for the bits of a number less 1, and four times 4 for the four sizes of a run's length, each less 1.
-Then, until all numbers are there: one bit, which says whether a number is repeated; two, which of the sizes follows; the length less 1,
-in so many bits; and the number that is repeated, or as many numbers as the length says. It is the code of thi.ng/rle-pack.
+The mask is an RGBA image, row by row, of which alpha counts: numbers of 8 bits in runs. A stream of bits, highest
+first, has 32 bits for how many numbers there are, 5 for the bits of a number less 1, and four times 4 for the four
+sizes of a run's length, each less 1. Then, until all numbers are there: one bit, which says whether a number is
+repeated; two, which of the sizes follows; the length less 1, in so many bits; and the number that is repeated, or as
+many numbers as the length says. It is the code of thi.ng/rle-pack.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""COCO: a JSON with a list of images and a list of annotations, each the RLE or the polygons of one object in one image."""
+"""COCO: a JSON with a list of images and a list of annotations, each the RLE or the polygons of one object in one
+image."""
 
 from __future__ import annotations
 
@@ -29,8 +30,9 @@ def to_coco(result: Segmentation) -> list[dict[str, object]]:
         result: of one frame.
 
     Returns:
-        For each present object: `image_id` (the frame's index), `category_id` 1, `track_id` (the object's id), `segmentation` (RLE),
-        `bbox` (x, y, width, height in px), `area` (px), `iscrowd` 0 and, where the result has it, `score`.
+        For each present object: `image_id` (the frame's index), `category_id` 1, `track_id` (the object's id),
+        `segmentation` (RLE), `bbox` (x, y, width, height in px), `area` (px), `iscrowd` 0 and, where the result has it,
+        `score`.
 
     >>> import torch
     >>> found = Segmentation(0, torch.tensor([[0, 7]]).int(), torch.eye(2)[:, None], (7,), {7: 1.0}, {7: True})
@@ -54,8 +56,8 @@ class CocoWriter(MaskWriter):
     Args:
         path: the JSON.
         categories: for an id, what the object is; others are an "object".
-        polygons: write outlines instead of RLEs, for tools that know no other. Exact: corners lie between pixels, a line of no width
-            leads to each hole.
+        polygons: write outlines instead of RLEs, for tools that know no other. Exact: corners lie between pixels, a
+            line of no width leads to each hole.
         file_names: for the name of a mask, that of its frame's file; others are called NAME.jpg.
 
     >>> import tempfile, numpy as np
@@ -85,7 +87,17 @@ class CocoWriter(MaskWriter):
 
     def _write(self, frame: Labelled) -> None:
         height, width = frame.ids.shape
-        self._spool.append("images", [{"id": frame.index + 1, "file_name": self._files.get(frame.name, f"{frame.name}.jpg"), "height": height, "width": width}])
+        self._spool.append(
+            "images",
+            [
+                {
+                    "id": frame.index + 1,
+                    "file_name": self._files.get(frame.name, f"{frame.name}.jpg"),
+                    "height": height,
+                    "width": width,
+                }
+            ],
+        )
         self._known.update(frame.shown)
         for object_id in frame.shown:
             self._annotations += 1
@@ -100,15 +112,22 @@ class CocoWriter(MaskWriter):
             write_list(out, (row[0] for row in self._spool.rows("images")))
             out.write(', "annotations": ')
             rows = self._spool.rows("annotations")
-            write_list(out, ({"id": number, "image_id": image, "category_id": numbers[rest["track_id"]], **rest} for number, image, rest in rows))
+            write_list(
+                out,
+                (
+                    {"id": number, "image_id": image, "category_id": numbers[rest["track_id"]], **rest}
+                    for number, image, rest in rows
+                ),
+            )
             out.write("}")
 
 
 def read_coco(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
     """Read the frames of a COCO JSON in the order of its images.
 
-    An object's id is its `track_id`, which may stand in the annotation's `attributes`, as CVAT writes it; else the annotation's `id`. Where objects overlap, the highest id is on top. The file is held
-    in memory while its frames are given out, since JSON cannot be read in parts.
+    An object's id is its `track_id`, which may stand in the annotation's `attributes`, as CVAT writes it; else the
+    annotation's `id`. Where objects overlap, the highest id is on top. The file is held in memory while its frames are
+    given out, since JSON cannot be read in parts.
 
     Args:
         path: the JSON. It is read when this is called.
@@ -130,7 +149,13 @@ def read_coco(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
 def _annotation(ids: Ids, object_id: int, *, polygons: bool = False) -> dict[str, object]:
     mask = ids == object_id
     segmentation: object = _polygons(mask) if polygons else encode_rle(mask)
-    return {"track_id": object_id, "segmentation": segmentation, "bbox": box_of(mask), "area": int(mask.sum()), "iscrowd": 0}
+    return {
+        "track_id": object_id,
+        "segmentation": segmentation,
+        "bbox": box_of(mask),
+        "area": int(mask.sum()),
+        "iscrowd": 0,
+    }
 
 
 def _polygons(mask: NDArray[np.bool_]) -> list[list[float]]:

@@ -1,4 +1,5 @@
-"""Cut-outs: the frames' pixels where objects are, the rest transparent; as RGBA PNGs, or as videos with an alpha channel."""
+"""Cut-outs: the frames' pixels where objects are, the rest transparent; as RGBA PNGs, or as videos with an alpha
+channel."""
 
 from __future__ import annotations
 
@@ -28,7 +29,8 @@ class CutoutWriter(MaskWriter):
     Args:
         path: the folder, new or empty.
         per_object: a folder for each object, with a PNG for each frame that shows it.
-        soft: let alpha be the probability of the object, or of all objects, where results are added; else it is 0 or 255.
+        soft: let alpha be the probability of the object, or of all objects, where results are added; else it is 0 or
+            255.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -65,17 +67,18 @@ class CutoutWriter(MaskWriter):
 
 
 class CutoutMovWriter(MaskWriter):
-    """Writes a `.mov` with an alpha channel, for video editors; or a folder of them, `FOLDER/<object id>.mov`. `add` needs `frame`. Needs
-    PyAV (the extra `video`).
+    """Writes a `.mov` with an alpha channel, for video editors; or a folder of them, `FOLDER/<object id>.mov`. `add`
+    needs `frame`. Needs PyAV (the extra `video`).
 
-    Straight alpha: the frame's colours stay where it is transparent, so that the codec leaves no dark seam. Each object's video is as long
-    as the clip: before the frame where the object is first known it is black and transparent.
+    Straight alpha: the frame's colours stay where it is transparent, so that the codec leaves no dark seam. Each
+    object's video is as long as the clip: before the frame where the object is first known it is black and transparent.
 
     Args:
         path: the `.mov`; with `per_object` the folder, new or empty.
         rate: frames per second.
         codec: `"prores"`, ProRes 4444, which every editor takes; or `"png"` or `"qtrle"`, which lose nothing.
-        soft: let alpha be the probability of the object, or of all objects, where results are added; else it is 0 or 255.
+        soft: let alpha be the probability of the object, or of all objects, where results are added; else it is 0 or
+            255.
         per_object: a video for each object.
 
     Raises:

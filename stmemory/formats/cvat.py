@@ -1,4 +1,5 @@
-"""CVAT for images 1.1: an XML with a mask of run lengths for each object in each image. Reads CVAT's tracks of a video too."""
+"""CVAT for images 1.1: an XML with a mask of run lengths for each object in each image. Reads CVAT's tracks of a video
+too."""
 
 from __future__ import annotations
 
@@ -50,7 +51,9 @@ class CvatWriter(MaskWriter):
     def _write(self, frame: Labelled) -> None:
         height, width = frame.ids.shape
         _check_text(frame.name)
-        lines = [f'  <image id="{frame.index}" name={quoteattr(frame.name + ".jpg")} width="{width}" height="{height}">']
+        lines = [
+            f'  <image id="{frame.index}" name={quoteattr(frame.name + ".jpg")} width="{width}" height="{height}">'
+        ]
         for object_id in frame.shown:
             label = self._categories.get(object_id, "object")
             self._known.add(label)
@@ -65,11 +68,14 @@ class CvatWriter(MaskWriter):
     def _finish(self) -> None:
         attribute = "<attribute><name>track_id</name><mutable>False</mutable><input_type>text</input_type><default_value></default_value><values></values></attribute>"
         labels = "".join(
-            f"<label><name>{quoteattr(name)[1:-1]}</name><type>mask</type><attributes>{attribute}</attributes></label>" for name in sorted(self._known)
+            f"<label><name>{quoteattr(name)[1:-1]}</name><type>mask</type><attributes>{attribute}</attributes></label>"
+            for name in sorted(self._known)
         )
         with self._part.open("w", encoding="utf-8") as out:
             out.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
-            out.write(f"  <meta><task><size>{self.count}</size><mode>annotation</mode><labels>{labels}</labels></task></meta>\n")
+            out.write(
+                f"  <meta><task><size>{self.count}</size><mode>annotation</mode><labels>{labels}</labels></task></meta>\n"
+            )
             for row in self._spool.rows("images"):
                 out.write(row[0])
             out.write("</annotations>\n")
@@ -78,9 +84,9 @@ class CvatWriter(MaskWriter):
 def read_cvat(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
     """Read the masks and polygons of CVAT's XML, for images 1.1 or for video 1.1.
 
-    An object's id is its attribute `track_id`; of a video's track its number plus 1; others are numbered from 1 in each image, past the ids
-    that are taken. Where objects overlap, the one with the highest `z_order` is on top, at a tie the later. The file is held in memory
-    while its frames are given out.
+    An object's id is its attribute `track_id`; of a video's track its number plus 1; others are numbered from 1 in each
+    image, past the ids that are taken. Where objects overlap, the one with the highest `z_order` is on top, at a tie
+    the later. The file is held in memory while its frames are given out.
 
     Args:
         path: the XML. It is read when this is called.
@@ -94,10 +100,14 @@ def read_cvat(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
     path = Path(path)
     try:
         if path.stat().st_size > MOST_BYTES:
-            raise MaskError(f"{path}: expected annotations of at most {MOST_BYTES >> 20} MB, got more; export the task in parts")
+            raise MaskError(
+                f"{path}: expected annotations of at most {MOST_BYTES >> 20} MB, got more; export the task in parts"
+            )
         text = path.read_text(encoding="utf-8-sig")
         if "<!DOCTYPE" in text or "<!ENTITY" in text:  # which could make a small file a huge one
-            raise MaskError(f"{path}: expected CVAT's XML, got one with definitions of its own; export it again from CVAT")
+            raise MaskError(
+                f"{path}: expected CVAT's XML, got one with definitions of its own; export it again from CVAT"
+            )
         root = ElementTree.fromstring(text)
     except OSError as error:
         raise MaskError(f"{path}: expected CVAT's XML, got: {error.strerror}") from error
@@ -108,27 +118,43 @@ def read_cvat(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
         return _frames_of_tracks(root, tracks, path)
     images = root.findall("image")
     if root.tag != "annotations" or not images:
-        raise MaskError(f"{path}: expected annotations with images or tracks, got {root.tag!r} without; export it as CVAT for images 1.1")
+        raise MaskError(
+            f"{path}: expected annotations with images or tracks, got {root.tag!r} without; export it as CVAT for "
+            "images 1.1"
+        )
     return _images(images, path)
 
 
 def _images(images: list[ElementTree.Element], path: Path) -> Iterator[tuple[str, Ids]]:
     for image in images:
         name = Path(image.get("name", "").replace("\\", "/")).stem or image.get("id", "image")
-        yield name, _drawn([(shape, _track_id(shape)) for shape in image], _size(image.get("height"), image.get("width"), path), f"{path}: {name}")
+        yield (
+            name,
+            _drawn(
+                [(shape, _track_id(shape)) for shape in image],
+                _size(image.get("height"), image.get("width"), path),
+                f"{path}: {name}",
+            ),
+        )
 
 
-def _frames_of_tracks(root: ElementTree.Element, tracks: list[ElementTree.Element], path: Path) -> Iterator[tuple[str, Ids]]:
+def _frames_of_tracks(
+    root: ElementTree.Element, tracks: list[ElementTree.Element], path: Path
+) -> Iterator[tuple[str, Ids]]:
     size = _size(root.findtext(".//original_size/height"), root.findtext(".//original_size/width"), path)
     shapes: dict[int, list[tuple[ElementTree.Element, int | None]]] = {}
     for number, track in enumerate(tracks):
         own = _whole(track.get("id", str(number)), str(path)) + 1
         if not 0 < own < 2**31:
-            raise MaskError(f"{path}: expected tracks numbered from 0 to {2**31 - 2}, got {own - 1}; the file is damaged")
+            raise MaskError(
+                f"{path}: expected tracks numbered from 0 to {2**31 - 2}, got {own - 1}; the file is damaged"
+            )
         for shape in track:
             if shape.get("outside") != "1":
                 inner = _track_id(shape)
-                shapes.setdefault(_whole(shape.get("frame"), str(path)), []).append((shape, own if inner is None else inner))
+                shapes.setdefault(_whole(shape.get("frame"), str(path)), []).append(
+                    (shape, own if inner is None else inner)
+                )
     for frame in sorted(shapes):
         yield f"{frame:05d}", _drawn(shapes[frame], size, f"{path}: frame {frame}")
 
@@ -149,9 +175,14 @@ def _mask_of(shape: ElementTree.Element, size: tuple[int, int], where: str) -> N
     left, top, across, down = (_whole(shape.get(name), where) for name in ("left", "top", "width", "height"))
     runs = [_whole(text, where) for text in (shape.get("rle") or "").split(",")]
     if not (0 <= left and 0 <= top and 0 < across and 0 < down and left + across <= size[1] and top + down <= size[0]):
-        raise MaskError(f"{where}: expected a mask within {size[0]} x {size[1]} (H x W), got one at {left}, {top} of {across} x {down}; the file is damaged")
+        raise MaskError(
+            f"{where}: expected a mask within {size[0]} x {size[1]} (H x W), got one at {left}, {top} of {across} x "
+            f"{down}; the file is damaged"
+        )
     if min(runs) < 0 or sum(runs) != across * down:
-        raise MaskError(f"{where}: expected run lengths of {across * down} pixels, got {sum(runs)}; the file is damaged")
+        raise MaskError(
+            f"{where}: expected run lengths of {across * down} pixels, got {sum(runs)}; the file is damaged"
+        )
     mask = np.zeros(size, np.bool_)
     mask[top : top + down, left : left + across] = np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(down, across)
     return mask
@@ -161,7 +192,9 @@ def _polygon_of(shape: ElementTree.Element, size: tuple[int, int], where: str) -
     try:
         corners = [float(number) for corner in (shape.get("points") or "").split(";") for number in corner.split(",")]
     except ValueError as error:
-        raise MaskError(f"{where}: expected the points of a polygon, got {shape.get('points')!r:.60}; the file is damaged") from error
+        raise MaskError(
+            f"{where}: expected the points of a polygon, got {shape.get('points')!r:.60}; the file is damaged"
+        ) from error
     mask = np.zeros(size, np.bool_)
     draw_polygon(mask, polygon_points(corners, name=where))
     return mask
@@ -183,7 +216,13 @@ def _runs(mask: NDArray[np.bool_]) -> list[int]:
 def _track_id(shape: ElementTree.Element) -> int | None:
     for attribute in shape.findall("attribute"):
         text = (attribute.text or "").strip()
-        if attribute.get("name") == "track_id" and text.isascii() and text.isdecimal() and 0 < int(text[:11]) < 2**31 and len(text) < 11:
+        if (
+            attribute.get("name") == "track_id"
+            and text.isascii()
+            and text.isdecimal()
+            and 0 < int(text[:11]) < 2**31
+            and len(text) < 11
+        ):
             return int(text)
     return None
 
@@ -191,7 +230,9 @@ def _track_id(shape: ElementTree.Element) -> int | None:
 def _size(height: str | None, width: str | None, path: Path) -> tuple[int, int]:
     size = (_whole(height, str(path)), _whole(width, str(path)))
     if min(size) < 1 or size[0] * size[1] > LARGEST_MASK:
-        raise MaskError(f"{path}: expected images of 1 to {LARGEST_MASK:,} pixels, got {size[0]} x {size[1]}; the file is damaged")
+        raise MaskError(
+            f"{path}: expected images of 1 to {LARGEST_MASK:,} pixels, got {size[0]} x {size[1]}; the file is damaged"
+        )
     return size
 
 

@@ -46,7 +46,8 @@ def read_davis(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
         path: the folder. It is looked at when this is called.
 
     Returns:
-        Names without endings, and ids int32 `[H, W]`. Void pixels (255) are background; a black and white mask is object 1.
+        Names without endings, and ids int32 `[H, W]`. Void pixels (255) are background; a black and white mask is
+        object 1.
 
     Raises:
         MaskError: the folder is missing or has no masks; one of them cannot be read.
@@ -77,7 +78,8 @@ def write_named_palette_png(folder: Path, frame: Labelled) -> None:
     largest = int(frame.ids.max())
     if largest > 254:
         raise MaskError(
-            f"{path}: a palette PNG holds the ids 1 to 254, since 255 is void in it, got {largest}; track it under another id, or "
+            f"{path}: a palette PNG holds the ids 1 to 254, since 255 is void in it, got {largest}; track it under "
+            "another id, or "
             "write objects, youtube_vis or volume, which hold any id"
         )
     write_palette_png(path, frame.ids)
@@ -91,6 +93,9 @@ def _each(files: list[Path]) -> Iterator[tuple[str, Ids]]:
         except MaskError as error:
             raise MaskError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
         if shape not in (None, ids.shape):
-            raise FrameError(f"{file}: expected the size of the masks before it, {shape} (H, W), got {ids.shape}; resize it with nearest neighbours")
+            raise FrameError(
+                f"{file}: expected the size of the masks before it, {shape} (H, W), got {ids.shape}; resize it with "
+                "nearest neighbours"
+            )
         shape = ids.shape
         yield file.stem, ids

@@ -28,8 +28,8 @@ def to_supervision(result: Segmentation, *, names: Mapping[int, str] | None = No
         names: for an id, what the object is; others are an "object".
 
     Returns:
-        `sv.Detections`: `mask` bool `[n, H, W]`, `xyxy` (as `sv.mask_to_xyxy`, last pixel included), `tracker_id` (the object's
-        id), `confidence` (its score), `class_id` (from 0: its name among all `names`, in the
+        `sv.Detections`: `mask` bool `[n, H, W]`, `xyxy` (as `sv.mask_to_xyxy`, last pixel included), `tracker_id` (the
+        object's id), `confidence` (its score), `class_id` (from 0: its name among all `names`, in the
         alphabet's order, "object" the last) and `data["class_name"]`.
 
     Raises:
@@ -38,7 +38,9 @@ def to_supervision(result: Segmentation, *, names: Mapping[int, str] | None = No
     try:
         sv = importlib.import_module("supervision")
     except ImportError as error:
-        raise OptionError('to_supervision needs supervision, which is not installed; run: pip install "supervision>=0.26"') from error
+        raise OptionError(
+            'to_supervision needs supervision, which is not installed; run: pip install "supervision>=0.26"'
+        ) from error
     ids: Ids = result.ids.detach().cpu().numpy()
     shown = object_ids_in(ids)
     names = names or {}

@@ -1,4 +1,5 @@
-"""What the JSON files of COCO and YouTube-VIS share: reading the document, numbering categories, drawing an RLE or polygons."""
+"""What the JSON files of COCO and YouTube-VIS share: reading the document, numbering categories, drawing an RLE or
+polygons."""
 
 from __future__ import annotations
 
@@ -18,7 +19,9 @@ from stmemory.untrusted import checked_name, read_json, whole
 __all__ = ["blank_ids", "categories_of", "draw_segmentation", "load_document", "rows_in", "stem_of"]
 
 
-def categories_of(object_ids: Iterable[int], names: Mapping[int, str]) -> tuple[dict[int, int], list[dict[str, object]]]:
+def categories_of(
+    object_ids: Iterable[int], names: Mapping[int, str]
+) -> tuple[dict[int, int], list[dict[str, object]]]:
     """Number the categories from 1, in the alphabet's order.
 
     Args:
@@ -34,7 +37,9 @@ def categories_of(object_ids: Iterable[int], names: Mapping[int, str]) -> tuple[
     kinds = {object_id: names.get(object_id, "object") for object_id in object_ids}
     ordered = sorted(set(kinds.values())) or ["object"]
     numbers = {name: number for number, name in enumerate(ordered, start=1)}
-    return {object_id: numbers[kind] for object_id, kind in kinds.items()}, [{"id": number, "name": name} for name, number in numbers.items()]
+    return {object_id: numbers[kind] for object_id, kind in kinds.items()}, [
+        {"id": number, "name": name} for name, number in numbers.items()
+    ]
 
 
 def load_document(path: str | os.PathLike[str], key: str) -> dict[str, Any]:
@@ -81,7 +86,9 @@ def rows_in(document: Mapping[str, Any], key: str, path: str | os.PathLike[str])
     """
     rows = document.get(key, [])
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise MaskError(f'{os.fspath(path)}: expected a list of objects in "{key}", got another value; the file is damaged')
+        raise MaskError(
+            f'{os.fspath(path)}: expected a list of objects in "{key}", got another value; the file is damaged'
+        )
     return rows
 
 
@@ -119,7 +126,10 @@ def blank_ids(row: Mapping[str, Any]) -> Ids:
     """
     height, width = (whole(row[side], what=side, least=1) for side in ("height", "width"))
     if height * width > LARGEST_MASK:
-        raise OptionError(f"height, width: expected a frame of at most {LARGEST_MASK:,} pixels, got {width} x {height}; the file is damaged")
+        raise OptionError(
+            f"height, width: expected a frame of at most {LARGEST_MASK:,} pixels, got {width} x {height}; the file is "
+            "damaged"
+        )
     return np.zeros((height, width), np.int32)
 
 
@@ -147,7 +157,13 @@ def draw_segmentation(ids: Ids, object_id: int, segmentation: object, *, name: s
         for polygon in segmentation:
             draw_polygon(mask, polygon_points(polygon, name=name))
     else:
-        raise MaskError(f"{name}: expected a segmentation of size and counts, an RLE, or polygons, got {type(segmentation).__name__}; the file is damaged")
+        raise MaskError(
+            f"{name}: expected a segmentation of size and counts, an RLE, or polygons, got "
+            f"{type(segmentation).__name__}; the file is damaged"
+        )
     if mask.shape != ids.shape or not 0 < object_id < 2**31:
-        raise MaskError(f"{name}: expected masks of {ids.shape} (H, W) and ids from 1 to 2**31 - 1, got {mask.shape} of {object_id}; the file is damaged")
+        raise MaskError(
+            f"{name}: expected masks of {ids.shape} (H, W) and ids from 1 to 2**31 - 1, got {mask.shape} of "
+            f"{object_id}; the file is damaged"
+        )
     ids[mask] = object_id

@@ -1,4 +1,5 @@
-"""From one format to another: reads masks from files, gives each its frame where one is drawn, writes. Holds one frame."""
+"""From one format to another: reads masks from files, gives each its frame where one is drawn, writes. Holds one
+frame."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ def export(
         masks: names and ids, from `read_masks` or one of the readers.
         path: where the format goes.
         format: a key of `FORMATS`.
-        frames: the clip, in any form that `iterate_frames` takes; formats that draw need it. See `with_frames` for which frame
-            belongs to which mask.
+        frames: the clip, in any form that `iterate_frames` takes; formats that draw need it. See `with_frames` for
+            which frame belongs to which mask.
         options: what some formats want to know.
         on_frame: called with the number of frames that are done, for progress.
 
@@ -49,10 +50,14 @@ def export(
     """
     draws = format in FORMATS and FORMATS[format].draws
     if draws and frames is None:
-        raise FrameError(f"{format}: expected the frames that it shows, got none; pass frames, on the command line --frames CLIP")
+        raise FrameError(
+            f"{format}: expected the frames that it shows, got none; pass frames, on the command line --frames CLIP"
+        )
     writer = new_writer(format, path, options=options)
     with writer:
-        paired: Iterator[tuple[str, Ids, object]] = with_frames(masks, frames) if draws else ((name, ids, None) for name, ids in masks)
+        paired: Iterator[tuple[str, Ids, object]] = (
+            with_frames(masks, frames) if draws else ((name, ids, None) for name, ids in masks)
+        )
         for name, ids, frame in paired:
             writer.add(ids, name=name, frame=frame)
             if on_frame is not None:

@@ -1,4 +1,5 @@
-"""Label Studio: a JSON of tasks, one for each frame, with a brush mask for each object. Reads its exports, polygons among them."""
+"""Label Studio: a JSON of tasks, one for each frame, with a brush mask for each object. Reads its exports, polygons
+among them."""
 
 from __future__ import annotations
 
@@ -26,17 +27,19 @@ _MASKS = ("brushlabels", "brush", "polygonlabels", "polygon")
 
 
 class LabelStudioWriter(MaskWriter):
-    """Writes one JSON of tasks to import into Label Studio: `data.image`, and a prediction with a brush region for each object. Any id.
+    """Writes one JSON of tasks to import into Label Studio: `data.image`, and a prediction with a brush region for each
+    object. Any id.
 
-    A region's label is the object's category, else `object 7` after its id; its text (`meta.text`) is `track_id 7`, so that
-    `read_label_studio` gives the ids back also from what Label Studio exports. The labelling needs `<Image name="image"
-    value="$image"/>` and `<BrushLabels name="tag" toName="image">` with these labels.
+    A region's label is the object's category, else `object 7` after its id; its text (`meta.text`) is `track_id 7`, so
+    that `read_label_studio` gives the ids back also from what Label Studio exports. The labelling needs `<Image
+    name="image" value="$image"/>` and `<BrushLabels name="tag" toName="image">` with these labels.
 
     Args:
         path: the JSON.
         categories: for an id, what the object is.
         file_names: for the name of a mask, that of its frame's file; others are called NAME.jpg.
-        prefix: what stands before the file's name, so that Label Studio finds it: `/data/local-files/?d=clip/`, or a URL's beginning.
+        prefix: what stands before the file's name, so that Label Studio finds it: `/data/local-files/?d=clip/`, or a
+            URL's beginning.
         annotations: write annotations, which count as done, instead of predictions.
 
     >>> import tempfile
@@ -109,8 +112,8 @@ def read_label_studio(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]
         path: the JSON. It is read when this is called, and held in memory while its frames are given out.
 
     Returns:
-        Names of the images without folder, ending, and the eight characters that Label Studio puts before the name of an upload, in
-        natural order; and ids int32 `[H, W]`.
+        Names of the images without folder, ending, and the eight characters that Label Studio puts before the name of
+        an upload, in natural order; and ids int32 `[H, W]`.
 
     Raises:
         MaskError: the file cannot be read, is of another kind, or a mask in it is damaged.

@@ -1,4 +1,5 @@
-"""Mask videos: a grey video whose levels are ids, written without loss and read back; and mattes, in which white is what is kept."""
+"""Mask videos: a grey video whose levels are ids, written without loss and read back; and mattes, in which white is
+what is kept."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from stmemory.formats.writer import Ids, Labelled, MaskWriter, ids_of, new_folde
 from stmemory.video import OverlayWriter, iterate_video
 from stmemory.video_decoder import open_video
 
-__all__ = ["MaskVideoWriter", "MatteWriter", "VIDEO_SUFFIXES", "read_mask_video"]
+__all__ = ["VIDEO_SUFFIXES", "MaskVideoWriter", "MatteWriter", "read_mask_video"]
 
 VIDEO_SUFFIXES = (".mkv", ".mov", ".mp4", ".m4v", ".avi", ".webm", ".mpg", ".mpeg", ".ts", ".mxf", ".nut", ".y4m")
 LOSSLESS = (
@@ -39,7 +40,8 @@ _CODECS = {".mkv": "grey_ffv1", ".mov": "grey_png"}
 
 
 class MaskVideoWriter(MaskWriter):
-    """Writes a grey video without loss, in which a pixel's level is its object's id. Ids 1 to 254. Needs PyAV (the extra `video`).
+    """Writes a grey video without loss, in which a pixel's level is its object's id. Ids 1 to 254. Needs PyAV (the
+    extra `video`).
 
     Args:
         path: a `.mkv` (FFV1) or a `.mov` (PNG).
@@ -78,14 +80,15 @@ class MaskVideoWriter(MaskWriter):
 
 
 class MatteWriter(MaskWriter):
-    """Writes a matte for video editors, a grey video without loss: white where objects are, black elsewhere, and soft edges where
-    results are added. Needs PyAV (the extra `video`).
+    """Writes a matte for video editors, a grey video without loss: white where objects are, black elsewhere, and soft
+    edges where results are added. Needs PyAV (the extra `video`).
 
     Args:
-        path: a `.mov` (PNG) or a `.mkv` (FFV1) of all objects; with `per_object` a folder, new or empty, of one `.mov` for each, as long
-            as the clip.
+        path: a `.mov` (PNG) or a `.mkv` (FFV1) of all objects; with `per_object` a folder, new or empty, of one `.mov`
+            for each, as long as the clip.
         rate: frames per second.
-        soft: let grey be the probability of the object, or of all objects, where results are added; else there is black and white alone.
+        soft: let grey be the probability of the object, or of all objects, where results are added; else there is black
+            and white alone.
         per_object: a video for each object, `FOLDER/<object id>.mov`.
 
     Raises:
@@ -137,7 +140,8 @@ def read_mask_video(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
         The numbers of the frames with five digits, and ids int32 `[H, W]`.
 
     Raises:
-        MaskError: it is no video, is damaged, or shows colours, or in a codec with loss anything but black and white; PyAV is missing.
+        MaskError: it is no video, is damaged, or shows colours, or in a codec with loss anything but black and white;
+            PyAV is missing.
     """
     name = os.fspath(path)
     try:

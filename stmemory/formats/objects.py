@@ -23,7 +23,8 @@ __all__ = ["ObjectsWriter", "is_objects_folder", "object_folders", "read_object_
 class ObjectsWriter(MaskWriter):
     """Writes `FOLDER/<object id, three digits or more>/<frame>.png`, PNGs of one bit. Any id.
 
-    Each object has a mask, if an empty one, in each frame from its first on; frames before the first object of all leave no file.
+    Each object has a mask, if an empty one, in each frame from its first on; frames before the first object of all
+    leave no file.
 
     Args:
         path: the folder, new or empty.
@@ -50,7 +51,9 @@ class ObjectsWriter(MaskWriter):
 
     def _finish(self) -> None:
         if not self._known:
-            raise MaskError(f"{self.path}: expected at least one object, got frames of background only; no file was made")
+            raise MaskError(
+                f"{self.path}: expected at least one object, got frames of background only; no file was made"
+            )
 
 
 def read_objects(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
@@ -78,7 +81,8 @@ def read_object_masks(path: str | os.PathLike[str]) -> Iterator[tuple[str, dict[
         path: the folder. It is looked at when this is called.
 
     Returns:
-        Names without endings, in natural order; and for each object that has a file of that name its mask, bool `[H, W]`: all that is not 0.
+        Names without endings, in natural order; and for each object that has a file of that name its mask, bool `[H,
+        W]`: all that is not 0.
 
     Raises:
         MaskError: there are no such folders, or a mask cannot be read.
@@ -92,7 +96,10 @@ def read_object_masks(path: str | os.PathLike[str]) -> Iterator[tuple[str, dict[
         except FrameError:
             continue  # an object without masks
     if not files:
-        raise MaskError(f"{os.fspath(path)}: expected folders named by object ids, such as 001, with mask images, got none; check the path")
+        raise MaskError(
+            f"{os.fspath(path)}: expected folders named by object ids, such as 001, with mask images, got none; check "
+            "the path"
+        )
     return _each(folders, sorted(files, key=natural_order), files)
 
 
@@ -107,7 +114,9 @@ def object_folders(path: Path) -> dict[int, Path]:
     """
     if not path.is_dir():
         return {}
-    found = {int(folder.name): folder for folder in path.iterdir() if folder.is_dir() and re.fullmatch("[0-9]+", folder.name)}
+    found = {
+        int(folder.name): folder for folder in path.iterdir() if folder.is_dir() and re.fullmatch("[0-9]+", folder.name)
+    }
     return {object_id: found[object_id] for object_id in sorted(found) if object_id > 0}
 
 
@@ -123,7 +132,9 @@ def is_objects_folder(path: Path) -> bool:
     return bool(object_folders(path))
 
 
-def _each(folders: dict[int, Path], names: list[str], files: dict[str, Path]) -> Iterator[tuple[str, dict[int, NDArray[np.bool_]]]]:
+def _each(
+    folders: dict[int, Path], names: list[str], files: dict[str, Path]
+) -> Iterator[tuple[str, dict[int, NDArray[np.bool_]]]]:
     shape = None
     for name in names:
         masks = {}
@@ -134,7 +145,8 @@ def _each(folders: dict[int, Path], names: list[str], files: dict[str, Path]) ->
             mask = _mask_in(file)
             if shape not in (None, mask.shape):
                 raise FrameError(
-                    f"{file}: expected the size of the masks before it, {shape} (H, W), got {mask.shape}; resize it with nearest "
+                    f"{file}: expected the size of the masks before it, {shape} (H, W), got {mask.shape}; resize it "
+                    "with nearest "
                     "neighbours"
                 )
             shape = mask.shape

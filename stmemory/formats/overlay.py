@@ -49,8 +49,8 @@ class Mp4Writer(MaskWriter):
 class GifWriter(MaskWriter):
     """Writes a GIF with the objects over the frames; `add` needs `frame`. Bounded in size, however long the video is.
 
-    At most `most_frames` are kept, in memory and in the file: when there are more, every second one goes, and the others are shown
-    twice as long.
+    At most `most_frames` are kept, in memory and in the file: when there are more, every second one goes, and the
+    others are shown twice as long.
 
     Args:
         path: the GIF.
@@ -66,13 +66,21 @@ class GifWriter(MaskWriter):
     draws = True
 
     def __init__(
-        self, path: str | os.PathLike[str], *, rate: float = 25.0, longest_side: int = 480, most_frames: int = 120, opacity: float = 0.5
+        self,
+        path: str | os.PathLike[str],
+        *,
+        rate: float = 25.0,
+        longest_side: int = 480,
+        most_frames: int = 120,
+        opacity: float = 0.5,
     ) -> None:
         super().__init__(path)
         if not 0 < rate < 1000:
             raise OptionError(f"rate: expected frames per second above 0 and below 1000, got {rate}; 25 is usual")
         if longest_side < 1 or most_frames < 2 or most_frames % 2:
-            raise OptionError(f"expected longest_side of 1 px or more and most_frames even, got {longest_side} and {most_frames}")
+            raise OptionError(
+                f"expected longest_side of 1 px or more and most_frames even, got {longest_side} and {most_frames}"
+            )
         self._rate, self._longest, self._most, self._opacity = rate, longest_side, most_frames, _checked(opacity)
         self._kept: list[Image.Image] = []
         self._step = 1
@@ -86,13 +94,16 @@ class GifWriter(MaskWriter):
             self._step *= 2  # this frame's index, `most` steps, is still a multiple
         picture = Image.fromarray(_drawn(frame, self._opacity))
         picture.thumbnail((self._longest, self._longest), Image.Resampling.LANCZOS)
-        # the method that keeps the colours of small objects: cutting at the median loses them among those of the background
+        # the method that keeps the colours of small objects: cutting at the median loses them among those of the
+        # background
         self._kept.append(picture.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE))
 
     def _finish(self) -> None:
         # hundredths of a second are what a GIF counts in; browsers slow down what is shown for less than two
         milliseconds = max(20, 10 * round(100 * self._step / self._rate))
-        self._kept[0].save(self._part, format="GIF", save_all=True, append_images=self._kept[1:], duration=milliseconds, loop=0)
+        self._kept[0].save(
+            self._part, format="GIF", save_all=True, append_images=self._kept[1:], duration=milliseconds, loop=0
+        )
 
 
 def _drawn(frame: Labelled, opacity: float) -> NDArray[np.uint8]:

@@ -18,9 +18,9 @@ def with_frames(masks: Iterator[tuple[str, Ids]], frames: object) -> Iterator[tu
 
     Args:
         masks: names and ids.
-        frames: a clip in any form that `iterate_frames` takes. In a folder of images a mask's frame has its name; if the first
-            mask has no such frame, or the clip is no folder, a mask whose name is a number is of the frame with that number, from 0;
-            masks with other names are of the frames in order.
+        frames: a clip in any form that `iterate_frames` takes. In a folder of images a mask's frame has its name; if
+            the first mask has no such frame, or the clip is no folder, a mask whose name is a number is of the frame
+            with that number, from 0; masks with other names are of the frames in order.
 
     Returns:
         Names, ids and frames.
@@ -39,7 +39,9 @@ def with_frames(masks: Iterator[tuple[str, Ids]], frames: object) -> Iterator[tu
     return _by_number(masks, frames)
 
 
-def _by_name(masks: Iterator[tuple[str, Ids]], files: dict[str, Path], folder: Path) -> Iterator[tuple[str, Ids, object]]:
+def _by_name(
+    masks: Iterator[tuple[str, Ids]], files: dict[str, Path], folder: Path
+) -> Iterator[tuple[str, Ids, object]]:
     named = None
     for name, ids in masks:
         if named is None:
@@ -48,7 +50,10 @@ def _by_name(masks: Iterator[tuple[str, Ids]], files: dict[str, Path], folder: P
                 yield from _by_number(_again(name, ids, masks), folder)
                 return
         if name not in files:
-            raise FrameError(f"{folder}: expected a frame {name}, as its mask is called, got none; pass the folder that was segmented")
+            raise FrameError(
+                f"{folder}: expected a frame {name}, as its mask is called, got none; pass the folder that was "
+                "segmented"
+            )
         yield name, ids, files[name]
 
 
@@ -58,12 +63,17 @@ def _by_number(masks: Iterator[tuple[str, Ids]], frames: object) -> Iterator[tup
     for index, (name, ids) in enumerate(masks):
         wanted = int(name) if name.isdecimal() else index
         if wanted < position:
-            raise FrameError(f"{name}: expected masks in the order of the frames, got this one after number {position}; number them all, or none")
+            raise FrameError(
+                f"{name}: expected masks in the order of the frames, got this one after number {position}; number "
+                "them all, or none"
+            )
         while position < wanted:
             frame = next(clip, None)
             position += 1
             if frame is None:
-                raise FrameError(f"frames: expected one for the mask {name}, got only {position}; pass the clip that was segmented")
+                raise FrameError(
+                    f"frames: expected one for the mask {name}, got only {position}; pass the clip that was segmented"
+                )
         yield name, ids, frame
 
 

@@ -1,4 +1,5 @@
-"""Polygons of masks and masks of polygons, exactly: corners lie between pixels, and a pixel is inside where its centre is."""
+"""Polygons of masks and masks of polygons, exactly: corners lie between pixels, and a pixel is inside where its centre
+is."""
 
 from __future__ import annotations
 
@@ -23,9 +24,9 @@ def rings_of(mask: NDArray[np.bool_]) -> list[Points]:
         mask: `[H, W]`.
 
     Returns:
-        Closed rings of corners `[n, 2]`, x and y in px from the top left, without the first corner again at the end. The inside is on the
-        right of the way: regions go clockwise as they are seen, holes the other way round. Pixels that touch at a corner alone are of two
-        regions.
+        Closed rings of corners `[n, 2]`, x and y in px from the top left, without the first corner again at the end.
+        The inside is on the right of the way: regions go clockwise as they are seen, holes the other way round. Pixels
+        that touch at a corner alone are of two regions.
 
     >>> [ring.tolist() for ring in rings_of(np.array([[False, True]]))]
     [[[1.0, 0.0], [2.0, 0.0], [2.0, 1.0], [1.0, 1.0]]]
@@ -64,7 +65,8 @@ def is_hole(ring: Points) -> bool:
 
 
 def joined_rings(rings: Sequence[Points]) -> Points:
-    """One ring of several, for formats that have one polygon an object: lines of no width lead from one to the next and back.
+    """One ring of several, for formats that have one polygon an object: lines of no width lead from one to the next and
+    back.
 
     Args:
         rings: one or more, as `rings_of` gives them.
@@ -121,8 +123,15 @@ def polygon_points(values: object, *, name: str) -> Points:
     (3, 2)
     """
     numbers = values if isinstance(values, list) else []
-    if not 6 <= len(numbers) <= 2 * MOST_CORNERS or len(numbers) % 2 or not all(isinstance(n, (int, float)) and abs(n) < 1e9 for n in numbers):
-        raise MaskError(f"{name}: expected a polygon of three corners or more, as finite numbers x, y, x, y, ..., got another value; the file is damaged")
+    if (
+        not 6 <= len(numbers) <= 2 * MOST_CORNERS
+        or len(numbers) % 2
+        or not all(isinstance(n, (int, float)) and abs(n) < 1e9 for n in numbers)
+    ):
+        raise MaskError(
+            f"{name}: expected a polygon of three corners or more, as finite numbers x, y, x, y, ..., got another "
+            "value; the file is damaged"
+        )
     return np.array(numbers, np.float64).reshape(-1, 2)
 
 

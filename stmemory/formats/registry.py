@@ -24,7 +24,16 @@ from stmemory.formats.youtube_vis import YouTubeVisWriter, read_youtube_vis
 from stmemory.formats.youtube_vos import YouTubeVosWriter, read_youtube_vos
 from stmemory.untrusted import read_json
 
-__all__ = ["FORMATS", "Format", "FormatOptions", "frame_files", "guess_format", "is_track_folder", "new_writer", "read_masks"]
+__all__ = [
+    "FORMATS",
+    "Format",
+    "FormatOptions",
+    "frame_files",
+    "guess_format",
+    "is_track_folder",
+    "new_writer",
+    "read_masks",
+]
 
 Masks = Iterator[tuple[str, Ids]]
 
@@ -34,10 +43,11 @@ class FormatOptions:
     """What some formats want to know.
 
     Attributes:
-        video: name of the video, for `youtube_vos` and `youtube_vis`; None: "video" when written, the only one when read.
+        video: name of the video, for `youtube_vos` and `youtube_vis`; None: "video" when written, the only one when
+            read.
         rate: frames per second, for `gif` and all videos.
-        categories: for an id, what the object is, for `youtube_vos`, `youtube_vis`, `coco`, `coco_polygons`, `yolo`, `cvat` and
-            `label_studio`.
+        categories: for an id, what the object is, for `youtube_vos`, `youtube_vis`, `coco`, `coco_polygons`, `yolo`,
+            `cvat` and `label_studio`.
         size: H and W in px, for reading `yolo`, which does not say it.
         file_names: for the name of a mask, that of its frame's file, for `youtube_vis`, `coco`, `coco_polygons` and
             `label_studio`; others are called NAME.jpg.
@@ -71,7 +81,11 @@ class Format:
 
 FORMATS: Mapping[str, Format] = {
     "davis": Format("palette PNGs", lambda path, options: DavisWriter(path), lambda path, options: read_davis(path)),
-    "objects": Format("a folder of PNGs for each object", lambda path, options: ObjectsWriter(path), lambda path, options: read_objects(path)),
+    "objects": Format(
+        "a folder of PNGs for each object",
+        lambda path, options: ObjectsWriter(path),
+        lambda path, options: read_objects(path),
+    ),
     "youtube_vos": Format(
         "palette PNGs with meta.json",
         lambda path, options: YouTubeVosWriter(path, video=options.video or "video", categories=options.categories),
@@ -79,7 +93,9 @@ FORMATS: Mapping[str, Format] = {
     ),
     "youtube_vis": Format(
         "JSON of a video",
-        lambda path, options: YouTubeVisWriter(path, video=options.video or "video", categories=options.categories, file_names=options.file_names),
+        lambda path, options: YouTubeVisWriter(
+            path, video=options.video or "video", categories=options.categories, file_names=options.file_names
+        ),
         lambda path, options: read_youtube_vis(path, video=options.video),
     ),
     "coco": Format(
@@ -124,10 +140,14 @@ FORMATS: Mapping[str, Format] = {
     "mp4": Format("overlay video", lambda path, options: Mp4Writer(path, rate=options.rate), draws=True),
     "gif": Format("overlay GIF", lambda path, options: GifWriter(path, rate=options.rate), draws=True),
     "cutouts": Format("RGBA PNGs", lambda path, options: CutoutWriter(path), draws=True),
-    "object_cutouts": Format("RGBA PNGs for each object", lambda path, options: CutoutWriter(path, per_object=True), draws=True),
+    "object_cutouts": Format(
+        "RGBA PNGs for each object", lambda path, options: CutoutWriter(path, per_object=True), draws=True
+    ),
     "mov": Format("ProRes 4444 with alpha", lambda path, options: CutoutMovWriter(path, rate=options.rate), draws=True),
     "mov_lossless": Format(
-        "PNG in a .mov, with alpha", lambda path, options: CutoutMovWriter(path, rate=options.rate, codec="png"), draws=True
+        "PNG in a .mov, with alpha",
+        lambda path, options: CutoutMovWriter(path, rate=options.rate, codec="png"),
+        draws=True,
     ),
     "object_movs": Format(
         "ProRes 4444 with alpha for each object",
@@ -136,7 +156,8 @@ FORMATS: Mapping[str, Format] = {
     ),
     "matte": Format("black and white video of all objects", lambda path, options: MatteWriter(path, rate=options.rate)),
     "object_mattes": Format(
-        "black and white video of each object", lambda path, options: MatteWriter(path, rate=options.rate, per_object=True)
+        "black and white video of each object",
+        lambda path, options: MatteWriter(path, rate=options.rate, per_object=True),
     ),
 }
 
@@ -159,7 +180,9 @@ def new_writer(format: str, path: str | os.PathLike[str], *, options: FormatOpti
     return _known(format).write(Path(path), options or FormatOptions())
 
 
-def read_masks(path: str | os.PathLike[str], *, format: str | None = None, options: FormatOptions | None = None) -> Masks:
+def read_masks(
+    path: str | os.PathLike[str], *, format: str | None = None, options: FormatOptions | None = None
+) -> Masks:
     """Read masks from files of any format that holds ids.
 
     Args:
@@ -189,10 +212,10 @@ def read_masks(path: str | os.PathLike[str], *, format: str | None = None, optio
 def guess_format(path: Path) -> str:
     """Recognise a format by what lies at a path.
 
-    A `.npy` or `.npz` is a volume; a video is of masks; a `.xml` is CVAT's; a `.json` with "videos" is YouTube-VIS, one with
-    "images" COCO, a list of tasks Label Studio; a folder with `meta.json` and
-    `Annotations` is YouTube-VOS; one with a folder `labels` of text files is YOLO; one with folders named by numbers is of objects; others, and the output of
-    `stmemory track`, have palette PNGs.
+    A `.npy` or `.npz` is a volume; a video is of masks; a `.xml` is CVAT's; a `.json` with "videos" is YouTube-VIS, one
+    with "images" COCO, a list of tasks Label Studio; a folder with `meta.json` and
+    `Annotations` is YouTube-VOS; one with a folder `labels` of text files is YOLO; one with folders named by numbers is
+    of objects; others, and the output of `stmemory track`, have palette PNGs.
 
     Args:
         path: a file or folder.
@@ -219,7 +242,10 @@ def guess_format(path: Path) -> str:
         return "cvat"
     if path.suffix.lower() == ".json":
         return _json_format(path)
-    raise OptionError(f"{path}: expected a folder of masks, a .json, a .xml, a .npy, a .npz or a video, got another file; name its format")
+    raise OptionError(
+        f"{path}: expected a folder of masks, a .json, a .xml, a .npy, a .npz or a video, got another file; name its "
+        "format"
+    )
 
 
 def frame_files(path: str | os.PathLike[str]) -> dict[str, str]:
@@ -242,7 +268,11 @@ def frame_files(path: str | os.PathLike[str]) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     names = record.get("frame_files") if isinstance(record, dict) else None
-    plain = [name for name in names if isinstance(name, str) and re.fullmatch(r"[^/\\\0]+\.\w+", name)] if isinstance(names, list) else []
+    plain = (
+        [name for name in names if isinstance(name, str) and re.fullmatch(r"[^/\\\0]+\.\w+", name)]
+        if isinstance(names, list)
+        else []
+    )
     return {name.rpartition(".")[0]: name for name in plain}
 
 
@@ -255,7 +285,8 @@ def _json_format(path: Path) -> str:
         return "label_studio"
     if not isinstance(document, dict) or "annotations" not in document:
         raise MaskError(
-            f'{path}: expected a JSON object with "annotations", or a list of Label Studio\'s tasks, got another; lists of results have no '
+            f'{path}: expected a JSON object with "annotations", or a list of Label Studio\'s tasks, got another; '
+            "lists of results have no "
             "frames: pass the file of the split"
         )
     return "coco" if "images" in document else "youtube_vis"

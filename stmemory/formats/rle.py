@@ -1,8 +1,8 @@
 """COCO's run-length code of one mask. Knows no files and no ids.
 
-A mask is read column by column. `counts` are the lengths of its runs: first of zeros (0 if it begins with a one), then of ones,
-and so on. In the compressed form each count, from the fourth on less the one two before it, becomes characters of five bits each, lowest first; a
-sixth bit says that more follow, and 48 is added.
+A mask is read column by column. `counts` are the lengths of its runs: first of zeros (0 if it begins with a one), then
+of ones, and so on. In the compressed form each count, from the fourth on less the one two before it, becomes characters
+of five bits each, lowest first; a sixth bit says that more follow, and 48 is added.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from stmemory.errors import MaskError
 
 __all__ = ["Rle", "box_of", "decode_rle", "encode_rle"]
 
-# Of a mask written as runs or polygons, in any format: a GiB as int32 ids. Images are limited by what a frame costs, `images.MOST_PIXELS`.
+# Of a mask written as runs or polygons, in any format: a GiB as int32 ids. Images are limited by what a frame costs,
+# `images.MOST_PIXELS`.
 LARGEST_MASK = 2**28  # pixels
 _DIGITS = 13  # groups of five bits that an int64 has
 
@@ -42,7 +43,9 @@ def encode_rle(mask: NDArray[np.bool_]) -> Rle:
     {'size': [2, 2], 'counts': '22'}
     """
     if mask.ndim != 2 or mask.dtype != np.bool_ or mask.size == 0:
-        raise MaskError(f"encode_rle: expected a bool array [H, W], got {mask.dtype} {mask.shape}; pass ids == object_id")
+        raise MaskError(
+            f"encode_rle: expected a bool array [H, W], got {mask.dtype} {mask.shape}; pass ids == object_id"
+        )
     flat = mask.T.ravel()  # column by column
     changes = np.flatnonzero(flat[1:] != flat[:-1]) + 1
     edges = np.concatenate(([0, 0] if flat[0] else [0], changes, [flat.size]))
@@ -74,11 +77,19 @@ def decode_rle(rle: Mapping[str, object]) -> NDArray[np.bool_]:
         else:
             counts = _whole_counts(given)
     except (KeyError, TypeError, ValueError, OverflowError) as error:
-        raise MaskError(f'RLE: expected {{"size": [H, W], "counts": text or run lengths}}, got {error!r}; is it a polygon?') from error
+        raise MaskError(
+            f'RLE: expected {{"size": [H, W], "counts": text or run lengths}}, got {error!r}; is it a polygon?'
+        ) from error
     if height * width > LARGEST_MASK:
-        raise MaskError(f"RLE: expected a mask of at most {LARGEST_MASK:,} pixels, got {height} x {width} (H x W); the file is damaged")
+        raise MaskError(
+            f"RLE: expected a mask of at most {LARGEST_MASK:,} pixels, got {height} x {width} (H x W); the file is "
+            "damaged"
+        )
     if (counts < 0).any() or (counts > height * width).any() or counts.sum() != height * width:
-        raise MaskError(f"RLE: expected runs that add up to {height} x {width} (H x W) pixels, got {int(counts.sum())}; the file is damaged")
+        raise MaskError(
+            f"RLE: expected runs that add up to {height} x {width} (H x W) pixels, got {int(counts.sum())}; the file "
+            "is damaged"
+        )
     ones = np.arange(len(counts)) % 2 == 1
     mask: NDArray[np.bool_] = np.repeat(ones, counts).reshape(width, height).T
     return mask
@@ -126,7 +137,9 @@ def _compress(values: NDArray[np.int64]) -> str:
     rest = values[:, None] >> (shifts + 5).clip(max=63)
     # the last digit is the first after which only copies of its own top bit, the sign, are left
     more = np.where(digits & 16, rest != -1, rest != 0)
-    used = np.concatenate([np.ones((len(values), 1), np.bool_), np.logical_and.accumulate(more[:, :-1], axis=1)], axis=1)
+    used = np.concatenate(
+        [np.ones((len(values), 1), np.bool_), np.logical_and.accumulate(more[:, :-1], axis=1)], axis=1
+    )
     characters: NDArray[np.uint8] = (digits + 32 * more + 48).astype(np.uint8)
     return bytes(characters[used]).decode("ascii")
 
@@ -137,7 +150,9 @@ def _expand(text: bytes) -> NDArray[np.int64]:
     if not len(codes):
         return codes
     if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
-        raise MaskError("RLE: expected characters from '0' to 'o', the last one ending a number, got others; the file is damaged")
+        raise MaskError(
+            "RLE: expected characters from '0' to 'o', the last one ending a number, got others; the file is damaged"
+        )
     ends = np.flatnonzero(codes & 32 == 0)
     starts = np.concatenate(([0], ends[:-1] + 1))
     place = np.arange(len(codes)) - np.repeat(starts, ends - starts + 1)

@@ -1,4 +1,5 @@
-"""Label volumes: one `.npy` of integers `[T, H, W]`, as napari and others take it; written and read without holding it."""
+"""Label volumes: one `.npy` of integers `[T, H, W]`, as napari and others take it; written and read without holding
+it."""
 
 from __future__ import annotations
 
@@ -47,7 +48,9 @@ class VolumeWriter(MaskWriter):
     def _write(self, frame: Labelled) -> None:
         most = np.iinfo(self._dtype).max
         if frame.ids.max() > most:
-            raise MaskError(f'{frame.name}: {self._dtype.name} holds ids up to {most}, got {frame.ids.max()}; pass dtype="int32"')
+            raise MaskError(
+                f'{frame.name}: {self._dtype.name} holds ids up to {most}, got {frame.ids.max()}; pass dtype="int32"'
+            )
         self._size = frame.ids.shape
         if not self.count:
             self._write_header(1)
@@ -58,7 +61,10 @@ class VolumeWriter(MaskWriter):
         self._file.seek(0)
         self._write_header(self.count)  # numpy leaves room in a header for the first length to grow
         if self._file.tell() != self._header:
-            raise FrameError(f"{self.path}: numpy's header grew from {self._header} to {self._file.tell()} bytes; write fewer frames to a file")
+            raise FrameError(
+                f"{self.path}: numpy's header grew from {self._header} to {self._file.tell()} bytes; write fewer "
+                "frames to a file"
+            )
         self._file.flush()
 
     def _write_header(self, count: int) -> None:
@@ -87,7 +93,8 @@ def to_label_volume(results: Iterable[object]) -> NDArray[np.int32]:
         slices.append(ids_of(result))
         if slices[-1].shape != slices[0].shape:
             raise FrameError(
-                f"frame {index}: expected the size of those before it, {slices[0].shape} (H, W), got {slices[-1].shape}; make "
+                f"frame {index}: expected the size of those before it, {slices[0].shape} (H, W), got "
+                f"{slices[-1].shape}; make "
                 "another volume"
             )
     if not slices:
@@ -99,12 +106,13 @@ def read_volume(volume: str | os.PathLike[str] | NDArray[np.integer]) -> Iterato
     """Read a label volume slice by slice. One slice, `volume[t]`, can be given to `predictor.start` as it is.
 
     Args:
-        volume: integers or booleans `[T, H, W]`; or the path of a `.npy` or `.npz` with them, or with one mask `[H, W]`, which is not read
-            into memory as a whole. A `.npz` may also have a mask `[H, W]` for each frame, see `read_archive`.
+        volume: integers or booleans `[T, H, W]`; or the path of a `.npy` or `.npz` with them, or with one mask `[H,
+            W]`, which is not read into memory as a whole. A `.npz` may also have a mask `[H, W]` for each frame, see
+            `read_archive`.
 
     Returns:
-        The numbers of the frames with five digits, of a `.npz` with several arrays their names; and ids int32 `[H, W]`; each value is an
-        id, 255 too; true is 1.
+        The numbers of the frames with five digits, of a `.npz` with several arrays their names; and ids int32 `[H, W]`;
+        each value is an id, 255 too; true is 1.
 
     Raises:
         MaskError: there is no such file, or it holds something else.

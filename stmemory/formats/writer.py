@@ -56,8 +56,8 @@ class Labelled:
 class MaskWriter(ABC):
     """Takes results one at a time and keeps none; a context manager.
 
-    At the end of the `with` block a file is put in its place, whole. An error or ctrl-C inside the block leaves no part of a
-    file, and what was at the path before; in a folder, the files that were done stay, each whole.
+    At the end of the `with` block a file is put in its place, whole. An error or ctrl-C inside the block leaves no part
+    of a file, and what was at the path before; in a folder, the files that were done stay, each whole.
 
     Args:
         path: a file, which is replaced if it is there; or a folder, which must be new or empty.
@@ -78,7 +78,8 @@ class MaskWriter(ABC):
 
         Args:
             masks: a `Segmentation`; or ids, integers `[H, W]`, as an array, a tensor, a PIL image or a path.
-            name: of the frame's file, without an ending; None numbers from `00000` on, a `Segmentation` by its `frame_index`.
+            name: of the frame's file, without an ending; None numbers from `00000` on, a `Segmentation` by its
+                `frame_index`.
             frame: the frame itself, of any kind that `to_frame` takes; only formats that draw need it.
 
         Raises:
@@ -94,7 +95,10 @@ class MaskWriter(ABC):
         if checked_name(name, what="name", ending=".png").startswith("."):
             raise OptionError(f"name: expected the name of a file that is not hidden, such as '00012', got {name!r}")
         if self._shape not in (None, ids.shape):
-            raise FrameError(f"{name}: expected masks of the size of those before, {self._shape} (H, W), got {ids.shape}; write them to another file")
+            raise FrameError(
+                f"{name}: expected masks of the size of those before, {self._shape} (H, W), got {ids.shape}; write "
+                "them to another file"
+            )
         picture = self._picture(frame, name, ids) if self.draws else None
         known = masks.object_ids if isinstance(masks, Segmentation) else ()
         shown = object_ids_in(ids)
@@ -135,18 +139,22 @@ class MaskWriter(ABC):
         if self.path.suffix.lower() not in endings:  # other programs, and `guess_format`, go by it
             wanted = " or ".join(endings)
             raise OptionError(
-                f"{self.path}: expected a name that ends in {wanted}, got {self.path.name!r}; add it, or choose another format"
+                f"{self.path}: expected a name that ends in {wanted}, got {self.path.name!r}; add it, or choose "
+                "another format"
             )
         return self._stack.enter_context(whole_file(self.path))
 
     @final
     def _picture(self, frame: object, name: str, ids: Ids) -> Tensor:
         if frame is None:
-            raise FrameError(f"{name}: {type(self).__name__} draws the frame, and got none; pass add(result, frame=frame)")
+            raise FrameError(
+                f"{name}: {type(self).__name__} draws the frame, and got none; pass add(result, frame=frame)"
+            )
         picture = to_frame(frame).cpu()
         if picture.shape[1:] != ids.shape:
             raise FrameError(
-                f"{name}: expected a frame of the masks' size, {ids.shape} (H, W), got {tuple(picture.shape[1:])}; pass the frame "
+                f"{name}: expected a frame of the masks' size, {ids.shape} (H, W), got {tuple(picture.shape[1:])}; "
+                "pass the frame "
                 "that was segmented"
             )
         return picture
@@ -154,7 +162,9 @@ class MaskWriter(ABC):
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.close()
         else:
@@ -169,7 +179,8 @@ def ids_of(masks: object) -> Ids:
         masks: a `Segmentation`; or ids, integers or booleans `[H, W]`, of any kind that `read_mask` takes.
 
     Returns:
-        int32 `[H, W]`, 0 = background. Void pixels (255 in a palette image, or beside other ids in bytes) are background.
+        int32 `[H, W]`, 0 = background. Void pixels (255 in a palette image, or beside other ids in bytes) are
+        background.
 
     Raises:
         MaskError: there are no ids, or they are negative or above int32.
@@ -183,13 +194,17 @@ def ids_of(masks: object) -> Ids:
     values, void = read_mask(masks)
     if values.ndim != 2 or values.numel() == 0 or values.is_floating_point():
         raise MaskError(
-            f"masks: expected a Segmentation, or integer ids [H, W], got {values.dtype} {tuple(values.shape)}; soft maps become ids "
+            f"masks: expected a Segmentation, or integer ids [H, W], got {values.dtype} {tuple(values.shape)}; soft "
+            "maps become ids "
             "by argmax"
         )
     if void is not None:
         values = values.masked_fill(values == void, 0)
     if values.dtype != torch.bool and (int(values.min()) < 0 or int(values.max()) >= 2**31):
-        raise MaskError(f"masks: expected ids from 0 to {2**31 - 1}, got {int(values.min())} to {int(values.max())}; 0 is background")
+        raise MaskError(
+            f"masks: expected ids from 0 to {2**31 - 1}, got {int(values.min())} to {int(values.max())}; 0 is "
+            "background"
+        )
     ids: Ids = values.cpu().numpy().astype(np.int32)
     return ids
 
@@ -238,11 +253,14 @@ def new_folder(path: Path) -> Path:
 
     >>> new_folder(Path("."))
     Traceback (most recent call last):
-    stmemory.errors.OptionError: .: expected a new folder or an empty one, got one with files in it; delete it, or name another
+    stmemory.errors.OptionError: .: expected a new folder or an empty one, got one with files in it; delete it, or name
+    another
     """
     if path.exists() and not path.is_dir():
         raise OptionError(f"{path}: expected a folder, got a file; name another")
     if path.is_dir() and any(path.iterdir()):
-        raise OptionError(f"{path}: expected a new folder or an empty one, got one with files in it; delete it, or name another")
+        raise OptionError(
+            f"{path}: expected a new folder or an empty one, got one with files in it; delete it, or name another"
+        )
     path.mkdir(parents=True, exist_ok=True)
     return path

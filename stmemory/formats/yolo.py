@@ -1,4 +1,5 @@
-"""YOLO segmentation labels: a text file a frame, each line a class and a polygon in shares of width and height; `data.yaml` names the classes."""
+"""YOLO segmentation labels: a text file a frame, each line a class and a polygon in shares of width and height;
+`data.yaml` names the classes."""
 
 from __future__ import annotations
 
@@ -16,8 +17,8 @@ from stmemory.formats.polygons import draw_polygon, joined_rings, polygon_points
 from stmemory.formats.rle import LARGEST_MASK
 from stmemory.formats.spool import spool_beside
 from stmemory.formats.writer import Ids, Labelled, MaskWriter, new_folder
-from stmemory.images import image_files, natural_order
 from stmemory.frames import to_frame
+from stmemory.images import image_files, natural_order
 
 __all__ = ["YoloWriter", "read_yolo"]
 
@@ -27,10 +28,12 @@ MOST_BYTES = 1 << 26  # of one label file
 class YoloWriter(MaskWriter):
     """Writes `ROOT/labels/<frame>.txt` and, at the end, `ROOT/data.yaml`. Any id.
 
-    YOLO has classes and no identities. Objects with a category are of that class; each other object is of a class of its own, named
-    `object 7` after its id, so that `read_yolo` gives the ids back. Frames are not copied: they belong into `ROOT/images`.
+    YOLO has classes and no identities. Objects with a category are of that class; each other object is of a class of
+    its own, named `object 7` after its id, so that `read_yolo` gives the ids back. Frames are not copied: they belong
+    into `ROOT/images`.
 
-    An object is one line: its regions and holes are one polygon, joined by lines of no width. Corners lie between pixels.
+    An object is one line: its regions and holes are one polygon, joined by lines of no width. Corners lie between
+    pixels.
 
     Args:
         path: ROOT, new or empty.
@@ -66,12 +69,22 @@ class YoloWriter(MaskWriter):
 
     def _finish(self) -> None:
         # classes are numbered when all are known
-        numbers = {kind: number for number, kind in enumerate(sorted(self._known, key=lambda kind: natural_order(kind)))}
+        numbers = {
+            kind: number for number, kind in enumerate(sorted(self._known, key=lambda kind: natural_order(kind)))
+        }
         for name, rows in self._spool.rows("frames"):
             with whole_file(self._labels / f"{name}.txt") as part:
                 part.write_text("".join(f"{numbers[kind]} {shares}\n" for kind, shares in rows), encoding="utf-8")
-        size = f"frame_size: [{self._size[0]}, {self._size[1]}]"  # not YOLO's own: `read_yolo` needs it, others pass it over
-        lines = ["path: .", "train: images", "val: images", size, "names:", *(f"  {number}: {json.dumps(kind)}" for kind, number in numbers.items())]
+        # not YOLO's own: `read_yolo` needs it, others pass it over
+        size = f"frame_size: [{self._size[0]}, {self._size[1]}]"
+        lines = [
+            "path: .",
+            "train: images",
+            "val: images",
+            size,
+            "names:",
+            *(f"  {number}: {json.dumps(kind)}" for kind, number in numbers.items()),
+        ]
         with whole_file(self.path / "data.yaml") as part:
             part.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -79,14 +92,14 @@ class YoloWriter(MaskWriter):
 def read_yolo(path: str | os.PathLike[str], *, size: tuple[int, int] | None = None) -> Iterator[tuple[str, Ids]]:
     """Read the label files of a folder, in natural order.
 
-    A line of a class named `object 7` is object 7, see `YoloWriter`. Other lines have no identity: they are numbered from 1 in the order
-    in which they stand in their file, past the ids that are taken. Where objects overlap, the later line is on top. Lines with a box
-    instead of a polygon are refused.
+    A line of a class named `object 7` is object 7, see `YoloWriter`. Other lines have no identity: they are numbered
+    from 1 in the order in which they stand in their file, past the ids that are taken. Where objects overlap, the later
+    line is on top. Lines with a box instead of a polygon are refused.
 
     Args:
         path: the folder with `labels`, and `data.yaml` if there is one; or the folder of the label files itself.
-        size: H and W in px; None takes that of the first image in `images` beside `labels`, else the `frame_size` that `YoloWriter` leaves
-            in `data.yaml`.
+        size: H and W in px; None takes that of the first image in `images` beside `labels`, else the `frame_size` that
+            `YoloWriter` leaves in `data.yaml`.
 
     Returns:
         Names without endings, and ids int32 `[H, W]`.
@@ -113,16 +126,23 @@ def _size_in(root: Path, about: str) -> tuple[int, int]:
         return shape[1], shape[2]
     stated = re.search(r"^frame_size: \[([0-9]{1,6}), ([0-9]{1,6})\]$", about, re.MULTILINE)
     if stated is None:
-        raise OptionError(f"{root}: labels have no size, and there are no images beside them; pass the size, or the frames")
+        raise OptionError(
+            f"{root}: labels have no size, and there are no images beside them; pass the size, or the frames"
+        )
     size = (int(stated[1]), int(stated[2]))
     if not 0 < size[0] * size[1] <= LARGEST_MASK:
-        raise MaskError(f"{root / 'data.yaml'}: expected frames of 1 to {LARGEST_MASK:,} pixels, got {size[0]} x {size[1]}; the file is damaged")
+        raise MaskError(
+            f"{root / 'data.yaml'}: expected frames of 1 to {LARGEST_MASK:,} pixels, got {size[0]} x {size[1]}; the "
+            "file is damaged"
+        )
     return size
 
 
 def _text_of(file: Path) -> str:
     if file.stat().st_size > MOST_BYTES:
-        raise MaskError(f"{file}: expected a file of labels, got one of more than {MOST_BYTES >> 20} MB; is it another file?")
+        raise MaskError(
+            f"{file}: expected a file of labels, got one of more than {MOST_BYTES >> 20} MB; is it another file?"
+        )
     return file.read_text(encoding="utf-8", errors="replace")
 
 
@@ -141,9 +161,14 @@ def _ids(file: Path, names: dict[int, str], size: tuple[int, int]) -> Ids:
             if kind:
                 rows.append((int(kind), [float(share) for share in shares]))
         except ValueError as error:
-            raise MaskError(f"{file}: line {number}: expected a class and numbers, got {line[:40]!r}; is it a label file?") from error
+            raise MaskError(
+                f"{file}: line {number}: expected a class and numbers, got {line[:40]!r}; is it a label file?"
+            ) from error
         if kind and len(shares) == 4:
-            raise MaskError(f"{file}: line {number}: expected a polygon, got a box; a box says too little of a mask: use labels for segmentation")
+            raise MaskError(
+                f"{file}: line {number}: expected a polygon, got a box; a box says too little of a mask: use labels "
+                "for segmentation"
+            )
     named = [_id_named(names.get(kind, "")) for kind, _ in rows]
     taken = set(named)
     free = (number for number in range(1, len(rows) + len(taken) + 1) if number not in taken)

@@ -83,7 +83,8 @@ class YouTubeVisWriter(MaskWriter):
 
 
 def read_youtube_vis(path: str | os.PathLike[str], *, video: str | None = None) -> Iterator[tuple[str, Ids]]:
-    """Read a video of a YouTube-VIS JSON, with compressed or plain run lengths. Where objects overlap, the highest id is on top.
+    """Read a video of a YouTube-VIS JSON, with compressed or plain run lengths. Where objects overlap, the highest id
+    is on top.
 
     The file is held in memory while its frames are given out, since JSON cannot be read in parts.
 
@@ -104,7 +105,9 @@ def read_youtube_vis(path: str | os.PathLike[str], *, video: str | None = None) 
         video = next(iter(videos))
     if video not in videos:
         told = ", ".join(list(videos)[:9]) + (", ..." if len(videos) > 9 else "")
-        raise OptionError(f"video: expected one of {os.fspath(path)} ({told or 'which has none'}), got {video!r}; name it")
+        raise OptionError(
+            f"video: expected one of {os.fspath(path)} ({told or 'which has none'}), got {video!r}; name it"
+        )
     chosen = videos[video]
     tracks = [row for row in rows_in(document, "annotations", path) if row.get("video_id") == chosen.get("id")]
     try:
@@ -119,7 +122,8 @@ def read_youtube_vis(path: str | os.PathLike[str], *, video: str | None = None) 
     short = [object_id for object_id, rows in masks.items() if len(rows) != len(names)]
     if short:
         raise MaskError(
-            f"{os.fspath(path)}: expected {len(names)} segmentations of each object, one a frame, got other of {short[0]}; the file is damaged"
+            f"{os.fspath(path)}: expected {len(names)} segmentations of each object, one a frame, got other of "
+            f"{short[0]}; the file is damaged"
         )
     return _each(names, blank, masks)
 

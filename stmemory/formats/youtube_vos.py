@@ -1,6 +1,7 @@
 """YouTube-VOS: palette PNGs in `Annotations/VIDEO`, and `meta.json`, which lists each object's frames.
 
-The layouts in which data sets come for evaluation are those of `evaluation/layouts.py`, which reads what is written here.
+The layouts in which data sets come for evaluation are those of `evaluation/layouts.py`, which reads what is written
+here.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ class YouTubeVosWriter(MaskWriter):
     Other videos in `meta.json` stay, so that one folder can be filled video by video. Ids 1 to 254.
 
     Args:
-        path: ROOT; for the layout of the data set it is called `train` or `valid`. Frames are not copied: they belong into
-            `ROOT/JPEGImages/VIDEO`.
+        path: ROOT; for the layout of the data set it is called `train` or `valid`. Frames are not copied: they belong
+            into `ROOT/JPEGImages/VIDEO`.
         video: the video's name; its folder of annotations must be new or empty.
         categories: for an id, what the object is; others are an "object".
 
@@ -39,10 +40,14 @@ class YouTubeVosWriter(MaskWriter):
     {'videos': {'walk': {'objects': {'7': {'category': 'dog', 'frames': ['00000']}}}}}
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, video: str = "video", categories: Mapping[int, str] | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], *, video: str = "video", categories: Mapping[int, str] | None = None
+    ) -> None:
         super().__init__(path)
         if checked_name(video, what="video").startswith("."):
-            raise OptionError(f"video: expected the name of a folder that is not hidden, got {video!r}; name it without the point")
+            raise OptionError(
+                f"video: expected the name of a folder that is not hidden, got {video!r}; name it without the point"
+            )
         self._video, self._categories = video, dict(categories or {})
         self._meta = self.path / "meta.json"
         _other_videos(self._meta, video)  # an unreadable one is told before the work, not after it
@@ -103,5 +108,7 @@ def _other_videos(meta: Path, video: str) -> dict[str, object]:
     try:
         videos = dict(read_json(meta)["videos"])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OptionError(f'{meta}: expected {{"videos": {{...}}}}, got {error!r}; move it away, or write to another folder') from error
+        raise OptionError(
+            f'{meta}: expected {{"videos": {{...}}}}, got {error!r}; move it away, or write to another folder'
+        ) from error
     return {str(name): entry for name, entry in videos.items() if name != video}

@@ -1,4 +1,5 @@
-"""Looking into the memory of a tracked video: what was stored, fused and read, as pictures. Not imported by the core."""
+"""Looking into the memory of a tracked video: what was stored, fused and read, as pictures. Not imported by the
+core."""
 
 from stmemory.inspection.attention import memory_keys, slot_attention
 from stmemory.inspection.changes import Change

@@ -1,6 +1,7 @@
 """Where a query cell reads from: the weights of eq. 13, cell by cell of every slot. Draws nothing, stores nothing.
 
-The read itself (`stmemory/memory/read.py`) never holds these weights: its fused kernel goes straight to the weighted sum.
+The read itself (`stmemory/memory/read.py`) never holds these weights: its fused kernel goes straight to the weighted
+sum.
 """
 
 from __future__ import annotations
@@ -52,10 +53,11 @@ def slot_attention(
     scale: float | None = None,
     top_k: int | None = None,
 ) -> Tensor:
-    """The weights of eq. 13: softmax of the affinity over all cells of all slots in use, as `space_time_read` computes it.
+    """The weights of eq. 13: softmax of the affinity over all cells of all slots in use, as `space_time_read` computes
+    it.
 
-    The weighted sum of the values with these weights is what the read recalls. They are `m` times the memory's cells, so ask
-    for the query cells that you mean to look at.
+    The weighted sum of the values with these weights is what the read recalls. They are `m` times the memory's cells,
+    so ask for the query cells that you mean to look at.
 
     Args:
         query: `[B, Ck, m]`, or `[1, Ck, m]` for all rows: the cells in question.
@@ -66,7 +68,8 @@ def slot_attention(
         top_k: see `SpaceTimeRead`.
 
     Returns:
-        `[B, m, K, n]`, float32 (float64 for such queries); sums to 1 over K and n. Zeros for a row without any slot in use.
+        `[B, m, K, n]`, float32 (float64 for such queries); sums to 1 over K and n. Zeros for a row without any slot in
+        use.
 
     Raises:
         ShapeError: the shapes do not fit.

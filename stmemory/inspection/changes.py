@@ -1,7 +1,8 @@
 """What a frame did to an object's slots, told from how they were before and after. Keeps nothing, draws nothing.
 
-The bank keeps no record of its decisions, so that it never grows. They can be read off: a slot whose template changed while its
-frame stayed was fused into, one with another frame was written anew, and what stood there went into the fused ones.
+The bank keeps no record of its decisions, so that it never grows. They can be read off: a slot whose template changed
+while its frame stayed was fused into, one with another frame was written anew, and what stood there went into the fused
+ones.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.slots import SlotInfo
 
-__all__ = ["Change", "OUTCOMES", "RowState", "compare", "row_state"]
+__all__ = ["OUTCOMES", "Change", "RowState", "compare", "row_state"]
 
 # What became of an object's frame, best first.
 OUTCOMES = {
@@ -50,7 +51,8 @@ class Change:
         outcome: what became of the frame, one of `OUTCOMES`.
         slot: the slot that it was written to; None if it was not.
         left: what stood in that slot before; None if it was free.
-        fate: of what stood there: `"fused"` into the slots `into`, `"replaced"` because it was provisional, or `"dropped"`.
+        fate: of what stood there: `"fused"` into the slots `into`, `"replaced"` because it was provisional, or
+            `"dropped"`.
         into: slots that were fused into.
         unpinned: slots that may go and change from now on.
         freed: slots that were emptied.

@@ -1,4 +1,5 @@
-"""The picture of one frame's read: for a few points, the heat map of their attention on the frame that each slot came from."""
+"""The picture of one frame's read: for a few points, the heat map of their attention on the frame that each slot came
+from."""
 
 from __future__ import annotations
 
@@ -50,11 +51,14 @@ def draw_attention(
     lines = -(-len(slots) // across)
     row_height = 26 + lines * (small + CAPTION)
     rows = [] if over_all is None else [(f"mean over object {object_id}", over_all)]
-    rows += [(f"{_letter(n)}: pixel {x}, {y}", heat) for n, ((x, y), heat) in enumerate(zip(points, heats, strict=True))]
+    rows += [
+        (f"{_letter(n)}: pixel {x}, {y}", heat) for n, ((x, y), heat) in enumerate(zip(points, heats, strict=True))
+    ]
     height = max(len(rows) * row_height, big + CAPTION)
     width = 2 * MARGIN + BIG + 2 * GAP + across * (SMALL + GAP)
     notes = (
-        "Brighter is read more; grey is not read. Each row has one scale, from 0 to its strongest cell, drawn as its square root. "
+        "Brighter is read more; grey is not read. Each row has one scale, from 0 to its strongest cell, drawn as its "
+        "square root. "
         "Lines: the object's mask.",
     )
     image, pen, top = page(width, height, f"What object {object_id} read in frame {moment.frame}", notes)
@@ -83,7 +87,9 @@ def draw_attention(
             if slot == best:
                 pen.rectangle((left - 2, above - 2, left + SMALL + 1, above + small + 1), None, INK, 2)
             fused = fused_words(part.slots[slot].frames_inside, frame=moment.frame)
-            _caption(pen, (left, above + small + 4), part.slots[slot], fused, float(heat[slot].sum()), most_read=slot == best)
+            _caption(
+                pen, (left, above + small + 4), part.slots[slot], fused, float(heat[slot].sum()), most_read=slot == best
+            )
     return image
 
 
@@ -119,7 +125,9 @@ def peak_of(heat: NDArray[np.floating], size: WorkingSize) -> Point:
     return min(int(x), size.frame_width - 1), min(int(y), size.frame_height - 1)
 
 
-def _tile(origin: Thumbnail | None, heat: NDArray[np.floating], size: WorkingSize, object_id: int, most: float) -> Image.Image:
+def _tile(
+    origin: Thumbnail | None, heat: NDArray[np.floating], size: WorkingSize, object_id: int, most: float
+) -> Image.Image:
     """A slot's frame under its heat; plain where the frame was never seen."""
     shape = (round(400 * size.frame_height / size.frame_width), 400) if origin is None else origin.ids.shape
     picture = np.full((*shape, 3), 120, np.uint8) if origin is None else origin.picture

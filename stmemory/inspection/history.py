@@ -1,7 +1,7 @@
 """What happened to one object's slots over the whole video, in arrays of a fixed size. Draws nothing.
 
-A column stands for one frame until all are used; then each two neighbours become one, and a column stands for two frames, four,
-eight ... So a video of any length fits, at the finest resolution that the columns allow.
+A column stands for one frame until all are used; then each two neighbours become one, and a column stands for two
+frames, four, eight ... So a video of any length fits, at the finest resolution that the columns allow.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from stmemory.errors import OptionError
 from stmemory.inspection.changes import OUTCOMES, Change, RowState
 from stmemory.memory.slots import NO_FRAME, SlotInfo
 
-__all__ = ["COLUMNS", "History", "KINDS", "fused_words", "kind_of"]
+__all__ = ["COLUMNS", "KINDS", "History", "fused_words", "kind_of"]
 
 COLUMNS = 1024
-# What a slot is when it is read. Which slot that is changes all the time, so over a long video kinds tell more than numbers.
+# What a slot is when it is read. Which slot that is changes all the time, so over a long video kinds tell more than
+# numbers.
 KINDS = {
     "pinned": "pinned, as given",
     "fused": "several frames fused into one",
@@ -40,8 +41,8 @@ class History:
         writes: int64 `[K, COLUMNS]`, how often it was written to.
         drops: int64 `[K, COLUMNS]`, how often what it held was lost for good.
         fusions: int64 `[K, COLUMNS]`, how often another template was distilled into it.
-        inside: int64 `[K, COLUMNS]`, how many of the column's frames each slot holds now; a frame counts once, however often it
-            was fused in, as long as a column is one frame.
+        inside: int64 `[K, COLUMNS]`, how many of the column's frames each slot holds now; a frame counts once, however
+            often it was fused in, as long as a column is one frame.
         outcomes: int64 `[len(OUTCOMES), COLUMNS]`, what became of the frames.
         share: float64 `[K, COLUMNS]`, sum over the frames that were read of the share of attention that each slot got.
         kinds: float64 `[len(KINDS), COLUMNS]`, the same share, by kind of slot.
@@ -125,7 +126,9 @@ class History:
         elif change.outcome == "distilled":
             gone[column] = 1
         self.inside[list(change.freed)] = 0
-        for slot in change.into:  # rules that fuse one template into many put the same frame into a slot again and again
+        for (
+            slot
+        ) in change.into:  # rules that fuse one template into many put the same frame into a slot again and again
             self.inside[slot] = np.minimum(self.inside[slot] + gone, self.stride)
             self.fusions[slot, column] += 1
         if change.slot is not None:

@@ -10,13 +10,13 @@ from stmemory.palette import davis_palette
 from stmemory.result import contours
 
 __all__ = [
-    "Colour",
     "EMPTY",
     "FAINT",
     "GRID",
     "INK",
     "MARGIN",
     "PAPER",
+    "Colour",
     "chip",
     "colour_of_frame",
     "colour_of_object",
@@ -50,7 +50,9 @@ _SLOTS: tuple[Colour, ...] = (
     (110, 110, 110),
 )
 # From dark to light in even steps, told apart by the colour blind too.
-_FRAMES = np.array([(68, 1, 84), (64, 67, 135), (41, 120, 142), (34, 167, 132), (121, 209, 81), (240, 220, 60)], np.float64)
+_FRAMES = np.array(
+    [(68, 1, 84), (64, 67, 135), (41, 120, 142), (34, 167, 132), (121, 209, 81), (240, 220, 60)], np.float64
+)
 _HEAT = np.array([(80, 0, 0), (215, 40, 20), (255, 150, 20), (255, 240, 130)], np.float64)
 
 
@@ -111,7 +113,9 @@ def text_on(colour: Colour) -> Colour:
     return PAPER if 0.299 * colour[0] + 0.587 * colour[1] + 0.114 * colour[2] < 135 else INK
 
 
-def page(width: int, height: int, title: str, notes: tuple[str, ...] = ()) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
+def page(
+    width: int, height: int, title: str, notes: tuple[str, ...] = ()
+) -> tuple[Image.Image, ImageDraw.ImageDraw, int]:
     """An empty page under a title.
 
     Args:

@@ -1,7 +1,8 @@
-"""`Inspector`: takes a stream through a video and keeps, in bounded memory, what its memory did. Draws nothing, changes nothing.
+"""`Inspector`: takes a stream through a video and keeps, in bounded memory, what its memory did. Draws nothing, changes
+nothing.
 
-What it keeps does not grow with the video: for each object a `History` of fixed size, thumbnails of the frames that stand in
-slots, and a few moments, each with the keys of every slot.
+What it keeps does not grow with the video: for each object a `History` of fixed size, thumbnails of the frames that
+stand in slots, and a few moments, each with the keys of every slot.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
 from stmemory.stream import VOSStream
 
-__all__ = ["Inspector", "MOST_MOMENTS", "MOST_OBJECTS", "inspect"]
+__all__ = ["MOST_MOMENTS", "MOST_OBJECTS", "Inspector", "inspect"]
 
 MOST_MOMENTS = 16  # that may be asked for
 FEW_MOMENTS = 4  # kept when none are asked for, the last frame apart
@@ -49,10 +50,10 @@ class Inspector:
     Each frame costs one more query encoding and a read of at most 128 cells of each object.
 
     Args:
-        stream: a new one (`VOSStream(predictor.network, predictor.options)`), or one that has seen frames already; of those
-            nothing is known but what `describe()` tells.
-        at: frames whose reads are kept whole, at most 16; None keeps a few, evenly spread, and thins them out as the video goes
-            on, and the last frame.
+        stream: a new one (`VOSStream(predictor.network, predictor.options)`), or one that has seen frames already; of
+            those nothing is known but what `describe()` tells.
+        at: frames whose reads are kept whole, at most 16; None keeps a few, evenly spread, and thins them out as the
+            video goes on, and the last frame.
         points: pixels (x, y) to look at in those frames; None is each object's centre and a point of its contour.
         objects: ids to look at; None is all, or the first 16 that appear.
 
@@ -81,7 +82,8 @@ class Inspector:
         self.at = None if at is None else tuple(sorted(set(at)))
         if self.at is not None and (len(self.at) > MOST_MOMENTS or min(self.at, default=0) < 0):
             raise OptionError(
-                f"at: expected at most {MOST_MOMENTS} frames, from 0 on, got {self.at}; each of them keeps all keys of its memory"
+                f"at: expected at most {MOST_MOMENTS} frames, from 0 on, got {self.at}; each of them keeps all keys "
+                "of its memory"
             )
         self.points = None if points is None else tuple(points)
         self.objects = None if objects is None else tuple(objects)
@@ -101,9 +103,13 @@ class Inspector:
         """Bytes of all that is kept: bounded, whatever the length of the video."""
         moments = {id(m): m for m in (*self._moments.values(), *([self._last] if self._last else []))}.values()
         parts = [part for moment in moments for part in moment.objects.values()]
-        pictures = {id(t): t for t in (*self._thumbnails.values(), *(t for part in parts for t in part.origins.values()))}
+        pictures = {
+            id(t): t for t in (*self._thumbnails.values(), *(t for part in parts for t in part.origins.values()))
+        }
         histories = sum(history.nbytes for history in self._histories.values())
-        return histories + sum(moment.nbytes for moment in moments) + sum(picture.nbytes for picture in pictures.values())
+        return (
+            histories + sum(moment.nbytes for moment in moments) + sum(picture.nbytes for picture in pictures.values())
+        )
 
     @torch.inference_mode()
     def step(self, frame: object, mask: object = None, *, write: bool = True) -> Segmentation:
@@ -119,23 +125,35 @@ class Inspector:
         self._catch_up()
         bank, network = self.stream.bank, self.stream.network
         rows = {i: row for row, i in enumerate(self.stream.object_ids) if row < bank.rows and i in self._watched}
-        keys = memory_keys(network.read, bank).flatten(3)[list(rows.values())] if rows else None  # [R, K, Ck, n], a copy
+        keys = (
+            memory_keys(network.read, bank).flatten(3)[list(rows.values())] if rows else None
+        )  # [R, K, Ck, n], a copy
         valid = bank.valid[list(rows.values())] if rows else None
         before = self._seen
         result = self.stream.step(frame, mask, write=write)
-        size = WorkingSize.of(height, width, self.stream.options.short_side, network.stride, enlarge=self.stream.options.factor(height, width))
+        size = WorkingSize.of(
+            height,
+            width,
+            self.stream.options.short_side,
+            network.stride,
+            enlarge=self.stream.options.factor(height, width),
+        )
         weight = next(network.parameters())
         window = self.stream.window
-        query = network.encode_query(window.see(pixels.to(weight.device), size)[None].to(weight.dtype)).key[0]  # [Ck, h, w]
+        query = network.encode_query(window.see(pixels.to(weight.device), size)[None].to(weight.dtype)).key[
+            0
+        ]  # [Ck, h, w]
         view, ids = window.view(size), window.part(result.ids)
         self._seen = self._look()
         picture = thumbnail(window.part(pixels), ids, frame_index=result.frame_index)
         memories: dict[int, ObjectMoment] = {}
-        for object_id, state in self._seen.items():
+        for object_id in self._seen:
             old = before.get(object_id, RowState({}, (-1,) * bank.capacity, False))
             if old.slots and object_id in rows and keys is not None and valid is not None:
                 row = list(rows).index(object_id)
-                origins = {s.frame: self._thumbnails[s.frame] for s in old.slots.values() if s.frame in self._thumbnails}
+                origins = {
+                    s.frame: self._thumbnails[s.frame] for s in old.slots.values() if s.frame in self._thumbnails
+                }
                 found = interesting_points((ids == object_id).cpu().numpy())
                 points = tuple((x + window.left, y + window.top) for x, y in found) or self._places.get(object_id, ())
                 self._places[object_id] = points
@@ -151,9 +169,7 @@ class Inspector:
                 share = attention_of(moment, object_id, read.cells, read=network.read).sum((1, 2), np.float64)
             missed = "unwritten" if not write else "gate" if result.present[object_id] else "absent"
             change = compare(old, state, frame=result.frame_index, missed=missed)
-            self._history(object_id).add(
-                change, state, before=old, share=share, score=result.scores[object_id]
-            )
+            self._history(object_id).add(change, state, before=old, share=share, score=result.scores[object_id])
         self._keep_pictures(picture)
         self._keep_moment(moment)
         return result
@@ -189,12 +205,18 @@ class Inspector:
         """
         self._catch_up()
         if self._last is None:
-            raise FrameError("report: expected an inspector that has seen a frame, got a new one; call step(frame, mask) first")
+            raise FrameError(
+                "report: expected an inspector that has seen a frame, got a new one; call step(frame, mask) first"
+            )
         if unknown := [i for i in self.objects or () if i not in self._histories]:
             raise MaskError(f"objects: expected ids of {self.stream.object_ids}, got {unknown}; they never appeared")
         bank, similarity = self.stream.bank.fork(), dict[int, NDArray[np.float32]]()
         with torch.inference_mode():
-            matrices = bank.similarity().cpu().numpy() if bank.rows else np.zeros((0, bank.capacity, bank.capacity), np.float32)
+            matrices = (
+                bank.similarity().cpu().numpy()
+                if bank.rows
+                else np.zeros((0, bank.capacity, bank.capacity), np.float32)
+            )
         for row, object_id in enumerate(self.stream.object_ids):
             if object_id in self._histories and row < len(matrices):
                 similarity[object_id] = matrices[row]
@@ -210,7 +232,8 @@ class Inspector:
         )
 
     def _chosen(self, last: Moment) -> dict[int, Moment]:
-        """The moments that were asked for, or those that were kept with the last one, unless they are right before it."""
+        """The moments that were asked for, or those that were kept with the last one, unless they are right before
+        it."""
         if self.at is not None:
             return dict(self._moments)
         kept = {frame: moment for frame, moment in self._moments.items() if last.frame - frame > self._spacing // 2}
@@ -299,5 +322,7 @@ def inspect(
             on_result(result)
     report = inspector.report()
     if late := [frame for frame in inspector.at or () if frame not in report.moments]:
-        raise FrameError(f"at: expected frames of the clip, 0 to {inspector.stream.frame_index}, got {late}; choose earlier ones")
+        raise FrameError(
+            f"at: expected frames of the clip, 0 to {inspector.stream.frame_index}, got {late}; choose earlier ones"
+        )
     return report

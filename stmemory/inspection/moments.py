@@ -1,4 +1,5 @@
-"""What is kept of one frame to tell later where it was read from: the frame, and for each object keys and slots as they were.
+"""What is kept of one frame to tell later where it was read from: the frame, and for each object keys and slots as they
+were.
 
 Owns these records, the cells and points of a frame, and the attention of a point. Draws nothing.
 """
@@ -134,7 +135,8 @@ def check_point(point: Point, height: int, width: int) -> None:
     x, y = point
     if not (0 <= x < width and 0 <= y < height):
         raise OptionError(
-            f"point: expected x in 0..{width - 1} and y in 0..{height - 1}, got {x},{y}; x counts from the left, y from the top"
+            f"point: expected x in 0..{width - 1} and y in 0..{height - 1}, got {x},{y}; x counts from the left, y "
+            "from the top"
         )
 
 
@@ -165,8 +167,8 @@ def interesting_points(mask: NDArray[np.bool_]) -> tuple[Point, ...]:
         mask: `[H, W]`, its pixels.
 
     Returns:
-        The pixel of the object that is nearest to its centre of mass, and the pixel of its contour that is furthest from that
-        one; nothing for an object without pixels.
+        The pixel of the object that is nearest to its centre of mass, and the pixel of its contour that is furthest
+        from that one; nothing for an object without pixels.
 
     >>> mask = np.zeros((9, 12), np.bool_)
     >>> mask[2:7, 1:10] = True
@@ -192,8 +194,8 @@ def cells_of(mask: Tensor, size: WorkingSize, grid: tuple[int, int]) -> Tensor:
         grid: h and w.
 
     Returns:
-        int64 `[m]`, indices into the h w cells whose middle lies in the object, at most 128, evenly chosen; for an object that
-        covers no middle, the cell of its first pixel. Empty for an object without pixels.
+        int64 `[m]`, indices into the h w cells whose middle lies in the object, at most 128, evenly chosen; for an
+        object that covers no middle, the cell of its first pixel. Empty for an object without pixels.
 
     >>> cells_of(torch.ones(32, 48).bool(), WorkingSize.of(32, 48, None, 16), (2, 3)).tolist()
     [0, 1, 2, 3, 4, 5]

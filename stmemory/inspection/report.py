@@ -1,9 +1,11 @@
-"""`InspectionReport`: what an inspector saw, as pictures and as JSON. Owns the files' names; the drawing is done elsewhere.
+"""`InspectionReport`: what an inspector saw, as pictures and as JSON. Owns the files' names; the drawing is done
+elsewhere.
 
-    OUT/timeline.png                       what became of each frame, what the slots held, what was read
-    OUT/slots.png                          what the slots hold at the end
-    OUT/attention_00012_object_5.png ...   where points of frame 12 read from, one a frame and object
-    OUT/inspection.json                    all that is drawn, as numbers; of weights those of 1e-6 and more, as [row, column, weight]
+OUT/timeline.png                       what became of each frame, what the slots held, what was read
+OUT/slots.png                          what the slots hold at the end
+OUT/attention_00012_object_5.png ...   where points of frame 12 read from, one a frame and object
+OUT/inspection.json                    all that is drawn, as numbers; of weights those of 1e-6 and more, as [row,
+column, weight]
 """
 
 from __future__ import annotations
@@ -94,7 +96,11 @@ class InspectionReport:
         whole = self.moments[frame].objects[object_id].cells
         over_all = self.weights(frame, object_id) if len(whole) else None
         return draw_attention(
-            self.moments[frame], object_id, points, [self.weights(frame, object_id, p) for p in points], over_all=over_all
+            self.moments[frame],
+            object_id,
+            points,
+            [self.weights(frame, object_id, p) for p in points],
+            over_all=over_all,
         )
 
     def weights(self, frame: int, object_id: int, point: Point | None = None) -> NDArray[np.float32]:
@@ -150,14 +156,21 @@ class InspectionReport:
     def as_dict(self) -> dict[str, object]:
         """All that is drawn, as plain values; ids are text, as JSON wants them."""
         reads = [
-            {"frame": frame, "object": object_id, "point": list(point) if point else None, **self._read(frame, object_id, point)}
+            {
+                "frame": frame,
+                "object": object_id,
+                "point": list(point) if point else None,
+                **self._read(frame, object_id, point),
+            }
             for frame, moment in sorted(self.moments.items())
             for object_id in moment.objects
             for point in (None, *self.points_of(frame, object_id))
         ]
         return {
             "options": self.options.as_dict(),
-            "objects": {str(object_id): self._object(object_id, history) for object_id, history in self.histories.items()},
+            "objects": {
+                str(object_id): self._object(object_id, history) for object_id, history in self.histories.items()
+            },
             "attention": reads,
         }
 
@@ -172,12 +185,14 @@ class InspectionReport:
     def _moment(self, frame: int, object_id: int) -> Moment:
         if frame not in self.moments:
             raise FrameError(
-                f"attention: expected one of the frames {sorted(self.moments)}, got {frame}; name it in `at` before tracking"
+                f"attention: expected one of the frames {sorted(self.moments)}, got {frame}; name it in `at` before "
+                "tracking"
             )
         if object_id not in self.moments[frame].objects:
             ids = sorted(self.moments[frame].objects)
             raise MaskError(
-                f"attention: expected an object whose memory frame {frame} read, of {ids}, got {object_id}; the frame in which an "
+                f"attention: expected an object whose memory frame {frame} read, of {ids}, got {object_id}; the frame "
+                "in which an "
                 "object enters reads nothing of it"
             )
         return self.moments[frame]
@@ -189,7 +204,10 @@ class InspectionReport:
                 **dataclasses.asdict(info),
                 "share": round(float(heat[slot].sum()), DIGITS),
                 "peak": list(peak_of(heat[slot], moment.size)),
-                "weights": [[int(y), int(x), round(float(heat[slot, y, x]), DIGITS)] for y, x in np.argwhere(heat[slot] >= LEAST)],
+                "weights": [
+                    [int(y), int(x), round(float(heat[slot, y, x]), DIGITS)]
+                    for y, x in np.argwhere(heat[slot] >= LEAST)
+                ],
             }
             for slot, info in sorted(moment.objects[object_id].slots.items())
         ]
@@ -209,7 +227,9 @@ class InspectionReport:
                 "frames_inside_at_the_end": history.inside[:, used].tolist(),
                 "frames_read": history.reads[used].tolist(),
                 "attention_share": (history.share[:, used] / reads).round(DIGITS).tolist(),
-                "attention_share_of_kinds": dict(zip(KINDS, (history.kinds[:, used] / reads).round(DIGITS).tolist(), strict=True)),
+                "attention_share_of_kinds": dict(
+                    zip(KINDS, (history.kinds[:, used] / reads).round(DIGITS).tolist(), strict=True)
+                ),
             },
             "latest_changes": [dataclasses.asdict(change) for change in history.changes],
             "slots": [dataclasses.asdict(info) for _, info in sorted(self.slots.get(object_id, {}).items())],

@@ -49,8 +49,8 @@ def draw_slots(
         thumbnails: by frame.
 
     Returns:
-        An RGB image: for each slot the frame that it was written at, and below it bars, over the length of the video, of the
-        frames that are inside; at the right of each object the similarities.
+        An RGB image: for each slot the frame that it was written at, and below it bars, over the length of the video,
+        of the frames that are inside; at the right of each object the similarities.
     """
     shapes = [picture.ids.shape for picture in thumbnails.values()] or [(3, 4)]
     tall = round(TILE * shapes[0][0] / shapes[0][1])
@@ -61,7 +61,8 @@ def draw_slots(
     heights = [34 + max(-(-max(len(held), 1) // across) * line, matrix) + 24 for held in slots.values()]
     width = 2 * MARGIN + across * (TILE + GAP) + 40 + matrix
     notes = (
-        "Under each frame, which frames are inside the slot, its own and those fused into it, from the first frame to the last.",
+        "Under each frame, which frames are inside the slot, its own and those fused into it, from the first frame to "
+        "the last.",
         "Matrix: similarity of row to column (eq. 1); the update policy compares these.",
     )
     image, pen, y = page(width, sum(heights) or 40, "What the slots hold now", notes)

@@ -1,4 +1,5 @@
-"""The timeline: for each object, what became of its frames, which frames its slots held, and which slots were read, over time.
+"""The timeline: for each object, what became of its frames, which frames its slots held, and which slots were read,
+over time.
 
 Draws `History` records; works nothing out itself.
 """
@@ -76,7 +77,8 @@ def draw_timeline(histories: Mapping[int, History], *, gate: float = 0.0) -> Ima
     stride = max(history.stride for history in histories.values())
     grain = f", a column is {stride} frames" if stride > 1 else ""
     notes = (
-        f"frames {first:,} to {first + frames - 1:,}{grain}. A lane shows what a slot held, in the colour of the frame that it was "
+        f"frames {first:,} to {first + frames - 1:,}{grain}. A lane shows what a slot held, in the colour of the "
+        "frame that it was "
         "written at: find it on the axis.",
     )
     counts = sum(history.outcomes.sum(1) for history in histories.values())
@@ -108,7 +110,7 @@ def _object(plot: Plot, y: int, object_id: int, history: History, gate: float) -
     for slot in range(len(history.origin)):
         _lane(plot, y + slot * LANE, history, slot)
     for change in history.changes:
-        if plot.pitch >= ROOM_FOR_ARROWS or change.fate == "dropped" and plot.pitch >= ROOM_FOR_CROSSES:
+        if plot.pitch >= ROOM_FOR_ARROWS or (change.fate == "dropped" and plot.pitch >= ROOM_FOR_CROSSES):
             _mark(plot, y, change)
     y += LANE * len(history.origin) + 8
     _shares(plot, y, history, history.kinds, ("attention", "by kind"), [(KIND_COLOURS[k], k) for k in KINDS])
@@ -208,9 +210,15 @@ def _mark(plot: Plot, y: int, change: Change) -> None:
 
 
 def _shares(
-    plot: Plot, y: int, history: History, sums: NDArray[np.float64], title: tuple[str, str], parts: list[tuple[Colour, str]]
+    plot: Plot,
+    y: int,
+    history: History,
+    sums: NDArray[np.float64],
+    title: tuple[str, str],
+    parts: list[tuple[Colour, str]],
 ) -> None:
-    """Shares of the attention of the object's cells, stacked: `sums [P, COLUMNS]` of P parts with a colour and a name each."""
+    """Shares of the attention of the object's cells, stacked: `sums [P, COLUMNS]` of P parts with a colour and a name
+    each."""
     pen = plot.pen
     for line, words in enumerate(title):
         pen.text((MARGIN, y + SHARES // 2 - 16 + 16 * line), words, FAINT, font=font(13))
@@ -227,8 +235,6 @@ def _shares(
                 middle = (top + below) / 2 - 8
                 pen.text((plot.end + 8, middle), f"{name}: {100 * total:.0f} %", INK, font=font(13))
             top = below
-
-
 
 
 def _span(plot: Plot, history: History, column: int, columns: int = 1) -> tuple[float, float]:

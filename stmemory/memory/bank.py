@@ -1,4 +1,5 @@
-"""`MemoryBank`: a fixed number of slots. Decides nothing, merges nothing, attends to nothing: it asks a policy and a fusion."""
+"""`MemoryBank`: a fixed number of slots. Decides nothing, merges nothing, attends to nothing: it asks a policy and a
+fusion."""
 
 from __future__ import annotations
 
@@ -34,10 +35,12 @@ class MemoryBank(BankFromPretrained):
         capacity: K, at least 2.
         policy: an `UpdatePolicy`, or its name or letter.
         fusion: what distils one template into another; None is `MeanFusion()`.
-        key: makes of templates `[P, C, *S]` the keys `[P, Ck, *S]` that eq. 1 compares, as `SpaceTimeRead.key`; None compares templates.
+        key: makes of templates `[P, C, *S]` the keys `[P, Ck, *S]` that eq. 1 compares, as `SpaceTimeRead.key`; None
+            compares templates.
 
     Raises:
-        OptionError: the capacity is below 2, the policy's name is unknown, or a part is given as a class instead of an object.
+        OptionError: the capacity is below 2, the policy's name is unknown, or a part is given as a class instead of an
+            object.
 
     >>> bank = MemoryBank(3)
     >>> for frame in range(10):
@@ -55,10 +58,17 @@ class MemoryBank(BankFromPretrained):
         key: Callable[[Tensor], Tensor] | None = None,
     ) -> None:
         if type(capacity) is not int or capacity < 2:
-            raise OptionError(f"MemoryBank: expected a capacity of 2 slots or more, a whole number, got {capacity!r}; the paper uses 5")
+            raise OptionError(
+                f"MemoryBank: expected a capacity of 2 slots or more, a whole number, got {capacity!r}; the paper "
+                "uses 5"
+            )
         for name, part in (("fusion", fusion), ("key", key)):
             if part is not None and (isinstance(part, type) or not callable(part)):
-                came = f"the class {part.__name__}; write {part.__name__}(...)" if isinstance(part, type) else type(part).__name__
+                came = (
+                    f"the class {part.__name__}; write {part.__name__}(...)"
+                    if isinstance(part, type)
+                    else type(part).__name__
+                )
                 raise OptionError(f"MemoryBank: expected as {name} an object that can be called, got {came}")
         self.capacity = capacity
         self.policy = update_policy(policy)
@@ -120,7 +130,8 @@ class MemoryBank(BankFromPretrained):
         return self._slots.nbytes
 
     def similarity(self) -> Tensor:
-        """`[B, K, K]` float32: S(X_i, X_j) of eq. 1 between the slots in use; kept, and only what changed is computed."""
+        """`[B, K, K]` float32: S(X_i, X_j) of eq. 1 between the slots in use; kept, and only what changed is
+        computed."""
         return self._slots.compare(torch.arange(self.rows, device=self.valid.device))
 
     def describe(self, row: int = 0) -> list[SlotInfo]:
@@ -144,36 +155,44 @@ class MemoryBank(BankFromPretrained):
     ) -> None:
         """Store one template a row: in a free slot, or where the policy and the fusion make one (section 3.2).
 
-        It happens whole or not at all: after any error, an interrupt among them, the bank is as it was before. NaN and infinity are
-        refused, but in training, where a template with a gradient shows them in the loss. The look at them costs no synchronisation
-        with the device beside those that a write needs anyway.
+        It happens whole or not at all: after any error, an interrupt among them, the bank is as it was before. NaN and
+        infinity are refused, but in training, where a template with a gradient shows them in the loss. The look at them
+        costs no synchronisation with the device beside those that a write needs anyway.
 
         Args:
             template: `[R, C, *S]`, floats, finite.
             rows: `[R]`, the rows they belong to, each once; None means all, in order.
             frame: index of the frame, for `describe()`.
             pinned: keep the slot for good, unchanged; it is stored even where the policy stores no new template.
-            provisional: let the next write to these rows take this slot's place, so that the newest slot follows the video
-                while only every n-th frame is committed.
+            provisional: let the next write to these rows take this slot's place, so that the newest slot follows the
+                video while only every n-th frame is committed.
 
         Raises:
             ShapeError: the template does not fit the bank, or is no tensor of floats.
-            OptionError: both pinned and provisional; the frame is no whole number; or the policy or the fusion answered what cannot be
-                done, such as to remove a pinned slot.
-            BankError: pinning it would leave a row no slot to write to; the template, or what the fusion made, holds NaN or infinity;
-                or there is not enough memory for the bank.
+            OptionError: both pinned and provisional; the frame is no whole number; or the policy or the fusion answered
+                what cannot be done, such as to remove a pinned slot.
+            BankError: pinning it would leave a row no slot to write to; the template, or what the fusion made, holds
+                NaN or infinity; or there is not enough memory for the bank.
         """
         self._whole(lambda: self._store(template, rows, frame, pinned=pinned, provisional=provisional))
 
-    def _store(self, template: Tensor, rows: Sequence[int] | Tensor | None, frame: int, *, pinned: bool, provisional: bool) -> None:
+    def _store(
+        self, template: Tensor, rows: Sequence[int] | Tensor | None, frame: int, *, pinned: bool, provisional: bool
+    ) -> None:
         if pinned and provisional:
             raise OptionError("write: expected pinned or provisional, got both; a pinned slot cannot be overwritten")
         if not _is_frame(frame):
-            raise OptionError(f"write: expected the index of a frame, a whole number, got {frame!r}; 0 will do where there are no frames")
+            raise OptionError(
+                f"write: expected the index of a frame, a whole number, got {frame!r}; 0 will do where there are no "
+                "frames"
+            )
         index = self._check(template, rows)
         template = template.to(self.templates.dtype)
         if pinned and bool((self.pinned[index].sum(1) + 1 >= self.capacity).any()):
-            raise BankError(f"write: this template would pin all {self.capacity} slots of a row; unpin or drop one, or use a larger capacity")
+            raise BankError(
+                f"write: this template would pin all {self.capacity} slots of a row; unpin or drop one, or use a "
+                "larger capacity"
+            )
         slot, gate = self._make_room(index, template, frame, must_store=pinned)
         kept = slot >= 0
         index, slot, template = index[kept], slot[kept], (template if gate is None else template * gate)[kept]
@@ -238,7 +257,8 @@ class MemoryBank(BankFromPretrained):
         self._slots.tensors = {name: t.detach() for name, t in self._slots.tensors.items()}
 
     def rekey(self) -> None:
-        """Make all keys anew of their templates; after `detach()`, so that the key's weights learn from old templates too."""
+        """Make all keys anew of their templates; after `detach()`, so that the key's weights learn from old templates
+        too."""
         self._slots.rekey(self.key)
 
     def fork(self) -> MemoryBank:
@@ -278,16 +298,26 @@ class MemoryBank(BankFromPretrained):
         """The rows `[R]` that a template goes to, after making sure that it fits; allocates at the first write."""
         if not isinstance(template, Tensor):
             came = type(template).__name__
-            raise ShapeError(f"write: expected a template [R, C, *S], a torch.Tensor, got {came}; torch.as_tensor() makes one of an array")
+            raise ShapeError(
+                f"write: expected a template [R, C, *S], a torch.Tensor, got {came}; torch.as_tensor() makes one of "
+                "an array"
+            )
         if template.dtype not in _FLOATS or template.is_meta:
             came = f"{template.dtype} on {template.device}"
-            raise ShapeError(f"write: expected a template of floats, got {came}; what is fused is not whole: convert it with .float()")
+            raise ShapeError(
+                f"write: expected a template of floats, got {came}; what is fused is not whole: convert it with "
+                ".float()"
+            )
         if template.dim() < 3:
-            raise ShapeError(f"write: expected a template [R, C, *S], got {tuple(template.shape)}; give vectors as [R, C, 1]")
+            raise ShapeError(
+                f"write: expected a template [R, C, *S], got {tuple(template.shape)}; give vectors as [R, C, 1]"
+            )
         index = _rows_of(rows)
         if not self._slots.tensors:
             if index is not None and index.tolist() != list(range(len(template))):
-                raise ShapeError(f"write: the first write makes the rows; expected rows=None, got {rows}; add_rows() comes later")
+                raise ShapeError(
+                    f"write: the first write makes the rows; expected rows=None, got {rows}; add_rows() comes later"
+                )
             if isinstance(self.fusion, FusionCell):
                 self.fusion.check(template, template)  # now, not at the first fusion, which comes K frames later
             self._slots.allocate(template, self._first_key(template))
@@ -296,7 +326,8 @@ class MemoryBank(BankFromPretrained):
         inside = bool(((index >= 0) & (index < self.rows)).all()) and len(set(index.tolist())) == len(index)
         if not inside or (len(index), *template.shape[1:]) != (len(template), *expected[1:]):
             raise ShapeError(
-                f"write: expected a template [R, {', '.join(map(str, expected[1:]))}] for R different rows of 0..{self.rows - 1}, "
+                f"write: expected a template [R, {', '.join(map(str, expected[1:]))}] for R different rows of "
+                f"0..{self.rows - 1}, "
                 f"got {tuple(template.shape)} for rows {index.tolist()}; start a new bank for another size"
             )
         return index.to(self.valid.device)
@@ -308,29 +339,47 @@ class MemoryBank(BankFromPretrained):
         key: object = self.key(template)
         if not isinstance(key, Tensor) or key.dim() < 3 or len(key) != len(template) or not key.is_floating_point():
             came = tuple(key.shape) if isinstance(key, Tensor) else type(key).__name__
-            raise OptionError(f"MemoryBank: expected key to make [P, Ck, *S] of templates {tuple(template.shape)}, got {came}; mend the key")
+            raise OptionError(
+                f"MemoryBank: expected key to make [P, Ck, *S] of templates {tuple(template.shape)}, got {came}; mend "
+                "the key"
+            )
         return key
 
     def _slot(self, slot: int, row: int) -> tuple[Tensor, ...]:
         """Index tensors `[1]` of a slot in use."""
         if not (0 <= row < self.rows and 0 <= slot < self.capacity and bool(self.valid[row, slot])):
-            raise BankError(f"expected a slot in use of rows 0..{self.rows - 1}, got slot {slot} of row {row}; see describe()")
+            raise BankError(
+                f"expected a slot in use of rows 0..{self.rows - 1}, got slot {slot} of row {row}; see describe()"
+            )
         return torch.tensor([[row], [slot]], device=self.valid.device).unbind()
 
-    def _make_room(self, index: Tensor, template: Tensor, frame: int, *, must_store: bool) -> tuple[Tensor, Tensor | None]:
-        """The slot `[R]` that each row's template takes (-1: none), and a factor `[R, 1, ...]` that carries a gradient."""
+    def _make_room(
+        self, index: Tensor, template: Tensor, frame: int, *, must_store: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The slot `[R]` that each row's template takes (-1: none), and a factor `[R, 1, ...]` that carries a
+        gradient."""
         valid, age = self.valid[index], self.age[index]
-        overwrite, newest = self._slots["provisional"][index], age.masked_fill(~valid, torch.iinfo(torch.int64).max).argmin(1)
+        overwrite, newest = (
+            self._slots["provisional"][index],
+            age.masked_fill(~valid, torch.iinfo(torch.int64).max).argmin(1),
+        )
         slot = torch.where(overwrite, newest, valid.long().argmin(1))
         unusable = torch.zeros_like(overwrite[:1]).any() if template.requires_grad else ~template.isfinite().all()
         full = _positions(valid.all(1) & ~overwrite, unless=unusable)
         if full is None:
-            raise BankError("write: expected a finite template, got NaN or infinity; it was not stored: find where it comes from, or use float32")
+            raise BankError(
+                "write: expected a finite template, got NaN or infinity; it was not stored: find where it comes from, "
+                "or use float32"
+            )
         if len(full) == 0:
             return slot, None
         rows = index[full]
         movable_only = getattr(self.policy, "movable_only", False)
-        similarity = self._slots.compare(rows, movable_only=movable_only) if self.policy.uses_similarity else self._slots["similarity"][rows]
+        similarity = (
+            self._slots.compare(rows, movable_only=movable_only)
+            if self.policy.uses_similarity
+            else self._slots["similarity"][rows]
+        )
         view = BankView(similarity, age[full], valid[full], self.pinned[rows])
         decision, wrong = self._decide(view)
         if must_store:
@@ -354,28 +403,49 @@ class MemoryBank(BankFromPretrained):
         return slot, template.new_ones(len(index)).index_put((full,), chosen[:, 0]).view(shape)
 
     def _decide(self, view: BankView) -> tuple[Decision, Tensor]:
-        """What the policy answers, and whether that cannot be done, bool `[]`: it may be on a device that is better not waited for."""
+        """What the policy answers, and whether that cannot be done, bool `[]`: it may be on a device that is better not
+        waited for."""
         decision: object = self.policy.decide(view)
         expected = tuple(view.age.shape)
         if not isinstance(decision, Decision):
-            raise OptionError(f"policy {self.policy.name!r}: expected decide(view) to give a Decision, got {type(decision).__name__}")
+            raise OptionError(
+                f"policy {self.policy.name!r}: expected decide(view) to give a Decision, got {type(decision).__name__}"
+            )
         for name, told in (("remove", decision.remove), ("into", decision.into)):
-            if not isinstance(told, Tensor) or tuple(told.shape) != expected or told.device != view.age.device or told.is_complex():
-                came = f"{told.dtype} {tuple(told.shape)} on {told.device}" if isinstance(told, Tensor) else type(told).__name__
-                raise OptionError(f"policy {self.policy.name!r}: expected {name} as floats {expected} on {view.age.device}, got {came}")
+            if (
+                not isinstance(told, Tensor)
+                or tuple(told.shape) != expected
+                or told.device != view.age.device
+                or told.is_complex()
+            ):
+                came = (
+                    f"{told.dtype} {tuple(told.shape)} on {told.device}"
+                    if isinstance(told, Tensor)
+                    else type(told).__name__
+                )
+                raise OptionError(
+                    f"policy {self.policy.name!r}: expected {name} as floats {expected} on {view.age.device}, got "
+                    f"{came}"
+                )
         remove, into = decision.remove.detach().float(), decision.into.detach().float()
-        one_hot = ((remove - remove.round()).abs() <= _ONE_HOT).all() & (remove >= -_ONE_HOT).all() & (remove.round().sum(1) <= 1).all()
+        one_hot = (
+            ((remove - remove.round()).abs() <= _ONE_HOT).all()
+            & (remove >= -_ONE_HOT).all()
+            & (remove.round().sum(1) <= 1).all()
+        )
         shares = ((into >= 0) & (into <= 1)).all()
         spared = (view.movable | ((remove == 0) & (into == 0))).all()
         return decision, ~(one_hot & shares & spared)
 
     def _distil(self, rows: Tensor, told: tuple[Tensor, Tensor], source: Tensor, size: Tensor, frames: Tensor) -> None:
-        """Fuse the sources `[F, C, *S]` (of `size [F]` frames, known ones `frames [F, L]`) into slots, as far as `into [F, K]` says."""
+        """Fuse the sources `[F, C, *S]` (of `size [F]` frames, known ones `frames [F, L]`) into slots, as far as `into
+        [F, K]` says."""
         into, wrong = told
         where = _positions((into.detach() > 0).flatten(), unless=wrong)
         if where is None:
             raise OptionError(
-                f"policy {self.policy.name!r}: expected remove with at most one 1 a row and into between 0 and 1, both 0 where a slot is pinned "
+                f"policy {self.policy.name!r}: expected remove with at most one 1 a row and into between 0 and 1, "
+                "both 0 where a slot is pinned "
                 "or empty, got others; choose among view.movable"
             )
         if len(where) == 0:
@@ -386,11 +456,15 @@ class MemoryBank(BankFromPretrained):
         answer: object = self.fusion(source[which], target, sizes)
         if not isinstance(answer, Tensor) or answer.shape != target.shape or not answer.is_floating_point():
             came = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-            raise OptionError(f"MemoryBank: expected the fusion to make templates {tuple(target.shape)}, got {came}; mend the fusion")
+            raise OptionError(
+                f"MemoryBank: expected the fusion to make templates {tuple(target.shape)}, got {came}; mend the fusion"
+            )
         fused = self._moved(target, answer, into[which, slot])
         self._slots.put("templates", at, fused)
         self._slots.put("size", at, sizes.sum(1).clamp_max(MOST_FRAMES))
-        self._slots.put("log", at, torch.cat([self._slots["log"][at], frames[which]], 1).sort(dim=1).values[:, -LOG_LENGTH:])  # the latest
+        self._slots.put(
+            "log", at, torch.cat([self._slots["log"][at], frames[which]], 1).sort(dim=1).values[:, -LOG_LENGTH:]
+        )  # the latest
         self._slots.touch(*at, key=self.key)
 
     def _moved(self, target: Tensor, fused: Tensor, into: Tensor) -> Tensor:
@@ -406,7 +480,8 @@ class MemoryBank(BankFromPretrained):
             whole = flags % 2 == 1
             if flags < 2:
                 raise BankError(
-                    "write: expected the fusion to make a finite template, got NaN or infinity; nothing was stored: use float32, or another fusion"
+                    "write: expected the fusion to make a finite template, got NaN or infinity; nothing was stored: "
+                    "use float32, or another fusion"
                 )
         if whole:
             return fused
@@ -416,7 +491,8 @@ class MemoryBank(BankFromPretrained):
 
 
 def _positions(mask: Tensor, *, unless: Tensor) -> Tensor | None:
-    """Where a mask `[n]` is true, int64 `[m]`; None where `unless []` is true. Waits for the device once, as for the mask alone."""
+    """Where a mask `[n]` is true, int64 `[m]`; None where `unless []` is true. Waits for the device once, as for the
+    mask alone."""
     found = torch.cat([mask, unless.expand(len(mask) + 1)]).nonzero().squeeze(1)
     return found if len(found) <= len(mask) else None
 

@@ -1,11 +1,12 @@
 """The discriminative read: one linear classifier an object, solved in closed form over all that was memorised of it.
 
-The space-time read (eq. 13) asks which remembered cell looks like this one. A part of the object that was never seen has none.
-This read asks what tells the object from everything else: a ridge regression of its masks on the features of the frames, as in
-the target models of the paper's references [22] (Robinson et al. 2020) and [2] (Bhat et al. 2020). It is not part of the paper.
+The space-time read (eq. 13) asks which remembered cell looks like this one. A part of the object that was never seen
+has none. This read asks what tells the object from everything else: a ridge regression of its masks on the features of
+the frames, as in the target models of the paper's references [22] (Robinson et al. 2020) and [2] (Bhat et al. 2020). It
+is not part of the paper.
 
-A ridge regression needs of any number of frames only two sums, X'CX and X'Cy. They are additive, so they take the same bytes
-after one frame and after a million.
+A ridge regression needs of any number of frames only two sums, X'CX and X'Cy. They are additive, so they take the same
+bytes after one frame and after a million.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ from torch import Tensor, nn
 from stmemory.errors import BankError, OptionError, ShapeError
 from stmemory.memory.packing import Packed, packed, unpacked
 
-__all__ = ["DiscriminativeMemory", "DiscriminativeRead", "counted_cells", "ridge_solution", "ridge_sums", "rival_scores"]
+__all__ = [
+    "DiscriminativeMemory",
+    "DiscriminativeRead",
+    "counted_cells",
+    "ridge_solution",
+    "ridge_sums",
+    "rival_scores",
+]
 
 _KINDS = ("given", "found")
 _MOST_FRAMES = 1 << 31  # that are counted
@@ -28,11 +36,13 @@ _LEAST = 1e-6  # weight, variance or pivot that counts as something
 
 
 class DiscriminativeMemory:
-    """The sums of a ridge regression for each of B rows, whatever the length of the video. A row is one object of one video.
+    """The sums of a ridge regression for each of B rows, whatever the length of the video. A row is one object of one
+    video.
 
-    Two sums a row: the mean over the frames whose mask was given, and an exponential mean over the frames whose mask was found.
-    With D features, a sum is `[D + 1, D + 2]`: X'CX of the features and a constant 1, and X'Cy as its last column. Beside each
-    stands what it was before the last frame, so that a frame that is corrected counts once, as it is in the end.
+    Two sums a row: the mean over the frames whose mask was given, and an exponential mean over the frames whose mask
+    was found. With D features, a sum is `[D + 1, D + 2]`: X'CX of the features and a constant 1, and X'Cy as its last
+    column. Beside each stands what it was before the last frame, so that a frame that is corrected counts once, as it
+    is in the end.
 
     >>> memory = DiscriminativeMemory()
     >>> for frame in range(10):
@@ -61,7 +71,13 @@ class DiscriminativeMemory:
         return sum(t.numel() * t.element_size() for t in self._tensors.values())
 
     def write(
-        self, sums: Tensor, *, rows: Sequence[int] | None = None, frame: int = 0, given: bool = False, rate: Tensor | float = 0.1
+        self,
+        sums: Tensor,
+        *,
+        rows: Sequence[int] | None = None,
+        frame: int = 0,
+        given: bool = False,
+        rate: Tensor | float = 0.1,
     ) -> None:
         """Add the sums of one frame; those of the same frame, if it is the last one, are taken back first.
 
@@ -82,7 +98,8 @@ class DiscriminativeMemory:
         inside = bool(((index >= 0) & (index < self.rows)).all()) and len(set(index.tolist())) == len(index)
         if not inside or len(index) != len(sums) or sums.shape[1:] != expected:
             raise ShapeError(
-                f"write: expected sums [R, {', '.join(map(str, expected))}] for R different rows of 0..{self.rows - 1}, got "
+                f"write: expected sums [R, {', '.join(map(str, expected))}] for R different rows of "
+                f"0..{self.rows - 1}, got "
                 f"{tuple(sums.shape)} for rows {index.tolist()}; see ridge_sums()"
             )
         index = index.to(sums.device)
@@ -97,7 +114,8 @@ class DiscriminativeMemory:
         self._put(f"{kind}_frame", index, torch.full_like(count, frame))
 
     def forget(self, frame: int, *, rows: Sequence[int]) -> None:
-        """Take back what rows know of their last frame, if it is this one; before the first write there is nothing to forget."""
+        """Take back what rows know of their last frame, if it is this one; before the first write there is nothing to
+        forget."""
         if self._tensors:
             index = torch.as_tensor(list(rows), dtype=torch.int64, device=self._tensors["given"].device)
             for kind in _KINDS:
@@ -113,7 +131,9 @@ class DiscriminativeMemory:
             BankError: nothing was written yet.
         """
         if not self._tensors:
-            raise BankError("discriminative read: expected a memory with sums of some frame, got an empty one; write() first")
+            raise BankError(
+                "discriminative read: expected a memory with sums of some frame, got an empty one; write() first"
+            )
         given, found = self._tensors["given"], self._tensors["found"]
         share = torch.as_tensor(given_share, dtype=given.dtype, device=given.device).expand(self.rows)
         share = torch.where(self._tensors["found_count"] == 0, torch.ones_like(share), share)
@@ -123,7 +143,9 @@ class DiscriminativeMemory:
     def add_rows(self, number: int) -> None:
         """Append empty rows: objects that enter later."""
         if number < 0 or not self._tensors:
-            raise BankError(f"add_rows: expected a number >= 0 and a memory that was written to, got {number}; call write() first")
+            raise BankError(
+                f"add_rows: expected a number >= 0 and a memory that was written to, got {number}; call write() first"
+            )
         self._tensors = {name: torch.cat([t, t.new_zeros(number, *t.shape[1:])]) for name, t in self._tensors.items()}
 
     def remove_rows(self, rows: Sequence[int]) -> None:
@@ -167,9 +189,14 @@ class DiscriminativeMemory:
         probe._allocate(torch.zeros(1, 2, 3))
         if state and set(state) != set(probe._tensors):
             unexpected, missing = sorted(set(state) - set(probe._tensors)), sorted(set(probe._tensors) - set(state))
-            raise BankError(f"load_state_dict: missing {missing}, unexpected {unexpected}; these are not the sums of a discriminative read")
+            raise BankError(
+                f"load_state_dict: missing {missing}, unexpected {unexpected}; these are not the sums of a "
+                "discriminative read"
+            )
         if state and any(len(t) != len(state["given"]) for t in state.values()):
-            raise BankError("load_state_dict: expected sums and counts of as many rows each, got others; the state is damaged")
+            raise BankError(
+                "load_state_dict: expected sums and counts of as many rows each, got others; the state is damaged"
+            )
         self._tensors = {name: t.clone() for name, t in state.items()}
 
     def _allocate(self, sums: Tensor) -> None:
@@ -214,7 +241,9 @@ class DiscriminativeRead(nn.Module):
     torch.Size([2, 6, 6])
     """
 
-    def __init__(self, *, ridge: float = 0.01, given_share: float = 0.5, rate: float = 0.1, rivals: float = 1.0) -> None:
+    def __init__(
+        self, *, ridge: float = 0.01, given_share: float = 0.5, rate: float = 0.1, rivals: float = 1.0
+    ) -> None:
         super().__init__()
         if not (ridge > 0 and 0 < given_share < 1 and 0 < rate < 1 and rivals > 0):
             raise OptionError(
@@ -250,7 +279,9 @@ class DiscriminativeRead(nn.Module):
             frame: see there.
             given: see there.
         """
-        sums = ridge_sums(features, mask, others, video, rivals=self.log_rivals.float().exp(), counts=counted_cells(mask))
+        sums = ridge_sums(
+            features, mask, others, video, rivals=self.log_rivals.float().exp(), counts=counted_cells(mask)
+        )
         memory.write(sums, rows=rows, frame=frame, given=given, rate=self.rate_logit.float().sigmoid())
 
     def classifiers(self, memory: DiscriminativeMemory) -> Tensor:
@@ -277,12 +308,18 @@ class DiscriminativeRead(nn.Module):
 
 
 def ridge_sums(
-    features: Tensor, mask: Tensor, others: Tensor, video: Tensor, *, rivals: Tensor | float = 1.0, counts: Tensor | None = None
+    features: Tensor,
+    mask: Tensor,
+    others: Tensor,
+    video: Tensor,
+    *,
+    rivals: Tensor | float = 1.0,
+    counts: Tensor | None = None,
 ) -> Tensor:
     """X'CX and X'Cy of one frame for each object: X are the cells' features and a constant 1, y is the mask.
 
-    C weighs the cells: object and background get one half each, whatever their sizes, and within the background a cell counts
-    `1 + rivals` times as much where another object claims it.
+    C weighs the cells: object and background get one half each, whatever their sizes, and within the background a cell
+    counts `1 + rivals` times as much where another object claims it.
 
     Args:
         features: `[V, D, *S]`, of V frames.
@@ -301,7 +338,12 @@ def ridge_sums(
     >>> ridge_sums(torch.rand(1, 4, 9), torch.ones(2, 9), torch.zeros(2, 9), torch.zeros(2).long()).shape
     torch.Size([2, 5, 6])
     """
-    if features.dim() < 3 or mask.shape != others.shape or mask.shape[1:] != features.shape[2:] or len(video) != len(mask):
+    if (
+        features.dim() < 3
+        or mask.shape != others.shape
+        or mask.shape[1:] != features.shape[2:]
+        or len(video) != len(mask)
+    ):
         raise ShapeError(
             "ridge_sums: expected features [V, D, *S], mask and others [R, *S] and video [R], got "
             f"{tuple(features.shape)}, {tuple(mask.shape)}, {tuple(others.shape)} and {tuple(video.shape)}"
@@ -321,7 +363,8 @@ def ridge_sums(
 def ridge_solution(sums: Tensor, ridge: Tensor | float) -> Tensor:
     """The weights w that minimise the weighted squared error of Xw against y, plus `ridge` v |w|^2.
 
-    v is the mean variance of the features, so `ridge` has no unit; the constant's weight is not shrunk. Solved in float64.
+    v is the mean variance of the features, so `ridge` has no unit; the constant's weight is not shrunk. Solved in
+    float64.
 
     Args:
         sums: `[B, D + 1, D + 2]`, see `ridge_sums`.
@@ -350,14 +393,15 @@ def ridge_solution(sums: Tensor, ridge: Tensor | float) -> Tensor:
 def counted_cells(mask: Tensor) -> Tensor:
     """Which cells teach what an object looks like: not those at the frame's edge, where all looks alike to the network.
 
-    An object that enters there would have the edge for its mark, and whatever lies at the edge later would be taken for it.
+    An object that enters there would have the edge for its mark, and whatever lies at the edge later would be taken for
+    it.
 
     Args:
         mask: `[R, *S]` in [0, 1].
 
     Returns:
-        `[R, *S]`, 1 for the cells that count, 0 for the two outermost; for an object that leaves less than one cell of itself or of
-        the background inside, all count.
+        `[R, *S]`, 1 for the cells that count, 0 for the two outermost; for an object that leaves less than one cell of
+        itself or of the background inside, all count.
 
     >>> counted_cells(torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]])).tolist()
     [[0.0, 0.0, 1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0, 1.0, 1.0]]

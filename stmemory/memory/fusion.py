@@ -1,4 +1,5 @@
-"""Distil one template into another: the paper's fusion cell (eq. 3-10) and a parameter-free mean. Never sees the bank."""
+"""Distil one template into another: the paper's fusion cell (eq. 3-10) and a parameter-free mean. Never sees the
+bank."""
 
 from __future__ import annotations
 
@@ -13,7 +14,11 @@ from stmemory.pretrained import ToPretrained
 
 __all__ = ["Fusion", "FusionCell", "MeanFusion", "feature_alignment"]
 
-_CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
+    1: nn.Conv1d,
+    2: nn.Conv2d,
+    3: nn.Conv3d,
+}
 
 
 class Fusion(Protocol):
@@ -57,8 +62,8 @@ class FusionCell(ToPretrained, nn.Module):
     """The fusion cell of section 3.2: filter the template that goes, then update the one that stays (eq. 3-10).
 
     The paper leaves the networks f, h and g open. Here each is one convolution over the two templates side by side, or,
-    with a bottleneck, a 1x1 convolution to that many channels, ReLU, and the convolution. h starts with a negative bias, so
-    an untrained cell barely moves its target.
+    with a bottleneck, a 1x1 convolution to that many channels, ReLU, and the convolution. h starts with a negative
+    bias, so an untrained cell barely moves its target.
 
     Args:
         channels: C.
@@ -89,7 +94,8 @@ class FusionCell(ToPretrained, nn.Module):
         odd = kernel_size >= 1 and kernel_size % 2 == 1
         if spatial_dims not in _CONVOLUTIONS or not odd or narrowest < 1 or not math.isfinite(scale):
             raise OptionError(
-                f"FusionCell: expected channels >= 1, spatial_dims 1, 2 or 3, an odd kernel_size and bottleneck >= 1 or None, a finite "
+                "FusionCell: expected channels >= 1, spatial_dims 1, 2 or 3, an odd kernel_size and bottleneck >= 1 "
+                "or None, a finite "
                 f"scale, got {channels}, {spatial_dims}, {kernel_size}, {bottleneck}, {scale}"
             )
         self.channels, self.spatial_dims, self.scale = channels, spatial_dims, scale
@@ -125,7 +131,10 @@ class FusionCell(ToPretrained, nn.Module):
         True
         """
         if not 0 < update < 1:
-            raise OptionError(f"start_near_identity: expected update above 0 and below 1, got {update}; 0.05 to train from, 1e-6 to use")
+            raise OptionError(
+                f"start_near_identity: expected update above 0 and below 1, got {update}; 0.05 to train from, 1e-6 to "
+                "use"
+            )
         last = self.h[-1]
         for name, value in (("weight", 0.0), ("bias", math.log(update / (1 - update)))):
             parameter = getattr(last, name)
@@ -133,15 +142,18 @@ class FusionCell(ToPretrained, nn.Module):
                 nn.init.constant_(parameter, value)
 
     def check(self, source: Tensor, target: Tensor) -> None:
-        """Refuse templates that do not fit each other or this cell. A bank asks at its first write, long before it fuses.
+        """Refuse templates that do not fit each other or this cell. A bank asks at its first write, long before it
+        fuses.
 
         Raises:
             ShapeError: says what the cell takes.
         """
         if source.shape != target.shape or source.dim() != 2 + self.spatial_dims or source.shape[1] != self.channels:
             raise ShapeError(
-                f"FusionCell: expected source and target [P, {self.channels}, *S] with {self.spatial_dims} spatial dimensions, "
-                f"got {tuple(source.shape)} and {tuple(target.shape)}; spatial_dims=1 is for tokens, 2 for maps, 3 for volumes"
+                f"FusionCell: expected source and target [P, {self.channels}, *S] with {self.spatial_dims} spatial "
+                "dimensions, "
+                f"got {tuple(source.shape)} and {tuple(target.shape)}; spatial_dims=1 is for tokens, 2 for maps, 3 "
+                "for volumes"
             )
 
     def forward(self, source: Tensor, target: Tensor, sizes: Tensor | None = None) -> Tensor:
@@ -169,7 +181,9 @@ class MeanFusion:
 
     def __call__(self, source: Tensor, target: Tensor, sizes: Tensor | None = None) -> Tensor:
         """Merge P pairs; see `Fusion`."""
-        wide = torch.promote_types(source.dtype, torch.float32)  # half precision cannot count to 65,520, nor hold a sum of large values
+        wide = torch.promote_types(
+            source.dtype, torch.float32
+        )  # half precision cannot count to 65,520, nor hold a sum of large values
         into, gone = target.to(wide) / 2, source.to(wide) / 2  # halves: bfloat16 ends where float32 ends
         if sizes is None:
             return (gone + into).to(source.dtype)

@@ -22,8 +22,8 @@ class LearnedPolicy(nn.Module):
     """Scores slots by how alike and how old they are, and draws the slot that goes and the slot it goes into.
 
     In training mode both draws are Gumbel-Softmax samples, one-hot in the forward pass and soft in the backward pass
-    (straight-through), so the policy learns from the segmentation loss through the fused and replaced templates. In eval
-    mode both are the argmax: deterministic.
+    (straight-through), so the policy learns from the segmentation loss through the fused and replaced templates. In
+    eval mode both are the argmax: deterministic.
 
     Args:
         hidden: width of the two scorers.
@@ -43,8 +43,12 @@ class LearnedPolicy(nn.Module):
             raise OptionError(f"LearnedPolicy: expected a temperature above 0, got {temperature}; 1.0 is a good start")
         self.temperature = temperature
         wide = torch.float32  # as the similarities are, whatever torch's default
-        self.remove_score = nn.Sequential(nn.Linear(_FEATURES, hidden, dtype=wide), nn.ReLU(), nn.Linear(hidden, 1, dtype=wide))
-        self.into_score = nn.Sequential(nn.Linear(_FEATURES + 2, hidden, dtype=wide), nn.ReLU(), nn.Linear(hidden, 1, dtype=wide))
+        self.remove_score = nn.Sequential(
+            nn.Linear(_FEATURES, hidden, dtype=wide), nn.ReLU(), nn.Linear(hidden, 1, dtype=wide)
+        )
+        self.into_score = nn.Sequential(
+            nn.Linear(_FEATURES + 2, hidden, dtype=wide), nn.ReLU(), nn.Linear(hidden, 1, dtype=wide)
+        )
         self._noise = torch.Generator().manual_seed(seed)
         weights = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -60,7 +64,9 @@ class LearnedPolicy(nn.Module):
     def decide(self, view: BankView) -> Decision:
         """See `UpdatePolicy.decide`; `remove` and `into` carry gradients in training mode."""
         movable = view.movable
-        with torch.autocast(view.age.device.type, enabled=False):  # in half precision the noise is infinite now and then
+        with torch.autocast(
+            view.age.device.type, enabled=False
+        ):  # in half precision the noise is infinite now and then
             features = _slot_features(view)  # [B, K, F]
             remove = self._draw(self.remove_score(features).squeeze(-1), movable)  # [B, K]
             to_slot = torch.einsum("bi,bij->bj", remove, view.similarity)
@@ -82,8 +88,8 @@ class LearnedPolicy(nn.Module):
 
 
 def _slot_features(view: BankView) -> Tensor:
-    """What is known of each slot, `[B, K, 8]`: similarity to and from the other movable slots (mean, max) and the pinned ones
-    (mean), and age (rank, logarithm).
+    """What is known of each slot, `[B, K, 8]`: similarity to and from the other movable slots (mean, max) and the
+    pinned ones (mean), and age (rank, logarithm).
     """
     slots = view.age.shape[1]
     diagonal = torch.eye(slots, dtype=torch.bool, device=view.age.device)

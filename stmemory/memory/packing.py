@@ -1,4 +1,5 @@
-"""Tensors as plain bytes, for pickles: torch hands tensors to other processes in shared memory, where a write in place is seen by both."""
+"""Tensors as plain bytes, for pickles: torch hands tensors to other processes in shared memory, where a write in place
+is seen by both."""
 
 from __future__ import annotations
 

@@ -10,7 +10,8 @@
 | `input_to_memory` | I2M | nothing: the new template is distilled into every slot | | eq. 11, the ablation of table 3 |
 | `learned` | | learned, see `learned.py` | | the abstract of the paper's second version |
 
-Pinned slots neither go nor change: "all" above means all that are not pinned. Older and younger (the paper's i < j) are told by age.
+Pinned slots neither go nor change: "all" above means all that are not pinned. Older and younger (the paper's i < j) are
+told by age.
 """
 
 from __future__ import annotations
@@ -40,8 +41,8 @@ class BankView:
     """What a policy sees of `B` full rows of a bank. Read only.
 
     Attributes:
-        similarity: `[B, K, K]` float32, S(X_i, X_j) of eq. 1 at `[b, i, j]`; means nothing where `uses_similarity` is false, nor
-            for pinned slots where the policy has a `movable_only` that is true.
+        similarity: `[B, K, K]` float32, S(X_i, X_j) of eq. 1 at `[b, i, j]`; means nothing where `uses_similarity` is
+            false, nor for pinned slots where the policy has a `movable_only` that is true.
         age: `[B, K]` int64, 0 for the newest slot of a row, larger is older, no two alike.
         valid: `[B, K]` bool, slots that hold a template.
         pinned: `[B, K]` bool, slots that must neither go nor change.
@@ -63,8 +64,8 @@ class Decision:
     """What a policy answers, for the same `B` rows.
 
     Attributes:
-        remove: `[B, K]` float, one-hot: the slot that goes and that the new template takes. All zeros: none goes, and the
-            new template is not stored itself but distilled (eq. 11).
+        remove: `[B, K]` float, one-hot: the slot that goes and that the new template takes. All zeros: none goes, and
+            the new template is not stored itself but distilled (eq. 11).
         into: `[B, K]` float in [0, 1]: how far each slot moves to its fused template. Zero: the slot stays as it is.
     """
 
@@ -76,7 +77,8 @@ class Decision:
 class UpdatePolicy(Protocol):
     """Decides what happens when a full row gets a new template. Write your own: any object with these three will do.
 
-    One that never looks at the similarity of pinned slots may say so with a fourth, `movable_only = True`; that saves work.
+    One that never looks at the similarity of pinned slots may say so with a fourth, `movable_only = True`; that saves
+    work.
 
     Attributes:
         name: what `describe()` and saved files call it.
@@ -192,7 +194,9 @@ def _best_pair(score: Tensor, view: BankView) -> Decision:
     pair = torch.stack([best // slots, best % slots], 1)
     source, target = order.gather(1, pair).unbind(1)
     paired = allowed.flatten(1).any(1, keepdim=True)
-    alone = _one_hot(movable.float().argmax(1), view).gather(1, order.argsort(1))  # a single movable slot has no partner
+    alone = _one_hot(movable.float().argmax(1), view).gather(
+        1, order.argsort(1)
+    )  # a single movable slot has no partner
     remove = torch.where(paired, _one_hot(source, view), alone)
     return Decision(remove, _one_hot(target, view) * paired)
 

@@ -1,4 +1,5 @@
-"""A learned policy in a file: safetensors with a version and a digest, beside a network's weights or alone. Nothing is ever unpickled."""
+"""A learned policy in a file: safetensors with a version and a digest, beside a network's weights or alone. Nothing is
+ever unpickled."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def save_policy(policy: LearnedPolicy, path: str | Path) -> None:
 
 
 def load_policy(path: str | Path) -> LearnedPolicy:
-    """A learned policy from such a file, in eval mode; give it to `TrackingOptions(policy=...)` or `MemoryBank(policy=...)`.
+    """A learned policy from such a file, in eval mode; give it to `TrackingOptions(policy=...)` or
+    `MemoryBank(policy=...)`.
 
     Args:
         path: the file, or the folder that holds `policy.safetensors`.
@@ -54,15 +56,23 @@ def load_policy(path: str | Path) -> LearnedPolicy:
     found, version = about.get("format"), about.get("version")
     if found != "stmemory.policy" or version not in ("1", "2") or (version == "2" and not file.whole):
         came = f"{found or 'another file'} of version {version or 'unknown'}{'' if file.whole or version == '1' else ', without a digest'}"
-        raise WeightsError(f"{path}: expected a policy of version {_VERSION} or older that save_policy wrote, got {came}; use another copy")
+        raise WeightsError(
+            f"{path}: expected a policy of version {_VERSION} or older that save_policy wrote, got {came}; use "
+            "another copy"
+        )
     try:
         temperature = float(about["temperature"])
         if not 0 < temperature < math.inf:
-            raise WeightsError(f"{path}: expected a policy with a temperature above 0, got {about['temperature'][:40]}; the file is damaged")
+            raise WeightsError(
+                f"{path}: expected a policy with a temperature above 0, got {about['temperature'][:40]}; the file is "
+                "damaged"
+            )
         policy = LearnedPolicy(hidden=len(tensors["remove_score.0.bias"]), temperature=temperature)
         policy.load_state_dict(tensors)
     except (KeyError, ValueError, TypeError, RuntimeError, OptionError) as error:
-        raise WeightsError(f"{path}: expected a policy that save_policy wrote, got: {error}; use another copy") from error
+        raise WeightsError(
+            f"{path}: expected a policy that save_policy wrote, got: {error}; use another copy"
+        ) from error
     return policy.eval()
 
 

@@ -57,7 +57,8 @@ class ReadCache:
         self._undo = undo
 
     def state_dict(self, bank: MemoryBank) -> dict[str, Tensor]:
-        """What is cached of this bank, by name; copies nothing. A cache filled anew may differ in the last bit, a saved one does not."""
+        """What is cached of this bank, by name; copies nothing. A cache filled anew may differ in the last bit, a saved
+        one does not."""
         if self._identity is not bank.identity:  # rows came or went since: the next refresh begins anew
             return {}
         named = {"keys": self.keys, "values": self.values, "seen": self._seen}
@@ -66,10 +67,13 @@ class ReadCache:
     def load_state_dict(self, state: dict[str, Tensor], bank: MemoryBank) -> None:
         """Take over a copy of what `state_dict()` gave, of a bank that holds what it held then."""
         self._identity = bank.identity
-        self.keys, self.values, self._seen = (state[n].clone() if n in state else None for n in ("keys", "values", "seen"))
+        self.keys, self.values, self._seen = (
+            state[n].clone() if n in state else None for n in ("keys", "values", "seen")
+        )
 
     def refresh(self, bank: MemoryBank, read: SpaceTimeRead) -> tuple[Tensor, Tensor]:
-        """Keys `[B, K, Ck, *S]` and values `[B, K, Cv, *S]` of the bank as it is now; those of empty slots mean nothing."""
+        """Keys `[B, K, Ck, *S]` and values `[B, K, Cv, *S]` of the bank as it is now; those of empty slots mean
+        nothing."""
         version = bank.version
         if self._undo is not None:
             before = {name: value for name, value in vars(self).items() if name != "_undo"}
@@ -89,7 +93,9 @@ class ReadCache:
             self._seen = torch.where(stale, version, self._seen)
         keys = self.keys if own_keys else bank.keys
         if keys is None or self.values is None:
-            raise BankError("space-time read: expected a bank with a template in some slot, got an empty one; write() first")
+            raise BankError(
+                "space-time read: expected a bank with a template in some slot, got an empty one; write() first"
+            )
         return keys, self.values
 
     def _updated(self, buffer: Tensor | None, index: tuple[Tensor, ...], new: Tensor) -> Tensor:
@@ -110,7 +116,8 @@ class SpaceTimeRead(FromPretrained, nn.Module):
         affinity: `"dot"` (eq. 13) or `"l2"`, the negative squared distance.
         scale: factor on the affinity; None is `1 / sqrt(Ck)` as in STM, 1.0 is eq. 13 to the letter.
         top_k: attend only to that many best cells of the memory for each query cell; None attends to all.
-        pinned_bias: learn a number that is added to the scores of pinned slots, 0 at first: what was given is told from what was found.
+        pinned_bias: learn a number that is added to the scores of pinned slots, 0 at first: what was given is told from
+            what was found.
 
     Raises:
         OptionError: an unknown affinity or a `top_k` below 1.
@@ -129,7 +136,9 @@ class SpaceTimeRead(FromPretrained, nn.Module):
         super().__init__()
         self.pinned_bias = nn.Parameter(torch.zeros(())) if pinned_bias else None
         if affinity not in AFFINITIES or (top_k is not None and top_k < 1):
-            raise OptionError(f"SpaceTimeRead: expected affinity in {AFFINITIES} and top_k >= 1 or None, got {affinity!r}, {top_k}")
+            raise OptionError(
+                f"SpaceTimeRead: expected affinity in {AFFINITIES} and top_k >= 1 or None, got {affinity!r}, {top_k}"
+            )
         self.key, self.value = key, value
         self.affinity, self.scale, self.top_k = affinity, scale, top_k
 
@@ -157,14 +166,14 @@ class SpaceTimeRead(FromPretrained, nn.Module):
         )
         return recalled.reshape(*recalled.shape[:2], *query_key.shape[2:])
 
-
     def bias(self, bank: MemoryBank) -> Tensor | None:
         """What is added to the scores of each slot, `[B, K]`; None where nothing is."""
         return None if self.pinned_bias is None else self.pinned_bias.float() * bank.pinned
 
 
 def memory_tokens(bank: MemoryBank) -> tuple[Tensor, Tensor]:
-    """All cells of all slots as tokens, for a model that attends by itself: `nn.MultiheadAttention`, a transformer's layers.
+    """All cells of all slots as tokens, for a model that attends by itself: `nn.MultiheadAttention`, a transformer's
+    layers.
 
     The slots lie where they lie in the bank, whatever their age; `bank.age` tells what a temporal encoding needs.
 
@@ -220,9 +229,15 @@ def space_time_read(
     torch.Size([2, 7, 6])
     """
     fits = query.dim() == 3 and keys.dim() == values.dim() == 4 and keys.shape[:2] == values.shape[:2] == valid.shape
-    if not fits or query.shape[0] not in (1, len(keys)) or query.shape[1] != keys.shape[2] or keys.shape[3] != values.shape[3]:
+    if (
+        not fits
+        or query.shape[0] not in (1, len(keys))
+        or query.shape[1] != keys.shape[2]
+        or keys.shape[3] != values.shape[3]
+    ):
         raise ShapeError(
-            "space-time read: expected query [B or 1, Ck, m], keys [B, K, Ck, n], values [B, K, Cv, n] and valid [B, K], got "
+            "space-time read: expected query [B or 1, Ck, m], keys [B, K, Ck, n], values [B, K, Cv, n] and valid [B, "
+            "K], got "
             f"{tuple(query.shape)}, {tuple(keys.shape)}, {tuple(values.shape)} and {tuple(valid.shape)}"
         )
     scale = 1 / math.sqrt(keys.shape[2]) if scale is None else scale
@@ -231,16 +246,25 @@ def space_time_read(
         return _read(query, keys, values, (valid, extra), (affinity, scale, top_k))
 
 
-def _read(query: Tensor, keys: Tensor, values: Tensor, slots_in_use: tuple[Tensor, Tensor], how: tuple[str, float, int | None]) -> Tensor:
+def _read(
+    query: Tensor, keys: Tensor, values: Tensor, slots_in_use: tuple[Tensor, Tensor], how: tuple[str, float, int | None]
+) -> Tensor:
     affinity, scale, top_k = how
     valid, extra = slots_in_use
     rows, slots, _, cells = keys.shape
     wide = torch.promote_types(query.dtype, torch.float32)
-    query, keys = _fold(query.to(wide), keys.to(wide), valid, extra.to(wide), affinity)  # one more channel: what a score has beside the product
+    query, keys = _fold(
+        query.to(wide), keys.to(wide), valid, extra.to(wide), affinity
+    )  # one more channel: what a score has beside the product
     whole = top_k is None or top_k >= slots * cells
     if whole and query.device.type == "cpu" and not torch.is_grad_enabled():
-        held = valid | ~valid.any(1, keepdim=True)  # a row that holds nothing recalls the mean of what lies there, as with the kernel
-        found = [_read_blocked(query[b % len(query)], keys[b, held[b]], values[b, held[b]].to(wide), scale) for b in range(rows)]
+        held = valid | ~valid.any(
+            1, keepdim=True
+        )  # a row that holds nothing recalls the mean of what lies there, as with the kernel
+        found = [
+            _read_blocked(query[b % len(query)], keys[b, held[b]], values[b, held[b]].to(wide), scale)
+            for b in range(rows)
+        ]
         return torch.stack(found).to(values.dtype) if found else values.new_zeros(0, values.shape[2], query.shape[2])
     queries = query.transpose(1, 2).expand(rows, -1, -1)  # [B, m, Ck+1]
     memory = keys.transpose(2, 3).flatten(1, 2)  # [B, K n, Ck+1]
@@ -251,7 +275,9 @@ def _read(query: Tensor, keys: Tensor, values: Tensor, slots_in_use: tuple[Tenso
     width += -width % 16
     queries, memory = (nn.functional.pad(t, (0, width - t.shape[2])) for t in (queries, memory))
     padded = nn.functional.pad(contents.to(wide), (0, width - contents.shape[2]))
-    recalled = nn.functional.scaled_dot_product_attention(queries[:, None], memory[:, None], padded[:, None], scale=scale)
+    recalled = nn.functional.scaled_dot_product_attention(
+        queries[:, None], memory[:, None], padded[:, None], scale=scale
+    )
     return recalled[:, 0, :, : contents.shape[2]].transpose(1, 2).to(values.dtype)
 
 
@@ -268,7 +294,8 @@ def _fold(query: Tensor, keys: Tensor, valid: Tensor, extra: Tensor, affinity: s
 
 
 def _read_blocked(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-    """The read of one row, `[Cv, m]`, of query `[Ck+1, m]`, keys `[K, Ck+1, n]` and values `[K, Cv, n]`; blocked over query cells.
+    """The read of one row, `[Cv, m]`, of query `[Ck+1, m]`, keys `[K, Ck+1, n]` and values `[K, Cv, n]`; blocked over
+    query cells.
 
     On the CPU a tenth faster than the fused kernel, which wants keys and values of one width, cells first.
     """

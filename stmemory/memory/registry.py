@@ -56,9 +56,12 @@ def update_policy(policy: str | UpdatePolicy) -> UpdatePolicy:
             )
         return _POLICIES[_LETTERS.get(policy.upper(), policy)]()
     if isinstance(policy, type):
-        raise OptionError(f"update policy: expected a name or an object, got the class {policy.__name__}; write {policy.__name__}()")
+        raise OptionError(
+            f"update policy: expected a name or an object, got the class {policy.__name__}; write {policy.__name__}()"
+        )
     if not isinstance(policy, UpdatePolicy) or not isinstance(policy.name, str) or not callable(policy.decide):
         raise OptionError(
-            f"update policy: expected a name or an object with name, uses_similarity and decide(view), got {type(policy).__name__}"
+            "update policy: expected a name or an object with name, uses_similarity and decide(view), got "
+            f"{type(policy).__name__}"
         )
     return policy

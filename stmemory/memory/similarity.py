@@ -42,9 +42,7 @@ def similarity(source: Tensor, target: Tensor, *, working_elements: int = WORKIN
     return similarities(source, target[:, None], working_elements=working_elements)[0][:, 0]
 
 
-def similarities(
-    one: Tensor, many: Tensor, *, working_elements: int = WORKING_ELEMENTS
-) -> tuple[Tensor, Tensor]:
+def similarities(one: Tensor, many: Tensor, *, working_elements: int = WORKING_ELEMENTS) -> tuple[Tensor, Tensor]:
     """Eq. 1 between one template and K others, in both directions from one product of their positions.
 
     Args:

@@ -34,8 +34,8 @@ class SlotInfo:
         frame: index of the frame that was written into it.
         age: templates stored in this row since, 0 for the newest.
         pinned: whether it can neither go nor change.
-        frames_inside: how many frames it holds, its own and those distilled into it; one that comes by several ways counts each time,
-            up to 2**31.
+        frames_inside: how many frames it holds, its own and those distilled into it; one that comes by several ways
+            counts each time, up to 2**31.
         fused_frames: the latest frames distilled into it, directly or inside another template, oldest first, at most
             `LOG_LENGTH`; `frames_inside` counts all.
     """
@@ -51,8 +51,9 @@ class SlotInfo:
 class Slots:
     """Named tensors `[B, K, ...]`, and `provisional [B]`. Empty until `allocate`.
 
-    Names: `templates [B, K, C, *S]`, `keys [B, K, Ck, *S]` (optional), `similarity [B, K, K]`, `compared [B, K, K]` (int64, the
-    version that a similarity is of: the later one of its two slots), `valid`, `pinned` (bool), `age`, `frame`, `size`, `version` (int64), `log [B, K, LOG_LENGTH]` (int64), `provisional [B]` (bool).
+    Names: `templates [B, K, C, *S]`, `keys [B, K, Ck, *S]` (optional), `similarity [B, K, K]`, `compared [B, K, K]`
+    (int64, the version that a similarity is of: the later one of its two slots), `valid`, `pinned` (bool), `age`,
+    `frame`, `size`, `version` (int64), `log [B, K, LOG_LENGTH]` (int64), `provisional [B]` (bool).
     """
 
     def __init__(self, capacity: int) -> None:
@@ -87,7 +88,8 @@ class Slots:
         return sum(t.numel() * t.element_size() for t in self.tensors.values())
 
     def allocate(self, template: Tensor, key: Tensor | None) -> None:
-        """Make room for `K` templates like `[B, C, *S]`, and keys like `[B, Ck, *S]`, on their device and of their dtype.
+        """Make room for `K` templates like `[B, C, *S]`, and keys like `[B, Ck, *S]`, on their device and of their
+        dtype.
 
         Raises:
             BankError: there is not that much memory.
@@ -96,7 +98,8 @@ class Slots:
             tensors = self._new(template, key)
         except (RuntimeError, TypeError, ValueError, OverflowError) as error:  # torch knows many ways to say it
             raise BankError(
-                f"the bank cannot hold {self.capacity} templates of {tuple(template.shape[1:])} for each of {len(template)} rows in memory; "
+                f"the bank cannot hold {self.capacity} templates of {tuple(template.shape[1:])} for each of "
+                f"{len(template)} rows in memory; "
                 "use a smaller capacity (memory_size) or smaller templates"
             ) from error
         self._note_all()
@@ -128,7 +131,8 @@ class Slots:
         self.tensors[name] = written(buffer, index, value)
 
     def touch(self, index: Tensor, slot: Tensor, *, key: Callable[[Tensor], Tensor] | None) -> None:
-        """Say that the templates at `index [P]`, `slot [P]` changed: new versions, and new keys where there are keys."""
+        """Say that the templates at `index [P]`, `slot [P]` changed: new versions, and new keys where there are
+        keys."""
         if len(index) == 0:
             return
         if self.undo is not None:
@@ -146,7 +150,8 @@ class Slots:
             self.put("keys", index, key(self["templates"][index]))
 
     def compare(self, rows: Tensor, *, movable_only: bool = False) -> Tensor:
-        """Similarities `[R, K, K]` of rows (eq. 1), computing only those of pairs of which a slot changed since the last time.
+        """Similarities `[R, K, K]` of rows (eq. 1), computing only those of pairs of which a slot changed since the
+        last time.
 
         Args:
             rows: `[R]`.
@@ -162,7 +167,9 @@ class Slots:
                 while any(map(any, pairs)):
                     hub = max(range(self.capacity), key=[sum(line) for line in pairs].__getitem__)
                     self._compare_one(row, hub, [k for k in range(self.capacity) if pairs[hub][k]], keys)
-                    pairs = [[pair and hub not in (i, j) for j, pair in enumerate(line)] for i, line in enumerate(pairs)]
+                    pairs = [
+                        [pair and hub not in (i, j) for j, pair in enumerate(line)] for i, line in enumerate(pairs)
+                    ]
             self.put("compared", (rows,), torch.where(stale, latest, self["compared"][rows]))
         return self["similarity"][rows]
 
@@ -181,7 +188,8 @@ class Slots:
         """Make sure that `take` can hold these, of a bank with or without keys of its own.
 
         Raises:
-            BankError: names are missing or unexpected, sizes do not fit this capacity or each other, or a dtype is wrong.
+            BankError: names are missing or unexpected, sizes do not fit this capacity or each other, or a dtype is
+                wrong.
         """
         probe = Slots(self.capacity)
         probe.allocate(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1) if keyed else None)
@@ -194,12 +202,15 @@ class Slots:
             fits = (len(tensors["valid"]), *probe.tensors[name].shape[1 : 2 if name in ("templates", "keys") else None])
             if tuple(tensor.shape[: len(fits)]) != fits:
                 raise BankError(
-                    f"load_state_dict: expected {name} of {fits[0]} rows and {self.capacity} slots, got {tuple(tensor.shape)}; "
+                    f"load_state_dict: expected {name} of {fits[0]} rows and {self.capacity} slots, got "
+                    f"{tuple(tensor.shape)}; "
                     "build the bank with the capacity it was saved with"
                 )
             wanted = "floats" if name in ("templates", "keys") else str(probe.tensors[name].dtype)
             if not (tensor.is_floating_point() if wanted == "floats" else tensor.dtype == probe.tensors[name].dtype):
-                raise BankError(f"load_state_dict: expected {name} of {wanted}, got {tensor.dtype}; the state is damaged")
+                raise BankError(
+                    f"load_state_dict: expected {name} of {wanted}, got {tensor.dtype}; the state is damaged"
+                )
 
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Hold copies of these instead."""
@@ -211,7 +222,9 @@ class Slots:
     def append_rows(self, number: int) -> None:
         """Append empty rows."""
         if number < 0 or "valid" not in self:
-            raise BankError(f"add_rows: expected a number >= 0 and a bank with a first template, got {number}; call write() first")
+            raise BankError(
+                f"add_rows: expected a number >= 0 and a bank with a first template, got {number}; call write() first"
+            )
         self._note_all()
         self.identity = object()
         self.tensors = {
@@ -248,7 +261,8 @@ class Slots:
 
 
 def note_written(undo: Undo, buffer: Tensor, index: tuple[Tensor, ...]) -> None:
-    """Note how to put back what `written` is about to write over; notes nothing where that leaves the buffer as it is."""
+    """Note how to put back what `written` is about to write over; notes nothing where that leaves the buffer as it
+    is."""
     if _in_place(buffer):
         old = buffer[index]  # a copy
         undo.note(lambda: buffer.__setitem__(index, old))

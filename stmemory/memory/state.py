@@ -15,7 +15,8 @@ _KIND = "stmemory.bank"
 
 
 def save_bank(bank: MemoryBank, path: str | Path) -> None:
-    """Write all that a bank remembers to a safetensors file, with the format's version, the capacity and the policy's name.
+    """Write all that a bank remembers to a safetensors file, with the format's version, the capacity and the policy's
+    name.
 
     The file appears whole or not at all, and has a digest of all that is in it.
 
@@ -31,7 +32,12 @@ def save_bank(bank: MemoryBank, path: str | Path) -> None:
     >>> bool((twin.templates == bank.templates).all())
     True
     """
-    about = {"format": _KIND, "version": str(FORMAT_VERSION), "capacity": str(bank.capacity), "policy": bank.policy.name}
+    about = {
+        "format": _KIND,
+        "version": str(FORMAT_VERSION),
+        "capacity": str(bank.capacity),
+        "policy": bank.policy.name,
+    }
     write_tensor_file(path, bank.state_dict(), about)
 
 
@@ -52,5 +58,8 @@ def load_bank(bank: MemoryBank, path: str | Path) -> None:
             f"{version or 'unknown'}; update stmemory or save it again"
         )
     if number > 1 and not file.whole:
-        raise WeightsError(f"{path}: expected a bank with the digest that save_bank writes, got one without; the file is damaged, save it again")
+        raise WeightsError(
+            f"{path}: expected a bank with the digest that save_bank writes, got one without; the file is damaged, "
+            "save it again"
+        )
     bank.load_state_dict(file.tensors)

@@ -31,7 +31,8 @@ class Undo:
         self._steps.append(step)
 
     def put_back(self, down_to: int = 0) -> None:
-        """Put back all that was changed since there were `down_to` steps. Goes on where it was interrupted, when it is called again."""
+        """Put back all that was changed since there were `down_to` steps. Goes on where it was interrupted, when it is
+        called again."""
         while len(self._steps) > down_to:
             self._steps[-1]()  # first taken, then forgotten
             self._steps.pop()
@@ -42,7 +43,8 @@ class _Changing(Protocol):
 
 
 class Steps:
-    """Takes one step after another, each of which happens whole or not at all: no error, and no interrupt, leaves a half.
+    """Takes one step after another, each of which happens whole or not at all: no error, and no interrupt, leaves a
+    half.
 
     >>> values, steps = [1], Steps()
     >>> steps.take(lambda: values.append(2), (), lambda: values.__setitem__(slice(1, None), []))

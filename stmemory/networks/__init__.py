@@ -1,8 +1,9 @@
-"""What is learned: backbones, encoders, decoders, and the networks put together of them. Knows no videos and no files."""
+"""What is learned: backbones, encoders, decoders, and the networks put together of them. Knows no videos and no
+files."""
 
 from stmemory.networks.config import PRESETS, NetworkConfig
 from stmemory.networks.features import FrameFeatures
 from stmemory.networks.layers import fold_batch_norm
 from stmemory.networks.segmentation import SegmentationNetwork
 
-__all__ = ["FrameFeatures", "NetworkConfig", "PRESETS", "SegmentationNetwork", "fold_batch_norm"]
+__all__ = ["PRESETS", "FrameFeatures", "NetworkConfig", "SegmentationNetwork", "fold_batch_norm"]

@@ -11,7 +11,7 @@ from typing import Any
 from stmemory.errors import OptionError
 from stmemory.untrusted import shown
 
-__all__ = ["NetworkConfig", "PRESETS", "own_values"]
+__all__ = ["PRESETS", "NetworkConfig", "own_values"]
 
 BACKBONES = ("resnet50", "efficientnet_lite0")
 
@@ -34,7 +34,8 @@ class NetworkConfig:
         fusion_kernel: kernel size of the fusion cell's convolutions.
         fusion_bottleneck: its middle channels; 0 for none.
         fusion_scale: factor in eq. 3; 1.0 is the paper's equation, 0.0 stands for 1 / sqrt(C).
-        appearance_channels: E of the discriminative read, which compares 2 E features; 0 leaves it out. efficientnet_lite0 alone has it.
+        appearance_channels: E of the discriminative read, which compares 2 E features; 0 leaves it out.
+            efficientnet_lite0 alone has it.
         pinned_bias: whether the space-time read learns how much more a pinned slot counts.
 
     Raises:
@@ -66,11 +67,14 @@ class NetworkConfig:
                 raise OptionError(f"NetworkConfig: expected {name} >= {least}, got {value}")
         if self.fusion_kernel % 2 == 0 or not math.isfinite(self.fusion_scale):
             raise OptionError(
-                f"NetworkConfig: expected an odd fusion_kernel and a finite fusion_scale, got {self.fusion_kernel}, {self.fusion_scale}"
+                f"NetworkConfig: expected an odd fusion_kernel and a finite fusion_scale, got {self.fusion_kernel}, "
+                f"{self.fusion_scale}"
             )
         lite = self.backbone == "efficientnet_lite0"
         if lite and self.norm != "batch":
-            raise OptionError(f"NetworkConfig: expected norm 'batch' with efficientnet_lite0, which has no other, got {self.norm!r}")
+            raise OptionError(
+                f"NetworkConfig: expected norm 'batch' with efficientnet_lite0, which has no other, got {self.norm!r}"
+            )
         if not lite and self.template_channels % 16:
             raise OptionError(
                 f"NetworkConfig: expected template_channels that 16 divides (16 times the stem of a resnet50), got "
@@ -78,12 +82,14 @@ class NetworkConfig:
             )
         if not lite and self.appearance_channels:
             raise OptionError(
-                f"NetworkConfig: expected appearance_channels 0 with {self.backbone}, which has no discriminative read, got "
+                f"NetworkConfig: expected appearance_channels 0 with {self.backbone}, which has no discriminative "
+                "read, got "
                 f"{self.appearance_channels}"
             )
         if lite and self.template_channels <= self.key_channels:
             raise OptionError(
-                f"NetworkConfig: expected template_channels above key_channels (the frame's key is a part of a lite template), "
+                "NetworkConfig: expected template_channels above key_channels (the frame's key is a part of a lite "
+                "template), "
                 f"got {self.template_channels} and {self.key_channels}"
             )
 
@@ -123,7 +129,8 @@ def own_values(default: Any, values: Mapping[str, object]) -> dict[str, Any]:
     unknown, missing = sorted(set(values) - set(known)), sorted(set(known) - set(values))
     if unknown or missing:
         raise OptionError(
-            f"{name_of}: expected its own keys, got unknown keys {unknown}, missing keys {missing}; the file is of another "
+            f"{name_of}: expected its own keys, got unknown keys {unknown}, missing keys {missing}; the file is of "
+            "another "
             "version of stmemory"
         )
     found: dict[str, Any] = {}
@@ -137,7 +144,10 @@ def own_values(default: Any, values: Mapping[str, object]) -> dict[str, Any]:
     return found
 
 
-_BEFORE: dict[str, object] = {"appearance_channels": 0, "pinned_bias": False}  # of files that were written before there were these
+_BEFORE: dict[str, object] = {
+    "appearance_channels": 0,
+    "pinned_bias": False,
+}  # of files that were written before there were these
 
 _PAPER = NetworkConfig(
     preset="paper",

@@ -1,11 +1,11 @@
-"""The record that travels from a query encoder to the read, the decoder and the memory encoder. No behaviour but indexing."""
+"""The record that travels from a query encoder to the read, the decoder and the memory encoder. No behaviour but
+indexing."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 __all__ = ["FrameFeatures", "of_rows"]
@@ -61,8 +61,10 @@ class FrameFeatures:
 
 
 def of_rows(features: Tensor, video: Tensor) -> Tensor:
-    """What belongs to each row: `features [V, ...]` at `video [B]`, as `[B, ...]`. Those of a single frame are not copied.
+    """What belongs to each row: `features [V, ...]` at `video [B]`, as `[B, ...]`. Those of a single frame are not
+    copied.
 
+    >>> import torch
     >>> of_rows(torch.ones(1, 2), torch.zeros(3, dtype=torch.int64)).shape
     torch.Size([3, 2])
     """

@@ -30,8 +30,8 @@ class ConvNorm(nn.Module):
         kernel_size: odd.
         stride: of the convolution.
         groups: of the convolution; `in_channels` makes it depthwise.
-        norm: `"batch"`, `"group"` (32 groups, or one channel a group below that) or `"none"` (then the convolution has a
-            bias).
+        norm: `"batch"`, `"group"` (32 groups, or one channel a group below that) or `"none"` (then the convolution has
+            a bias).
         activation: `"relu"`, `"relu6"` or `"none"`.
 
     Raises:
@@ -85,12 +85,15 @@ class ConvNorm(nn.Module):
         if conv.groups == conv.in_channels == conv.out_channels > 1 and features.device.type == "cpu":
             kind = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else features.dtype
             depthwise: Callable[..., Tensor] = _Depthwise.apply
-            return depthwise(features.to(kind), weight.to(kind), bias.to(kind), conv.stride[0], conv.kernel_size[0] // 2)
+            return depthwise(
+                features.to(kind), weight.to(kind), bias.to(kind), conv.stride[0], conv.kernel_size[0] // 2
+            )
         return nn.functional.conv2d(features, weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
 
 
 class _Depthwise(torch.autograd.Function):
-    """A depthwise convolution whose gradients are worked out in float32: in bfloat16 the CPU takes five times as long for them."""
+    """A depthwise convolution whose gradients are worked out in float32: in bfloat16 the CPU takes five times as long
+    for them."""
 
     @staticmethod
     def forward(ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, stride: int, border: int) -> Tensor:
@@ -107,7 +110,17 @@ class _Depthwise(torch.autograd.Function):
         exact, kind = gradient.float(), features.dtype
         backward = torch.ops.aten.convolution_backward
         found = backward(
-            exact, features.float(), weight.float(), [len(weight)], [stride] * 2, [border] * 2, [1, 1], False, [0, 0], len(weight), wanted
+            exact,
+            features.float(),
+            weight.float(),
+            [len(weight)],
+            [stride] * 2,
+            [border] * 2,
+            [1, 1],
+            False,
+            [0, 0],
+            len(weight),
+            wanted,
         )
         of_features, of_weight, of_bias = (None if one is None else one.to(kind) for one in found)
         return of_features, of_weight, of_bias, None, None
@@ -143,7 +156,9 @@ def fold_batch_norm(network: nn.Module) -> int:
     1
     """
     if network.training:
-        raise OptionError("fold_batch_norm: expected a network in eval mode, got one in training mode; call eval() first")
+        raise OptionError(
+            "fold_batch_norm: expected a network in eval mode, got one in training mode; call eval() first"
+        )
     folded = 0
     for module in network.modules():
         if isinstance(module, ConvNorm) and isinstance(module.norm, nn.BatchNorm2d):
@@ -160,7 +175,8 @@ def fold_batch_norm(network: nn.Module) -> int:
 
 
 def use_channels_last(network: nn.Module) -> None:
-    """Lay out the weights of 2-d convolutions with channels innermost, in place: a quarter faster on CPUs and tensor cores.
+    """Lay out the weights of 2-d convolutions with channels innermost, in place: a quarter faster on CPUs and tensor
+    cores.
 
     >>> use_channels_last(ConvNorm(3, 8))
     """
@@ -172,8 +188,8 @@ def use_channels_last(network: nn.Module) -> None:
 def keep_large_buffers() -> None:
     """Make the allocator of Linux keep buffers up to 32 MiB for the next frame; costs nothing, and changes no result.
 
-    glibc gives a large buffer back to the system at once, to be cleared and mapped anew at the next frame, until it has seen
-    one of that size freed; above 32 MiB it never learns. The one here is not touched, so it takes no memory.
+    glibc gives a large buffer back to the system at once, to be cleared and mapped anew at the next frame, until it has
+    seen one of that size freed; above 32 MiB it never learns. The one here is not touched, so it takes no memory.
     """
     torch.empty(_LARGEST_KEPT, dtype=torch.uint8, device="cpu")  # whatever the default device is
 

@@ -1,9 +1,12 @@
 """The `lite` preset's layers: EfficientNet-Lite0 to stride 16, a light memory encoder and a narrow decoder.
 
-One trunk pass a frame serves the query, the memory encoder and the decoder, so one more object costs only the light parts.
+One trunk pass a frame serves the query, the memory encoder and the decoder, so one more object costs only the light
+parts.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +14,26 @@ from torch import Tensor, nn
 from stmemory.networks.features import FrameFeatures, of_rows
 from stmemory.networks.layers import ConvNorm, ResidualBlock
 
-__all__ = ["CUES", "LiteAppearance", "LiteCues", "LiteDecoder", "LiteKey", "LiteMemoryEncoder", "LiteQueryEncoder", "LiteTrunk", "LiteValue"]
+__all__ = [
+    "CUES",
+    "LiteAppearance",
+    "LiteCues",
+    "LiteDecoder",
+    "LiteKey",
+    "LiteMemoryEncoder",
+    "LiteQueryEncoder",
+    "LiteTrunk",
+    "LiteValue",
+]
 
 # EfficientNet-Lite0 (Tan and Le, Apache-2.0) to stride 16: expansion, channels, blocks, stride, kernel of each stage.
 STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5))
 STEM = 32
 STRIDE4, STRIDE8, STRIDE16 = 24, 40, 112  # channels after stages 1, 2 and 4
 _STRIP = 1 << 22  # numbers of an expanded part that are held at once: 16 MiB in float32
-CUES = 5  # an object's score, that of its rivals, where its last mask was about, the surroundings of that, and the others' last masks
+# an object's score, that of its rivals, where its last mask was about, the surroundings of that, and the others' last
+# masks
+CUES = 5
 _AROUND = 9  # cells of stride 8, the side of what counts as around a cell
 _FAR = 4.0  # deviations
 _TRUST = 5.0  # logits that a score adds, before it is learned how far to trust it
@@ -69,7 +84,9 @@ class LiteTrunk(nn.Module):
             stage = nn.Sequential()
             for block in range(blocks):
                 step = stride if block == 0 else 1
-                stage.append(_InvertedResidual(before, channels, expansion=expansion, stride=step, kernel_size=kernel_size))
+                stage.append(
+                    _InvertedResidual(before, channels, expansion=expansion, stride=step, kernel_size=kernel_size)
+                )
                 before = channels
             stages.append(stage)
         self.stages = nn.ModuleList(stages)
@@ -97,14 +114,20 @@ class LiteAppearance(nn.Module):
         super().__init__()
         self.project = nn.Conv2d(STRIDE4 + STRIDE8 + STRIDE16, channels, 1)
         border = _AROUND // 2
-        self.around = nn.Conv2d(channels, channels, _AROUND, padding=border, padding_mode="replicate", groups=channels, bias=False)
+        self.around = nn.Conv2d(
+            channels, channels, _AROUND, padding=border, padding_mode="replicate", groups=channels, bias=False
+        )
         nn.init.constant_(self.around.weight, 1 / _AROUND**2)
 
     def forward(self, stride4: Tensor, stride8: Tensor, stride16: Tensor) -> Tensor:
         """`[V, 2 E, H/8, W/8]` of the trunk's features; values beyond +-4 are cut off."""
         weight, fine = self.project.weight, torch.cat([nn.functional.avg_pool2d(stride4, 2), stride8], 1)
-        coarse = nn.functional.conv2d(stride16, weight[:, fine.shape[1] :])  # before it is enlarged: a quarter of the work, and the same
-        own = (nn.functional.conv2d(fine, weight[:, : fine.shape[1]], self.project.bias) + _double(coarse)).clamp(-_FAR, _FAR)
+        coarse = nn.functional.conv2d(
+            stride16, weight[:, fine.shape[1] :]
+        )  # before it is enlarged: a quarter of the work, and the same
+        own = (nn.functional.conv2d(fine, weight[:, : fine.shape[1]], self.project.bias) + _double(coarse)).clamp(
+            -_FAR, _FAR
+        )
         around: Tensor = self.around(own)
         return torch.cat([own, around], 1)
 
@@ -157,7 +180,7 @@ class LiteMemoryEncoder(nn.Module):
         super().__init__()
         self.masks = nn.Conv2d(2, 16, 5, stride=2, padding=2)
         widths = (16, object_channels // 4, object_channels // 2, object_channels)
-        self.down = nn.ModuleList([nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)])
+        self.down = nn.ModuleList([nn.Conv2d(a, b, 3, stride=2, padding=1) for a, b in itertools.pairwise(widths)])
         self.image = nn.ModuleList(
             [nn.Conv2d(c, b, 1) for c, b in zip((STRIDE4, STRIDE8, STRIDE16), widths[1:], strict=True)]
         )
@@ -184,7 +207,8 @@ class LiteMemoryEncoder(nn.Module):
 
 
 class LiteKey(nn.Module):
-    """Memory key: the frame's key plus what the object part adds, nothing at first. `[P, C, h, w]` to `[P, Ck, h, w]`."""
+    """Memory key: the frame's key plus what the object part adds, nothing at first. `[P, C, h, w]` to `[P, Ck, h,
+    w]`."""
 
     def __init__(self, *, object_channels: int, key_channels: int) -> None:
         super().__init__()
@@ -215,7 +239,8 @@ class LiteValue(nn.Module):
 
 
 class LiteCues(nn.Module):
-    """What the discriminative read and the last frame say of an object, as features for the decoder at strides 8 and 16; nothing at first."""
+    """What the discriminative read and the last frame say of an object, as features for the decoder at strides 8 and
+    16; nothing at first."""
 
     def __init__(self, *, wide: int, middle: int) -> None:
         super().__init__()
@@ -260,8 +285,9 @@ class LiteDecoder(nn.Module):
             recalled: `[B, Cv, h, w]`, the first part of eq. 13; the query value is the second.
             features: of V frames.
             video: `[B]` int64, each row's frame.
-            cues: `[B, 5, H/8, W/8]`: each row's score in the discriminative read, the best score of its rivals, where its mask was about in
-                the last frame, the mean of that mask around each cell, and the masks of all others. None in a network without that read.
+            cues: `[B, 5, H/8, W/8]`: each row's score in the discriminative read, the best score of its rivals, where
+                its mask was about in the last frame, the mean of that mask around each cell, and the masks of all
+                others. None in a network without that read.
 
         Returns:
             `[B, H, W]`.

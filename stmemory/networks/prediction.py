@@ -1,9 +1,9 @@
 """`PredictionNetwork`: all that is learned for video prediction (section 4.2). Remembers nothing of any video.
 
-Our reading of the paper, which says no more than "we can remove the query encoder" and "6 convolutional and deconvolutional
-layers": one encoder serves memory and query, and objects are one a video. How motion gets in is open there. Here a template is a
-frame's features beside the context that the frame came after, so that the bank answers the question that prediction asks: what
-followed when it looked like this?
+Our reading of the paper, which says no more than "we can remove the query encoder" and "6 convolutional and
+deconvolutional layers": one encoder serves memory and query, and objects are one a video. How motion gets in is open
+there. Here a template is a frame's features beside the context that the frame came after, so that the bank answers the
+question that prediction asks: what followed when it looked like this?
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ __all__ = ["PredictionNetwork", "PredictionState"]
 
 @dataclass(eq=False)
 class PredictionState:
-    """All that is remembered of B videos; of constant size. Made by `PredictionNetwork.new_state`, changed by its `step`.
+    """All that is remembered of B videos; of constant size. Made by `PredictionNetwork.new_state`, changed by its
+    `step`.
 
     Attributes:
         bank: rows are videos.
@@ -57,8 +58,15 @@ class PredictionState:
 
     def fork(self) -> PredictionState:
         """A copy that goes its own way from here on, bit for bit as this one would."""
-        twin = replace(self, bank=self.bank.fork(), context=None if self.context is None else self.context.clone(), cache=ReadCache())
-        twin.cache.load_state_dict(self.cache.state_dict(self.bank), twin.bank)  # one filled anew may differ in the last bit
+        twin = replace(
+            self,
+            bank=self.bank.fork(),
+            context=None if self.context is None else self.context.clone(),
+            cache=ReadCache(),
+        )
+        twin.cache.load_state_dict(
+            self.cache.state_dict(self.bank), twin.bank
+        )  # one filled anew may differ in the last bit
         return twin
 
 
@@ -105,7 +113,8 @@ class PredictionNetwork(ToPretrained, nn.Module):
         return self.config.stride
 
     def new_state(self, capacity: int = 16, *, policy: str | UpdatePolicy = "most_similar") -> PredictionState:
-        """What is remembered before the first frame: an empty bank of K slots that uses this network's fusion cell and keys."""
+        """What is remembered before the first frame: an empty bank of K slots that uses this network's fusion cell and
+        keys."""
         if self.config.memory == "none":
             return PredictionState(MemoryBank(capacity, policy=policy))
         return PredictionState(MemoryBank(capacity, policy=policy, fusion=self.fusion, key=self.read.key))
@@ -116,8 +125,8 @@ class PredictionNetwork(ToPretrained, nn.Module):
         Args:
             frame: `[B, C, H, W]` in [0, 1]; H and W multiples of `stride`. One that was predicted will do.
             state: of these B videos; changed.
-            write: put the frame's template into the bank; the first frame's is written whatever this says. The context and the time
-                go on without it.
+            write: put the frame's template into the bank; the first frame's is written whatever this says. The context
+                and the time go on without it.
 
         Returns:
             The next frame, `[B, C, H, W]`; not limited to [0, 1].
@@ -152,8 +161,15 @@ class PredictionNetwork(ToPretrained, nn.Module):
 
     def _check(self, frame: Tensor) -> None:
         channels, stride = self.config.image_channels, self.stride
-        if frame.dim() != 4 or frame.shape[1] != channels or frame.shape[2] % stride or frame.shape[3] % stride or 0 in frame.shape:
+        if (
+            frame.dim() != 4
+            or frame.shape[1] != channels
+            or frame.shape[2] % stride
+            or frame.shape[3] % stride
+            or 0 in frame.shape
+        ):
             raise ShapeError(
-                f"frame: expected [B, {channels}, H, W] with H and W multiples of {stride}, got {tuple(frame.shape)}; use FramePredictor, "
+                f"frame: expected [B, {channels}, H, W] with H and W multiples of {stride}, got {tuple(frame.shape)}; "
+                "use FramePredictor, "
                 "which takes any size"
             )

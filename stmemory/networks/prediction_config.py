@@ -23,11 +23,14 @@ class PredictionConfig:
         preset: the name it started from, for people.
         image_channels: of a frame, 1 (grey) or 3 (RGB).
         image_side: pixels; the frames it is made for. It runs on any size.
-        widths: channels of the encoder's six convolutions; the decoder mirrors them, and the last is that of features and context.
+        widths: channels of the encoder's six convolutions; the decoder mirrors them, and the last is that of features
+            and context.
         strides: of the six convolutions, each 1 or 2.
-        key_channels: Ck; 12 tell the place, of the rest half what it looks like there, half what it looks like on the whole.
+        key_channels: Ck; 12 tell the place, of the rest half what it looks like there, half what it looks like on the
+            whole.
         value_channels: Cv, recalled from memory.
-        state: what stands for the frames before this one: `"convgru"`, a recurrent state, or `"none"`, the features of the last frame.
+        state: what stands for the frames before this one: `"convgru"`, a recurrent state, or `"none"`, the features of
+            the last frame.
         memory: `"bank"`, or `"none"`: the same network with nothing to recall, a baseline.
         clock_channels: channels of a template that tell when it was written, an even number; 0 for none.
         skips: 1 if the decoder sees the current frame's finer features too, else 0.
@@ -58,7 +61,11 @@ class PredictionConfig:
             if getattr(self, name) not in known:
                 raise OptionError(f"PredictionConfig: expected {name} in {known}, got {getattr(self, name)!r}")
         checks = (
-            ("widths", len(self.widths) == LAYERS and all(width >= 8 and width % 8 == 0 for width in self.widths), "six multiples of 8"),
+            (
+                "widths",
+                len(self.widths) == LAYERS and all(width >= 8 and width % 8 == 0 for width in self.widths),
+                "six multiples of 8",
+            ),
             ("strides", len(self.strides) == LAYERS and set(self.strides) <= {1, 2}, "six of 1 or 2"),
             ("image_side", self.image_side >= 1, "1 or more"),
             ("key_channels", self.key_channels >= 14, "14 or more, of which 12 tell the place"),
@@ -107,7 +114,12 @@ class PredictionConfig:
 PREDICTION_PRESETS = {
     "mini": PredictionConfig(),
     "small": PredictionConfig(
-        preset="small", image_side=64, widths=(32, 32, 64, 64, 64, 64), key_channels=64, value_channels=64, fusion_bottleneck=64
+        preset="small",
+        image_side=64,
+        widths=(32, 32, 64, 64, 64, 64),
+        key_channels=64,
+        value_channels=64,
+        fusion_bottleneck=64,
     ),
     "human": PredictionConfig(
         preset="human",

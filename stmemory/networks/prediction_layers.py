@@ -1,4 +1,5 @@
-"""The layers of video prediction: six convolutions down, six deconvolutions up, a recurrent state. Knows no memory and no video."""
+"""The layers of video prediction: six convolutions down, six deconvolutions up, a recurrent state. Knows no memory and
+no video."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ __all__ = ["ConvGRU", "Decoder", "Encoder", "KeyHead", "Part"]
 
 _GROUPS = 8  # GroupNorm, since statistics of a batch change while a network rolls out on its own frames
 _SLOPE = 0.2
-_UPDATE = 1.0  # where the update gate starts: a state that mostly shows the last frame is one that comes again when the frame does
+# where the update gate starts: a state that mostly shows the last frame is one that comes again when the frame does
+_UPDATE = 1.0
 _WAVES = (0.5, 1.0, 2.0)  # of a position's code, along each side
 _COARSE = 4  # cells a side of the whole
 _SHARPNESS = (4.0, 32.0, 4.0)  # where the weights of looks, whole and place start
@@ -96,10 +98,11 @@ class ConvGRU(nn.Module):
 
 
 class KeyHead(nn.Module):
-    """Contexts `[P, Cf, h, w]` to keys `[P, Ck, h, w]` in three parts: what it looks like here, what on the whole, and where "here" is.
+    """Contexts `[P, Cf, h, w]` to keys `[P, Ck, h, w]` in three parts: what it looks like here, what on the whole, and
+    where "here" is.
 
-    The whole finds the moment, the place finds the same cell of it: so a read is sharp before anything is learned. The first two parts
-    have length one in each cell; each is weighed by a learned number.
+    The whole finds the moment, the place finds the same cell of it: so a read is sharp before anything is learned. The
+    first two parts have length one in each cell; each is weighed by a learned number.
 
     Args:
         inputs: Cf.
@@ -118,10 +121,16 @@ class KeyHead(nn.Module):
         """See the class."""
         looks, whole, place = self.weights
         here: Tensor = nn.functional.normalize(self.looks(context), dim=1)
-        moment: Tensor = nn.functional.normalize(self.whole(nn.functional.adaptive_avg_pool2d(context, _COARSE).flatten(1)), dim=1)
+        moment: Tensor = nn.functional.normalize(
+            self.whole(nn.functional.adaptive_avg_pool2d(context, _COARSE).flatten(1)), dim=1
+        )
         height, width = context.shape[2:]
         code = _places(height, width, context)
-        parts = [looks * here, (whole * moment)[:, :, None, None].expand(-1, -1, height, width), (place * code).expand(len(context), -1, -1, -1)]
+        parts = [
+            looks * here,
+            (whole * moment)[:, :, None, None].expand(-1, -1, height, width),
+            (place * code).expand(len(context), -1, -1, -1),
+        ]
         return torch.cat(parts, 1)
 
 

@@ -1,4 +1,5 @@
-"""`SegmentationNetwork`: all that is learned for video object segmentation, put together. Remembers nothing of any video."""
+"""`SegmentationNetwork`: all that is learned for video object segmentation, put together. Remembers nothing of any
+video."""
 
 from __future__ import annotations
 
@@ -81,7 +82,9 @@ class SegmentationNetwork(ToPretrained, nn.Module):
         template: Tensor = self.memory_encoder(features, mask[:, None], others[:, None], video)
         return template
 
-    def recall(self, features: FrameFeatures, bank: MemoryBank, video: Tensor, cache: ReadCache | None = None) -> Tensor:
+    def recall(
+        self, features: FrameFeatures, bank: MemoryBank, video: Tensor, cache: ReadCache | None = None
+    ) -> Tensor:
         """The space-time read, `[B, Cv, h, w]`: what the bank's rows hold for each cell of their frames."""
         recalled: Tensor = self.read(of_rows(features.key, video), bank, cache)
         return recalled
@@ -94,12 +97,14 @@ class SegmentationNetwork(ToPretrained, nn.Module):
         Args:
             features: of V frames.
             memory: of B rows.
-            last: masks of the frame before `[B, H, W]` in [0, 1], each row's object, and all other objects of its video.
+            last: masks of the frame before `[B, H, W]` in [0, 1], each row's object, and all other objects of its
+                video.
             video: `[B]` int64, each row's frame.
 
         Returns:
-            `[B, 5, H/8, W/8]`: each row's score, the best score of its rivals, the largest value of its last mask within 5 x 5 cells
-            (the mask itself would teach the decoder to copy it), the mean of that mask over 15 x 15 cells, and the others' last masks.
+            `[B, 5, H/8, W/8]`: each row's score, the best score of its rivals, the largest value of its last mask
+            within 5 x 5 cells (the mask itself would teach the decoder to copy it), the mean of that mask over 15 x 15
+            cells, and the others' last masks.
         """
         if self.discriminate is None or features.appearance is None:
             return None
@@ -136,11 +141,16 @@ class SegmentationNetwork(ToPretrained, nn.Module):
         if self.discriminate is None or features.appearance is None:
             return
         mask, others = (nn.functional.avg_pool2d(m.float()[:, None], 8)[:, 0] for m in (mask, others))
-        self.discriminate.memorise(memory, features.appearance, mask, others, video, rows=rows, frame=frame, given=given)
+        self.discriminate.memorise(
+            memory, features.appearance, mask, others, video, rows=rows, frame=frame, given=given
+        )
 
     def decode(self, recalled: Tensor, features: FrameFeatures, video: Tensor, cues: Tensor | None = None) -> Tensor:
-        """Logits `[B, H, W]` of objects, from `recalled [B, Cv, h, w]`, the features of V frames, and what `cues` gave."""
-        logits: Tensor = self.decoder(recalled, features, video) if cues is None else self.decoder(recalled, features, video, cues)
+        """Logits `[B, H, W]` of objects, from `recalled [B, Cv, h, w]`, the features of V frames, and what `cues`
+        gave."""
+        logits: Tensor = (
+            self.decoder(recalled, features, video) if cues is None else self.decoder(recalled, features, video, cues)
+        )
         return logits
 
 
@@ -148,7 +158,9 @@ def _lite(config: NetworkConfig) -> tuple[nn.Module, nn.Module, nn.Module, nn.Mo
     of_object = config.template_channels - config.key_channels
     return (
         LiteQueryEncoder(
-            key_channels=config.key_channels, query_channels=config.query_channels, appearance_channels=config.appearance_channels
+            key_channels=config.key_channels,
+            query_channels=config.query_channels,
+            appearance_channels=config.appearance_channels,
         ),
         LiteMemoryEncoder(object_channels=of_object),
         LiteKey(object_channels=of_object, key_channels=config.key_channels),

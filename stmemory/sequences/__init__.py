@@ -1,4 +1,5 @@
-"""Clips to predict: made ones, exact functions of (seed, index), and those of folders. Trains nothing, knows no networks.
+"""Clips to predict: made ones, exact functions of (seed, index), and those of folders. Trains nothing, knows no
+networks.
 
 The core never imports this package.
 """

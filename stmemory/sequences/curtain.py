@@ -40,7 +40,9 @@ class Curtain:
     def __post_init__(self) -> None:
         """Check every field."""
         if not 0 <= self.hidden_range[0] <= self.hidden_range[1]:
-            raise OptionError(f"Curtain.hidden: expected a number of 0 or more, or the least and the most, got {self.hidden}")
+            raise OptionError(
+                f"Curtain.hidden: expected a number of 0 or more, or the least and the most, got {self.hidden}"
+            )
         check_least(**{"Curtain.scenes": (self.scenes, 1), "Curtain.shown": (self.shown, 1)})
 
     @property
@@ -73,9 +75,9 @@ class VanishingDigits:
     - c+2+N and c+3+N: it goes up again, two thirds and then one third down, with the first scene behind it;
     - from c+4+N on: the scenes in the same order, `shown` frames each, round and round until the clip ends.
 
-    The two top rows are a timer, in which no digit is ever drawn: from frame c on there is a white pixel for each frame until the
-    curtain goes up, row by row from the left. So frame c tells when that will be, and every later frame is determined by frames
-    0..c.
+    The two top rows are a timer, in which no digit is ever drawn: from frame c on there is a white pixel for each frame
+    until the curtain goes up, row by row from the left. So frame c tells when that will be, and every later frame is
+    determined by frames 0..c.
     """
 
     def __init__(
@@ -100,7 +102,8 @@ class VanishingDigits:
 
         Raises:
             ShapeError: the pool is not uint8 [N, h, w].
-            OptionError: a number is out of its range, the frame has no room for a digit below the timer, or the timer none for N.
+            OptionError: a number is out of its range, the frame has no room for a digit below the timer, or the timer
+                none for N.
 
         >>> from stmemory.sequences import glyphs, halved
         >>> clips = VanishingDigits(halved(glyphs(100)), Curtain(hidden=8))
@@ -115,7 +118,8 @@ class VanishingDigits:
         )
         if most + _MOVES > _TIMER_ROWS * size:
             raise OptionError(
-                f"Curtain.hidden: expected at most {_TIMER_ROWS * size - _MOVES} frames, for which the timer of a frame {size} "
+                f"Curtain.hidden: expected at most {_TIMER_ROWS * size - _MOVES} frames, for which the timer of a "
+                f"frame {size} "
                 f"wide has pixels, got {most}; pass a larger size"
             )
         self.size = (1, size, size)

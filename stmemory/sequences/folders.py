@@ -1,6 +1,7 @@
 """Clips to predict from files: the fixed test set of Moving MNIST, and the KTH actions.
 
-Owns their layouts. Human3.6M, which has two protocols, is `human36m.py`. Nothing is fetched; each set has to be had already.
+Owns their layouts. Human3.6M, which has two protocols, is `human36m.py`. Nothing is fetched; each set has to be had
+already.
 """
 
 from __future__ import annotations
@@ -48,7 +49,8 @@ class MovingMnistFile:
         stored = self._open()
         if stored.dtype != np.uint8 or stored.ndim != 4 or len(stored) != frames or 0 in stored.shape:
             raise FrameError(
-                f"{path}: expected uint8 [T, N, H, W] with T = {frames}, got {stored.dtype} {stored.shape}; transpose it if clips "
+                f"{path}: expected uint8 [T, N, H, W] with T = {frames}, got {stored.dtype} {stored.shape}; transpose "
+                "it if clips "
                 "come first, or say how many frames it has"
             )
         self.frames = frames
@@ -82,10 +84,10 @@ class Kth:
 
         ROOT/boxing/person01_boxing_d1_uncomp/image_0001.jpg
 
-    Persons 1 to 16 are for training, 17 to 25 for the test. Clips are taken from the end of each video backwards, without overlap;
-    those of jogging and running every 3 frames. A clip of which a frame is missing, as between the runs of a person, is no clip.
-    Frames are the first channel, resized. Published figures show 10 frames and ask for 20 or 40 (`frames=30` or `frames=50`);
-    PredRNN trains with 10 and 10.
+    Persons 1 to 16 are for training, 17 to 25 for the test. Clips are taken from the end of each video backwards,
+    without overlap; those of jogging and running every 3 frames. A clip of which a frame is missing, as between the
+    runs of a person, is no clip. Frames are the first channel, resized. Published figures show 10 frames and ask for 20
+    or 40 (`frames=30` or `frames=50`); PredRNN trains with 10 and 10.
 
     Sources: Schuldt et al., "Recognizing Human Actions", ICPR 2004; the loader of OpenSTL.
     """
@@ -123,10 +125,13 @@ class Kth:
             stride = _FAST_STRIDE if action in _FAST else frames
             for folder in _kth_videos(Path(root) / action, split):
                 files = _kth_frames(folder)
-                self._clips += [[files[number] for number in span] for span in _kth_spans(sorted(files), frames, stride)]
+                self._clips += [
+                    [files[number] for number in span] for span in _kth_spans(sorted(files), frames, stride)
+                ]
         if not self._clips:
             raise FrameError(
-                f"{os.fspath(root)}: expected clips of {frames} frames of the {split} persons, got no video of so many; unpack the "
+                f"{os.fspath(root)}: expected clips of {frames} frames of the {split} persons, got no video of so "
+                "many; unpack the "
                 "data set again, or ask for fewer frames"
             )
 
@@ -149,7 +154,8 @@ def _kth_videos(folder: Path, split: str) -> list[Path]:
     """The folders of a split's videos of one action, by name."""
     if not folder.is_dir():
         raise FrameError(
-            f"{folder}: expected a folder of videos as person01_boxing_d1_uncomp, got no such folder; unpack the data set"
+            f"{folder}: expected a folder of videos as person01_boxing_d1_uncomp, got no such folder; unpack the data "
+            "set"
         )
     found = {path: re.match(r"person(\d\d)_", path.name) for path in folder.iterdir() if path.is_dir()}
     return sorted(path for path, name in found.items() if name and int(name[1]) in _PERSONS[split])
@@ -162,7 +168,9 @@ def _kth_frames(folder: Path) -> dict[int, Path]:
         if file.name.startswith("image"):
             number = re.match(r"image.(\d{4})", file.name)
             if not number:
-                raise FrameError(f"{file}: expected a name as image_0001.jpg, got one without a number of four digits; rename it")
+                raise FrameError(
+                    f"{file}: expected a name as image_0001.jpg, got one without a number of four digits; rename it"
+                )
             found[int(number[1])] = file
     if not found:
         raise FrameError(f"{folder}: expected frames as image_0001.jpg, got none; unpack the data set again")

@@ -1,9 +1,11 @@
-"""Single frames of data sets that lie in folders, in the words of their protocols: whole images, resized without smoothing.
+"""Single frames of data sets that lie in folders, in the words of their protocols: whole images, resized without
+smoothing.
 
 Owns reading and resizing. Which files make a clip is said by `folders.py` and `human36m.py`.
 
-The data sets' public loaders resize with OpenCV, which does not smooth before it makes images smaller. So does this: torch's
-`interpolate` without antialiasing takes the same samples with the same weights, where Pillow's `resize` would not.
+The data sets' public loaders resize with OpenCV, which does not smooth before it makes images smaller. So does this:
+torch's `interpolate` without antialiasing takes the same samples with the same weights, where Pillow's `resize` would
+not.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ def read_frames(files: Iterable[Path]) -> Tensor:
             frame = torch.from_numpy(np.ascontiguousarray(image_to_rgb(image).transpose(2, 0, 1)))
         if frames and frame.shape != frames[0].shape:
             expected, came = ("{1} x {0}".format(*some.shape[1:]) for some in (frames[0], frame))
-            raise FrameError(f"{file}: expected {expected} like the first frame of its clip, got {came}; unpack it again")
+            raise FrameError(
+                f"{file}: expected {expected} like the first frame of its clip, got {came}; unpack it again"
+            )
         frames.append(frame)
     return torch.stack(frames)
 
@@ -63,7 +67,9 @@ def resize(frames: Tensor, size: int, *, cubic: bool = False) -> Tensor:
     """
     if frames.shape[-2:] == (size, size):
         return frames
-    return F.interpolate(frames, size=(size, size), mode="bicubic" if cubic else "bilinear", align_corners=False, antialias=False)
+    return F.interpolate(
+        frames, size=(size, size), mode="bicubic" if cubic else "bilinear", align_corners=False, antialias=False
+    )
 
 
 def check_split(split: str) -> None:

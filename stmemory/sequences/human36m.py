@@ -1,6 +1,7 @@
 """Clips to predict from Human3.6M, by two protocols whose figures cannot be compared.
 
-Owns which images make a clip, and what is cut out of them. Both read the public image dumps, 1000 x 1000 and every fifth frame:
+Owns which images make a clip, and what is cut out of them. Both read the public image dumps, 1000 x 1000 and every
+fifth frame:
 
     S1_Walking_1.54138969_000001.jpg      subject, action and its number, camera, frame of the video at 50 a second
 
@@ -53,9 +54,9 @@ class _Image:
 class Human36mMim:
     """Human3.6M as MIM has it, 4 frames to 4: `clip(index)` is float32 [T, 3, 128, 128] in [0, 1], RGB.
 
-    The middle half of each image is brought to 128 x 128. Clips are of the action Walking: every second image, from every tenth
-    one for training and every fifth for the test, as long as none is missing. Its tables have MSE divided by 10 and MAE by 100:
-    `FRAME_PROTOCOLS["mim"]` of `stmemory.evaluation.prediction_metrics`.
+    The middle half of each image is brought to 128 x 128. Clips are of the action Walking: every second image, from
+    every tenth one for training and every fifth for the test, as long as none is missing. Its tables have MSE divided
+    by 10 and MAE by 100: `FRAME_PROTOCOLS["mim"]` of `stmemory.evaluation.prediction_metrics`.
 
     Source: the public loader of Wang et al., "Memory In Memory", CVPR 2019.
     """
@@ -81,7 +82,8 @@ class Human36mMim:
         self._starts = _mim_starts(self._images, frames, _MIM_STARTS[split])
         if not self._starts:
             raise FrameError(
-                f"{os.fspath(root)}: expected clips of {frames} of every second image, got {len(self._images)} images of "
+                f"{os.fspath(root)}: expected clips of {frames} of every second image, got {len(self._images)} images "
+                "of "
                 f"{_MIM_ACTION} and no {(frames - 1) * _MIM_INTERVAL + 1} in a row; unpack the data set again"
             )
 
@@ -103,7 +105,8 @@ class Human36mMim:
         height, width = whole.shape[-2:]
         if min(height, width) < 2 * self.size[1]:
             raise FrameError(
-                f"{images[0].path}: expected a whole image, of which the middle half is {self.size[1]} x {self.size[1]} or larger, "
+                f"{images[0].path}: expected a whole image, of which the middle half is {self.size[1]} x "
+                f"{self.size[1]} or larger, "
                 f"got {width} x {height}; unpack the original images of 1000 x 1000"
             )
         # Some cameras have 1002 rows: a quarter from the top, rounded down, and one from the bottom, rounded up.
@@ -114,9 +117,10 @@ class Human36mMim:
 class Human36mOpenStl:
     """Human3.6M as OpenSTL has it, 4 frames to 4: `clip(index)` is float32 [T, 3, 256, 256] in [0, 1], BGR.
 
-    Whole images at 256 x 256. Clips are those of a list, a line each, `images/S1_Walking.54138969_,26,96`: what the names of the
-    images begin with, the first frame, and a number that is not used. OpenSTL publishes `train.txt` and `test.txt`. The channels
-    are blue, green, red, since it reads them with OpenCV. Its tables have plain sums: `FRAME_PROTOCOLS["openstl"]`.
+    Whole images at 256 x 256. Clips are those of a list, a line each, `images/S1_Walking.54138969_,26,96`: what the
+    names of the images begin with, the first frame, and a number that is not used. OpenSTL publishes `train.txt` and
+    `test.txt`. The channels are blue, green, red, since it reads them with OpenCV. Its tables have plain sums:
+    `FRAME_PROTOCOLS["openstl"]`.
 
     Source: the public loader of Tan et al., "OpenSTL", NeurIPS 2023, after STRPM, CVPR 2022.
     """
@@ -162,7 +166,9 @@ class Human36mOpenStl:
 def _mim_images(root: Path, split: str) -> list[_Image]:
     """The images of the split, in the order of their names."""
     if not root.is_dir():
-        raise FrameError(f"{root}: expected a folder with the images of Human3.6M, got no such folder; unpack the data set")
+        raise FrameError(
+            f"{root}: expected a folder with the images of Human3.6M, got no such folder; unpack the data set"
+        )
     found = []
     for path in sorted(root.rglob("*.jpg"), key=lambda path: path.name):
         name = _NAME.fullmatch(path.name)
@@ -170,14 +176,16 @@ def _mim_images(root: Path, split: str) -> list[_Image]:
             found.append(_Image(path, name["video"], int(name["frame"])))
     if not found:
         raise FrameError(
-            f"{root}: expected images as S1_Walking_1.54138969_000001.jpg, of {', '.join(_MIM_SUBJECTS[split])}, got none; "
+            f"{root}: expected images as S1_Walking_1.54138969_000001.jpg, of {', '.join(_MIM_SUBJECTS[split])}, got "
+            "none; "
             "unpack those subjects' images into it"
         )
     return found
 
 
 def _mim_starts(images: list[_Image], frames: int, stride: int) -> list[int]:
-    """Where clips begin in the list of images: every so many in each video, if none is missing up to the clip's last frame."""
+    """Where clips begin in the list of images: every so many in each video, if none is missing up to the clip's last
+    frame."""
     starts, first, reach = [], 0, _MIM_INTERVAL * (frames - 1)
     while first + reach + _MIM_INTERVAL - 1 < len(images):
         begin, end = images[first], images[first + reach]
@@ -195,7 +203,9 @@ def _listed(file: Path) -> list[tuple[str, int]]:
     try:
         lines = file.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise FrameError(f"{file}: expected OpenSTL's list of clips, got one that cannot be read: {error}; fetch it again") from error
+        raise FrameError(
+            f"{file}: expected OpenSTL's list of clips, got one that cannot be read: {error}; fetch it again"
+        ) from error
     clips = []
     for number, line in enumerate(lines, start=1):
         fields = line.strip().split(",")
@@ -203,7 +213,8 @@ def _listed(file: Path) -> list[tuple[str, int]]:
             continue
         if len(fields) < 2 or not fields[1].isdecimal():
             raise FrameError(
-                f"{file}, line {number}: expected a clip as images/S1_Walking.54138969_,26,96, got {line!r}; fetch the list again"
+                f"{file}, line {number}: expected a clip as images/S1_Walking.54138969_,26,96, got {line!r}; fetch "
+                "the list again"
             )
         clips.append((fields[0], int(fields[1])))
     if not clips:

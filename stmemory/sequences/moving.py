@@ -1,7 +1,7 @@
 """Moving MNIST: digits that move over black at a constant speed and bounce off the walls.
 
-Owns the motion, which is that of the published set (Srivastava et al., "Unsupervised Learning of Video Representations using
-LSTMs", ICML 2015, as public generators have it). Where digits come from is `digits.py`.
+Owns the motion, which is that of the published set (Srivastava et al., "Unsupervised Learning of Video Representations
+using LSTMs", ICML 2015, as public generators have it). Where digits come from is `digits.py`.
 """
 
 from __future__ import annotations
@@ -23,13 +23,14 @@ __all__ = ["MovingDigits", "bouncing_path"]
 class MovingDigits:
     """An endless list of clips with digits that move: `clip(index)` is float32 [T, 1, H, W] in [0, 1].
 
-    A digit's corner lives in the range that keeps it inside of the frame, taken as [0, 1] on both axes. It starts anywhere with
-    equal chance, moves in any direction at `speed` of the range a frame, and where a step would leave the range it stops at the
-    wall, to go back with the next step: the rest of that step is lost. Frame 0 shows it after one step. Pixels are
-    `int(position * (size - digit))`. Digits are drawn with replacement, and where two overlap the brighter one counts.
+    A digit's corner lives in the range that keeps it inside of the frame, taken as [0, 1] on both axes. It starts
+    anywhere with equal chance, moves in any direction at `speed` of the range a frame, and where a step would leave the
+    range it stops at the wall, to go back with the next step: the rest of that step is lost. Frame 0 shows it after one
+    step. Pixels are `int(position * (size - digit))`. Digits are drawn with replacement, and where two overlap the
+    brighter one counts.
 
-    With pools of 28 x 28 digits and the standard options this is Moving MNIST: 64 x 64, two digits, 3.6 pixels a frame. The small
-    set of this library is `MovingDigits(halved(digits), frames=12, size=32)`.
+    With pools of 28 x 28 digits and the standard options this is Moving MNIST: 64 x 64, two digits, 3.6 pixels a frame.
+    The small set of this library is `MovingDigits(halved(digits), frames=12, size=32)`.
 
     Motion is drawn from (seed, index), whatever the pool: give training and test other seeds as well as other digits.
     """
@@ -89,7 +90,8 @@ class MovingDigits:
 
 
 def bouncing_path(start: tuple[float, float], step: tuple[float, float], frames: int) -> NDArray[np.float64]:
-    """Where a point in the unit square is after each of so many steps; at a wall it stops, and that part of the step turns round.
+    """Where a point in the unit square is after each of so many steps; at a wall it stops, and that part of the step
+    turns round.
 
     Args:
         start: y, x in [0, 1].

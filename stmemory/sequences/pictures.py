@@ -88,7 +88,8 @@ def different_pictures(
                 break
         else:
             raise OptionError(
-                f"digits: expected enough for {number} different pictures of {height} x {width}, got {len(digits)}, of which only "
+                f"digits: expected enough for {number} different pictures of {height} x {width}, got {len(digits)}, "
+                "of which only "
                 f"{place} were found; pass more digits or a larger size"
             )
         seen.add(picture.tobytes())

@@ -19,9 +19,9 @@ __all__ = ["RepeatingPictures"]
 class RepeatingPictures:
     """An endless list of clips in which N different pictures come in a cycle: frame t is frame t - N.
 
-    The pictures are drawn at random, so no frame before number N can be known from those before it. Frame N is picture 0 again,
-    and says how long the cycle is. From frame N + 1 on everything is determined: what follows a picture is what followed it the
-    last time. Who keeps N pictures knows all of it, who keeps fewer does not.
+    The pictures are drawn at random, so no frame before number N can be known from those before it. Frame N is picture
+    0 again, and says how long the cycle is. From frame N + 1 on everything is determined: what follows a picture is
+    what followed it the last time. Who keeps N pictures knows all of it, who keeps fewer does not.
     """
 
     def __init__(
@@ -59,7 +59,9 @@ class RepeatingPictures:
         if not 1 <= least <= most:
             raise OptionError(f"period: expected a number of 1 or more, or the least and the most, got {period}")
         self.frames = 2 * most + 1 if frames is None else frames
-        check_least(frames=(self.frames, 1), per_picture=(per_picture, 1), seed=(seed, 0), size=(size, max(pool.shape[1:])))
+        check_least(
+            frames=(self.frames, 1), per_picture=(per_picture, 1), seed=(seed, 0), size=(size, max(pool.shape[1:]))
+        )
         self.size = (1, size, size)
         self.period = (least, most)
         self.per_picture = per_picture
@@ -84,7 +86,8 @@ class RepeatingPictures:
         return self._begin(index)[1]
 
     def known_from(self, index: int) -> int:
-        """N + 1: from this frame on every frame follows from frames 0..N. May be T or more, when the clip ends before."""
+        """N + 1: from this frame on every frame follows from frames 0..N. May be T or more, when the clip ends
+        before."""
         return self.period_of(index) + 1
 
     def recalled_from(self, index: int) -> int:

@@ -1,4 +1,5 @@
-"""`python -m stmemory.training pack | clips | run | export | predict`: the commands of training. Learns and draws nothing itself."""
+"""`python -m stmemory.training pack | clips | run | export | predict`: the commands of training. Learns and draws
+nothing itself."""
 
 from __future__ import annotations
 
@@ -61,28 +62,48 @@ def main(arguments: list[str] | None = None) -> int:
         action="extend",
         default=[],
         metavar="NAME",
-        help="names of folders that hold drawings or renders, not photos: after ROOT and OUT, or as --drawn=NAME, once for each",
+        help="names of folders that hold drawings or renders, not photos: after ROOT and OUT, or as --drawn=NAME, "
+        "once for each",
     )
     looking = commands.add_parser("clips", help="draw clips of a configuration, to look at before training")
     looking.add_argument("config", type=Path, help="JSON, see TrainingConfig")
-    looking.add_argument("material", type=Path, help="a file that pack wrote; - for the sources of the configuration alone")
+    looking.add_argument(
+        "material", type=Path, help="a file that pack wrote; - for the sources of the configuration alone"
+    )
     looking.add_argument("out", type=Path, help="the picture to write, a row a clip")
     looking.add_argument("--number", type=one_or_more, default=6, help="of clips, of the last phase")
-    looking.add_argument("--time", type=zero_or_more, default=0, metavar="N", help="also say how fast N clips are drawn, and rendered on the device")
+    looking.add_argument(
+        "--time",
+        type=zero_or_more,
+        default=0,
+        metavar="N",
+        help="also say how fast N clips are drawn, and rendered on the device",
+    )
     looking.add_argument("--device", default="cpu", help="that renders what --time asks for")
     running = commands.add_parser("run", help="train, or go on with a run that was interrupted")
     running.add_argument("config", type=Path, help="JSON, see TrainingConfig")
-    running.add_argument("material", type=Path, help="a file that pack wrote; - for the sources of the configuration alone")
+    running.add_argument(
+        "material", type=Path, help="a file that pack wrote; - for the sources of the configuration alone"
+    )
     running.add_argument("out", type=Path, help="folder of the run")
     running.add_argument("--device", default="cpu")
     running.add_argument("--workers", type=zero_or_more, default=1)
     running.add_argument("--threads", type=zero_or_more, default=0, help="of torch; 0 leaves torch's own choice")
-    running.add_argument("--strips", type=zero_or_more, default=0, help="steps between two pictures of a clip and its prediction; 0 none")
+    running.add_argument(
+        "--strips", type=zero_or_more, default=0, help="steps between two pictures of a clip and its prediction; 0 none"
+    )
     running.add_argument("--tensorboard", action="store_true", help="write for TensorBoard too (extra train)")
-    running.add_argument("--until", type=one_or_more, metavar="STEP", help="end, saved, at that step; the same command without it goes on")
+    running.add_argument(
+        "--until",
+        type=one_or_more,
+        metavar="STEP",
+        help="end, saved, at that step; the same command without it goes on",
+    )
     start = running.add_mutually_exclusive_group()
     start.add_argument(
-        "--init", metavar="STATE_OR_WEIGHTS", help="weights to start from: state.pt of another run, a bundled name or a folder; else ImageNet's"
+        "--init",
+        metavar="STATE_OR_WEIGHTS",
+        help="weights to start from: state.pt of another run, a bundled name or a folder; else ImageNet's",
     )
     start.add_argument(
         "--imagenet",
@@ -90,7 +111,9 @@ def main(arguments: list[str] | None = None) -> int:
         help="ImageNet weights of the backbones: a file, org/name on the Hub, or none for random ones "
         "(default: where the preset's are published)",
     )
-    exporting = commands.add_parser("export", help="write a run's averaged weights as a folder that from_pretrained reads")
+    exporting = commands.add_parser(
+        "export", help="write a run's averaged weights as a folder that from_pretrained reads"
+    )
     exporting.add_argument("run", type=Path, help="folder of the run")
     exporting.add_argument("out", type=Path, help="folder of the weights")
     exporting.add_argument("--about", type=Path, help="JSON file of what to tell of them: licence, data, metrics")
@@ -123,7 +146,9 @@ def _pack(options: argparse.Namespace) -> int:
     sys.stdout.write("".join(f"skipped {line}\n" for line in report.skipped))
     words = {"photo": "photos", "cutout": "cut-outs", "background": "backgrounds", "video": "frames of videos"}
     counts = ", ".join(f"{count} {words[kind]}" for kind, count in report.counts.items() if count)
-    sys.stdout.write(f"{counts} packed into {options.out}, {report.nbytes / 1e6:.1f} MB; files skipped: {len(report.skipped)}\n")
+    sys.stdout.write(
+        f"{counts} packed into {options.out}, {report.nbytes / 1e6:.1f} MB; files skipped: {len(report.skipped)}\n"
+    )
     return 1 if report.skipped else 0
 
 
@@ -142,7 +167,9 @@ def _clips(options: argparse.Namespace) -> int:
     clip_strips(small, options.out)
     skipped = list(dict.fromkeys([*sources.skipped, *(line for clip in clips for line in clip.skipped)]))
     sys.stdout.write("".join(f"skipped {line}\n" for line in skipped))
-    sys.stdout.write(f"{len(clips)} clips of {phase.frames} frames at {phase.size} px: {took:.0f} ms a frame on one thread\n")
+    sys.stdout.write(
+        f"{len(clips)} clips of {phase.frames} frames at {phase.size} px: {took:.0f} ms a frame on one thread\n"
+    )
     if options.time:
         sys.stdout.write(f"{time_clips(made, options.time, device)}\n")
     return 1 if skipped else 0
@@ -152,12 +179,18 @@ def _config(options: argparse.Namespace) -> TrainingConfig:
     """The configuration, if the arguments are in their places."""
     config, material = options.config, options.material
     if str(config) == "-" or config.suffix == ".safetensors" or config.is_dir():
-        raise OptionError(f"config: expected a JSON file, see TrainingConfig, got {str(config)!r}; the order is {_ORDER}")
+        raise OptionError(
+            f"config: expected a JSON file, see TrainingConfig, got {str(config)!r}; the order is {_ORDER}"
+        )
     if material.is_dir():
         advice = "name it in sources of the configuration, and give - here (or pack it first)"
-        raise OptionError(f"material: expected a file that pack wrote, or -, got the folder {str(material)!r}; {advice}")
+        raise OptionError(
+            f"material: expected a file that pack wrote, or -, got the folder {str(material)!r}; {advice}"
+        )
     if material.suffix == ".json":
-        raise OptionError(f"material: expected a file that pack wrote, or -, got {str(material)!r}; the order is {_ORDER}")
+        raise OptionError(
+            f"material: expected a file that pack wrote, or -, got {str(material)!r}; the order is {_ORDER}"
+        )
     return TrainingConfig.load(config)
 
 
@@ -172,7 +205,9 @@ def _run(options: argparse.Namespace) -> int:
     out_folder(options.out)
     world = World.from_environment(options.device)
     device = str(usable_device(options.device))
-    trainer = Trainer(config, _material(options.material), options.out, device=device, workers=options.workers, world=world)
+    trainer = Trainer(
+        config, _material(options.material), options.out, device=device, workers=options.workers, world=world
+    )
     sys.stderr.write("".join(f"{line}\n" for line in trainer.sources.notes if world.first))
     with held(options.out) if world.first else nullcontext(), stop_on_signals(lambda: _stop(trainer)):
         if not trainer.resume():
@@ -187,10 +222,17 @@ def _run(options: argparse.Namespace) -> int:
     world.close()
     done, reached = trainer.step == config.steps, options.until is not None and trainer.step >= options.until
     if world.first and (done or reached):
-        last = f"done; python -m stmemory.training export {options.out} WEIGHTS" if done else "saved; the same command without --until goes on"
+        last = (
+            f"done; python -m stmemory.training export {options.out} WEIGHTS"
+            if done
+            else "saved; the same command without --until goes on"
+        )
         sys.stdout.write(f"step {trainer.step} of {config.steps}: {last}\n")
         if trainer.lost:
-            sys.stderr.write(f"the last steps changed no weight ({trainer.lost} lost in a row): see the log, and try a lower learning_rate\n")
+            sys.stderr.write(
+                f"the last steps changed no weight ({trainer.lost} lost in a row): see the log, and try a lower "
+                "learning_rate\n"
+            )
     return 0 if done or reached else _INTERRUPTED
 
 

@@ -34,7 +34,8 @@ _WORDS = {
 
 
 def check_types(record: Any) -> None:
-    """Refuse a field of a dataclass that is not of its type, where that is int, float, str, bool or a mapping; an int is a float.
+    """Refuse a field of a dataclass that is not of its type, where that is int, float, str, bool or a mapping; an int
+    is a float.
 
     Args:
         record: a dataclass whose annotations are not evaluated.
@@ -83,7 +84,8 @@ def read_record(kind: type[_Record], values: object, where: str = "") -> _Record
 
     >>> read_record(dataclasses.make_dataclass("Phase", [("steps", "int", 5)]), {"step": 3}, "phases[0]")
     Traceback (most recent call last):
-    stmemory.errors.OptionError: phases[0].step: expected the name of a setting, got one that does not exist; did you mean steps?
+    stmemory.errors.OptionError: phases[0].step: expected the name of a setting, got one that does not exist; did you
+    mean steps?
     """
     known: Any = kind
     if not isinstance(values, Mapping):
@@ -121,7 +123,8 @@ def read_json(text: str, *, see: str) -> Any:
 
     >>> read_json("{", see="TrainingConfig")
     Traceback (most recent call last):
-    stmemory.errors.OptionError: see TrainingConfig: expected JSON, got something else: Expecting property name enclosed in double quotes: line 1 column 2 (char 1); the file is damaged or of another kind
+    stmemory.errors.OptionError: see TrainingConfig: expected JSON, got something else: Expecting property name enclosed
+    in double quotes: line 1 column 2 (char 1); the file is damaged or of another kind
     """
     try:
         return parse_json(text)
@@ -139,7 +142,9 @@ def read_records(kind: type[_Record], values: object, where: str) -> tuple[_Reco
     >>> [each.steps for each in read_records(phase, [{"steps": 3}, {}], "phases")]
     [3, 5]
     """
-    return tuple(read_record(kind, value, f"{where}[{number}]") for number, value in enumerate(read_list(values, where)))
+    return tuple(
+        read_record(kind, value, f"{where}[{number}]") for number, value in enumerate(read_list(values, where))
+    )
 
 
 def read_list(values: object, where: str) -> list[Any]:

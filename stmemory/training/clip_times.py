@@ -1,4 +1,5 @@
-"""Timing of clips: how fast they are drawn, and how fast a device renders them, so that it can be seen who waits for whom."""
+"""Timing of clips: how fast they are drawn, and how fast a device renders them, so that it can be seen who waits for
+whom."""
 
 from __future__ import annotations
 
@@ -39,8 +40,10 @@ class ClipTimes:
         """A line of each, and what a run gets."""
         draws, renders = self.clips / self.drawn, self.clips / self.rendered
         return (
-            f"drawing:   {draws:7.2f} clips/s by a worker of one thread, {self.sent / self.clips / 2**20:.2f} MiB a clip to send\n"
-            f"rendering: {renders:7.2f} clips/s on {self.device}, {self.made / self.clips / 2**20:.2f} MiB a clip when rendered\n"
+            f"drawing:   {draws:7.2f} clips/s by a worker of one thread, {self.sent / self.clips / 2**20:.2f} MiB a "
+            "clip to send\n"
+            f"rendering: {renders:7.2f} clips/s on {self.device}, {self.made / self.clips / 2**20:.2f} MiB a clip "
+            "when rendered\n"
             f"a run that renders on its device gets up to {draws:.2f} clips/s from each worker; "
             f"where the workers render, and {self.device} is like one, {self.clips / (self.drawn + self.rendered):.2f}"
         )

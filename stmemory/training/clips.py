@@ -49,13 +49,15 @@ class ClipConfig:
         local_motion: a tracked instance of the base moves by itself.
         lookalike: an untracked copy of a tracked cut-out moves about.
         event: an object is passed over by another, or leaves the frame and comes back.
-        composite: a tracked cut-out is one of two or three that are attached and move against each other, as one object.
+        composite: a tracked cut-out is one of two or three that are attached and move against each other, as one
+            object.
         reveal: an object is hidden in part in the first frame, and comes into view.
         natural: a cut-out is photographed, rather than drawn or rendered.
         blur: the clip is out of focus.
         grey: the clip has no colour.
         reverse: time runs backwards.
-        warp: a clip of a video is seen by a camera that moves on its own: the paper's linear transformations of each frame.
+        warp: a clip of a video is seen by a camera that moves on its own: the paper's linear transformations of each
+            frame.
     """
 
     size: int = 256
@@ -200,9 +202,14 @@ class ClipSource:
         config, material = self.config, self._cutter.material
         video = self._cutter.videos[int(rng.integers(len(self._cutter.videos)))]
         stride = int(rng.integers(1, 1 + config.gap))
-        there_and_back = [*range(len(video)), *range(len(video) - 2, 0, -1)]  # a clip longer than the video turns around
+        there_and_back = [
+            *range(len(video)),
+            *range(len(video) - 2, 0, -1),
+        ]  # a clip longer than the video turns around
         first = int(rng.integers(max(1, len(video) - stride * (config.frames - 1))))
-        numbers = [video[there_and_back[(first + stride * time) % len(there_and_back)]] for time in range(config.frames)]
+        numbers = [
+            video[there_and_back[(first + stride * time) % len(there_and_back)]] for time in range(config.frames)
+        ]
         photos = [material.photo(number) for number in numbers]
         _check_sizes(photos, [material.items[number].name for number in numbers])
         pixels = torch.stack([photo.pixels for photo in photos])
@@ -227,12 +234,15 @@ def _check_sizes(photos: Sequence[Photo], names: Sequence[str]) -> None:
     expected, *sizes = (f"{photo.ids.shape[1]}x{photo.ids.shape[0]}" for photo in photos)
     for name, size in zip(names[1:], sizes, strict=True):
         if size != expected:
-            raise FrameError(f"{name}: expected the size of {names[0]}, {expected}, got {size}; frames of one video must be of one size")
+            raise FrameError(
+                f"{name}: expected the size of {names[0]}, {expected}, got {size}; frames of one video must be of one "
+                "size"
+            )
 
 
 def _numbering(ids: Tensor, max_objects: int) -> Tensor | None:
-    """A clip's id for each id of a scene, uint8 [256], by its first frame [H, W]: objects that are hardly seen there get 0, the
-    others 1..N, the largest first; None when nothing is left."""
+    """A clip's id for each id of a scene, uint8 [256], by its first frame [H, W]: objects that are hardly seen there
+    get 0, the others 1..N, the largest first; None when nothing is left."""
     counts = torch.bincount(ids.flatten(), minlength=256)
     counts[0] = 0
     seen = (counts >= max(1, _SEEN * ids.numel())).nonzero()[:, 0]

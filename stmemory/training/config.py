@@ -38,11 +38,13 @@ class Phase:
         size: side of the square clips, px, a multiple of 16.
         frames: T.
         batch: clips a step.
-        capacity: K; slots are fused in a clip when there is room for two beside the first, and fewer than its `frames - 1`.
+        capacity: K; slots are fused in a clip when there is room for two beside the first, and fewer than its `frames -
+            1`.
         max_objects: most tracked objects a clip.
-        frozen: parts of the `lite` trunk (stem, five stages) that keep their weights, from the first; 0 trains all, 6 none.
-        segment: frames after which the graph is cut (truncated backpropagation, section 3.4.2); 0 keeps a clip whole. The
-            gradients of a clip's segments are added up, and one optimiser step follows: all of a clip sees the same
+        frozen: parts of the `lite` trunk (stem, five stages) that keep their weights, from the first; 0 trains all, 6
+            none.
+        segment: frames after which the graph is cut (truncated backpropagation, section 3.4.2); 0 keeps a clip whole.
+            The gradients of a clip's segments are added up, and one optimiser step follows: all of a clip sees the same
             weights, and a run is only ever interrupted between clips, with no bank to save.
         gap: most frames of motion between two frames of a clip; each clip draws its own from 1 to here.
         memory_every: every so-manieth frame is committed to memory, as `TrackingOptions.memory_every` does.
@@ -90,8 +92,8 @@ class Source:
         layout: how it is laid out, see `stmemory.training.layouts`.
         weight: how often a clip comes from it, relative to the others; the packed material has a weight of 1.
         split: of the layouts that have some: "train", "val".
-        validation_split: what a run that validates does so on. Where the layout has no splits, or not this one, about one
-            picture or video in twenty is held out of the training, by a hash of its name; "" always does that.
+        validation_split: what a run that validates does so on. Where the layout has no splits, or not this one, about
+            one picture or video in twenty is held out of the training, by a hash of its name; "" always does that.
     """
 
     root: str = ""
@@ -102,7 +104,9 @@ class Source:
 
     def __post_init__(self) -> None:
         check_types(self)
-        check_values(self, (("layout", self.layout in LAYOUTS, " or ".join(LAYOUTS)), ("weight", self.weight > 0, "above 0")))
+        check_values(
+            self, (("layout", self.layout in LAYOUTS, " or ".join(LAYOUTS)), ("weight", self.weight > 0, "above 0"))
+        )
 
 
 @dataclass(frozen=True)
@@ -122,9 +126,11 @@ class TrainingConfig:
         trunk_factor: what the pre-trained trunk's rate is multiplied with.
         network_factor: what the whole network's rate is multiplied with; 0 trains a learned policy alone.
         policy_factor: what a learned policy's rate is multiplied with.
-        matching_factor: what the rate of all but the discriminative read and what it brings is multiplied with; 0 trains that alone.
+        matching_factor: what the rate of all but the discriminative read and what it brings is multiplied with; 0
+            trains that alone.
         score_factor: what the rate of the discriminative read's part in the decoder is multiplied with.
-        projection_factor: what that of its projection and its four numbers is multiplied with; 0 leaves them as they begin.
+        projection_factor: what that of its projection and its four numbers is multiplied with; 0 leaves them as they
+            begin.
         score_weight: of the loss of the discriminative read alone.
         damage: probability that something goes wrong with an object's masks on their way to the memory.
         temperature: of a learned policy's Gumbel-Softmax, at the first step.
@@ -138,8 +144,8 @@ class TrainingConfig:
         ema: decay of the averaged weights, which are the ones saved.
         precision: of the network's arithmetic in training, "bfloat16" (autocast) or "float32".
         bad_data: "skip" draws another picture where one cannot be used, and names it in the log; "refuse" ends the run.
-        render: who makes the pixels of the clips that the workers draw: "device", the one that trains; "workers" themselves;
-            or "auto", which is the device on CUDA and the workers elsewhere.
+        render: who makes the pixels of the clips that the workers draw: "device", the one that trains; "workers"
+            themselves; or "auto", which is the device on CUDA and the workers elsewhere.
         save_every: steps between two states; a run may go on with another one.
         seed: of weights, clips and draws.
         data: further `ClipConfig` fields.
@@ -186,7 +192,10 @@ class TrainingConfig:
         NetworkConfig.of(self.preset)  # raises for unknown names
         update_policy(self.policy)
         for name in _OF_PHASES & set(self.data):
-            raise OptionError(f"TrainingConfig.data.{name}: expected a setting of clips that phases do not have, got one of phases; put it there")
+            raise OptionError(
+                f"TrainingConfig.data.{name}: expected a setting of clips that phases do not have, got one of phases; "
+                "put it there"
+            )
         read_record(ClipConfig, self.data, "TrainingConfig.data")
         checks = (
             ("phases", len(self.phases) >= 1, "one or more"),
@@ -203,7 +212,11 @@ class TrainingConfig:
             ("temperature", self.temperature > 0, "above 0"),
             ("final_temperature", self.final_temperature > 0, "above 0"),
             ("validate_every", self.validate_every >= 0, "0 or more"),
-            ("validate_every", self.validate_every > 0 or self.schedule != "plateau", "above 0, since the schedule is plateau"),
+            (
+                "validate_every",
+                self.validate_every > 0 or self.schedule != "plateau",
+                "above 0, since the schedule is plateau",
+            ),
             ("validation_clips", self.validation_clips > 0, "above 0"),
             ("weight_decay", self.weight_decay >= 0, "0 or more"),
             ("warmup", self.warmup >= 0, "0 or more"),
@@ -219,7 +232,8 @@ class TrainingConfig:
         last = self.phases[-1]
         if not last.fuses:
             raise OptionError(
-                f"TrainingConfig.phases[{len(self.phases) - 1}]: expected the last phase to fuse slots in every clip, 3 <= capacity < frames - 1, "
+                f"TrainingConfig.phases[{len(self.phases) - 1}]: expected the last phase to fuse slots in every clip, "
+                "3 <= capacity < frames - 1, "
                 f"got capacity {last.capacity} and {last.frames} frames; use longer clips or fewer slots"
             )
 
@@ -264,8 +278,13 @@ class TrainingConfig:
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise OptionError(f"{path}: expected the JSON of a run, see TrainingConfig, got: {error.strerror or error}; check the path") from error
+            raise OptionError(
+                f"{path}: expected the JSON of a run, see TrainingConfig, got: {error.strerror or error}; check the "
+                "path"
+            ) from error
         except UnicodeDecodeError as error:
-            raise OptionError(f"{path}: expected the JSON of a run, see TrainingConfig, got a file that is no text; check the path") from error
+            raise OptionError(
+                f"{path}: expected the JSON of a run, see TrainingConfig, got a file that is no text; check the path"
+            ) from error
         except OptionError as error:
             raise OptionError(f"{path}: {error}") from error

@@ -23,7 +23,9 @@ __all__ = ["Cutout", "Cutter", "Pool", "Tint", "box_of", "resized", "shrunk_shap
 _USEFUL = 500  # pixels of an instance that is cut out of a photo; smaller ones are blurred when they are shown larger
 _LEAST = 16  # pixels of one that is cut out all the same when photo after photo has no larger one
 _ATTEMPTS = 20
-_TURNING = 9  # sides from which on an object turns in clips: from fewer, all around, it would jump by 45 degrees and more
+_TURNING = (
+    9  # sides from which on an object turns in clips: from fewer, all around, it would jump by 45 degrees and more
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +46,8 @@ class Cutout:
     """An object cut out of a picture.
 
     Attributes:
-        views: float32 [sides, 4, h, w], premultiplied RGB and alpha in [0, 1]; more than one side, in order, of an object that turns.
+        views: float32 [sides, 4, h, w], premultiplied RGB and alpha in [0, 1]; more than one side, in order, of an
+            object that turns.
         name: where it came from.
         tint: what is still to be done to its colours, when it is put on something.
     """
@@ -92,7 +95,9 @@ class Cutter:
             OptionError: there is neither something to cut an object from nor a video.
         """
         self.material = material
-        of_kind = {kind: [i for i in material.items if i.kind == kind] for kind in ("photo", "cutout", "background", "video")}
+        of_kind = {
+            kind: [i for i in material.items if i.kind == kind] for kind in ("photo", "cutout", "background", "video")
+        }
         self.photos = Pool(of_kind["photo"])
         self.backgrounds = Pool(of_kind["background"])
         self._natural = Pool(of_kind["photo"] + [item for item in of_kind["cutout"] if item.natural])

@@ -22,7 +22,8 @@ class Damage:
         first: frame in which it begins.
         last: the last frame of it.
         angle: radians; the side of the object that is erased, or at which the false part stands.
-        share: of the object's pixels that are erased; or how far away the false part is, of the side of a square as large as the object.
+        share: of the object's pixels that are erased; or how far away the false part is, of the side of a square as
+            large as the object.
         adds: whether a false part is added, a copy of the object's own mask; else a part is erased.
     """
 

@@ -1,6 +1,7 @@
 """Developing: plans become frames and ids, on the device that their tensors are on. Leaves nothing to chance.
 
-All operations are queued on that device one after the other, and none waits for a result: see `tests/test_rendering.py`.
+All operations are queued on that device one after the other, and none waits for a result: see
+`tests/test_rendering.py`.
 """
 
 from __future__ import annotations
@@ -43,7 +44,8 @@ def develop(plan: ClipPlan) -> tuple[Tensor, Tensor]:
 
 
 def ids_at(scene: Scene, time: int) -> Tensor:
-    """What `develop` makes of one frame of a scene: ids uint8 [H, W], in any order; of its masks alone, since that is quick.
+    """What `develop` makes of one frame of a scene: ids uint8 [H, W], in any order; of its masks alone, since that is
+    quick.
 
     >>> ids = torch.zeros(2, 16, 16, dtype=torch.uint8)
     >>> ids[:, :8] = 7

@@ -95,7 +95,8 @@ def cover_path(rng: Generator, cutter: Cutter, ids: Tensor, *, natural: float, s
 
 
 def with_reveal(rng: Generator, cutter: Cutter, layers: list[Layer], *, natural: float, shot: Shot) -> list[Layer]:
-    """The layers, one of whose tracked ones is hidden in part in frame 0, by the frame's side or by what is added, and comes into view.
+    """The layers, one of whose tracked ones is hidden in part in frame 0, by the frame's side or by what is added, and
+    comes into view.
 
     Args:
         rng: the only source of chance.
@@ -173,7 +174,8 @@ def _occluder(rng: Generator, cutter: Cutter, shot: Shot, passed: _Passed) -> La
 
 
 def _path_of(masks: Tensor) -> tuple[Tensor, tuple[float, float]]:
-    """Centres float32 [T, 2] and half sizes in frame 0 of a mask [T, H, W] that is not empty in frame 0, in frame sides."""
+    """Centres float32 [T, 2] and half sizes in frame 0 of a mask [T, H, W] that is not empty in frame 0, in frame
+    sides."""
     size = masks.shape[-1]
     x, y, half_width, half_height = box_of(masks[0])
     centres = [torch.tensor([x, y])]

@@ -24,7 +24,8 @@ __all__ = ["export", "read_about"]
 
 
 def export(run: Path, out: Path, *, about: Mapping[str, Any] | None = None) -> int:
-    """Write a run's averaged weights, half as long, and those of its learned policy if it has one; the step they are of.
+    """Write a run's averaged weights, half as long, and those of its learned policy if it has one; the step they are
+    of.
 
     Args:
         run: folder of the run.
@@ -37,21 +38,30 @@ def export(run: Path, out: Path, *, about: Mapping[str, Any] | None = None) -> i
 
     >>> export(Path("no/such/run"), Path("weights"))
     Traceback (most recent call last):
-    stmemory.errors.WeightsError: no/such/run/state.pt: expected the state of a run, got no such file; train first, or check the path
+    stmemory.errors.WeightsError: no/such/run/state.pt: expected the state of a run, got no such file; train first, or
+    check the path
     """
     expect_no_run(out_folder(out))
     path = run / "state.pt"
     state = read_state(path, needs=("average", "step"))
     if not isinstance(state.get("config", ""), str):
-        raise WeightsError(f"{path}: expected the configuration of the run in its state, got something else; the file is damaged: use a copy of it")
-    config = TrainingConfig.from_json(state["config"]) if "config" in state else TrainingConfig.load(run / "config.json")
+        raise WeightsError(
+            f"{path}: expected the configuration of the run in its state, got something else; the file is damaged: "
+            "use a copy of it"
+        )
+    config = (
+        TrainingConfig.from_json(state["config"]) if "config" in state else TrainingConfig.load(run / "config.json")
+    )
     network, policy = SegmentationNetwork(NetworkConfig.of(config.preset)), LearnedPolicy()
     try:
         network.load_state_dict(state["average"])
         if "policy_average" in state:
             policy.load_state_dict(state["policy_average"])
     except (TypeError, RuntimeError) as error:
-        raise WeightsError(f"{path}: expected the state of a run of {config.preset!r}, got other weights ({str(error).splitlines()[0]})") from error
+        raise WeightsError(
+            f"{path}: expected the state of a run of {config.preset!r}, got other weights "
+            f"({str(error).splitlines()[0]})"
+        ) from error
     training = {"steps": int(state["step"]), "config": parse_json(config.to_json())}
     if state.get("material"):
         training["material"] = state["material"]
@@ -77,7 +87,9 @@ def read_about(path: Path) -> dict[str, Any]:
     try:
         found = read_json(path)
     except (OSError, ValueError) as error:
-        raise OptionError(f"{path}: expected a JSON object, see stmemory.card; got: {getattr(error, 'strerror', None) or error}") from error
+        raise OptionError(
+            f"{path}: expected a JSON object, see stmemory.card; got: {getattr(error, 'strerror', None) or error}"
+        ) from error
     if not isinstance(found, dict):
         raise OptionError(f"{path}: expected a JSON object, see stmemory.card; got {type(found).__name__}")
     about: dict[str, Any] = found

@@ -43,7 +43,9 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device; from pinned memory a GPU fetches it while others go on."""
-        return replace(self, frames=self.frames.to(device, non_blocking=True), ids=self.ids.to(device, non_blocking=True))
+        return replace(
+            self, frames=self.frames.to(device, non_blocking=True), ids=self.ids.to(device, non_blocking=True)
+        )
 
     def pin_memory(self) -> Batch:
         """The same in pinned memory; what a `DataLoader` that pins asks for."""
@@ -82,7 +84,8 @@ class Feed(Dataset[Batch]):
 
 
 class _Answers(Dataset[Whole | StmemoryError]):
-    """What is made of each item, or what is wrong with its data: raised in a worker, an error would arrive as a traceback in a text."""
+    """What is made of each item, or what is wrong with its data: raised in a worker, an error would arrive as a
+    traceback in a text."""
 
     def __init__(self, make: Callable[[int], Whole], length: int) -> None:
         self.make, self.length = make, length
@@ -98,7 +101,8 @@ class _Answers(Dataset[Whole | StmemoryError]):
 
 
 class _Arriving(Generic[Whole]):
-    """What the processes of a loader make; they begin with this. An error that comes in its place ends them, and is raised here."""
+    """What the processes of a loader make; they begin with this. An error that comes in its place ends them, and is
+    raised here."""
 
     def __init__(self, loader: Iterable[Whole | StmemoryError]) -> None:
         self._left: Iterator[Whole | StmemoryError] | None = iter(loader)
@@ -141,10 +145,19 @@ def load(feed: Feed, *, workers: int, device: torch.device | None = None, pin: b
     ahead = 2 if workers else None
     if device is None:
         made = _Answers(feed.__getitem__, len(feed))
-        batches = DataLoader(made, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker, pin_memory=pin)
+        batches = DataLoader(
+            made,
+            batch_size=None,
+            num_workers=workers,
+            prefetch_factor=ahead,
+            worker_init_fn=_begin_worker,
+            pin_memory=pin,
+        )
         return _Arriving(batches)
     drawn = _Answers(feed.parcel, len(feed))
-    parcels = DataLoader(drawn, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker)
+    parcels = DataLoader(
+        drawn, batch_size=None, num_workers=workers, prefetch_factor=ahead, worker_init_fn=_begin_worker
+    )
     return rendered(_Arriving(parcels), device, ahead=device.type == "cuda")
 
 
@@ -209,7 +222,8 @@ def _render_thread(stream: torch.cuda.Stream | None) -> ThreadPoolExecutor:
 
 
 def _arrived(batch: Batch, stream: torch.cuda.Stream | None) -> Batch:
-    """The batch for use on the current stream: that waits, on the device, for what was queued on the other one so far."""
+    """The batch for use on the current stream: that waits, on the device, for what was queued on the other one so
+    far."""
     if stream is not None:
         current = torch.cuda.current_stream(stream.device)
         current.wait_stream(stream)
@@ -220,7 +234,8 @@ def _arrived(batch: Batch, stream: torch.cuda.Stream | None) -> Batch:
 
 def _begin_worker(worker: int) -> None:
     torch.set_num_threads(1)
-    # The first of each is for the run, which ends its workers when it is done with them. When it was ended by an error, it may
-    # not have done so, and Python sends them SIGTERM as it exits, and waits: those who ignored that would keep it forever.
+    # The first of each is for the run, which ends its workers when it is done with them. When it was ended by an error,
+    # it may not have done so, and Python sends them SIGTERM as it exits, and waits: those who ignored that would keep
+    # it forever.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.signal(signal.SIGTERM, signal.SIG_DFL))

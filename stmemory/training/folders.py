@@ -51,13 +51,23 @@ class FolderPictures:
     """
 
     def __init__(
-        self, root: Path, stills: Sequence[Still], *, skipped: Sequence[str] = (), notes: Sequence[str] = (), max_side: int = 640
+        self,
+        root: Path,
+        stills: Sequence[Still],
+        *,
+        skipped: Sequence[str] = (),
+        notes: Sequence[str] = (),
+        max_side: int = 640,
     ) -> None:
         if not stills:
-            raise OptionError(f"{root}: expected pictures with masks, got none; check the layout. Of no use: {list(skipped[:3])}")
+            raise OptionError(
+                f"{root}: expected pictures with masks, got none; check the layout. Of no use: {list(skipped[:3])}"
+            )
         self.skipped, self.notes = tuple(skipped), tuple(notes)
         self._stills, self._max_side = tuple(stills), max_side
-        numbers = {name: number for number, name in enumerate(dict.fromkeys(still.video for still in stills if still.video))}
+        numbers = {
+            name: number for number, name in enumerate(dict.fromkeys(still.video for still in stills if still.video))
+        }
         self.items = tuple(
             Item(
                 index=index,
@@ -83,7 +93,8 @@ class FolderPictures:
         if ids.shape != (image.height, image.width):
             on_its_side = ids.shape == (image.width, image.height)
             raise MaskError(
-                f"{still.picture}: expected a mask of the picture's size {image.width}x{image.height}, got {ids.shape[1]}x{ids.shape[0]}"
+                f"{still.picture}: expected a mask of the picture's size {image.width}x{image.height}, got "
+                f"{ids.shape[1]}x{ids.shape[0]}"
                 + ("; draw it on the picture as its EXIF orientation turns it" if on_its_side else "")
             )
         small = shrunk(image, self._max_side, Image.Resampling.BILINEAR)
@@ -92,7 +103,8 @@ class FolderPictures:
         largest = int(np.bincount(ids.ravel(), minlength=2)[1:].max())
         if not still.video and largest < _LEAST:
             raise MaskError(
-                f"{still.picture}: expected an object of {_LEAST} pixels or more, the largest has {largest} at {small.width}x{small.height}"
+                f"{still.picture}: expected an object of {_LEAST} pixels or more, the largest has {largest} at "
+                f"{small.width}x{small.height}"
             )
         return Photo(pixels=_tensor(small), ids=torch.from_numpy(ids))
 

@@ -1,6 +1,8 @@
-"""Hold-outs: parts pictures into those to train on and those to validate on. Opens no file but to see that one can be used.
+"""Hold-outs: parts pictures into those to train on and those to validate on. Opens no file but to see that one can be
+used.
 
-Which ones are held out depends on names, and on which can be read: it is the same in every process, and after an interruption.
+Which ones are held out depends on names, and on which can be read: it is the same in every process, and after an
+interruption.
 """
 
 from __future__ import annotations
@@ -48,7 +50,8 @@ class Subset:
 
 
 def held_out(pictures: Pictures) -> tuple[Pictures, Pictures | None]:
-    """Hold about one in twenty out, at least one and never all of a kind; frames of a video and sides of an object stay together.
+    """Hold about one in twenty out, at least one and never all of a kind; frames of a video and sides of an object stay
+    together.
 
     The first that is held out can be used, or validation of a small folder would depend on the luck of one picture.
 

@@ -1,4 +1,5 @@
-"""ImageNet weights for the backbones: names of the published files to names of ours, one table each, and where they are published."""
+"""ImageNet weights for the backbones: names of the published files to names of ours, one table each, and where they are
+published."""
 
 from __future__ import annotations
 
@@ -41,26 +42,29 @@ PUBLISHED = {
     "paper": Published(
         "timm/resnet50_gn.a1h_in1k@b5b1dcf729e34c1143273175402a5102518f8e81", "model.safetensors", "Apache-2.0"
     ),
-    "stm": Published("timm/resnet50.tv_in1k@aa6c2d36d56bc0209040c02b5a7b7d7bf11d57b8", "model.safetensors", "BSD-3-Clause"),
+    "stm": Published(
+        "timm/resnet50.tv_in1k@aa6c2d36d56bc0209040c02b5a7b7d7bf11d57b8", "model.safetensors", "BSD-3-Clause"
+    ),
 }
 
 
 def imagenet_state(preset: str, source: str | Path | None = None) -> dict[str, Tensor]:
     """ImageNet weights of a preset's backbones, under the names of `SegmentationNetwork`.
 
-    Query and memory encoder get the same weights. The memory encoder's kernels for the mask and for the other masks are zero:
-    it begins as the network that ImageNet made, which the fixed BatchNorm statistics of `stm` fit, and the masks get a gradient
-    at the first step.
+    Query and memory encoder get the same weights. The memory encoder's kernels for the mask and for the other masks are
+    zero: it begins as the network that ImageNet made, which the fixed BatchNorm statistics of `stm` fit, and the masks
+    get a gradient at the first step.
 
     Args:
         preset: `lite`, `paper` or `stm`.
-        source: a file of EfficientNet-Lite0 (`lite`), of timm's `resnet50_gn` (`paper`) or of torchvision's `resnet50` (`stm`;
-            timm's names are the same), safetensors or torch; or a repository of the Hub, `"org/name"` or `"org/name@revision"`,
-            with a `model.safetensors`. None is where the preset's are published.
+        source: a file of EfficientNet-Lite0 (`lite`), of timm's `resnet50_gn` (`paper`) or of torchvision's `resnet50`
+            (`stm`; timm's names are the same), safetensors or torch; or a repository of the Hub, `"org/name"` or
+            `"org/name@revision"`, with a `model.safetensors`. None is where the preset's are published.
 
     Raises:
         OptionError: there is no such preset.
-        WeightsError: the file cannot be had or read, or is another network's; what is missing, unexpected or misshapen is named.
+        WeightsError: the file cannot be had or read, or is another network's; what is missing, unexpected or misshapen
+            is named.
     """
     if preset not in PRESETS:
         raise OptionError(f"imagenet_state: expected a preset of {', '.join(PRESETS)}, got {preset!r}")
@@ -70,7 +74,9 @@ def imagenet_state(preset: str, source: str | Path | None = None) -> dict[str, T
     place = PUBLISHED[preset]
     path = _from_hub(place.repo, place.file) if source is None else _file(source)
     backbone = read_resnet50(read_tensors(path), norm=PRESETS[preset].norm)
-    state = {f"{part}_encoder.backbone.{name}": tensor for part in ("query", "memory") for name, tensor in backbone.items()}
+    state = {
+        f"{part}_encoder.backbone.{name}": tensor for part in ("query", "memory") for name, tensor in backbone.items()
+    }
     stem = backbone["stem.conv.weight"]
     state["memory_encoder.backbone.stem.conv.weight"] = torch.cat([stem, torch.zeros_like(stem[:, :2])], dim=1)
     return state
@@ -90,7 +96,9 @@ def read_resnet50(published: Mapping[str, Tensor], *, norm: str) -> dict[str, Te
         ours = ResNet50(norm).state_dict()
     names = {name: translated(name, RESNET_NAMES) for name in ours}
     used = {name: tensor for name, tensor in published.items() if not name.startswith(_PAST_STRIDE_16)}
-    return renamed(used, names, {names[name]: tensor for name, tensor in ours.items()}, what=f"ResNet-50 with {norm} norm")
+    return renamed(
+        used, names, {names[name]: tensor for name, tensor in ours.items()}, what=f"ResNet-50 with {norm} norm"
+    )
 
 
 def load_lite_trunk() -> dict[str, Tensor]:
@@ -152,5 +160,6 @@ def _from_hub(repo: str, file: str) -> Path:
         return download(name, [file], {"revision": revision} if revision else None) / file
     except WeightsError as error:
         raise WeightsError(
-            f"ImageNet weights: {error}; or download it from https://huggingface.co/{name} elsewhere, and name the file with --imagenet FILE"
+            f"ImageNet weights: {error}; or download it from https://huggingface.co/{name} elsewhere, and name the "
+            "file with --imagenet FILE"
         ) from error

@@ -1,4 +1,5 @@
-"""Journals: what a run leaves to look at: a log, sample strips, a list of bad data, and TensorBoard if asked. Trains nothing."""
+"""Journals: what a run leaves to look at: a log, sample strips, a list of bad data, and TensorBoard if asked. Trains
+nothing."""
 
 from __future__ import annotations
 
@@ -29,7 +30,9 @@ class Journal:
         OptionError: TensorBoard is asked for and not installed.
     """
 
-    def __init__(self, out: Path, *, step: int = 0, skipped: Sequence[str] | None = None, tensorboard: bool = False) -> None:
+    def __init__(
+        self, out: Path, *, step: int = 0, skipped: Sequence[str] | None = None, tensorboard: bool = False
+    ) -> None:
         self.out = out
         self._board: Any = _summary_writer(out, step=step) if tensorboard else None
         out.mkdir(parents=True, exist_ok=True)
@@ -82,7 +85,9 @@ def told(record: Mapping[str, float]) -> str:
     >>> told({"step": 123456, "rate": 0.000123456})
     'step 123456 rate 0.00012346'
     """
-    return " ".join(f"{name} {value}" if isinstance(value, int) else f"{name} {value:.5g}" for name, value in record.items())
+    return " ".join(
+        f"{name} {value}" if isinstance(value, int) else f"{name} {value:.5g}" for name, value in record.items()
+    )
 
 
 def _lines(path: Path) -> list[str]:
@@ -90,7 +95,8 @@ def _lines(path: Path) -> list[str]:
 
 
 def _step_of(line: str) -> float:
-    """The step that a line of a log is of; infinity where it is half written or damaged, so that it is dropped as those of later steps."""
+    """The step that a line of a log is of; infinity where it is half written or damaged, so that it is dropped as those
+    of later steps."""
     try:
         step = json.loads(line)["step"]  # losses may be NaN
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -107,5 +113,7 @@ def _summary_writer(out: Path, *, step: int) -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
-        raise OptionError("tensorboard: expected it to be installed, and it is not; pip install stmemory[train]") from error
+        raise OptionError(
+            "tensorboard: expected it to be installed, and it is not; pip install stmemory[train]"
+        ) from error
     return SummaryWriter(str(out), purge_step=step + 1)

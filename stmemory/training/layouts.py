@@ -3,8 +3,8 @@
     stills       images/NAME.*  masks/NAME.png                      ids (palette or grey)
     videos       images/VIDEO/NAME.*  masks/VIDEO/NAME.png          ids
     clips        VIDEO/images/NAME.*  VIDEO/masks/NAME.png          ids; or JPEGImages and Annotations
-    davis        JPEGImages/480p/VIDEO/NAME.jpg  Annotations/480p/VIDEO/NAME.png  ImageSets/2017/SPLIT.txt, or no ImageSets
-    youtube_vos  SPLIT/JPEGImages/VIDEO/NAME.jpg  SPLIT/Annotations/VIDEO/NAME.png (every fifth frame)
+    davis        JPEGImages/480p/VIDEO/NAME.jpg  Annotations/480p/VIDEO/NAME.png  ImageSets/2017/SPLIT.txt, or no
+    ImageSets youtube_vos  SPLIT/JPEGImages/VIDEO/NAME.jpg  SPLIT/Annotations/VIDEO/NAME.png (every fifth frame)
     coco         SPLIT2017/NAME.jpg  annotations/instances_SPLIT2017.json         polygons or RLE; crowds are left out
     ecssd        images/NAME.jpg  ground_truth_mask/NAME.png        bright on dark
     hku_is       imgs/NAME.png  gt/NAME.png                         bright on dark
@@ -60,25 +60,37 @@ def open_folder(root: str | Path, *, layout: str, split: str = "train") -> Folde
     if layout not in LAYOUTS:
         raise OptionError(f"layout: expected one of {', '.join(LAYOUTS)}, got {layout!r}")
     if not root.is_dir():
-        raise OptionError(f"{root}: expected the folder of a data set of layout {layout!r}, got no folder; check the path")
+        raise OptionError(
+            f"{root}: expected the folder of a data set of layout {layout!r}, got no folder; check the path"
+        )
     notes = _check_split(root, layout, split)
     try:
         found = list(LAYOUTS[layout](root, split))
     except (FileNotFoundError, NotADirectoryError) as error:
         missing = Path(error.filename or root)
         place = missing.relative_to(root) if missing.is_relative_to(root) else missing
-        raise OptionError(f"{root}: expected a data set of layout {layout!r}, got no {place.as_posix()} in it; {_advice(root, layout, split)}") from error
+        raise OptionError(
+            f"{root}: expected a data set of layout {layout!r}, got no {place.as_posix()} in it; "
+            f"{_advice(root, layout, split)}"
+        ) from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if isinstance(error, OptionError):
             raise
-        raise OptionError(f"{root}: expected a data set of layout {layout!r}, got: {error!r}; correct it, or take it from its source again") from error
+        raise OptionError(
+            f"{root}: expected a data set of layout {layout!r}, got: {error!r}; correct it, or take it from its "
+            "source again"
+        ) from error
     stills = [still for still in found if isinstance(still, Still)]
     if not stills:
         lines = "; ".join(str(line) for line in found[:3])
         raise OptionError(
-            f"{root}: expected pictures with masks in the layout {layout!r}, got none" + (f" ({lines})" if lines else "") + f"; {_advice(root, layout, split)}"
+            f"{root}: expected pictures with masks in the layout {layout!r}, got none"
+            + (f" ({lines})" if lines else "")
+            + f"; {_advice(root, layout, split)}"
         )
-    return FolderPictures(root, stills, skipped=[f"{root}/{line}" for line in found if isinstance(line, str)], notes=notes)
+    return FolderPictures(
+        root, stills, skipped=[f"{root}/{line}" for line in found if isinstance(line, str)], notes=notes
+    )
 
 
 def splits_of(root: str | Path, *, layout: str) -> tuple[str, ...]:
@@ -110,7 +122,11 @@ def _check_split(root: Path, layout: str, split: str) -> tuple[str, ...]:
         return (f"{root}: no ImageSets in it, so all of its videos are taken, whatever the split",)
     raise OptionError(
         f"{root}: expected {_SPLITS[layout].replace('*', split)} for the split {split!r}, got no such file; "
-        + (f"the splits that are there: {', '.join(there)}" if there else f"there is no split at all: {_advice(root, layout, split)}")
+        + (
+            f"the splits that are there: {', '.join(there)}"
+            if there
+            else f"there is no split at all: {_advice(root, layout, split)}"
+        )
     )
 
 
@@ -157,7 +173,9 @@ def _videos(root: Path, pictures: str, masks: str, names: Iterable[str], *, spar
 
 def _listed(file: Path) -> list[str]:
     """Names of a list."""
-    return [checked_name(name, what=f"{file}: a name", ending=".jpg") for name in file.read_text(encoding="utf-8").split()]
+    return [
+        checked_name(name, what=f"{file}: a name", ending=".jpg") for name in file.read_text(encoding="utf-8").split()
+    ]
 
 
 def _folders(path: Path) -> list[str]:
@@ -187,7 +205,9 @@ def _davis(root: Path, split: str) -> _Found:
 
 
 def _youtube_vos(root: Path, split: str) -> _Found:
-    return _videos(root, f"{split}/JPEGImages", f"{split}/Annotations", _folders(root / split / "JPEGImages"), sparse=True)
+    return _videos(
+        root, f"{split}/JPEGImages", f"{split}/Annotations", _folders(root / split / "JPEGImages"), sparse=True
+    )
 
 
 def _coco(root: Path, split: str) -> _Found:
@@ -207,12 +227,20 @@ def _coco(root: Path, split: str) -> _Found:
         if not file.is_file():
             yield f"{split}2017/{image['file_name']}: no such picture"
         elif drawn:  # pictures without objects are no fault
-            yield _coco_still(file, drawn, whole(image["width"], what="width", least=1), whole(image["height"], what="height", least=1))
+            yield _coco_still(
+                file,
+                drawn,
+                whole(image["width"], what="width", least=1),
+                whole(image["height"], what="height", least=1),
+            )
 
 
 def _coco_still(file: Path, drawn: list[dict[str, Any]], width: int, height: int) -> Still | str:
     """A picture with its annotations, the largest first: small objects lie on large ones more often than under them."""
-    shapes = [each["segmentation"] if isinstance(each["segmentation"], dict) else tuple(map(tuple, each["segmentation"])) for each in drawn]
+    shapes = [
+        each["segmentation"] if isinstance(each["segmentation"], dict) else tuple(map(tuple, each["segmentation"]))
+        for each in drawn
+    ]
     mask = CocoMask(tuple(shapes), width, height, str(file))
     try:
         areas = [float(each["area"]) for each in drawn] if all("area" in each for each in drawn) else mask.areas()

@@ -1,4 +1,5 @@
-"""`Learner`: all that a run changes: a network, a learned policy if there is one, their averages, the optimiser. Knows no clips."""
+"""`Learner`: all that a run changes: a network, a learned policy if there is one, their averages, the optimiser. Knows
+no clips."""
 
 from __future__ import annotations
 
@@ -49,7 +50,11 @@ class Learner:
 
     def adopt_policy(self, weights: dict[str, Tensor] | None) -> None:
         """Start from these weights of a learned policy, if there are any and a policy is learned."""
-        if weights is not None and isinstance(self.policy, LearnedPolicy) and isinstance(self.policy_average, LearnedPolicy):
+        if (
+            weights is not None
+            and isinstance(self.policy, LearnedPolicy)
+            and isinstance(self.policy_average, LearnedPolicy)
+        ):
             self.policy.load_state_dict(weights)
             self.policy_average.load_state_dict(weights)
 
@@ -71,10 +76,14 @@ class Learner:
         if self.config.matching_factor == 0 or self.config.projection_factor == 0:
             for name, parameter in self.network.named_parameters():
                 scored, projected = (any(part in name for part in parts) for parts in (_SCORED, _PROJECTED))
-                if (projected and self.config.projection_factor == 0) or (not (scored or projected) and self.config.matching_factor == 0):
+                if (projected and self.config.projection_factor == 0) or (
+                    not (scored or projected) and self.config.matching_factor == 0
+                ):
                     parameter.requires_grad_(False)
         if self.config.network_factor == 0:
-            self.network.requires_grad_(False)  # gradients pass through to the policy, whose norm alone counts for clipping
+            self.network.requires_grad_(
+                False
+            )  # gradients pass through to the policy, whose norm alone counts for clipping
         if isinstance(self.policy, LearnedPolicy):
             self.policy.temperature = temperature(self.config, step)
             self.policy.seed(self.config.seed * 1_000_003 + step)  # of the step alone, so that a run can stop at any

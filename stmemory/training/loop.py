@@ -103,7 +103,8 @@ class Trainer:
         """Begin with the averaged weights of another run, those of its learned policy among them if both have one.
 
         Args:
-            where: the run's `state.pt`; or weights to track with, see `stmemory.weights.find_checkpoint`, and the policy beside them.
+            where: the run's `state.pt`; or weights to track with, see `stmemory.weights.find_checkpoint`, and the
+                policy beside them.
 
         Raises:
             WeightsError: there is no such file and there are no such weights, or they are of another preset.
@@ -116,7 +117,8 @@ class Trainer:
         self.learner.adopt_policy(found.policy)
 
     def _begin_scores(self) -> dict[str, Tensor]:
-        """First weights of the projection that the discriminative read compares: principal components of the first clips' features."""
+        """First weights of the projection that the discriminative read compares: principal components of the first
+        clips' features."""
         encoder = self.network.query_encoder
         if not isinstance(encoder, LiteQueryEncoder) or encoder.appearance is None:
             return {}
@@ -137,8 +139,8 @@ class Trainer:
         """Go on from `state.pt` if there is one; whether there was.
 
         Raises:
-            OptionError: it was written by a run with another configuration or with other material; or there is none yet, but the
-                `config.json` of another run or of exported weights.
+            OptionError: it was written by a run with another configuration or with other material; or there is none
+                yet, but the `config.json` of another run or of exported weights.
             WeightsError: it is damaged, or something else.
         """
         path = self.out / "state.pt"
@@ -157,7 +159,10 @@ class Trainer:
         self.generator.set_state(state["generator"])
         self.step = int(state["step"])
         self._window.load_state_dict(state.get("window", {}))
-        seen = {"phase": self.config.phase_at(max(0, self.step - 1))[0], **state.get("plateau", {})}  # once without its phase
+        seen = {
+            "phase": self.config.phase_at(max(0, self.step - 1))[0],
+            **state.get("plateau", {}),
+        }  # once without its phase
         self._plateau = Plateau(float(seen.get("best", math.inf)), int(seen.get("drops", 0)), int(seen["phase"]))
         self._skipped = tuple(state["skipped"]) if "skipped" in state else None
         return True
@@ -188,7 +193,8 @@ class Trainer:
         tensorboard: bool = False,
         until: int | None = None,
     ) -> Iterator[dict[str, float]]:
-        """Train to the end of the schedule, to a step, or until `stop`, after which it takes a new trainer; yields what it logs.
+        """Train to the end of the schedule, to a step, or until `stop`, after which it takes a new trainer; yields what
+        it logs.
 
         Args:
             save_every: steps between two states; 0 for as many as the configuration says.
@@ -197,7 +203,11 @@ class Trainer:
             tensorboard: write for TensorBoard too.
             until: step to end at.
         """
-        journal = Journal(self.out, step=self.step, skipped=self._skipped, tensorboard=tensorboard) if self.world.first else None
+        journal = (
+            Journal(self.out, step=self.step, skipped=self._skipped, tensorboard=tensorboard)
+            if self.world.first
+            else None
+        )
         if journal is not None:
             write_config(self.out, self.config)
             journal.skip(self.sources.skipped)
@@ -220,11 +230,16 @@ class Trainer:
                 stopping = self.world.any(self._stopping, self.device)
                 saves = self.step % save_every == 0 or self.step == end or stopping
                 record: dict[str, float] = {}
-                if self.step % log_every == 0 or self.step == of_phase:  # not at `until`: the log of an interrupted run is that of a whole one
+                if (
+                    self.step % log_every == 0 or self.step == of_phase
+                ):  # not at `until`: the log of an interrupted run is that of a whole one
                     record = {"step": self.step, "phase": number, "rate": rate, **self._window.record()}
                 if self.config.validate_every and self.step % self.config.validate_every == 0:
                     found = self._validate(number, phase)
-                    record, pending = {"step": self.step, **record, "validation": found.error}, [*pending, *found.skipped]
+                    record, pending = (
+                        {"step": self.step, **record, "validation": found.error},
+                        [*pending, *found.skipped],
+                    )
                 if record or saves:  # other steps need not wait for each other to tell of bad files
                     bad, pending = self.world.gather(pending), []
                     if journal is not None:
@@ -233,7 +248,11 @@ class Trainer:
                             record["skipped"] = known
                             journal.write(record)
                 if journal is not None and predicted is not None:
-                    journal.strip(self.step, Clip(batch.frames[0].cpu(), batch.ids[0].cpu(), ""), Clip(batch.frames[0].cpu(), predicted, ""))
+                    journal.strip(
+                        self.step,
+                        Clip(batch.frames[0].cpu(), batch.ids[0].cpu(), ""),
+                        Clip(batch.frames[0].cpu(), predicted, ""),
+                    )
                 if saves:
                     self.save()
                 if record:
@@ -245,14 +264,26 @@ class Trainer:
         if journal is not None:
             journal.close()
 
-    def train_step(self, batch: Batch, phase: Phase, *, predict: bool = False) -> tuple[dict[str, float], Tensor | None]:
-        """One optimiser step: the losses, and if asked what was predicted of the first clip, uint8 `[T, H, W]`, frame 0 as given.
+    def train_step(
+        self, batch: Batch, phase: Phase, *, predict: bool = False
+    ) -> tuple[dict[str, float], Tensor | None]:
+        """One optimiser step: the losses, and if asked what was predicted of the first clip, uint8 `[T, H, W]`, frame 0
+        as given.
 
         A step whose gradients are not finite changes no weight; it answers `lost` in the place of losses.
         """
         config, length, batch = self.config, batch.frames.shape[1], batch.to(self.device)
         self.learner.prepare(phase, self.step, rate=self.rate())
-        options = UnrollOptions(phase.capacity, self.learner.policy, hard_share(config, self.step), config.own_masks, phase.memory_every, config.damage, length, config.matching_factor > 0)
+        options = UnrollOptions(
+            phase.capacity,
+            self.learner.policy,
+            hard_share(config, self.step),
+            config.own_masks,
+            phase.memory_every,
+            config.damage,
+            length,
+            config.matching_factor > 0,
+        )
         weigh = self.world.object_weights if self.world.size > 1 else None
         unroller = Unroller(self.learner.network, options=options, generator=self.generator, weigh=weigh)
         sums, predicted = torch.zeros(3, device=self.device), [batch.ids[0, :1].cpu()] if predict else []
@@ -284,6 +315,8 @@ class Trainer:
         """Measure the averaged weights now; an error that does not fall lowers the rate of the schedule "plateau"."""
         clips = self.sources.clips(phase, validation=True)
         own = validate(self.learner, clips, phase, device=self._rendering) if self.world.first else Validation(0.0)
-        error = float(self.world.mean(torch.tensor([own.error], device=self.device))) * self.world.size  # that of the first, for all
+        error = (
+            float(self.world.mean(torch.tensor([own.error], device=self.device))) * self.world.size
+        )  # that of the first, for all
         self._plateau = self._plateau.after(error, number)
         return dataclasses.replace(own, error=error)

@@ -13,8 +13,8 @@ _ABSENT = -20.0
 def aggregate_logits(logits: Tensor, rows: Tensor, *, clips: int, objects: int) -> Tensor:
     """Soft aggregation (Oh et al. 2019) in the log domain, for many clips at once.
 
-    With each object's probability p = sigmoid(logit), the background's is the product of all (1 - p), and the class scores
-    are the log-odds of each; their softmax is what `stmemory.masks.soft_aggregate` gives.
+    With each object's probability p = sigmoid(logit), the background's is the product of all (1 - p), and the class
+    scores are the log-odds of each; their softmax is what `stmemory.masks.soft_aggregate` gives.
 
     Args:
         logits: `[B, H, W]`, one row an object.
@@ -77,7 +77,9 @@ def score_loss(scores: Tensor, mask: Tensor) -> Tensor:
     >>> bool(score_loss(mask, mask) < score_loss(1 - mask, mask))
     True
     """
-    per_cell = nn.functional.binary_cross_entropy_with_logits(8 * (scores.float() - 0.5), mask.float(), reduction="none")
+    per_cell = nn.functional.binary_cross_entropy_with_logits(
+        8 * (scores.float() - 0.5), mask.float(), reduction="none"
+    )
     inside, outside = mask.float(), 1 - mask.float()
     found = (per_cell * inside).sum((1, 2)) / inside.sum((1, 2)).clamp_min(1e-6)
     rest = (per_cell * outside).sum((1, 2)) / outside.sum((1, 2)).clamp_min(1e-6)

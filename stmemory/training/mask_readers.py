@@ -34,10 +34,11 @@ class MaskReader(Protocol):
 
 @dataclass(frozen=True)
 class IdMask:
-    """A palette or grey PNG whose values are ids, read as everywhere (`read_id_image`); void is background (DAVIS 2017, YouTube-VOS).
+    """A palette or grey PNG whose values are ids, read as everywhere (`read_id_image`); void is background (DAVIS 2017,
+    YouTube-VOS).
 
-    A grey mask of nothing but 0 and 255 is one white object (DAVIS 2016), with smooth edges or without. In a video it is void, and the
-    object is hidden, if another frame has ids.
+    A grey mask of nothing but 0 and 255 is one white object (DAVIS 2016), with smooth edges or without. In a video it
+    is void, and the object is hidden, if another frame has ids.
     """
 
     path: Path
@@ -74,7 +75,10 @@ class IdMask:
         """Ids without void; and the white object, if 255 may be one."""
         found = read_id_image(self.path)
         if found.values.dtype not in (np.uint8, np.bool_):
-            raise MaskError(f"{self.path}: expected a palette or grey PNG of ids, got one of {found.values.dtype}; save it with 8 bits")
+            raise MaskError(
+                f"{self.path}: expected a palette or grey PNG of ids, got one of {found.values.dtype}; save it with 8 "
+                "bits"
+            )
         values = found.values.astype(np.uint8)
         void = values == VOID
         ids = np.where(void, 0, values).astype(np.uint8)
@@ -120,7 +124,8 @@ class CocoMask:
     """Objects of COCO; later ones lie on top.
 
     Attributes:
-        objects: of each its polygons, every one a list of x, y, x, y in pixels, or its RLE (see `stmemory.formats.decode_rle`).
+        objects: of each its polygons, every one a list of x, y, x, y in pixels, or its RLE (see
+            `stmemory.formats.decode_rle`).
         width, height: of the picture, pixels.
         name: of the picture, for messages.
     """
@@ -133,7 +138,10 @@ class CocoMask:
     def read(self, width: int, height: int) -> NDArray[np.uint8]:
         """See `MaskReader.read`."""
         if self.width * self.height > LARGEST_MASK:
-            raise MaskError(f"{self.name}: expected a picture of at most {LARGEST_MASK:,} pixels, got {self.width}x{self.height}; correct the list of pictures")
+            raise MaskError(
+                f"{self.name}: expected a picture of at most {LARGEST_MASK:,} pixels, got {self.width}x{self.height}; "
+                "correct the list of pictures"
+            )
         canvas = Image.new("L", (self.width, self.height))
         for number, shape in enumerate(self.objects[: VOID - 1], 1):
             try:
@@ -141,7 +149,9 @@ class CocoMask:
             except (TypeError, OverflowError, ValueError) as error:
                 if isinstance(error, MaskError):
                     raise
-                raise MaskError(f"{self.name}: expected polygons of numbers x, y, x, y, got: {error}; correct the list of pictures") from error
+                raise MaskError(
+                    f"{self.name}: expected polygons of numbers x, y, x, y, got: {error}; correct the list of pictures"
+                ) from error
         return np.array(canvas)
 
     def areas(self) -> list[int]:
@@ -152,14 +162,19 @@ class CocoMask:
         """
         return [int(replace(self, objects=(shape,)).read(self.width, self.height).sum()) for shape in self.objects]
 
-    def _add(self, canvas: Image.Image, shape: tuple[tuple[float, ...], ...] | Mapping[str, object], number: int) -> None:
+    def _add(
+        self, canvas: Image.Image, shape: tuple[tuple[float, ...], ...] | Mapping[str, object], number: int
+    ) -> None:
         if isinstance(shape, Mapping):
             try:
                 mask = decode_rle(shape)
             except MaskError as error:
                 raise MaskError(f"{self.name}: {error}") from error
             if mask.shape != (self.height, self.width):
-                raise MaskError(f"{self.name}: expected an RLE of {self.width}x{self.height}, got one of {mask.shape[1]}x{mask.shape[0]}")
+                raise MaskError(
+                    f"{self.name}: expected an RLE of {self.width}x{self.height}, got one of "
+                    f"{mask.shape[1]}x{mask.shape[0]}"
+                )
             canvas.paste(number, (0, 0), Image.fromarray(mask))
             return
         draw = ImageDraw.Draw(canvas)
@@ -179,7 +194,10 @@ class SbdMask:
         try:
             from scipy.io import loadmat
         except ImportError as error:
-            raise MaskError(f"{self.path}: expected SciPy to read a .mat file, and it is not installed; pip install scipy, or stmemory[train]") from error
+            raise MaskError(
+                f"{self.path}: expected SciPy to read a .mat file, and it is not installed; pip install scipy, or "
+                "stmemory[train]"
+            ) from error
         try:
             values = np.asarray(loadmat(str(self.path))["GTinst"]["Segmentation"][0, 0])
         except Exception as error:  # damaged bytes make SciPy's reader raise nearly anything

@@ -65,7 +65,8 @@ class Photo:
 
 
 class Pictures(Protocol):
-    """What clips are made of: pictures of known kinds, decoded on demand. `Material` is packed, `FolderPictures` are files."""
+    """What clips are made of: pictures of known kinds, decoded on demand. `Material` is packed, `FolderPictures` are
+    files."""
 
     @property
     def items(self) -> tuple[Item, ...]:
@@ -108,13 +109,16 @@ class Material:
         """Read a file written by `pack` into memory.
 
         Raises:
-            OptionError: there is no such file, it was not written by `pack`, or it is damaged by as little as one bit. Files of earlier
-                versions have no digest, and load unless their parts do not fit each other.
+            OptionError: there is no such file, it was not written by `pack`, or it is damaged by as little as one bit.
+                Files of earlier versions have no digest, and load unless their parts do not fit each other.
         """
         try:
             file = read_tensor_file(path, "material for training")
             if file.about and not (file.whole and file.about.get("format") == FORMAT):
-                raise OptionError("expected its digest, got a file without; it is damaged, or of a later version: pack the pictures again")
+                raise OptionError(
+                    "expected its digest, got a file without; it is damaged, or of a later version: pack the pictures "
+                    "again"
+                )
             tensors = file.tensors
             table, names = tensors["table"].tolist(), bytes(tensors["names"].numpy()).decode().split("\n")
             items = tuple(
@@ -123,12 +127,17 @@ class Material:
             )
             blobs, offsets = tensors["blobs"], tensors["offsets"]
             if blobs.dtype != torch.uint8 or offsets.shape != (2 * len(items) + 1,) or offsets.is_floating_point():
-                raise OptionError(f"blobs, offsets: expected bytes, and whole numbers for {len(items)} pictures, got {blobs.dtype}, {tuple(offsets.shape)}")
+                raise OptionError(
+                    f"blobs, offsets: expected bytes, and whole numbers for {len(items)} pictures, got {blobs.dtype}, "
+                    f"{tuple(offsets.shape)}"
+                )
             if int(offsets[0]) < 0 or int(offsets[-1]) > len(blobs) or bool((offsets.diff() < 0).any()):
                 raise OptionError("offsets: expected rising numbers within the file, got others")
             return cls(blobs, offsets, items)
         except (StmemoryError, OSError, LookupError, TypeError, ValueError, AttributeError) as error:
-            raise OptionError(f"path: expected a file written by stmemory.training.pack, got {str(path)!r} ({error})") from error
+            raise OptionError(
+                f"path: expected a file written by stmemory.training.pack, got {str(path)!r} ({error})"
+            ) from error
 
     def __len__(self) -> int:
         """Number of items."""
@@ -136,7 +145,8 @@ class Material:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all pictures, of their names and of what they are: the same for the same material, wherever its file lies."""
+        """SHA-256 of all pictures, of their names and of what they are: the same for the same material, wherever its
+        file lies."""
         digest = hashlib.sha256()
         for item in self.items:
             digest.update(f"{item.kind} {item.drawn:d} {item.series} {item.name}\n".encode())

@@ -53,14 +53,17 @@ class Motion:
 
     def every(self, gap: int) -> Motion:
         """Every `gap`-th moment: what a camera sees that takes fewer frames."""
-        return Motion(self.centre[::gap], self.angle[::gap], self.log_scale[::gap], self.shear[::gap], self.elastic[::gap])
+        return Motion(
+            self.centre[::gap], self.angle[::gap], self.log_scale[::gap], self.shear[::gap], self.elastic[::gap]
+        )
 
     def held(self, most: float) -> Motion:
         """The same motion, but never further from the middle of the frame than `most`, in frame sides."""
         return replace(self, centre=0.5 + most * torch.tanh((self.centre - 0.5) / most))
 
     def kept_near(self) -> Motion:
-        """The same motion with its path mirrored at a margin around the frame, so that the layer never leaves for good."""
+        """The same motion with its path mirrored at a margin around the frame, so that the layer never leaves for
+        good."""
         return replace(self, centre=_folded(self.centre))
 
     def within_exposure(self, *, steps: int, shutter: float) -> Motion:
@@ -81,8 +84,8 @@ class Motion:
 def walk(rng: Generator, frames: int, channels: int) -> Tensor:
     """Positions of a random walk with momentum: float32 [T, channels], 0 at frame 0, steps of about unit size.
 
-    The momentum itself is drawn, so that some walks are nearly straight and others jittery. A walk of more than 12 frames
-    is pulled back to where it began.
+    The momentum itself is drawn, so that some walks are nearly straight and others jittery. A walk of more than 12
+    frames is pulled back to where it began.
 
     Example:
         >>> walk(np.random.default_rng(0), 5, 2).shape
@@ -130,7 +133,9 @@ def random_motion(rng: Generator, frames: int, *, centre: tuple[float, float], s
     )
 
 
-def out_and_back(frames: int, *, start: tuple[float, float], reach: float, window: tuple[int, int] | None = None) -> Tensor:
+def out_and_back(
+    frames: int, *, start: tuple[float, float], reach: float, window: tuple[int, int] | None = None
+) -> Tensor:
     """A shift float32 [T, 2] that leads over the nearest side of the frame and back again.
 
     Args:
@@ -169,7 +174,8 @@ def pass_over(rng: Generator, target: Tensor, *, reach: float, window: tuple[int
     angle = rng.uniform(0, 2 * math.pi)
     direction = torch.tensor([math.cos(angle), math.sin(angle)], dtype=torch.float32)
     times = _in_window(target.shape[0], window)
-    # slow near the middle, so that it covers for a while; fast outside of the window, so that it soon is out of the frame
+    # slow near the middle, so that it covers for a while; fast outside of the window, so that it soon is out of the
+    # frame
     return target + (times * times.abs() * reach).clamp(-3, 3)[:, None] * direction
 
 

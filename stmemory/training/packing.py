@@ -2,7 +2,8 @@
 
 Layout, at any depth of the tree:
 
-    */images/NAME + */masks/NAME.png   photos with instance masks (palette or grey PNG, 0 = background, 1..N = instances,
+    */images/NAME + */masks/NAME.png   photos with instance masks (palette or grey PNG, 0 = background, 1..N =
+    instances,
                                        255 = void);
                                        a folder whose names are the numbers 0..n-1 is one video, frame by frame
     */cutouts/NAME                     pictures with alpha; PREFIX_0 .. PREFIX_n are one object seen from n + 1 sides
@@ -37,7 +38,8 @@ KINDS = ("photo", "cutout", "background", "video")
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 _LAYOUT = "images/NAME with masks/NAME.png (ids 1 to N; one video if the names are 0 to n - 1), cutouts/NAME (with alpha), or backgrounds/NAME (without masks)"
 _OPAQUE = 8  # alpha at or below this counts as empty when a cut-out is cropped to what is seen
-_MIN_VIEWS = 4  # fewer pictures with numbers are as likely different objects; from how many on one turns in clips, `cutting` says
+# fewer pictures with numbers are as likely different objects; from how many on one turns in clips, `cutting` says
+_MIN_VIEWS = 4
 
 
 @dataclass(frozen=True)
@@ -110,8 +112,8 @@ def pack(
         Counts by kind and the files that were skipped, each with the reason. Bad files never stop the packing.
 
     Raises:
-        OptionError: `root` is not a folder, holds nothing usable, `out` cannot be a file, no pictures lie in a folder of `drawn`, or
-            an option is out of range.
+        OptionError: `root` is not a folder, holds nothing usable, `out` cannot be a file, no pictures lie in a folder
+            of `drawn`, or an option is out of range.
 
     Example:
         >>> import tempfile
@@ -146,9 +148,16 @@ def pack(
             f"root: expected pictures below {str(root)!r}, at any depth, as {_LAYOUT}; got "
             + (f"{len(skipped)} of no use: {'; '.join(skipped[:3])}" if skipped else "none of them")
         )
-    numbers = {series: number for number, series in enumerate(dict.fromkeys(each.entry.series for each in packed if each.entry.series))}
+    numbers = {
+        series: number
+        for number, series in enumerate(dict.fromkeys(each.entry.series for each in packed if each.entry.series))
+    }
     rows = [
-        [KINDS.index(each.entry.kind), int(bool(set(Path(each.name).parts[:-1]) & set(drawn))), numbers.get(each.entry.series, -1)]
+        [
+            KINDS.index(each.entry.kind),
+            int(bool(set(Path(each.name).parts[:-1]) & set(drawn))),
+            numbers.get(each.entry.series, -1),
+        ]
         for each in packed
     ]
     blobs = [blob for each in packed for blob in (each.picture, each.mask)]
@@ -157,7 +166,9 @@ def pack(
         "blobs": torch.from_numpy(np.frombuffer(b"".join(blobs), dtype=np.uint8).copy()),
         "offsets": torch.from_numpy(sizes.cumsum()),
         "table": torch.tensor(rows, dtype=torch.int32),
-        "names": torch.from_numpy(np.frombuffer("\n".join(each.name for each in packed).encode(), dtype=np.uint8).copy()),
+        "names": torch.from_numpy(
+            np.frombuffer("\n".join(each.name for each in packed).encode(), dtype=np.uint8).copy()
+        ),
     }
     write_tensor_file(out, tensors, {"format": FORMAT})
     counts = {kind: sum(row[0] == index for row in rows) for index, kind in enumerate(KINDS)}
@@ -168,18 +179,26 @@ def _entries(root: Path, skipped: list[str]) -> Iterator[_Entry]:
     """All pictures below root in a fixed order; a photo without a mask file is added to `skipped`."""
     for folder in sorted(path for path in root.rglob("*") if path.is_dir()):
         found = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
-        files = sorted(found, key=lambda path: natural_order(path.name))  # the order of a series is that of its frames or sides
+        files = sorted(
+            found, key=lambda path: natural_order(path.name)
+        )  # the order of a series is that of its frames or sides
         parts = folder.relative_to(root).parts
         if folder.name == "images" and (folder.parent / "masks").is_dir():
             stems = [path.stem for path in files]
-            is_video = len(files) > 1 and all(s.isdigit() for s in stems) and sorted(map(int, stems)) == list(range(len(files)))
+            is_video = (
+                len(files) > 1
+                and all(s.isdigit() for s in stems)
+                and sorted(map(int, stems)) == list(range(len(files)))
+            )
             stray = (mask for mask in sorted((folder.parent / "masks").glob("*.png")) if mask.stem not in set(stems))
             skipped += (f"{mask.relative_to(root).as_posix()}: no picture in images/" for mask in stray)
             masks = {path: folder.parent / "masks" / f"{path.stem}.png" for path in files}
             together = VideoMasks(tuple(masks.values())) if is_video else None
             for path, mask in masks.items():
                 if mask.is_file():
-                    yield _Entry("video" if is_video else "photo", path, mask, str(folder) if is_video else "", together)
+                    yield _Entry(
+                        "video" if is_video else "photo", path, mask, str(folder) if is_video else "", together
+                    )
                 else:
                     skipped.append(f"{path.relative_to(root).as_posix()}: no mask {mask.name} in masks/")
         elif folder.name == "cutouts":
@@ -226,7 +245,11 @@ def _usable(packed: Sequence[_Packed], skipped: list[str]) -> list[_Packed]:
         if each.entry.kind == "video":
             frames[each.entry.series].append(each)
     sizes = {series: Counter(each.size for each in found).most_common(1)[0][0] for series, found in frames.items()}
-    shown = {series for series, found in frames.items() if any(each.has_object and each.size == sizes[series] for each in found)}
+    shown = {
+        series
+        for series, found in frames.items()
+        if any(each.has_object and each.size == sizes[series] for each in found)
+    }
     usable = []
     for each in packed:
         series = each.entry.series
@@ -252,11 +275,15 @@ def _encode(entry: _Entry, name: str, *, side: int, quality: int) -> _Packed:
         return _Packed(entry, name, small.size, compressed)
     ids = IdMask(entry.mask, entry.video).read(picture.width, picture.height)
     if ids.shape != (picture.height, picture.width):
-        raise ValueError(f"mask {entry.mask.name} is {ids.shape[1]}x{ids.shape[0]}, its picture {picture.width}x{picture.height}")
+        raise ValueError(
+            f"mask {entry.mask.name} is {ids.shape[1]}x{ids.shape[0]}, its picture {picture.width}x{picture.height}"
+        )
     mask = np.asarray(Image.fromarray(ids).resize(small.size, Image.Resampling.NEAREST))
     if not mask.any() and entry.kind != "video":
         raise ValueError(f"mask {entry.mask.name} holds no object")
-    return _Packed(entry, name, small.size, compressed, _save(Image.fromarray(mask), "PNG", optimize=True), bool(mask.any()))
+    return _Packed(
+        entry, name, small.size, compressed, _save(Image.fromarray(mask), "PNG", optimize=True), bool(mask.any())
+    )
 
 
 def _read_cutout(path: Path) -> Image.Image:

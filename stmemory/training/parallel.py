@@ -1,4 +1,5 @@
-"""Several processes as one run: torch.distributed, as torchrun starts it. Each has a share of every batch. Knows no clips."""
+"""Several processes as one run: torch.distributed, as torchrun starts it. Each has a share of every batch. Knows no
+clips."""
 
 from __future__ import annotations
 
@@ -42,14 +43,19 @@ class World:
             return cls()
         cuda, rank = device.partition(":")[0] == "cuda", int(os.environ.get("LOCAL_RANK", "0"))
         if cuda and device != "cuda":
-            raise OptionError(f"device: expected cuda, of which each of the {size} processes takes its own, got {device!r} for all of them")
+            raise OptionError(
+                f"device: expected cuda, of which each of the {size} processes takes its own, got {device!r} for all "
+                "of them"
+            )
         if cuda and rank >= torch.cuda.device_count():
-            raise OptionError(f"device: expected a GPU for each process of this machine, got {torch.cuda.device_count()} of them")
+            raise OptionError(
+                f"device: expected a GPU for each process of this machine, got {torch.cuda.device_count()} of them"
+            )
         if cuda:
             torch.cuda.set_device(rank)
         usable_device(device)
-        # Its functions have the group as a default argument. Imported after the group is made (an optimiser does), they would
-        # keep it past `close`, with threads that abort the process if they still run while Python ends.
+        # Its functions have the group as a default argument. Imported after the group is made (an optimiser does), they
+        # would keep it past `close`, with threads that abort the process if they still run while Python ends.
         importlib.import_module("torch.distributed.nn.functional")
         dist.init_process_group("nccl" if cuda else "gloo")
         return cls(dist.get_rank(), size)
@@ -90,7 +96,8 @@ class World:
         return flag if self.size == 1 else bool(self.mean(torch.tensor(float(flag), device=device)) > 0)
 
     def object_weights(self, counts: Tensor) -> Tensor:
-        """Weights `[S]` that make the mean of the processes' means over `counts [S]` objects the mean over all objects."""
+        """Weights `[S]` that make the mean of the processes' means over `counts [S]` objects the mean over all
+        objects."""
         if self.size == 1:
             return torch.ones_like(counts, dtype=torch.float32)
         return counts / self.mean(counts.float()).clamp_min(1 / self.size)

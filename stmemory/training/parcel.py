@@ -1,4 +1,5 @@
-"""Parcels: a record with many tensors as one block of bytes, to be sent to a process or a device at once. Knows no clips."""
+"""Parcels: a record with many tensors as one block of bytes, to be sent to a process or a device at once. Knows no
+clips."""
 
 from __future__ import annotations
 
@@ -33,8 +34,8 @@ class _Place:
 class Parcel(Generic[Record]):
     """A record whose tensors lie in one block of memory.
 
-    A worker hands each tensor to another process as a file of its own, and of those a process may have only so many open; a
-    device takes each in a transfer of its own. A parcel is one of either.
+    A worker hands each tensor to another process as a file of its own, and of those a process may have only so many
+    open; a device takes each in a transfer of its own. A parcel is one of either.
 
     Attributes:
         block: uint8 [bytes].
@@ -87,7 +88,9 @@ def with_tensors(record: Any, change: Callable[[Tensor], Any]) -> Any:
     if isinstance(record, tuple):
         return tuple(with_tensors(part, change) for part in record)
     if is_dataclass(record) and not isinstance(record, type):
-        return replace(record, **{field.name: with_tensors(getattr(record, field.name), change) for field in fields(record)})
+        return replace(
+            record, **{field.name: with_tensors(getattr(record, field.name), change) for field in fields(record)}
+        )
     return record
 
 
@@ -98,5 +101,7 @@ def _unpacked(outline: Any, block: Tensor) -> Any:
     if isinstance(outline, tuple):
         return tuple(_unpacked(part, block) for part in outline)
     if is_dataclass(outline) and not isinstance(outline, type):
-        return replace(outline, **{field.name: _unpacked(getattr(outline, field.name), block) for field in fields(outline)})
+        return replace(
+            outline, **{field.name: _unpacked(getattr(outline, field.name), block) for field in fields(outline)}
+        )
     return outline

@@ -75,8 +75,8 @@ def degrade(frames: Tensor, look: Look) -> Tensor:
 
     Args:
         frames: float32 [T, 3, H, W] in [0, 1].
-        look: on the same device. Its noise comes from that device's generator: the same on all CPUs, other values of the
-            same strength on a GPU.
+        look: on the same device. Its noise comes from that device's generator: the same on all CPUs, other values of
+            the same strength on a GPU.
 
     Returns:
         uint8 [T, 3, H, W].

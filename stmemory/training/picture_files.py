@@ -12,7 +12,8 @@ __all__ = ["read_picture", "shrunk"]
 
 
 def read_picture(path: Path) -> Image.Image:
-    """Read a picture as RGB, turned as its EXIF orientation says: masks are drawn on what people see, and tracking sees that too.
+    """Read a picture as RGB, turned as its EXIF orientation says: masks are drawn on what people see, and tracking sees
+    that too.
 
     Raises:
         FrameError: it cannot be read, or is not of 8 bits a channel.
@@ -33,7 +34,8 @@ def shrunk(picture: Image.Image, side: int, resample: Image.Resampling) -> Image
     Args:
         picture: of any mode that can be resampled so.
         side: pixels.
-        resample: pictures that are packed once have the time for LANCZOS, those that are read anew for each clip have not.
+        resample: pictures that are packed once have the time for LANCZOS, those that are read anew for each clip have
+            not.
 
     >>> shrunk(Image.new("RGB", (40, 20)), 10, Image.Resampling.BILINEAR).size
     (10, 5)

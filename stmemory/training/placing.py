@@ -1,8 +1,8 @@
 """Placing: where the pixels of a frame lie in a photo or a cut-out, for all T frames. Tiny geometry; touches no pixel.
 
-All coordinate arithmetic is done on a coarse grid of nodes and spread bilinearly to pixels by `render`: affine parts stay
-exact, and the elastic and local parts are smooth, so that only the sampling itself costs time per pixel. It is done where
-clips are drawn, on the CPU, so that rendering never has to ask its device for a number.
+All coordinate arithmetic is done on a coarse grid of nodes and spread bilinearly to pixels by `render`: affine parts
+stay exact, and the elastic and local parts are smooth, so that only the sampling itself costs time per pixel. It is
+done where clips are drawn, on the CPU, so that rendering never has to ask its device for a number.
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def place_base(motion: Motion, view: View, *, bumps: Sequence[Bump], shape: tupl
 
 
 def place_camera(motion: Motion) -> Tensor:
-    """Where a camera that moves on its own looks at a video: float32 [T, 2, 3], as F.affine_grid wants it; not the elastic part.
+    """Where a camera that moves on its own looks at a video: float32 [T, 2, 3], as F.affine_grid wants it; not the
+    elastic part.
 
     Example:
         >>> still = Motion(torch.full((1, 2), 0.5), torch.zeros(1), torch.zeros(1), torch.zeros(1), torch.zeros(1, 2, 4, 4))
@@ -159,6 +160,8 @@ def place_layer(motion: Motion, half: tuple[float, float], *, size: int, steps: 
     nodes = torch.stack(torch.meshgrid(axes[0], axes[1], indexing="xy"))  # [2, n, n]
     offset = nodes[None] + (corner.repeat_interleave(steps, 0) - centre)[:, :, None, None]
     at = torch.einsum("tij,tjhw->tihw", torch.linalg.inv(matrix), offset)
-    at = at + F.grid_sample(dense_field(motion.elastic), at.permute(0, 2, 3, 1), padding_mode="border", align_corners=True)
+    at = at + F.grid_sample(
+        dense_field(motion.elastic), at.permute(0, 2, 3, 1), padding_mode="border", align_corners=True
+    )
     left, top = (tuple(edge) for edge in corner.T.tolist())
     return Placement(nodes=at, extent=(width, height), left=left, top=top, steps=steps)

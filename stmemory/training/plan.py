@@ -1,4 +1,5 @@
-"""Plans: all that was decided about a clip, with the pictures that it is made of, before any of its pixels. Draws nothing.
+"""Plans: all that was decided about a clip, with the pictures that it is made of, before any of its pixels. Draws
+nothing.
 
 A plan is small beside its clip, holds tensors on one device, and is the same whether a worker, another process or a GPU
 renders it; see `developing`.
@@ -97,7 +98,8 @@ class ClipPlan:
 
     Attributes:
         scene: what is seen.
-        table: uint8 [256], the clip's id for each of the scene's: 0 for what is not tracked, or is hardly seen in frame 0.
+        table: uint8 [256], the clip's id for each of the scene's: 0 for what is not tracked, or is hardly seen in frame
+            0.
         look: what the camera does to its colours.
         skipped: one line for each file that was drawn for it and could not be used.
     """

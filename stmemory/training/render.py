@@ -1,6 +1,8 @@
-"""Rendering: samples photos, videos and cut-outs where `placing` says, and puts layers on top of each other. Chooses nothing.
+"""Rendering: samples photos, videos and cut-outs where `placing` says, and puts layers on top of each other. Chooses
+nothing.
 
-This is the work that there is for each pixel. It is done on the device of the texture; nothing of it waits for that device.
+This is the work that there is for each pixel. It is done on the device of the texture; nothing of it waits for that
+device.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""Arithmetic that repeats: on the CPU the same step gives the same bits, however its threads are scheduled. Trains nothing."""
+"""Arithmetic that repeats: on the CPU the same step gives the same bits, however its threads are scheduled. Trains
+nothing."""
 
 from __future__ import annotations
 
@@ -16,9 +17,9 @@ __all__ = ["repeatable"]
 def repeatable(device: torch.device) -> Iterator[None]:
     """Have torch add gradients in a fixed order, on the CPU, for as long as the context lasts.
 
-    Several objects share the features of one frame, so its gradient is a sum over them. With more than one thread torch adds in the
-    order in which the threads come, which differs in the last bits from run to run; in a fixed order it is no slower.
-    Elsewhere nothing changes: not all operations have such an order on CUDA.
+    Several objects share the features of one frame, so its gradient is a sum over them. With more than one thread torch
+    adds in the order in which the threads come, which differs in the last bits from run to run; in a fixed order it is
+    no slower. Elsewhere nothing changes: not all operations have such an order on CUDA.
 
     Args:
         device: where the arithmetic is done.

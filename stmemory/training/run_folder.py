@@ -1,4 +1,5 @@
-"""Folders of runs: whose they are. Trains nothing, reads no state. That one run at a time trains into one is `run_lock.py`'s."""
+"""Folders of runs: whose they are. Trains nothing, reads no state. That one run at a time trains into one is
+`run_lock.py`'s."""
 
 from __future__ import annotations
 
@@ -33,10 +34,13 @@ def expect_own_config(out: Path, config: TrainingConfig) -> None:
     try:
         written = TrainingConfig.load(path)
     except ValueError as error:
-        raise OptionError(f"{path}: expected the configuration of this run, got another file ({error}); train into another folder") from error
+        raise OptionError(
+            f"{path}: expected the configuration of this run, got another file ({error}); train into another folder"
+        ) from error
     if written != config:
         raise OptionError(
-            f"{path}: expected the configuration that this run began with, got another, and no state yet; go on with that one, "
+            f"{path}: expected the configuration that this run began with, got another, and no state yet; go on with "
+            "that one, "
             "train into another folder, or delete this one"
         )
 
@@ -50,7 +54,10 @@ def expect_no_weights(out: Path) -> None:
     >>> expect_no_weights(Path("no/such/folder"))
     """
     if _is_of_weights(out / _CONFIG):
-        raise OptionError(f"{out}: expected a folder for a run, got one of exported weights, which a run would destroy; name another folder")
+        raise OptionError(
+            f"{out}: expected a folder for a run, got one of exported weights, which a run would destroy; name "
+            "another folder"
+        )
 
 
 def expect_no_run(out: Path) -> None:
@@ -63,7 +70,10 @@ def expect_no_run(out: Path) -> None:
     """
     config = out / _CONFIG
     if (out / _STATE).exists() or (config.exists() and not _is_of_weights(config)):
-        raise OptionError(f"{out}: expected a folder for weights, got that of a run, whose {_CONFIG} they would replace; name another folder")
+        raise OptionError(
+            f"{out}: expected a folder for weights, got that of a run, whose {_CONFIG} they would replace; name "
+            "another folder"
+        )
 
 
 def write_config(out: Path, config: TrainingConfig) -> None:

@@ -1,6 +1,7 @@
 """States of runs: `state.pt`, read with care and written whole, with a digest. Does not know what is trained.
 
-The file is what `torch.save` writes, a ZIP archive; the SHA-256 of it is the archive's comment, which other readers pass over.
+The file is what `torch.save` writes, a ZIP archive; the SHA-256 of it is the archive's comment, which other readers
+pass over.
 """
 
 from __future__ import annotations
@@ -22,14 +23,24 @@ __all__ = ["expect_same", "read_state", "write_state"]
 
 _COMMENT = b"stmemory.state sha256 "  # and 64 hexadecimal digits
 _END = b"PK\x05\x06"  # begins the last 22 bytes of an archive without a comment
-_DAMAGED = (OSError, RuntimeError, UnpicklingError, EOFError, struct.error, ValueError, TypeError, LookupError, AttributeError)
+_DAMAGED = (
+    OSError,
+    RuntimeError,
+    UnpicklingError,
+    EOFError,
+    struct.error,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+)
 
 
 def read_state(path: Path, *, needs: Sequence[str] = ("average",)) -> dict[str, Any]:
     """Read what `write_state` wrote, without running code of the file.
 
-    All tensors are on the CPU, and go from there to where they belong. On CUDA this matters for more than memory: Adam takes its
-    counters of steps as they come, and would wait for the GPU in each step if they lay there.
+    All tensors are on the CPU, and go from there to where they belong. On CUDA this matters for more than memory: Adam
+    takes its counters of steps as they come, and would wait for the GPU in each step if they lay there.
 
     Args:
         path: of the file.
@@ -40,7 +51,8 @@ def read_state(path: Path, *, needs: Sequence[str] = ("average",)) -> dict[str, 
 
     >>> read_state(Path("no/such/state.pt"))
     Traceback (most recent call last):
-    stmemory.errors.WeightsError: no/such/state.pt: expected the state of a run, got no such file; train first, or check the path
+    stmemory.errors.WeightsError: no/such/state.pt: expected the state of a run, got no such file; train first, or check
+    the path
     """
     if not path.is_file():
         raise WeightsError(f"{path}: expected the state of a run, got no such file; train first, or check the path")
@@ -50,10 +62,15 @@ def read_state(path: Path, *, needs: Sequence[str] = ("average",)) -> dict[str, 
         raise
     except _DAMAGED as error:
         why = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"{path}: expected the state.pt of a run, got a damaged or foreign file ({why}); use a copy of it, or begin anew in another folder") from error
+        raise WeightsError(
+            f"{path}: expected the state.pt of a run, got a damaged or foreign file ({why}); use a copy of it, or "
+            "begin anew in another folder"
+        ) from error
     missing = [name for name in needs if name not in state] if isinstance(state, dict) else list(needs)
     if missing:
-        raise WeightsError(f"{path}: expected the state.pt of a run, got one without {', '.join(missing)}; name another file")
+        raise WeightsError(
+            f"{path}: expected the state.pt of a run, got one without {', '.join(missing)}; name another file"
+        )
     found: dict[str, Any] = state
     return found
 
@@ -91,7 +108,8 @@ def _checked(path: Path, content: bytes) -> bytes:
     plain = content[: -length - 2] + b"\0\0"
     if content[-length:] != _COMMENT + hashlib.sha256(plain).hexdigest().encode():
         raise WeightsError(
-            f"{path}: expected the state.pt of a run, got a damaged or foreign file (its digest is another, or there is none); use a copy "
+            f"{path}: expected the state.pt of a run, got a damaged or foreign file (its digest is another, or there "
+            "is none); use a copy "
             "of it, or begin anew in another folder"
         )
     return plain
@@ -112,7 +130,8 @@ def expect_same(path: Path, what: str, written: object, wanted: object, *, advic
 
     >>> expect_same(Path("state.pt"), "configuration that this run", 1, 2, advice="train into another folder")
     Traceback (most recent call last):
-    stmemory.errors.OptionError: state.pt: expected the configuration that this run began with, got another; train into another folder
+    stmemory.errors.OptionError: state.pt: expected the configuration that this run began with, got another; train into
+    another folder
     """
     if written != wanted:
         raise OptionError(f"{path}: expected the {what} began with, got another; {advice}")

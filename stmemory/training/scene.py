@@ -75,7 +75,9 @@ def draw_scene(rng: Generator, cutter: Cutter, config: SceneConfig) -> Scene:
     shot = Shot(config.frames, int(rng.integers(1, config.gap + 1)) if config.gap > 1 else 1, config.size)
     camera = shot.motion(rng, centre=(0.5, 0.5), speed=speed, elastic=0.03)
     if shot.is_long:
-        camera = camera.held(_PANNED)  # beyond its rim a photo is mirrored, with copies of the objects that nobody labelled
+        camera = camera.held(
+            _PANNED
+        )  # beyond its rim a photo is mirrored, with copies of the objects that nobody labelled
     take = _Take(shot, camera, wanted)
     if cutter.photos and rng.random() < config.photo_base:
         base, name = _photo_base(rng, cutter, config, take)
@@ -135,7 +137,9 @@ def _photo_base(rng: Generator, cutter: Cutter, config: SceneConfig, take: _Take
     boxes = [box_of(mask) for mask in masks]
     x, y, _, _ = boxes[0]
     x, y = (
-        min(max(at + rng.uniform(-0.33, 0.33) * side, min(0.5 * side, length / 2)), max(length - 0.5 * side, length / 2))
+        min(
+            max(at + rng.uniform(-0.33, 0.33) * side, min(0.5 * side, length / 2)), max(length - 0.5 * side, length / 2)
+        )
         for at, length in ((x, width), (y, height))
     )
     bumps = []
@@ -200,9 +204,16 @@ def _attached(rng: Generator, cutter: Cutter, config: SceneConfig, take: _Take, 
     for _ in range(int(rng.integers(1, 3))):
         longer = 2 * max(body.half) * rng.uniform(0.35, 0.9)
         part = _layer(rng, cutter, config, take, object_id=body.object_id, longer=longer)
-        turn, swing = rng.uniform(0, 2 * math.pi), take.shot.motion(rng, centre=(0.5, 0.5), speed=float(rng.choice(_SPEEDS)), elastic=0.1)
-        away = torch.tensor([math.cos(turn) * body.half[0], math.sin(turn) * body.half[1]], dtype=torch.float32)  # where it hangs, on the body
-        arm = torch.tensor([math.cos(turn) * part.half[0], math.sin(turn) * part.half[1]], dtype=torch.float32) * 0.7  # from there to its own middle
+        turn, swing = (
+            rng.uniform(0, 2 * math.pi),
+            take.shot.motion(rng, centre=(0.5, 0.5), speed=float(rng.choice(_SPEEDS)), elastic=0.1),
+        )
+        away = torch.tensor(
+            [math.cos(turn) * body.half[0], math.sin(turn) * body.half[1]], dtype=torch.float32
+        )  # where it hangs, on the body
+        arm = (
+            torch.tensor([math.cos(turn) * part.half[0], math.sin(turn) * part.half[1]], dtype=torch.float32) * 0.7
+        )  # from there to its own middle
         angle = body.motion.angle + 3 * swing.angle
         motion = replace(swing, angle=angle, log_scale=body.motion.log_scale)
         centre = body.motion.centre + body.motion.matrix() @ (away * 0.7) + motion.matrix() @ arm

@@ -1,4 +1,5 @@
-"""Schedules: how the learning rate, the hard pixels and the policy's temperature change over a run. Remembers nothing."""
+"""Schedules: how the learning rate, the hard pixels and the policy's temperature change over a run. Remembers
+nothing."""
 
 from __future__ import annotations
 
@@ -97,7 +98,8 @@ def hard_share(config: TrainingConfig, step: int) -> float:
 
 
 def temperature(config: TrainingConfig, step: int) -> float:
-    """Of the Gumbel-Softmax of a learned policy: falls by the same factor each step, from `temperature` to `final_temperature`.
+    """Of the Gumbel-Softmax of a learned policy: falls by the same factor each step, from `temperature` to
+    `final_temperature`.
 
     >>> round(temperature(TrainingConfig(temperature=4.0, final_temperature=1.0), 500), 6)
     2.0

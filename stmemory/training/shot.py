@@ -1,4 +1,5 @@
-"""Shots: what a scene is asked for, how its frames are taken, and the layers that move in it. Draws and renders nothing."""
+"""Shots: what a scene is asked for, how its frames are taken, and the layers that move in it. Draws and renders
+nothing."""
 
 from __future__ import annotations
 
@@ -75,7 +76,8 @@ class Shot:
         return random_motion(rng, self.moments, centre=centre, speed=speed, elastic=elastic).every(self.gap)
 
     def exposed(self, motion: Motion) -> tuple[Motion, int]:
-        """A motion of T * steps moments that blurs each frame as much as a shutter would, and steps: at most about 3 pixels apart."""
+        """A motion of T * steps moments that blurs each frame as much as a shutter would, and steps: at most about 3
+        pixels apart."""
         moved = motion.centre.diff(dim=0).norm(dim=1)
         shutter = _SHUTTER / self.gap
         fastest = float(moved.max()) * shutter * self.size if len(moved) else 0.0
@@ -83,7 +85,8 @@ class Shot:
         return (motion.within_exposure(steps=steps, shutter=shutter), steps) if steps > 1 else (motion, 1)
 
     def windows(self, rng: Generator) -> list[tuple[int, int] | None]:
-        """First and last frames of what happens in the clip: once, over all of it (None), or a few times in a long one."""
+        """First and last frames of what happens in the clip: once, over all of it (None), or a few times in a long
+        one."""
         if not self.is_long:
             return [None]
         found: list[tuple[int, int] | None] = []

@@ -23,7 +23,8 @@ __all__ = ["Mixture", "Sources"]
 
 
 class Mixture:
-    """Clips of several sources, each as often as its weight says; which one a clip is of depends on seed and index alone.
+    """Clips of several sources, each as often as its weight says; which one a clip is of depends on seed and index
+    alone.
 
     Args:
         parts: the sources and their weights, one or more.
@@ -49,8 +50,8 @@ class Mixture:
 class Sources:
     """Everything that a run makes clips of, opened once.
 
-    A run that validates does so on other pictures than it trains on: those of each folder's validation split, or some that
-    are held out. A run that does not trains on all.
+    A run that validates does so on other pictures than it trains on: those of each folder's validation split, or some
+    that are held out. A run that does not trains on all.
 
     Args:
         config: of the run.
@@ -75,10 +76,13 @@ class Sources:
         for source in config.sources:
             self._add_folder(source)
         if not self._training:
-            raise OptionError("expected material or sources to make clips of, got neither; name a packed file or a folder")
+            raise OptionError(
+                "expected material or sources to make clips of, got neither; name a packed file or a folder"
+            )
         if config.validate_every and not self._validation:
             raise OptionError(
-                "validate_every: expected a validation split, or two pictures or videos so that one can be held out, got neither; "
+                "validate_every: expected a validation split, or two pictures or videos so that one can be held out, "
+                "got neither; "
                 "give more, or train without validation"
             )
 
@@ -89,7 +93,9 @@ class Sources:
             OptionError: clips for validation are wanted, and the configuration does not validate.
         """
         if validation and not self._validation:
-            raise OptionError("validation: expected a configuration with validate_every above 0, got 0: nothing is held out")
+            raise OptionError(
+                "validation: expected a configuration with validate_every above 0, got 0: nothing is held out"
+            )
         data: dict[str, Any] = {**self.config.data, "size": phase.size, "frames": phase.frames, "gap": phase.gap}
         config = ClipConfig(**data, max_objects=phase.max_objects)
         seed = self.config.seed + (1_000_003 if validation else 0)
@@ -100,14 +106,19 @@ class Sources:
 
     def _add_folder(self, source: Source) -> None:
         folder, split = self._open(source, source.split), source.validation_split
-        if split == source.split or split not in splits_of(source.root, layout=source.layout) or not self.config.validate_every:
+        if (
+            split == source.split
+            or split not in splits_of(source.root, layout=source.layout)
+            or not self.config.validate_every
+        ):
             self._add(folder, source.root, weight=source.weight)
             return
         validation = self._open(source, split)
         training = without(folder, validation)
         if not training.items:
             raise OptionError(
-                f"{source.root}: expected the split {source.split!r} to have pictures that {split!r} has not, got none; "
+                f"{source.root}: expected the split {source.split!r} to have pictures that {split!r} has not, got "
+                "none; "
                 'choose another validation_split, or "" to hold some out'
             )
         self._training.append((training, source.weight))
@@ -117,7 +128,9 @@ class Sources:
     def _open(self, source: Source, split: str) -> FolderPictures:
         folder = open_folder(source.root, layout=source.layout, split=split)
         if folder.skipped and self.config.bad_data == "refuse":
-            raise OptionError(f"{source.root}: {len(folder.skipped)} files cannot be used, the first: {folder.skipped[0]}")
+            raise OptionError(
+                f"{source.root}: {len(folder.skipped)} files cannot be used, the first: {folder.skipped[0]}"
+            )
         self.skipped += folder.skipped
         self.notes += folder.notes
         return folder
@@ -133,4 +146,6 @@ class Sources:
             self.notes.append(f"{name}: too few pictures to hold some out, so all are trained on")
         else:
             self._validation.append((validation, weight))
-            self.notes.append(f"{name}: {len(validation.items)} of {len(pictures.items)} pictures are held out for validation")
+            self.notes.append(
+                f"{name}: {len(validation.items)} of {len(pictures.items)} pictures are held out for validation"
+            )

@@ -57,12 +57,16 @@ def find_start(where: str | Path, config: TrainingConfig) -> Start:
     if path.suffix == ".pt" or path.is_file():
         return _from_state(path, config)
     if str(where) not in bundled_names() and (path / "state.pt").is_file():
-        raise WeightsError(f"{path}: expected weights or the state.pt of a run, got the folder of a run: give {path / 'state.pt'}")
+        raise WeightsError(
+            f"{path}: expected weights or the state.pt of a run, got the folder of a run: give {path / 'state.pt'}"
+        )
     checkpoint = find_checkpoint(str(where))
     network = load_part(SegmentationNetwork, checkpoint)
     wanted = NetworkConfig.of(config.preset)
     if network.config not in (wanted, without_scores(wanted)):
-        raise WeightsError(f"{where}: expected weights of preset {config.preset!r}, got those of {network.config.preset!r}")
+        raise WeightsError(
+            f"{where}: expected weights of preset {config.preset!r}, got those of {network.config.preset!r}"
+        )
     policy = load_policy(checkpoint.folder).state_dict() if (checkpoint.folder / POLICY_FILE).is_file() else None
     return Start(network.state_dict(), _wanted_policy(policy, checkpoint.folder / POLICY_FILE, config))
 
@@ -78,9 +82,13 @@ def without_scores(config: NetworkConfig) -> NetworkConfig:
 
 def _from_state(path: Path, config: TrainingConfig) -> Start:
     state = read_state(path)
-    preset = _preset_of(state["config"], path) if "config" in state else config.preset  # states of earlier versions do not say
+    preset = (
+        _preset_of(state["config"], path) if "config" in state else config.preset
+    )  # states of earlier versions do not say
     if preset != config.preset:
-        raise WeightsError(f"{path}: expected the state of a run with preset {config.preset!r}, got one with {preset!r}")
+        raise WeightsError(
+            f"{path}: expected the state of a run with preset {config.preset!r}, got one with {preset!r}"
+        )
     with torch.device("meta"):
         wanted = NetworkConfig.of(config.preset)
         expected, older = (SegmentationNetwork(each).state_dict() for each in (wanted, without_scores(wanted)))
@@ -89,7 +97,9 @@ def _from_state(path: Path, config: TrainingConfig) -> Start:
     if told and isinstance(average, dict) and not differences(average, older):
         told = ""
     if told:
-        raise WeightsError(f"{path}: expected the state of a run with preset {config.preset!r}, got other weights; {told}")
+        raise WeightsError(
+            f"{path}: expected the state of a run with preset {config.preset!r}, got other weights; {told}"
+        )
     return Start(average, _wanted_policy(state.get("policy_average"), path, config))
 
 
@@ -101,7 +111,10 @@ def _preset_of(text: object, path: Path) -> str:
             values = parse_json(text)
     preset = values.get("preset") if isinstance(values, dict) else None
     if not isinstance(preset, str):
-        raise WeightsError(f"{path}: expected the configuration of the run in its state, got something else; the file is damaged: use a copy of it")
+        raise WeightsError(
+            f"{path}: expected the configuration of the run in its state, got something else; the file is damaged: "
+            "use a copy of it"
+        )
     return preset
 
 

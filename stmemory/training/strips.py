@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from stmemory.errors import OptionError
@@ -30,6 +29,7 @@ def clip_strips(clips: Sequence[Clip], path: str | Path, *, masks: bool = True) 
         OptionError: there is no clip.
 
     Example:
+        >>> import torch
         >>> import tempfile
         >>> clip = Clip(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.ones(2, 8, 8, dtype=torch.uint8), "made")
         >>> target = Path(tempfile.mkdtemp()) / "sheet.png"
@@ -47,6 +47,9 @@ def clip_strips(clips: Sequence[Clip], path: str | Path, *, masks: bool = True) 
         ids = clip.ids.numpy()
         tinted = np.where((ids > 0)[..., None], 0.5 * frames + 0.5 * colours[ids], frames) if masks else frames
         rows.append(np.concatenate(list(tinted), axis=1))
-    sheet, kind = Image.fromarray(np.concatenate(rows).round().astype(np.uint8)), Image.registered_extensions().get(Path(path).suffix.lower())
+    sheet, kind = (
+        Image.fromarray(np.concatenate(rows).round().astype(np.uint8)),
+        Image.registered_extensions().get(Path(path).suffix.lower()),
+    )
     with whole_file(path) as part:
         sheet.save(part, kind or "PNG")

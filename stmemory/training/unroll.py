@@ -1,4 +1,5 @@
-"""Clips through the network and its memory, frame by frame, with the network's own masks fed back. Takes no optimiser step."""
+"""Clips through the network and its memory, frame by frame, with the network's own masks fed back. Takes no optimiser
+step."""
 
 from __future__ import annotations
 
@@ -28,8 +29,10 @@ class UnrollOptions:
         policy: its update policy.
         share: of the pixels that count in the cross entropy.
         own_masks: probability that the mask fed back is the network's own, not the truth.
-        memory_every: every so-manieth frame is committed, as in tracking; between them the newest slot follows the clip.
-        damage: probability that something goes wrong with an object's masks on their way to the memory, see `draw_damage`.
+        memory_every: every so-manieth frame is committed, as in tracking; between them the newest slot follows the
+            clip.
+        damage: probability that something goes wrong with an object's masks on their way to the memory, see
+            `draw_damage`.
         through_time: whether gradients go on through the masks that are fed back.
         length: T of the clip, over which damage is drawn; 0 is that of the first segment.
     """
@@ -51,7 +54,8 @@ class Unrolled:
     Attributes:
         cross_entropy: scalar.
         dice: scalar.
-        probabilities: `[V, L, 1 + N, H, W]`, detached; L is one less than the frames in the segment with the given masks.
+        probabilities: `[V, L, 1 + N, H, W]`, detached; L is one less than the frames in the segment with the given
+            masks.
         scores: scalar, the loss of the discriminative read alone; 0 in a network without one.
     """
 
@@ -67,7 +71,8 @@ class Unrolled:
 
 
 class Unroller:
-    """V clips on their way: the bank, and the frame that is yet to be written. Truncated backpropagation, section 3.4.2.
+    """V clips on their way: the bank, and the frame that is yet to be written. Truncated backpropagation, section
+    3.4.2.
 
     Each call of `advance` takes the next frames of the clips. Gradients stay inside one call: what the bank holds when
     it returns is carried on without its graph, so a clip costs the memory of its longest segment, whatever its length.
@@ -77,8 +82,8 @@ class Unroller:
         network: in training mode or not.
         options: see `UnrollOptions`.
         generator: draws when the truth is fed back.
-        weigh: turns the numbers of visible objects in S frames `[S]` into factors on their means of objects' losses `[S]`; see
-            `World.object_weights`. None is 1.
+        weigh: turns the numbers of visible objects in S frames `[S]` into factors on their means of objects' losses
+            `[S]`; see `World.object_weights`. None is 1.
     """
 
     def __init__(
@@ -96,7 +101,9 @@ class Unroller:
         self._damages: tuple[Damage | None, ...] = ()  # of the rows
         self._rows = torch.zeros(0, dtype=torch.int64)  # [B], clip * objects + object
         self._objects = 0  # N
-        self._pending: tuple[FrameFeatures, Tensor] | None = None  # the last frame [V, ...] and the masks [B, H, W] fed back
+        self._pending: tuple[FrameFeatures, Tensor] | None = (
+            None  # the last frame [V, ...] and the masks [B, H, W] fed back
+        )
         self._fed = torch.zeros(0)  # these masks without their graph
 
     def advance(self, frames: Tensor, ids: Tensor) -> Unrolled:
@@ -104,7 +111,8 @@ class Unroller:
 
         Args:
             frames: `[V, S, 3, H, W]`, RGB in [0, 1]; H and W multiples of 16; S at least 2 in the first call.
-            ids: `[V, S, H, W]` int64, 0 is background, 1..N are objects; objects not in a clip's first frame are not tracked.
+            ids: `[V, S, H, W]` int64, 0 is background, 1..N are objects; objects not in a clip's first frame are not
+                tracked.
         """
         clips, length = frames.shape[:2]
         if self.time == 0:
@@ -114,7 +122,8 @@ class Unroller:
         clip = torch.arange(clips, device=ids.device)
         tracked = torch.zeros(clips, 256, dtype=torch.int64, device=ids.device).index_put((video, number), number)
         target = tracked[clip[:, None, None, None], ids]  # [V, S, H, W]
-        self.bank.rekey()  # the graph of the segment before is cut; from here the key head learns from all that is remembered
+        # the graph of the segment before is cut; from here the key head learns from all that is remembered
+        self.bank.rekey()
         encoded = self.network.encode_query(frames.flatten(0, 1).contiguous(memory_format=torch.channels_last))
         visible = (ids[video] == number[:, None, None, None]).flatten(2).any(2).sum(0)  # [S]
         weights = torch.ones_like(visible, dtype=torch.float32) if self.weigh is None else self.weigh(visible)
@@ -129,7 +138,9 @@ class Unroller:
                 cues = self.network.cues(features, self.sums, self._last_masks(), video)  # [B, 5, H/8, W/8] or None
                 logits = self.network.decode(recalled, features, video, cues)
                 if cues is not None:
-                    scored.append(score_loss(cues[:, 0], nn.functional.avg_pool2d(masks[:, None], 8)[:, 0]) * weights[t])
+                    scored.append(
+                        score_loss(cues[:, 0], nn.functional.avg_pool2d(masks[:, None], 8)[:, 0]) * weights[t]
+                    )
                 scores = aggregate_logits(logits, rows, clips=clips, objects=objects)  # [V, 1 + N, H, W]
                 losses = segmentation_loss(scores, target[:, t], share=self.options.share)
                 cross_entropy.append(losses[0])
@@ -137,7 +148,9 @@ class Unroller:
                 probabilities = scores.softmax(1)
                 seen.append(probabilities.detach())
                 if float(torch.rand((), generator=self.generator)) < self.options.own_masks:
-                    masks = (probabilities if self.options.through_time else probabilities.detach())[:, 1:].flatten(0, 1)[rows]
+                    masks = (probabilities if self.options.through_time else probabilities.detach())[:, 1:].flatten(
+                        0, 1
+                    )[rows]
                 masks = damaged(masks, self._damages, self.time)
             self._pending, self._fed = (features, masks), masks.detach()
             self.time += 1
@@ -153,7 +166,8 @@ class Unroller:
         self._damages = draw_damage(len(self._rows), frames, self.options.damage, self.generator)
 
     def _last_masks(self) -> tuple[Tensor, Tensor]:
-        """What was fed back of the frame before this one, without its graph: each object's mask, and those of all others."""
+        """What was fed back of the frame before this one, without its graph: each object's mask, and those of all
+        others."""
         return self._fed, _others(self._fed, self._rows // self._objects)
 
     def _write(self) -> None:

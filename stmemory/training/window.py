@@ -1,4 +1,5 @@
-"""Windows: what the steps since the last line of a log answered, its means, and whether steps still learn. Names no loss, writes no file."""
+"""Windows: what the steps since the last line of a log answered, its means, and whether steps still learn. Names no
+loss, writes no file."""
 
 from __future__ import annotations
 
@@ -36,7 +37,8 @@ class Window:
 
         Args:
             losses: of the step; or `lost` alone, if it changed no weight.
-            seconds: that it took, with the wait for its clips, and without what is done between steps, such as validation.
+            seconds: that it took, with the wait for its clips, and without what is done between steps, such as
+                validation.
 
         Raises:
             StmemoryError: so many steps in a row were lost that the run will learn nothing more.
@@ -46,7 +48,8 @@ class Window:
         self._row = self._row + 1 if "lost" in losses else 0
         if self._row >= _DIVERGED:
             raise StmemoryError(
-                f"expected gradients that are finite, got none in {self._row} steps, one after another: the run diverged; what was saved before "
+                f"expected gradients that are finite, got none in {self._row} steps, one after another: the run "
+                "diverged; what was saved before "
                 "stays, but begin anew in another folder, with a lower learning_rate or a longer warmup"
             )
 
@@ -56,10 +59,13 @@ class Window:
         return self._row
 
     def record(self) -> dict[str, float]:
-        """Seconds a step, means of the losses over the steps that were not lost, if any, and how many were lost; and begin anew."""
+        """Seconds a step, means of the losses over the steps that were not lost, if any, and how many were lost; and
+        begin anew."""
         sums, self._sums = self._sums, self._empty()
         kept = sums["steps"] - sums["lost"]
-        means = {name: sums[name] / kept for name in self._names if kept > 0}  # a mean of none is no number, least of all 0
+        means = {
+            name: sums[name] / kept for name in self._names if kept > 0
+        }  # a mean of none is no number, least of all 0
         return {"seconds": sums["seconds"] / max(1.0, sums["timed"]), **means, "lost": sums["lost"]}
 
     def state_dict(self) -> dict[str, float]:
@@ -67,7 +73,8 @@ class Window:
         return {**self._sums, "row": float(self._row)}
 
     def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Go on from there. Some states of earlier versions do not know how long their steps took: those are not in the mean."""
+        """Go on from there. Some states of earlier versions do not know how long their steps took: those are not in the
+        mean."""
         timed = state.get("steps", 0.0) if "seconds" in state else 0.0
         self._sums = {**self._empty(), "timed": timed, **state}
         self._row = int(self._sums.pop("row", 0))

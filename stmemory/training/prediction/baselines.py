@@ -1,7 +1,8 @@
-"""What prediction is compared with: ConvLSTM and PredRNN's spatiotemporal LSTM between our own encoder and decoder. Trains nothing.
+"""What prediction is compared with: ConvLSTM and PredRNN's spatiotemporal LSTM between our own encoder and decoder.
+Trains nothing.
 
-Both remember videos in recurrent states alone, have the interface of `PredictionNetwork`, and are as wide as makes their parameters as
-many as ours (`matched`), so that only what stands between encoder and decoder differs.
+Both remember videos in recurrent states alone, have the interface of `PredictionNetwork`, and are as wide as makes
+their parameters as many as ours (`matched`), so that only what stands between encoder and decoder differs.
 """
 
 from __future__ import annotations
@@ -83,7 +84,8 @@ class ConvLSTM(nn.Module):
 
 
 class SpatiotemporalLSTM(nn.Module):
-    """One layer of PredRNN (Wang et al. 2017): beside the cell C, that goes from frame to frame, a flow M from layer to layer.
+    """One layer of PredRNN (Wang et al. 2017): beside the cell C, that goes from frame to frame, a flow M from layer to
+    layer.
 
     Args:
         channels: of the input.
@@ -136,7 +138,9 @@ class RecurrentNetwork(nn.Module):
         self.decoder = Decoder(config.image_channels, config.widths, config.strides, skips=bool(config.skips))
         layer = ConvLSTM if core == "convlstm" else SpatiotemporalLSTM
         self.layers = nn.ModuleList(layer(hidden if number else features, hidden) for number in range(LAYERS))
-        self.mix = nn.Sequential(nn.Conv2d(hidden, features, 3, padding=1), nn.GroupNorm(8, features), nn.LeakyReLU(0.2))
+        self.mix = nn.Sequential(
+            nn.Conv2d(hidden, features, 3, padding=1), nn.GroupNorm(8, features), nn.LeakyReLU(0.2)
+        )
 
     @property
     def stride(self) -> int:
@@ -160,9 +164,14 @@ class RecurrentNetwork(nn.Module):
         Raises:
             ShapeError: the frame does not fit the network.
         """
-        if frame.dim() != 4 or frame.shape[1] != self.config.image_channels or any(side % self.stride for side in frame.shape[2:]):
+        if (
+            frame.dim() != 4
+            or frame.shape[1] != self.config.image_channels
+            or any(side % self.stride for side in frame.shape[2:])
+        ):
             raise ShapeError(
-                f"frame: expected [B, {self.config.image_channels}, H, W] with H and W multiples of {self.stride}, got {tuple(frame.shape)}; "
+                f"frame: expected [B, {self.config.image_channels}, H, W] with H and W multiples of {self.stride}, "
+                f"got {tuple(frame.shape)}; "
                 "pad or crop it first"
             )
         given, finer = self.encoder(frame)  # [B, Cf, h, w]
@@ -174,7 +183,9 @@ class RecurrentNetwork(nn.Module):
             if state.flow is None:
                 given, state.cells[number] = layer(given, state.hidden[number], state.cells[number])
             else:
-                given, state.cells[number], state.flow = layer(given, state.hidden[number], state.cells[number], state.flow)
+                given, state.cells[number], state.flow = layer(
+                    given, state.hidden[number], state.cells[number], state.flow
+                )
             state.hidden[number] = given
         state.time += 1
         predicted: Tensor = self.decoder(self.mix(given), finer)
@@ -195,8 +206,8 @@ def matched(config: PredictionConfig, kind: str, count: int) -> PredictionNetwor
 
     Args:
         config: of ours.
-        kind: `"convlstm"`, `"predrnn"`: as many channels of state as it takes; `"state_only"`: our network without its bank, with wider
-            fifth and sixth layers, and of those that fit within 1.5 % the one with the widest state.
+        kind: `"convlstm"`, `"predrnn"`: as many channels of state as it takes; `"state_only"`: our network without its
+            bank, with wider fifth and sixth layers, and of those that fit within 1.5 % the one with the widest state.
         count: parameters.
 
     Raises:
@@ -214,7 +225,10 @@ def matched(config: PredictionConfig, kind: str, count: int) -> PredictionNetwor
     else:
         raise OptionError(f"matched: expected one of {(*CORES, 'state_only')}, got {kind!r}")
     if abs(parameters(network) / count - 1) > 0.03:
-        raise OptionError(f"matched: expected {kind} to have a width with {count} parameters, within 3 %, got {parameters(network)} at best")
+        raise OptionError(
+            f"matched: expected {kind} to have a width with {count} parameters, within 3 %, got {parameters(network)} "
+            "at best"
+        )
     return network
 
 
@@ -231,7 +245,9 @@ def _widened(config: PredictionConfig, count: int) -> PredictionConfig:
         def candidate(eights: int, fifth: int = fifth) -> PredictionConfig:
             return replace(config, memory="none", widths=(*config.widths[:4], fifth, 8 * eights))
 
-        nearest = candidate(_halve(lambda eights: _count(PredictionNetwork, candidate(eights)), count, most=_WIDEST // 8))
+        nearest = candidate(
+            _halve(lambda eights: _count(PredictionNetwork, candidate(eights)), count, most=_WIDEST // 8)
+        )
         off = abs(_count(PredictionNetwork, nearest) / count - 1)
         found.append((off > _NEAR, 0 if off <= _NEAR else off, -nearest.widths[5], nearest))
     return min(found, key=lambda entry: entry[:3])[3]

@@ -1,4 +1,5 @@
-"""Clips to learn from and to be tested on, as a `ClipSet` says, and how many of their frames are given. Draws no picture itself."""
+"""Clips to learn from and to be tested on, as a `ClipSet` says, and how many of their frames are given. Draws no
+picture itself."""
 
 from __future__ import annotations
 
@@ -39,8 +40,8 @@ class Clips:
 class ClipSource:
     """Where clips come from; the same numbers give the same clips.
 
-    Of a recall set training is given the frames up to where the rest can be known, and a test those up to where something is recalled:
-    nobody is tested on a curtain that stays closed.
+    Of a recall set training is given the frames up to where the rest can be known, and a test those up to where
+    something is recalled: nobody is tested on a curtain that stays closed.
 
     Args:
         clip_set: what to make.

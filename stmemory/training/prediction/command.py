@@ -1,4 +1,5 @@
-"""`python -m stmemory.training predict run | report | export`: the commands of prediction. Contains no logic of its own."""
+"""`python -m stmemory.training predict run | report | export`: the commands of prediction. Contains no logic of its
+own."""
 
 from __future__ import annotations
 
@@ -27,25 +28,37 @@ _INTERRUPTED = 130
 
 def add_to(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Offer the commands."""
-    offered = commands.add_parser("predict", help="train and compare networks that predict video").add_subparsers(required=True)
+    offered = commands.add_parser("predict", help="train and compare networks that predict video").add_subparsers(
+        required=True
+    )
     running = offered.add_parser("run", help="train the networks of a comparison, or go on where it was interrupted")
     running.add_argument("config", type=Path, help="JSON, see PredictionTraining")
     running.add_argument("-o", "--out", type=Path, required=True, help="folder of the comparison")
-    running.add_argument("--only", nargs="+", metavar="NAME", help="of its contenders (default: all, one after another)")
-    running.add_argument("--turns", type=zero_or_more, default=0, metavar="STEPS", help="train them in turns of so many steps")
+    running.add_argument(
+        "--only", nargs="+", metavar="NAME", help="of its contenders (default: all, one after another)"
+    )
+    running.add_argument(
+        "--turns", type=zero_or_more, default=0, metavar="STEPS", help="train them in turns of so many steps"
+    )
     running.add_argument("--device", default="cpu")
     running.add_argument("--threads", type=zero_or_more, default=0, help="of torch; 0 leaves torch's own choice")
     running.set_defaults(predict=_run)
     reporting = offered.add_parser("report", help="measure what was trained: a table, a plot and a strip of examples")
     reporting.add_argument("runs", type=Path, nargs="+", help="folders of comparisons, each with its config.json")
-    reporting.add_argument("-o", "--out", type=Path, required=True, help="folder: prediction.md, prediction.json, prediction.png, ...")
+    reporting.add_argument(
+        "-o", "--out", type=Path, required=True, help="folder: prediction.md, prediction.json, prediction.png, ..."
+    )
     reporting.add_argument("--clips", type=int, default=0, help="of each test; 0 for as many as the configuration says")
-    reporting.add_argument("--capacities", type=int, nargs="*", default=[], metavar="K", help="measure ours with other memory sizes too")
+    reporting.add_argument(
+        "--capacities", type=int, nargs="*", default=[], metavar="K", help="measure ours with other memory sizes too"
+    )
     reporting.add_argument("--policies", nargs="*", default=[], metavar="NAME", help="and under other update policies")
     reporting.add_argument("--device", default="cpu")
     reporting.add_argument("--threads", type=zero_or_more, default=0, help="of torch; 0 leaves torch's own choice")
     reporting.set_defaults(predict=_report)
-    exporting = offered.add_parser("export", help="write one network's averaged weights as a folder that from_pretrained reads")
+    exporting = offered.add_parser(
+        "export", help="write one network's averaged weights as a folder that from_pretrained reads"
+    )
     exporting.add_argument("run", type=Path, help="folder of the comparison")
     exporting.add_argument("name", help="of a contender that is ours")
     exporting.add_argument("out", type=Path, help="folder of the weights")
@@ -72,7 +85,9 @@ def _train(options: argparse.Namespace, config: PredictionTraining, names: list[
     with whole_file(options.out / "config.json") as part:
         part.write_text(config.to_json(), encoding="utf-8")
     for trainer, going_on in zip(trainers, resumed, strict=True):
-        sys.stdout.write(f"{trainer.contender.name}: from step {trainer.step} of {config.steps}{' (resumed)' * going_on}\n")
+        sys.stdout.write(
+            f"{trainer.contender.name}: from step {trainer.step} of {config.steps}{' (resumed)' * going_on}\n"
+        )
     with stop_on_signals(lambda: _stop(trainers)) as stop:
         while not stop.wanted and any(trainer.step < config.steps for trainer in trainers):
             for trainer in trainers:

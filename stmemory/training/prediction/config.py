@@ -1,4 +1,5 @@
-"""`PredictionTraining`: all that decides what a comparison of prediction networks makes, in one frozen record. Builds nothing."""
+"""`PredictionTraining`: all that decides what a comparison of prediction networks makes, in one frozen record. Builds
+nothing."""
 
 from __future__ import annotations
 
@@ -56,7 +57,11 @@ class ClipSet:
             ("kind", self.kind in SETS, " or ".join(SETS)),
             ("size", self.size >= 16 and self.size % 4 == 0, "a multiple of 4, 16 or more"),
             ("frames", self.frames >= 2, "2 or more"),
-            ("observed", (0 < self.observed or self.kind != "moving") and self.observed < self.frames, "less than frames, and above 0 for moving"),
+            (
+                "observed",
+                (0 < self.observed or self.kind != "moving") and self.observed < self.frames,
+                "less than frames, and above 0 for moving",
+            ),
             ("observed", self.observed >= 0, "0 or more"),
             ("glyphs", self.glyphs >= 1, "1 or more"),
             ("digits", self.digits >= 1, "1 or more"),
@@ -87,7 +92,11 @@ class Contender:
     def __post_init__(self) -> None:
         check_types(self)
         checks = (
-            ("name", bool(self.name) and all(c.isalnum() or c in "-_" for c in self.name) and len(self.name) <= 60, "letters, digits, - and _, at most 60"),
+            (
+                "name",
+                bool(self.name) and all(c.isalnum() or c in "-_" for c in self.name) and len(self.name) <= 60,
+                "letters, digits, - and _, at most 60",
+            ),
             ("kind", self.kind in KINDS, " or ".join(KINDS)),
             ("capacity", self.capacity == 0 or self.capacity >= 2, "2 or more, or 0 for the comparison's"),
         )
@@ -114,10 +123,13 @@ class PredictionTraining:
         warmup: steps.
         final_factor: of the learning rate at the end.
         weight_decay: of AdamW.
-        clip_norm: of the gradients; at 1 a network with a bank can lose in ten steps what it has learned, and needs long to learn it again.
+        clip_norm: of the gradients; at 1 a network with a bank can lose in ten steps what it has learned, and needs
+            long to learn it again.
         sampling: share of the run in which the probability of a true frame, where none was promised, falls from 1 to 0.
-        unknown_weight: of the loss on frames of a recall set that nothing before them tells of; frames that can be known weigh 1.
-        absolute_weight: of the absolute error beside the squared one; with 1 a network on sparse frames predicts zeros for long.
+        unknown_weight: of the loss on frames of a recall set that nothing before them tells of; frames that can be
+            known weigh 1.
+        absolute_weight: of the absolute error beside the squared one; with 1 a network on sparse frames predicts zeros
+            for long.
         reverse: play every other batch backwards (moving digits only).
         precision: `"float32"`, or `"bfloat16"` autocast.
         ema: of the averaged weights, which the report measures; 0 for the last ones.
@@ -160,7 +172,11 @@ class PredictionTraining:
             ("contenders", 0 < len(names) == len(set(names)), "one or more of different names"),
             ("policy", "learned" not in policies, "rules; a learned policy is not trained here"),
             ("tests", len(self.tests) >= 1, "one or more"),
-            ("periods", len(self.periods) >= 1 and all(type(period) is int and period >= 1 for period in self.periods), "one or more, each 1 or more"),
+            (
+                "periods",
+                len(self.periods) >= 1 and all(type(period) is int and period >= 1 for period in self.periods),
+                "one or more, each 1 or more",
+            ),
             ("steps", self.steps >= 1, "1 or more"),
             ("warmup", self.warmup >= 0, "0 or more"),
             ("final_factor", 0 <= self.final_factor <= 1, "0 to 1"),
@@ -247,6 +263,8 @@ class PredictionTraining:
         try:
             return cls.from_json(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
-            raise OptionError(f"{path}: expected the JSON of a comparison, got: {error.strerror or error}; check the path") from error
+            raise OptionError(
+                f"{path}: expected the JSON of a comparison, got: {error.strerror or error}; check the path"
+            ) from error
         except ValueError as error:
             raise OptionError(f"{path}: {error}") from error

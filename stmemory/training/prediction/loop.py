@@ -1,4 +1,5 @@
-"""Training one contender of a comparison: clips in, checkpoints and a log out. Resumes exactly where it stopped. Builds no layers."""
+"""Training one contender of a comparison: clips in, checkpoints and a log out. Resumes exactly where it stopped. Builds
+no layers."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ _NEEDS = ("network", "average", "optimiser", "step", "config")  # of a state, to
 
 
 class PredictionTrainer:
-    """One contender, and where in the schedule it is. Clips, weights and what is sampled depend on the seed and the step alone.
+    """One contender, and where in the schedule it is. Clips, weights and what is sampled depend on the seed and the
+    step alone.
 
     Args:
         config: of the comparison.
@@ -42,12 +44,19 @@ class PredictionTrainer:
     """
 
     def __init__(self, config: PredictionTraining, name: str, out: Path, *, device: str = "cpu") -> None:
-        self.config, self.contender, self.out, self.device = config, config.contender(name), out / name, torch.device(device)
+        self.config, self.contender, self.out, self.device = (
+            config,
+            config.contender(name),
+            out / name,
+            torch.device(device),
+        )
         self.capacity = self.contender.capacity or config.capacity
         self.policy = self.contender.policy or config.policy
         self.network = new_network(config, name).to(self.device)
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.optimiser = torch.optim.AdamW(
+            self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+        )
         self.source = ClipSource(config.train, seed=config.seed)
         self.step = 0
         self._window = Window("loss", "norm")
@@ -92,7 +101,8 @@ class PredictionTrainer:
         write_state(self.out / "state.pt", state)
 
     def run(self, *, log_every: int = 10, until: int | None = None) -> Iterator[dict[str, float]]:
-        """Train to the end of the schedule, to a step, or until `stop`, after which it takes a new trainer; yields what it logs.
+        """Train to the end of the schedule, to a step, or until `stop`, after which it takes a new trainer; yields what
+        it logs.
 
         Args:
             log_every: steps that a line of the log is the mean of; fewer at the end of the run.
@@ -118,11 +128,14 @@ class PredictionTrainer:
         journal.close()
 
     def train_step(self) -> dict[str, float]:
-        """One step of the optimiser. One whose gradients are not finite changes no weight, and answers `lost` in place of losses."""
+        """One step of the optimiser. One whose gradients are not finite changes no weight, and answers `lost` in place
+        of losses."""
         config, number = self.config, self.step
         clips = self.source.draw(range(number * config.batch, (number + 1) * config.batch))
         clips = clips.backwards() if config.reverse and number % 2 else clips
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + number)  # of the step alone, so that a run can stop at any
+        generator = torch.Generator().manual_seed(
+            config.seed * 1_000_003 + number
+        )  # of the step alone, so that a run can stop at any
         given = true_frames(clips, true_probability(config, number), generator)
         clips = Clips(clips.frames.to(self.device), clips.observed.to(self.device))
         self.network.train()
@@ -130,8 +143,12 @@ class PredictionTrainer:
             group["lr"] = self._rate()
         self.optimiser.zero_grad(set_to_none=True)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=config.precision == "bfloat16"):
-            predicted = roll(self.network, clips.frames, given.to(self.device), capacity=self.capacity, policy=self.policy)
-        loss = prediction_loss(predicted, clips, unknown_weight=config.unknown_weight, absolute_weight=config.absolute_weight)
+            predicted = roll(
+                self.network, clips.frames, given.to(self.device), capacity=self.capacity, policy=self.policy
+            )
+        loss = prediction_loss(
+            predicted, clips, unknown_weight=config.unknown_weight, absolute_weight=config.absolute_weight
+        )
         with repeatable(self.device):
             torch.autograd.backward(loss)
         norm = float(nn.utils.clip_grad_norm_(self.network.parameters(), config.clip_norm))

@@ -1,4 +1,5 @@
-"""From the folders of a comparison to its table, plot and strips, and to weights that can be loaded. Trains nothing, measures by others."""
+"""From the folders of a comparison to its table, plot and strips, and to weights that can be loaded. Trains nothing,
+measures by others."""
 
 from __future__ import annotations
 
@@ -8,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from stmemory.errors import OptionError, WeightsError
@@ -72,10 +72,15 @@ class Others:
 
     def __post_init__(self) -> None:
         if any(capacity < 2 for capacity in self.capacities):
-            raise OptionError(f"capacities: expected 2 slots or more each, got {', '.join(map(str, self.capacities))}; leave the others out")
+            raise OptionError(
+                f"capacities: expected 2 slots or more each, got {', '.join(map(str, self.capacities))}; leave the "
+                "others out"
+            )
         for policy in self.policies:
             if isinstance(update_policy(policy), nn.Module):
-                raise OptionError(f"policies: expected rules, got {policy!r}, whose weights would be random; leave it out")
+                raise OptionError(
+                    f"policies: expected rules, got {policy!r}, whose weights would be random; leave it out"
+                )
 
 
 @dataclass(frozen=True)
@@ -107,17 +112,22 @@ def load_trained(run: Path, name: str, *, device: str = "cpu") -> Trained:
 
     >>> load_trained(Path("no/such/run"), "ours")
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or directory; check the path
+    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or
+    directory; check the path
     """
     config = PredictionTraining.load(run / "config.json")
     contender = config.contender(name)
     path = run / name / "state.pt"
     if not path.exists():
-        raise WeightsError(f"{path}: expected a state of training, got no such file; python -m stmemory.training predict run")
+        raise WeightsError(
+            f"{path}: expected a state of training, got no such file; python -m stmemory.training predict run"
+        )
     state = read_state(path, needs=("average", "step"))
     network = new_network(config, name).to(device).eval()
     network.load_state_dict(state["average"])
-    return Trained(name, network, int(state["step"]), contender.capacity or config.capacity, contender.policy or config.policy)
+    return Trained(
+        name, network, int(state["step"]), contender.capacity or config.capacity, contender.policy or config.policy
+    )
 
 
 def report(
@@ -127,21 +137,24 @@ def report(
 
     Args:
         runs: folders of comparisons.
-        out: folder for `prediction.md`, `prediction.json`, `strips_TEST_NUMBER.png`, and `prediction.png` if there is a recall set and
-            matplotlib is installed.
+        out: folder for `prediction.md`, `prediction.json`, `strips_TEST_NUMBER.png`, and `prediction.png` if there is a
+            recall set and matplotlib is installed.
         clips: of each test; 0 for as many as the configuration says.
-        others: measure networks with a bank at these memory sizes and under these policies too, whatever they were trained with.
+        others: measure networks with a bank at these memory sizes and under these policies too, whatever they were
+            trained with.
         device: where to measure.
 
     Returns:
-        The Markdown, with a line if matplotlib is missing where a plot would be, and the contenders that have no state yet.
+        The Markdown, with a line if matplotlib is missing where a plot would be, and the contenders that have no state
+        yet.
 
     Raises:
         OptionError: a folder holds no comparison or is named twice, or `clips` is below 0.
 
     >>> report([Path("no/such/run")], Path("report"))
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or directory; check the path
+    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or
+    directory; check the path
     """
     if clips < 0:
         raise OptionError(f"clips: expected 0, for as many as the configuration says, or more, got {clips}; change it")
@@ -164,7 +177,10 @@ def report(
     with whole_file(out / "prediction.md") as part:
         part.write_text(text, encoding="utf-8")
     with whole_file(out / "prediction.json") as part:
-        part.write_text(prediction_document(results, circumstances, extra={"configs": configs, "missing": missing}), encoding="utf-8")
+        part.write_text(
+            prediction_document(results, circumstances, extra={"configs": configs, "missing": missing}),
+            encoding="utf-8",
+        )
     plot = out / "prediction.png"
     if all(result.period is None for result in results):
         return text, missing
@@ -184,13 +200,23 @@ def export(run: Path, name: str, out: Path) -> int:
 
     >>> export(Path("no/such/run"), "ours", Path("weights"))
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or directory; check the path
+    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or
+    directory; check the path
     """
     config = PredictionTraining.load(run / "config.json")
     trained = load_trained(run, name)
     if not isinstance(trained.network, PredictionNetwork):
-        raise OptionError(f"export: expected a contender of kind ours or state_only, got {name!r}, a {config.contender(name).kind}")
-    about = {"training": {"steps": trained.steps, "capacity": trained.capacity, "policy": trained.policy, "config": config.learning_of(name)}}
+        raise OptionError(
+            f"export: expected a contender of kind ours or state_only, got {name!r}, a {config.contender(name).kind}"
+        )
+    about = {
+        "training": {
+            "steps": trained.steps,
+            "capacity": trained.capacity,
+            "policy": trained.policy,
+            "config": config.learning_of(name),
+        }
+    }
     trained.network.save_pretrained(out, about=about)
     return trained.steps
 
@@ -225,12 +251,16 @@ def _test(
     """Everybody on one test; for a recall set at each N."""
     number, device = how.clips, how.device
     periods: tuple[int | None, ...] = config.periods if test.kind != "moving" else (None,)
-    sources = [ClipSource(test if period is None else at_period(test, period), test=True, seed=config.seed) for period in periods]
+    sources = [
+        ClipSource(test if period is None else at_period(test, period), test=True, seed=config.seed)
+        for period in periods
+    ]
     clips_at = [source.draw(range(number)) for source in sources]
     longest = max((found.frames for found in clips_at), key=lambda frames: frames.shape[1]).to(device)
     known = {one.name: one for one in trained}
     costs = {  # of a frame: the same at every N
-        one.name: cost_of(one.network, _long(longest, one.capacity), capacity=one.capacity, policy=one.policy) for one in trained
+        one.name: cost_of(one.network, _long(longest, one.capacity), capacity=one.capacity, policy=one.policy)
+        for one in trained
     }
     drawn: dict[str, Tensor] = {}
     for period, found in zip(periods, clips_at, strict=True):
@@ -242,7 +272,9 @@ def _test(
         for name, forecast in forecasts.items():
             scores, one = measure(forecast, frames, observed), known.get(name)
             label = f"{name}, K = {one.capacity}" if one and one.remembers and ", K = " not in name else name
-            yield PredictionResult(label, test.kind, period, number, scores, costs.get(name), None if one is None else one.steps)
+            yield PredictionResult(
+                label, test.kind, period, number, scores, costs.get(name), None if one is None else one.steps
+            )
         if period is None or period == config.periods[len(config.periods) // 2]:
             for place in range(min(_DRAWN, number)):
                 drawn[f"truth {place}"] = frames[place]

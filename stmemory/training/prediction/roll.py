@@ -1,4 +1,5 @@
-"""One pass of a prediction network over clips: which frames it is given, what it says of the next, and how wrong that is. Learns nothing."""
+"""One pass of a prediction network over clips: which frames it is given, what it says of the next, and how wrong that
+is. Learns nothing."""
 
 from __future__ import annotations
 
