@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from stmemory import VOSPredictor
 from stmemory.evaluation.scenes import render_scene
-from stmemory.inspection.ink import FAINT, INK, MARGIN, colour_of_frame, font, page, text_on
+from stmemory.io.drawing import FAINT, INK, MARGIN, colour_of_frame, font, page, text_on
 from stmemory.memory import feature_alignment, space_time_read, update_policy
 from stmemory.memory.policy import BankView
 

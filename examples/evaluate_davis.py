@@ -12,7 +12,7 @@ import torch
 
 from stmemory import VOSPredictor
 from stmemory.evaluation import evaluate_clip, find_data_set, summarise, write_tables
-from stmemory.palette import write_palette_png
+from stmemory.io.palette import write_palette_png
 
 
 def main(root: str, out: str, *names: str) -> float:

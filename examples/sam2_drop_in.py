@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from stmemory.palette import read_palette_png, write_palette_png
-from stmemory.sam2 import VideoPredictor  # was: from sam2.sam2_video_predictor import SAM2VideoPredictor
+from stmemory.io.palette import read_palette_png, write_palette_png
+from stmemory.sam2 import VideoPredictor
 
 
 def main(clip: str, first_mask: str, out: str) -> int:

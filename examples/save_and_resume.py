@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from stmemory import VOSPredictor
-from stmemory.frames import iterate_frames
+from stmemory.io.frames import iterate_frames
 
 EVERY = 50  # frames between two savings; what came after the last is done again
 

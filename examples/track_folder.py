@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from stmemory import VOSPredictor
-from stmemory.images import image_files
+from stmemory.io.images import image_files
 
 
 def main(frames: str, masks: str, out: str) -> dict[str, tuple[int, ...]]:

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 
 from stmemory import VOSPredictor
-from stmemory.frames import iterate_frames
-from stmemory.video import OverlayWriter
+from stmemory.io.frames import iterate_frames
+from stmemory.io.video import OverlayWriter
 
 
 def main(clip: str, first_mask: str, out: str) -> None:

@@ -9,10 +9,10 @@ import sys
 from pathlib import Path
 
 from stmemory import StmemoryError, VOSPredictor
-from stmemory.saving import save_network
 from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.loop import Trainer
-from stmemory.weights import load_network
+from stmemory.weights.pretrained import load_network
+from stmemory.weights.save import save_network
 
 
 def main(pictures: str, run: str, steps: str | int = 300, *, size: int = 224, batch: int = 4) -> Path:

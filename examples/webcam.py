@@ -13,8 +13,8 @@ from contextlib import nullcontext
 import numpy as np
 
 from stmemory import VOSPredictor
-from stmemory.frames import iterate_frames
-from stmemory.video import OverlayWriter
+from stmemory.io.frames import iterate_frames
+from stmemory.io.video import OverlayWriter
 
 
 def from_camera(cv2, number):

@@ -7,31 +7,21 @@ The library of the paper *Space Time Recurrent Memory Network* (Nguyen and Li, a
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import logging
 from typing import TYPE_CHECKING
 
-from stmemory.errors import (
-    BankError,
-    FrameError,
-    MaskError,
-    OptionError,
-    ShapeError,
-    StmemoryError,
-    WeightsError,
-)
+from stmemory.errors import BankError, FrameError, MaskError, OptionError, ShapeError, StmemoryError, WeightsError
+from stmemory.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from stmemory.frame_predictor import FramePredictor
-    from stmemory.frame_stream import FrameStream
     from stmemory.memory import FusionCell, LearnedPolicy, MeanFusion, MemoryBank, SpaceTimeRead, UpdatePolicy
     from stmemory.networks.config import NetworkConfig
-    from stmemory.networks.prediction import PredictionNetwork
-    from stmemory.networks.prediction_config import PredictionConfig
     from stmemory.networks.segmentation import SegmentationNetwork
     from stmemory.options import PredictionOptions, TrackingOptions
-    from stmemory.predicted import PredictedFrame
+    from stmemory.prediction.config import PredictionConfig
+    from stmemory.prediction.network import PredictionNetwork
+    from stmemory.prediction.predictor import FramePredictor
+    from stmemory.prediction.stream import FrameStream, PredictedFrame
     from stmemory.predictor import VOSPredictor
     from stmemory.result import Segmentation
     from stmemory.stream import VOSStream
@@ -69,17 +59,19 @@ __version__ = "0.1.0"
 
 logging.getLogger("stmemory").addHandler(logging.NullHandler())  # the application decides what is shown
 
+__path__.append(f"{__path__[0]}/aliases")  # modules that moved before 0.1.0 can be imported from where they were
+
 _HOMES = {
-    "FramePredictor": "stmemory.frame_predictor",
-    "FrameStream": "stmemory.frame_stream",
+    "FramePredictor": "stmemory.prediction.predictor",
+    "FrameStream": "stmemory.prediction.stream",
     "FusionCell": "stmemory.memory",
     "LearnedPolicy": "stmemory.memory",
     "MeanFusion": "stmemory.memory",
     "MemoryBank": "stmemory.memory",
     "NetworkConfig": "stmemory.networks.config",
-    "PredictedFrame": "stmemory.predicted",
-    "PredictionConfig": "stmemory.networks.prediction_config",
-    "PredictionNetwork": "stmemory.networks.prediction",
+    "PredictedFrame": "stmemory.prediction.stream",
+    "PredictionConfig": "stmemory.prediction.config",
+    "PredictionNetwork": "stmemory.prediction.network",
     "PredictionOptions": "stmemory.options",
     "Segmentation": "stmemory.result",
     "SegmentationNetwork": "stmemory.networks.segmentation",
@@ -91,15 +83,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> object:
-    """Import what is asked for when it is asked for, so that `stmemory --help` and `stmemory.errors` need not wait for
-    torch."""
-    if name in _HOMES:
-        globals()[name] = found = getattr(importlib.import_module(_HOMES[name]), name)
-        return found
-    if not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

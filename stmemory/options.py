@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from stmemory.errors import OptionError
-from stmemory.memory.policy import UpdatePolicy
-from stmemory.memory.registry import update_policy
+from stmemory.memory.policy import UpdatePolicy, update_policy
 
 __all__ = ["PredictionOptions", "TrackingOptions", "ready_options"]
 

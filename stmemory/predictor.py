@@ -13,16 +13,17 @@ import torch
 from torch import Tensor
 
 from stmemory.errors import FrameError, MaskError, OptionError, ShapeError, StmemoryError
-from stmemory.frames import iterate_frames, to_frame
-from stmemory.hub import Where
-from stmemory.masks import to_object_masks
+from stmemory.io.frames import iterate_frames, to_frame
+from stmemory.io.masks import to_object_masks
 from stmemory.networks.layers import fold_batch_norm, use_channels_last
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions, ready_options
 from stmemory.result import Segmentation
+from stmemory.state import load_state
 from stmemory.stream import VOSStream
-from stmemory.stream_file import load_state
-from stmemory.weights import load_network, place_to_compute
+from stmemory.weights.devices import place_to_compute
+from stmemory.weights.hub import Where
+from stmemory.weights.pretrained import load_network
 
 __all__ = ["VOSPredictor"]
 
@@ -92,7 +93,7 @@ class VOSPredictor:
             options: how to track.
             device: where to compute, `"cpu"` by default.
             dtype: what to compute in, float32 by default.
-            where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see `stmemory.hub.Where`.
+            where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see `stmemory.weights.hub.Where`.
 
         Raises:
             WeightsError: there are no such weights, or they cannot be loaded.

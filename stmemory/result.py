@@ -1,7 +1,8 @@
-"""What the user holds for each frame: ids, scores, an overlay, a file. Does not know how they were found."""
+"""`Segmentation`: the result of one frame, and its conversions to what other libraries take."""
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,14 +13,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from stmemory.errors import FrameError, MaskError, OptionError
-from stmemory.files import png_path
-from stmemory.frames import to_frame
-from stmemory.palette import davis_palette, write_palette_png
+from stmemory.io.drawing import contours
+from stmemory.io.files import png_path
+from stmemory.io.frames import to_frame
+from stmemory.io.palette import Ids, davis_palette, object_ids_in, write_palette_png
+from stmemory.io.rle import box_of, encode_rle
 
 if TYPE_CHECKING:
     import supervision
 
-__all__ = ["Segmentation", "contours"]
+__all__ = ["Segmentation", "coco_annotation", "contours", "to_coco", "to_supervision"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,34 +142,90 @@ class Segmentation:
 
     def to_coco(self) -> list[dict[str, object]]:
         """The objects that are seen, as COCO's annotations with RLE masks; see `stmemory.formats.to_coco`."""
-        from stmemory.formats.coco import to_coco
-
         return to_coco(self)
 
     def to_supervision(self, *, names: Mapping[int, str] | None = None) -> supervision.Detections:
         """The objects that are seen, as `sv.Detections`; see `stmemory.formats.to_supervision`. Needs the extra
         `formats`."""
-        from stmemory.formats.detections import to_supervision
 
         return to_supervision(self, names=names)
 
 
-def contours(ids: NDArray[np.integer]) -> NDArray[np.bool_]:
-    """Say which pixels have a neighbour, above, below, left or right, with another id.
+def to_coco(result: Segmentation) -> list[dict[str, object]]:
+    """The objects that are seen in a frame, as COCO's annotations.
 
     Args:
-        ids: `[H, W]`.
+        result: of one frame.
 
     Returns:
-        bool `[H, W]`.
+        For each present object: `image_id` (the frame's index), `category_id` 1, `track_id` (the object's id),
+        `segmentation` (RLE), `bbox` (x, y, width, height in px), `area` (px), `iscrowd` 0 and, where the result has it,
+        `score`.
 
-    >>> contours(np.array([[0, 0, 7]])).tolist()
-    [[False, True, True]]
+    >>> import torch
+    >>> found = Segmentation(0, torch.tensor([[0, 7]]).int(), torch.eye(2)[:, None], (7,), {7: 1.0}, {7: True})
+    >>> to_coco(found)[0]["segmentation"]
+    {'size': [1, 2], 'counts': '11'}
     """
-    edge = np.zeros(ids.shape, np.bool_)
-    across, down = ids[:, 1:] != ids[:, :-1], ids[1:] != ids[:-1]
-    edge[:, 1:] |= across
-    edge[:, :-1] |= across
-    edge[1:] |= down
-    edge[:-1] |= down
-    return edge
+    ids: Ids = result.ids.detach().cpu().numpy()
+    return [
+        {"image_id": result.frame_index, "category_id": 1, **coco_annotation(ids == object_id, object_id)}
+        | ({"score": result.scores[object_id]} if object_id in result.scores else {})
+        for object_id in object_ids_in(ids)
+    ]
+
+
+def coco_annotation(mask: NDArray[np.bool_], object_id: int) -> dict[str, object]:
+    """One object of a frame, `mask` bool `[H, W]`, as COCO has it, without its image and category.
+
+    >>> coco_annotation(np.array([[False, True]]), 7)["bbox"]
+    [1, 0, 1, 1]
+    """
+    return {
+        "track_id": object_id,
+        "segmentation": encode_rle(mask),
+        "bbox": box_of(mask),
+        "area": int(mask.sum()),
+        "iscrowd": 0,
+    }
+
+
+OTHER = "object"  # what an object without a name is
+
+
+def to_supervision(result: Segmentation, *, names: Mapping[int, str] | None = None) -> supervision.Detections:
+    """One row for each object that is seen in a frame, in the order of the ids.
+
+    Args:
+        result: of one frame.
+        names: for an id, what the object is; others are an "object".
+
+    Returns:
+        `sv.Detections`: `mask` bool `[n, H, W]`, `xyxy` (as `sv.mask_to_xyxy`, last pixel included), `tracker_id` (the
+        object's id), `confidence` (its score), `class_id` (from 0: its name among all `names`, in the
+        alphabet's order, "object" the last) and `data["class_name"]`.
+
+    Raises:
+        OptionError: supervision is not installed.
+    """
+    try:
+        sv = importlib.import_module("supervision")
+    except ImportError as error:
+        raise OptionError(
+            'to_supervision needs supervision, which is not installed; run: pip install "supervision>=0.26"'
+        ) from error
+    ids: Ids = result.ids.detach().cpu().numpy()
+    shown = object_ids_in(ids)
+    names = names or {}
+    kinds = [*sorted(set(names.values()) - {OTHER}), OTHER]  # the same in each frame, whichever objects it has
+    mine = [names.get(object_id, OTHER) for object_id in shown]
+    masks = ids == np.array(shown, np.int32)[:, None, None]  # [n, H, W]
+    detections: supervision.Detections = sv.Detections(
+        xyxy=sv.mask_to_xyxy(masks).astype(np.float32) if shown else np.zeros((0, 4), np.float32),
+        mask=masks,
+        confidence=np.array([result.scores.get(i, 1.0) for i in shown], np.float32),
+        class_id=np.array([kinds.index(kind) for kind in mine], np.int64),
+        tracker_id=np.array(shown, np.int64),
+        data={"class_name": np.array(mine, np.str_)},
+    )
+    return detections

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from stmemory.errors import FrameError, MaskError, OptionError
-from stmemory.hub import Where
-from stmemory.masks import mask_logits
+from stmemory.io.masks import mask_logits
 from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
 from stmemory.session import ClipSession
+from stmemory.weights.hub import Where
 
 __all__ = ["InferenceState", "Output", "VideoPredictor"]
 
@@ -201,7 +201,7 @@ class VideoPredictor:
 
         Returns:
             Frame index, all ids, and logits `[N, 1, H, W]` at the frame's size: above 0 exactly where the object wins
-            the pixel, see `stmemory.masks.mask_logits`; -1024 for objects that have not entered yet.
+            the pixel, see `stmemory.io.masks.mask_logits`; -1024 for objects that have not entered yet.
 
         Raises:
             MaskError: no mask was given.

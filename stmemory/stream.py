@@ -1,4 +1,4 @@
-"""`VOSStream`: one video's memory, and the step that takes it one frame further. Loads no weights, reads no files."""
+"""`VOSStream`: one video on its way through the network, frame by frame."""
 
 from __future__ import annotations
 
@@ -10,25 +10,41 @@ import torch
 from torch import Tensor
 
 from stmemory.errors import BankError, FrameError, MaskError, WeightsError
-from stmemory.frames import WorkingSize, fit, to_frame
-from stmemory.given import GivenMasks, impose, keep_near, last_places, object_scores, segmentation_of
-from stmemory.masks import MAX_OBJECTS, ObjectMasks, soft_aggregate, to_object_masks, winners
+from stmemory.io.frames import WorkingSize, check_unmoved, fit, size_of_next, to_frame
+from stmemory.io.masks import MAX_OBJECTS, ObjectMasks, soft_aggregate, to_object_masks, winners
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.discriminative import DiscriminativeMemory
 from stmemory.memory.read import ReadCache
 from stmemory.memory.slots import SlotInfo
 from stmemory.memory.undo import Steps
-from stmemory.networks.features import FrameFeatures
-from stmemory.networks.layers import keep_large_buffers
+from stmemory.networks.layers import FrameFeatures, keep_large_buffers
 from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.next_frame import check_unmoved, size_of_next
 from stmemory.options import TrackingOptions
-from stmemory.pins import room_for_pin
+from stmemory.postprocess import GivenMasks, impose, keep_near, last_places, object_scores, segmentation_of
 from stmemory.result import Segmentation
-from stmemory.stream_file import StreamState, save_state
+from stmemory.state import StreamState, save_state
 from stmemory.window import Window, aim, is_cut
 
-__all__ = ["VOSStream"]
+__all__ = ["VOSStream", "room_for_pin"]
+
+
+def room_for_pin(bank: MemoryBank, row: int) -> bool:
+    """Whether one more slot of a row may be pinned, so that two stay free; the oldest correction gives way, the first
+    template never.
+
+    >>> import torch
+    >>> bank = MemoryBank(3)
+    >>> bank.write(torch.rand(1, 2, 4), pinned=True)
+    >>> room_for_pin(bank, 0)
+    False
+    """
+    pins = [slot for slot in bank.describe(row) if slot.pinned]
+    if len(pins) < max(1, bank.capacity - 2):
+        return True
+    if len(pins) > 1:
+        bank.unpin(pins[1].slot, row=row)
+    return len(pins) > 1
+
 
 _Answer = TypeVar("_Answer")
 _CELLS = (

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from stmemory.frames import WorkingSize, fit, resize, restore
+from stmemory.io.frames import WorkingSize, fit, resize, restore
 
 __all__ = ["Window", "aim", "is_cut"]
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from stmemory.palette import write_palette_png
+from stmemory.io.palette import write_palette_png
 
 HEIGHT, WIDTH, FRAMES, LATE = 40, 56, 12, 5  # object 2 enters with frame 5
 

@@ -33,33 +33,31 @@ from PIL import Image
 from tiny import boxes, clip, tiny_predictor
 
 from stmemory import FusionCell, MemoryBank, StmemoryError, VOSPredictor, WeightsError
-from stmemory.card import card_text
-from stmemory.checkpoint import read_config
 from stmemory.evaluation.clips import Clip
-from stmemory.evaluation.layouts import find_data_set
+from stmemory.evaluation.datasets import find_data_set
+from stmemory.evaluation.metrics import ObjectScores, statistics
 from stmemory.evaluation.protocol import ClipResult
 from stmemory.evaluation.run_folder import RunFolder
-from stmemory.evaluation.scores import ObjectScores, statistics
-from stmemory.evaluation.speed_report import compare_speed, read_speed
+from stmemory.evaluation.speed import compare_speed, read_speed
 from stmemory.formats import CocoWriter, LabelStudioWriter, YouTubeVisWriter, YouTubeVosWriter, read_masks
-from stmemory.grey import clip_frames
-from stmemory.job_folder import TrackJob
-from stmemory.job_record import check_folder, check_record
-from stmemory.memory.learned import LearnedPolicy
-from stmemory.memory.policy_file import load_policy, save_policy
-from stmemory.memory.state import load_bank, save_bank
-from stmemory.networks.prediction import PredictionNetwork
-from stmemory.networks.prediction_config import PredictionConfig
-from stmemory.sequences import MovingMnistFile
+from stmemory.io.grey import clip_frames
+from stmemory.jobs.folder import TrackJob
+from stmemory.jobs.record import check_folder, check_record
+from stmemory.memory.policy import LearnedPolicy
+from stmemory.prediction.config import PredictionConfig
+from stmemory.prediction.datasets import MovingMnistFile
+from stmemory.prediction.network import PredictionNetwork
+from stmemory.prediction.train_config import PredictionTraining
 from stmemory.training.config import TrainingConfig
-from stmemory.training.exporting import read_about
-from stmemory.training.journal import Journal
-from stmemory.training.layouts import open_folder
-from stmemory.training.material import Material, pack
-from stmemory.training.prediction.config import PredictionTraining
-from stmemory.training.run_state import write_state
-from stmemory.training.start import find_start
-from stmemory.weights import network_info
+from stmemory.training.data.folders import open_folder
+from stmemory.training.data.material import Material, pack
+from stmemory.training.export import read_about
+from stmemory.training.run_state import Journal, find_start, write_state
+from stmemory.weights import load_part, save_part
+from stmemory.weights.card import card_text
+from stmemory.weights.checkpoint import read_config
+from stmemory.weights.pretrained import network_info
+from stmemory.weights.tensors import load_bank, load_policy, save_bank, save_policy
 
 SECONDS = 10  # that one case may take
 BYTES = 4 * 2**30  # beyond what the process has before
@@ -153,7 +151,7 @@ def job_record(folder: Path) -> Path:
     picture(folder / "first.png")
     (folder / "out" / "state.safetensors").touch()
     record = {
-        "format": "stmemory.job 1",
+        "format": "stmemory.jobs.track 1",
         "source": "frames",
         "mask_names": ["00000", "00001"],
         "frame_size": [32, 48],
@@ -168,7 +166,8 @@ def read_job(folder: Path) -> None:
     for resume in (True, False):
         check_folder(job(folder), resume=resume, force=not resume)
     check_record(
-        job(folder), {"format": "stmemory.job 1", "frame_size": [32, 48], "first_frame": "0" * 64, "first_mask": ""}
+        job(folder),
+        {"format": "stmemory.jobs.track 1", "frame_size": [32, 48], "first_frame": "0" * 64, "first_mask": ""},
     )
 
 
@@ -329,17 +328,19 @@ def read_volume(folder: Path) -> None:
 
 def cell(folder: Path) -> Path:
     """The configuration of a fusion cell."""
-    FusionCell(4).save_pretrained(
-        folder, about={"licence": "MIT", "metrics": [{"dataset": "DAVIS", "metric": "J&F", "value": 75.5}]}
+    save_part(
+        FusionCell(4),
+        folder,
+        about={"licence": "MIT", "metrics": [{"dataset": "DAVIS", "metric": "J&F", "value": 75.5}]},
     )
     return folder / "config.json"
 
 
 def read_cell(folder: Path) -> None:
     """Load it, and write its card."""
-    found = FusionCell.from_pretrained(folder)
+    found = load_part(FusionCell, folder)
     card_text("fusion_cell", read_config(folder, "cell").about, name="cell")
-    found.save_pretrained(folder / "copy")
+    save_part(found, folder / "copy")
 
 
 def predicting(folder: Path) -> Path:

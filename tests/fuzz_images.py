@@ -28,10 +28,9 @@ from PIL import Image
 
 from stmemory.errors import StmemoryError
 from stmemory.evaluation.clips import read_labels
-from stmemory.frames import iterate_frames
-from stmemory.mask_files import read_mask
-from stmemory.palette import read_palette_png, write_palette_png
-from stmemory.training.mask_readers import BinaryMask, IdMask
+from stmemory.io.frames import iterate_frames
+from stmemory.io.palette import read_mask, read_palette_png, write_palette_png
+from stmemory.training.data.masks import BinaryMask, IdMask
 
 SECONDS = 20  # of processor time that one file may take; a whole one takes a few thousandths
 GIBIBYTES = 6  # of address space

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from stmemory.training.config import Phase, TrainingConfig
-from stmemory.training.material import Item, Photo, pack
+from stmemory.training.data.material import Item, Photo, pack
 
 TINY = TrainingConfig(
     phases=(

@@ -15,22 +15,28 @@ from tiny import CONFIG, tiny_network
 
 from stmemory.cli import main
 from stmemory.errors import OptionError
-from stmemory.evaluation.ablation import RowResult, run_ablation
-from stmemory.evaluation.ablation_report import ablation_table
-from stmemory.evaluation.ablation_rows import MATCHING, Row, ablation_rows, shortened
+from stmemory.evaluation.ablation import (
+    MATCHING,
+    Row,
+    RowResult,
+    ablation_rows,
+    ablation_table,
+    run_ablation,
+    shortened,
+)
 from stmemory.evaluation.clips import Clip
+from stmemory.evaluation.datasets import find_data_set
 from stmemory.evaluation.growing import GrowingPredictor
-from stmemory.evaluation.layouts import find_data_set
+from stmemory.evaluation.growth import BankBytes
 from stmemory.evaluation.protocol import Predictor, evaluate_clip
 from stmemory.evaluation.report import current_circumstances
-from stmemory.evaluation.soak import BankBytes
-from stmemory.evaluation.worker import News, Setup
+from stmemory.evaluation.workers import News, Setup
+from stmemory.io.run_folder import held
 from stmemory.memory import LearnedPolicy, load_policy, save_policy
 from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
-from stmemory.run_lock import held
-from stmemory.saving import save_network
-from stmemory.weights import fingerprint, load_network
+from stmemory.weights.pretrained import fingerprint, load_network
+from stmemory.weights.save import save_network
 
 OPTIONS = TrackingOptions(memory_size=3, memory_every=1, write_gate=0.0, reach=None, enlarge=1)
 FLAGS = ["--enlarge", "1", "--memory-size", "3", "--memory-every", "1", "--write-gate", "0", "--reach", "none"]

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from tiny import boxes, clip, tiny_predictor
 from torch import Tensor
 
-from stmemory.clip_reader import ClipReader
 from stmemory.errors import FrameError, MaskError, OptionError, ShapeError
-from stmemory.frames import iterate_frames, to_frame
+from stmemory.io.frames import iterate_frames, to_frame
+from stmemory.session import ClipReader
 
 STACK = np.random.default_rng(0).integers(0, 256, (5, 4, 6, 3), dtype=np.uint8)
 

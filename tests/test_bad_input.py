@@ -22,14 +22,13 @@ from tiny import HEIGHT, WIDTH, boxes, clip, new_predictor, state_of, tiny_netwo
 
 from stmemory.errors import FileError, FrameError, MaskError, OptionError, ShapeError, StmemoryError, WeightsError
 from stmemory.memory import LearnedPolicy
-from stmemory.memory.state import save_bank
 from stmemory.networks.config import NetworkConfig
 from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
-from stmemory.saving import save_network
 from stmemory.stream import VOSStream
-from stmemory.tensor_file import read_tensor_file, write_tensor_file
-from stmemory.weights import load_network, network_info, tensors_digest
+from stmemory.weights.pretrained import load_network, network_info, tensors_digest
+from stmemory.weights.save import save_network
+from stmemory.weights.tensors import read_tensor_file, save_bank, write_tensor_file
 
 FRAMES = clip(8)
 MASK = boxes(3, 9)

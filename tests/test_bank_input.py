@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from stmemory.errors import BankError, OptionError, ShapeError
 from stmemory.memory import BankView, Decision, FusionCell, MeanFusion, MemoryBank
-from stmemory.memory.policy import LeastSimilar
-from stmemory.memory.registry import update_policy
+from stmemory.memory.policy import LeastSimilar, update_policy
 from stmemory.options import PredictionOptions, TrackingOptions
 
 

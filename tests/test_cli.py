@@ -17,20 +17,21 @@ import pytest
 from PIL import Image
 
 from stmemory.cli import main
+from stmemory.cli.output import Progress
 from stmemory.errors import OptionError, ShapeError, StmemoryError
 from stmemory.evaluation import region_similarity, render_scene
-from stmemory.files import out_folder
-from stmemory.frames import WorkingSize
-from stmemory.inventory import object_bytes, usable_device, versions
-from stmemory.job import Stop, run_job
-from stmemory.job_folder import TrackJob
+from stmemory.io.drawing import Tile, contact_sheet, draw_outline
+from stmemory.io.files import out_folder
+from stmemory.io.frames import WorkingSize
+from stmemory.io.palette import read_palette_png, write_palette_png
+from stmemory.io.video import write_video
+from stmemory.jobs.folder import TrackJob
+from stmemory.jobs.info import object_bytes, versions
+from stmemory.jobs.track import Stop, run_job
 from stmemory.networks.config import NetworkConfig
 from stmemory.options import TrackingOptions
-from stmemory.palette import read_palette_png, write_palette_png
 from stmemory.predictor import VOSPredictor
-from stmemory.progress import Progress
-from stmemory.sheet import Tile, contact_sheet, draw_outline
-from stmemory.video import write_video
+from stmemory.weights.devices import usable_device
 
 FRAMES, HEIGHT, WIDTH = 100, 64, 96  # so many that a signal comes before the end
 SHORT = ("--memory-size", "3", "--policy", "A")
@@ -483,7 +484,7 @@ def test_every_error_kind_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: p
         def fail(*_: object, error: BaseException = error) -> None:
             raise error
 
-        monkeypatch.setattr("stmemory.inventory.versions", fail)
+        monkeypatch.setattr("stmemory.jobs.info.versions", fail)
         codes.append(main(["info"]))
 
     assert [2, 1, 1] == codes

@@ -13,13 +13,21 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from stmemory.errors import OptionError
-from stmemory.training.clips import Clip, ClipConfig, ClipSource
-from stmemory.training.material import Material, PackReport, pack
-from stmemory.training.motion import Motion, out_and_back, pass_over, random_motion, walk
-from stmemory.training.placing import View, place_base, place_camera, place_layer
-from stmemory.training.render import paste, render_base, render_layer, render_seen
-from stmemory.training.shot import Shot
-from stmemory.training.strips import clip_strips
+from stmemory.training.data.material import Material, PackReport, pack
+from stmemory.training.synthesis.clips import Clip, ClipConfig, ClipSource, clip_strips
+from stmemory.training.synthesis.events import Shot
+from stmemory.training.synthesis.motion import (
+    Motion,
+    View,
+    out_and_back,
+    pass_over,
+    place_base,
+    place_camera,
+    place_layer,
+    random_motion,
+    walk,
+)
+from stmemory.training.synthesis.render import paste, render_base, render_layer, render_seen
 
 RNG_SEED = 7
 

@@ -14,7 +14,7 @@ from safetensors import safe_open
 from tiny import CONFIG, HEIGHT, WIDTH, bank_of, boxes, clip, new_predictor, same, tiny_predictor
 
 from stmemory.errors import FrameError, StmemoryError
-from stmemory.memory.registry import policy_names
+from stmemory.memory.policy import policy_names
 from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
 from stmemory.stream import VOSStream

@@ -23,15 +23,15 @@ from tiny import tiny_network
 from torch import Tensor
 
 from stmemory.cli import main
-from stmemory.conversion import convert_stm, read_tensors, stm_state
 from stmemory.errors import WeightsError
-from stmemory.memory.registry import policy_names
+from stmemory.memory.policy import policy_names
 from stmemory.networks.config import NetworkConfig
+from stmemory.networks.convert import convert_stm, read_tensors, stm_state
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
-from stmemory.saving import save_network
-from stmemory.weights import fingerprint, load_network, network_info
+from stmemory.weights.pretrained import fingerprint, load_network, network_info
+from stmemory.weights.save import save_network
 
 EXACT = {"atol": 1e-10, "rtol": 1e-10}  # both sides compute in float64, from the same float32 weights
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from stmemory.training.damage import Damage, damaged, draw_damage
-from stmemory.training.losses import score_loss
-from stmemory.training.motion import come_in, draw_back
+from stmemory.training.synthesis.motion import come_in, draw_back
+from stmemory.training.unroll import score_loss
 
 
 def _square() -> torch.Tensor:

@@ -21,9 +21,9 @@ import pytest
 import torch
 from PIL import Image
 
-from stmemory.palette import write_palette_png
-from stmemory.training.clips import ClipConfig
+from stmemory.io.palette import write_palette_png
 from stmemory.training.config import Phase, Source, TrainingConfig
+from stmemory.training.synthesis.clips import ClipConfig
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
@@ -69,7 +69,7 @@ def working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     """A folder with `clip.mp4`, `frames/` and `first.png`, a bright square that moves over grey, and the like in
     `demo/`."""
     pytest.importorskip("av", reason="the pages read a video file, which needs the extra `video`")
-    from stmemory.video import write_video
+    from stmemory.io.video import write_video
 
     pictures = np.full((FRAMES, HEIGHT, WIDTH, 3), 90, np.uint8)
     for t in range(FRAMES):

@@ -23,13 +23,12 @@ from PIL import Image
 from tiny import tiny_network
 
 from stmemory.cli import main
+from stmemory.evaluation.report import TABLES
 from stmemory.evaluation.run_folder import RunFolder
-from stmemory.evaluation.spread import evaluate_in_processes
-from stmemory.evaluation.tables import TABLES
-from stmemory.evaluation.worker import News, Setup
+from stmemory.evaluation.workers import News, Setup, evaluate_in_processes
 from stmemory.options import TrackingOptions
-from stmemory.saving import save_network
-from stmemory.weights import fingerprint, load_network
+from stmemory.weights.pretrained import fingerprint, load_network
+from stmemory.weights.save import save_network
 
 DAVIS = CASES[2]
 CLIPS = ("fall", "jump", "run", "swim", "walk")
@@ -197,7 +196,7 @@ def test_what_an_interrupted_run_says_is_what_it_kept(
         if news.last:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("stmemory.commands.evaluate._Teller.hear", interrupted)
+    monkeypatch.setattr("stmemory.cli.evaluate._Teller.hear", interrupted)
     assert 1 == main(command())
     assert "stopped with 1 of 5 clips finished; the same command with --resume goes on" in capsys.readouterr().err
     monkeypatch.undo()

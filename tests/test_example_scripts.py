@@ -20,8 +20,8 @@ from test_examples import EXAMPLES, _load
 from stmemory import VOSPredictor
 from stmemory.errors import MaskError
 from stmemory.evaluation.scenes import render_scene
-from stmemory.palette import read_palette_png, write_palette_png
-from stmemory.video import iterate_video
+from stmemory.io.palette import read_palette_png, write_palette_png
+from stmemory.io.video import iterate_video
 
 SCRIPTS = sorted(path for path in EXAMPLES.glob("*.py") if "Usage: python" in path.read_text(encoding="utf-8"))
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from stmemory.evaluation.scenes import render_scene
+from stmemory.io.palette import read_palette_png, write_palette_png
+from stmemory.io.video import write_video
 from stmemory.memory import MemoryBank
-from stmemory.palette import read_palette_png, write_palette_png
-from stmemory.video import write_video
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 

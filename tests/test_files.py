@@ -17,13 +17,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stmemory.checkpoint import read_config
 from stmemory.errors import FileError, OptionError, StmemoryError, WeightsError
-from stmemory.files import whole_file
+from stmemory.io.files import whole_file
 from stmemory.memory import FusionCell, LearnedPolicy, MemoryBank, load_bank, save_bank
-from stmemory.memory.policy_file import load_policy, save_policy
-from stmemory.tensor_file import read_tensor_file, write_tensor_file
 from stmemory.training.run_state import read_state, write_state
+from stmemory.weights import load_part, save_part
+from stmemory.weights.checkpoint import read_config
+from stmemory.weights.tensors import load_policy, read_tensor_file, save_policy, write_tensor_file
 
 needs_fork = pytest.mark.skipif(
     not hasattr(os, "fork") or sys.platform == "darwin", reason="needs os.fork and its locks of files"
@@ -302,7 +302,7 @@ def test_a_file_that_lost_its_digest_is_refused(kind: str, tmp_path: Path) -> No
 
 def saved_scale(folder: Path) -> float:
     """What tells the cells below apart: a weight, and the width that the config holds."""
-    cell = FusionCell.from_pretrained(folder)
+    cell = load_part(FusionCell, folder)
     return float(next(cell.parameters()).detach().flatten()[0]) + cell.channels
 
 
@@ -329,11 +329,11 @@ def test_a_killed_save_leaves_the_old_weights_or_the_new_ones(
 
     with monkeypatch.context() as counting:
         counting.setattr("os.replace", counted)
-        cell_of(4).save_pretrained(tmp_path / "whole")
+        save_part(cell_of(4), tmp_path / "whole")
     found = []
     for fatal in range(len(renames)):
         folder = tmp_path / f"{when} {fatal}"
-        cell_of(4).save_pretrained(folder)
+        save_part(cell_of(4), folder)
 
         def save() -> None:
             seen: list[Path] = []
@@ -347,11 +347,11 @@ def test_a_killed_save_leaves_the_old_weights_or_the_new_ones(
                     die()
 
             os.replace = replace
-            cell_of(8).save_pretrained(folder)
+            save_part(cell_of(8), folder)
 
         assert signal.SIGKILL == in_a_child(save)
         found.append(saved_scale(folder))
-        cell_of(6).save_pretrained(folder)
+        save_part(cell_of(6), folder)
         assert 6.5 == saved_scale(folder)
         assert ["README.md", "config.json", "model.safetensors"] == sorted(file.name for file in folder.iterdir())
         assert read_config(folder, "x").card == hashlib.sha256((folder / "README.md").read_bytes()).hexdigest()

@@ -13,13 +13,12 @@ from tiny import clip, tiny_prediction_network
 
 from stmemory.cli import main
 from stmemory.errors import OptionError
-from stmemory.evaluation.prediction_metrics import score_frames
-from stmemory.forecast import ForecastJob, demo_clip, run_forecast
-from stmemory.forecast_pictures import OWN, PREDICTED, Row, animation, strip
-from stmemory.frame_predictor import FramePredictor
+from stmemory.evaluation.frame_metrics import score_frames
+from stmemory.jobs.forecast import OWN, PREDICTED, ForecastJob, Row, animation, demo_clip, run_forecast, strip
 from stmemory.memory import LearnedPolicy
-from stmemory.memory.policy_file import save_policy
 from stmemory.options import PredictionOptions
+from stmemory.prediction.predictor import FramePredictor
+from stmemory.weights.tensors import save_policy
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +137,8 @@ def test_an_earlier_run_is_replaced_only_if_asked(
 
 
 @pytest.mark.parametrize(
-    "record", [None, "{", "[]", '{"format": "stmemory.forecast 1", "frames": ["../../precious.png", 3, "00000.png/x"]}']
+    "record",
+    [None, "{", "[]", '{"format": "stmemory.jobs.forecast 1", "frames": ["../../precious.png", 3, "00000.png/x"]}'],
 )
 def test_frames_of_no_run_are_never_deleted(
     record: str | None, weights: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -239,10 +239,10 @@ def test_an_interruption_leaves_nothing_half_written(
 
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("stmemory.frame_stream.FrameStream.foresee", interrupted)
+        patch.setattr("stmemory.prediction.stream.FrameStream.foresee", interrupted)
         assert 1 == main(["predict", str(source), "-o", str(out), "--weights", weights])
     assert not out.exists()
-    monkeypatch.setattr("stmemory.forecast.strip", interrupted)
+    monkeypatch.setattr("stmemory.jobs.forecast.strip", interrupted)
     assert 1 == main(["predict", str(source), "--steps", "1", "-o", str(out), "--weights", weights])
     assert ["forecast.json", "frames/00012.png", "prediction.gif"] == names(out)
 

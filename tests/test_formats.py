@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from tiny import boxes, clip, tiny_predictor
 
-from stmemory.commands import export as export_command
+from stmemory.cli import track as export_command
 from stmemory.errors import FrameError, MaskError, OptionError, StmemoryError
-from stmemory.evaluation.layouts import find_data_set
+from stmemory.evaluation.datasets import find_data_set
 from stmemory.formats import (
     FORMATS,
     CocoWriter,
@@ -45,9 +45,9 @@ from stmemory.formats import (
     to_supervision,
     with_frames,
 )
-from stmemory.palette import davis_palette, write_palette_png
+from stmemory.io.palette import davis_palette, write_palette_png
+from stmemory.io.video import iterate_video, write_video
 from stmemory.result import Segmentation
-from stmemory.video import iterate_video, write_video
 
 Ids = NDArray[np.int32]
 HOLD_IDS = [name for name in FORMATS if FORMATS[name].read]

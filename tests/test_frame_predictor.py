@@ -18,12 +18,12 @@ from tiny import PREDICTION_CONFIG, boxes, clip, same, tiny_prediction_network, 
 from torch import Tensor
 
 from stmemory.errors import FrameError, OptionError, ShapeError, StmemoryError, WeightsError
-from stmemory.frame_predictor import FramePredictor
-from stmemory.frame_stream import FrameStream
 from stmemory.memory import LearnedPolicy
-from stmemory.memory.registry import policy_names
-from stmemory.networks.prediction import PredictionNetwork, PredictionState
+from stmemory.memory.policy import policy_names
 from stmemory.options import PredictionOptions, TrackingOptions
+from stmemory.prediction.network import PredictionNetwork, PredictionState
+from stmemory.prediction.predictor import FramePredictor
+from stmemory.prediction.stream import FrameStream
 from stmemory.predictor import VOSPredictor
 
 SIDE = 16

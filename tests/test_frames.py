@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from stmemory.errors import FrameError, OptionError, ShapeError
-from stmemory.frames import WorkingSize, count_frames, fit, iterate_frames, restore, to_frame
-from stmemory.images import image_files
-from stmemory.video import OverlayWriter, frame_rate, iterate_video, write_video
+from stmemory.io.frames import WorkingSize, count_frames, fit, iterate_frames, restore, to_frame
+from stmemory.io.images import image_files
+from stmemory.io.video import OverlayWriter, frame_rate, iterate_video, write_video
 
 CLIP = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)  # [T, H, W, 3]
 PIXELS = CLIP[0]

@@ -10,15 +10,13 @@ import pytest
 from fuzz_images import fuzz, read_all, seeds
 from PIL import Image
 
-from stmemory import images
 from stmemory.errors import FrameError, MaskError, StmemoryError
 from stmemory.evaluation.clips import read_labels
-from stmemory.frames import iterate_frames, to_frame
-from stmemory.images import count_images, opened_image
-from stmemory.mask_files import read_mask
-from stmemory.palette import read_palette_png
-from stmemory.training.mask_readers import BinaryMask, IdMask
-from stmemory.training.picture_files import read_picture
+from stmemory.io import images
+from stmemory.io.frames import iterate_frames, to_frame
+from stmemory.io.images import count_images, opened_image, read_picture
+from stmemory.io.palette import read_mask, read_palette_png
+from stmemory.training.data.masks import BinaryMask, IdMask
 
 
 def test_damaged_images_end_in_errors_of_ours() -> None:

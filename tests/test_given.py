@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from stmemory.frames import WorkingSize
-from stmemory.given import GivenMasks, impose, keep_near, last_places, object_scores, segmentation_of
-from stmemory.masks import to_object_masks, winners
+from stmemory.io.frames import WorkingSize
+from stmemory.io.masks import to_object_masks, winners
+from stmemory.postprocess import GivenMasks, impose, keep_near, last_places, object_scores, segmentation_of
 from stmemory.window import Window
 
 

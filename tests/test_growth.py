@@ -15,13 +15,23 @@ import torch
 from tiny import CONFIG, boxes, clip, new_predictor
 
 from stmemory.cli import main
-from stmemory.commands.benchmark import _every
+from stmemory.cli.benchmark import _every
 from stmemory.errors import OptionError
 from stmemory.evaluation import growth
 from stmemory.evaluation.growing import GrowingPredictor
-from stmemory.evaluation.growth import GrowthReport, Slope, block_slope, measure_growth, slope_per_thousand
+from stmemory.evaluation.growth import (
+    BankBytes,
+    GrowthLimit,
+    GrowthReport,
+    Slope,
+    block_slope,
+    measure_growth,
+    slope_per_thousand,
+    soak,
+    soak_growing,
+    write_growth,
+)
 from stmemory.evaluation.report import current_circumstances
-from stmemory.evaluation.soak import BankBytes, GrowthLimit, soak, soak_growing, write_growth
 
 STEPS = 23
 
@@ -234,7 +244,7 @@ def test_our_run_is_written_before_the_growing_one(tmp_path: Path, monkeypatch: 
     def full(*arguments: object, **options: object) -> GrowthReport:
         raise MemoryError
 
-    monkeypatch.setattr("stmemory.evaluation.soak.soak_growing", full)
+    monkeypatch.setattr("stmemory.evaluation.growth.soak_growing", full)
     with pytest.raises(MemoryError):
         main([*SMALL, "-o", str(tmp_path)])
     assert ["5 slots (ours)"] == list(json.loads((tmp_path / "growth.json").read_text())["growth"])
@@ -280,7 +290,7 @@ def test_without_matplotlib_the_figure_is_missed(
 def test_the_figure_is_a_picture(tmp_path: Path) -> None:
     """With matplotlib there is a PNG of both runs."""
     pytest.importorskip("matplotlib", reason="the extra `plot` is not installed")
-    from stmemory.evaluation.growth_plot import draw_growth
+    from stmemory.evaluation.growth import draw_growth
 
     runs = {
         "a": GrowthReport(np.ones(9), np.ones(9), np.ones(9)),
@@ -293,7 +303,7 @@ def test_the_figure_is_a_picture(tmp_path: Path) -> None:
 def test_a_flat_curve_on_top_is_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Above the highest value there is room, also where values are nearly alike."""
     figures = pytest.importorskip("matplotlib.figure", reason="the extra `plot` is not installed")
-    from stmemory.evaluation.growth_plot import draw_growth
+    from stmemory.evaluation.growth import draw_growth
 
     drawn: list[Any] = []
     savefig = figures.Figure.savefig

@@ -17,21 +17,20 @@ from test_untrusted import HOSTILE
 from stmemory import FusionCell
 from stmemory.errors import FrameError, MaskError, OptionError, WeightsError
 from stmemory.evaluation.clips import Clip
-from stmemory.evaluation.layouts import find_data_set
+from stmemory.evaluation.datasets import find_data_set
 from stmemory.evaluation.run import Evaluation, run_evaluation
 from stmemory.evaluation.run_folder import RunFolder
-from stmemory.evaluation.worker import Setup
+from stmemory.evaluation.workers import Setup
 from stmemory.formats import CocoWriter, DavisWriter, YouTubeVosWriter, read_coco, read_masks
-from stmemory.memory.learned import LearnedPolicy
-from stmemory.memory.policy_file import load_policy, save_policy
+from stmemory.io.run_folder import held
+from stmemory.memory.policy import LearnedPolicy
 from stmemory.options import TrackingOptions
-from stmemory.run_lock import held
 from stmemory.training.config import TrainingConfig
-from stmemory.training.journal import Journal
-from stmemory.training.layouts import open_folder
-from stmemory.training.material import Material, pack
-from stmemory.training.run_state import write_state
-from stmemory.training.start import find_start
+from stmemory.training.data.folders import open_folder
+from stmemory.training.data.material import Material, pack
+from stmemory.training.run_state import Journal, find_start, write_state
+from stmemory.weights import load_part, save_part
+from stmemory.weights.tensors import load_policy, save_policy
 
 IN_JSON = [name for name in HOSTILE.values() if "\ud800" not in name]
 IN_LISTS = ["..", ".", "../..", "C:x", "..\\x", "a" * 256]  # one word of a line
@@ -306,12 +305,12 @@ def test_no_video_is_written_through_a_link(tmp_path: Path, precious: Path) -> N
 @pytest.mark.parametrize("channels", [0, -1, 2**62, 2**63, 2**64 - 1, 10**30, 1e6, "4", None, True, [4]])
 def test_sizes_that_cannot_be_built_are_told(channels: object, tmp_path: Path) -> None:
     """A configuration that asks for them is refused before anything is allocated."""
-    FusionCell(4).save_pretrained(tmp_path)
+    save_part(FusionCell(4), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     config["fusion_cell"]["channels"] = channels
     write(tmp_path / "config.json", config)
     with pytest.raises(WeightsError, match="config.json: expected"):
-        FusionCell.from_pretrained(tmp_path)
+        load_part(FusionCell, tmp_path)
 
 
 @pytest.mark.parametrize("temperature", ["nan", "inf", "-inf", "0", "-1", "warm", ""])
@@ -401,7 +400,7 @@ def test_long_names_of_frames_come_through(tmp_path: Path) -> None:
 def test_a_playlist_is_no_video(tmp_path: Path) -> None:
     """FFmpeg would open what it names."""
     pytest.importorskip("av")
-    from stmemory.video import iterate_video, write_video
+    from stmemory.io.video import iterate_video, write_video
 
     write_video(tmp_path / "film.mp4", [np.zeros((16, 16, 3), np.uint8)] * 2)
     for name in ("a.m3u8", "a.mp4"):

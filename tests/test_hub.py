@@ -20,12 +20,13 @@ from tiny import boxes, clip, tiny_network, tiny_prediction_network
 
 from stmemory.cli import main
 from stmemory.errors import OptionError, WeightsError
-from stmemory.hub import Where, download
-from stmemory.memory import FusionCell, MemoryBank, SpaceTimeRead
-from stmemory.networks.prediction import PredictionNetwork
+from stmemory.memory import FusionCell, SpaceTimeRead
 from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.prediction.network import PredictionNetwork
 from stmemory.predictor import VOSPredictor
-from stmemory.weights import find_checkpoint, fingerprint, network_info
+from stmemory.weights import load_part
+from stmemory.weights.hub import Where, download
+from stmemory.weights.pretrained import find_checkpoint, fingerprint, network_info
 
 # huggingface_hub's own way of uploading, not ours
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -72,10 +73,10 @@ def test_a_predictor_from_the_hub_tracks_as_the_pushed_network(hub: Hub) -> None
 def test_parts_come_from_the_hub(hub: Hub) -> None:
     """A fusion cell, the space-time read and a bank with both, each with the network's own weights."""
     network = tiny_network()
-    cell = FusionCell.from_pretrained(NAME)
+    cell = load_part(FusionCell, NAME)
     assert fingerprint(network.fusion) == fingerprint(cell)
-    assert fingerprint(network.read) == fingerprint(SpaceTimeRead.from_pretrained(NAME))
-    bank = MemoryBank.from_pretrained(NAME, capacity=3, policy="oldest")
+    assert fingerprint(network.read) == fingerprint(load_part(SpaceTimeRead, NAME))
+    bank = SegmentationNetwork.from_pretrained(NAME).new_bank(3, policy="oldest")
     assert (3, "oldest") == (bank.capacity, bank.policy.name)
     template = torch.randn(1, network.config.template_channels, 3, 4)
     ours = network.new_bank(3, policy="oldest")
@@ -269,7 +270,7 @@ def test_pushed_weights_are_read_back(hub: Hub) -> None:
         p.numel() for p in network.fusion.parameters()
     )
     assert hub.repositories["someone/cell"].private
-    assert fingerprint(network.fusion) == fingerprint(FusionCell.from_pretrained("someone/cell", token="hf_read"))
+    assert fingerprint(network.fusion) == fingerprint(load_part(FusionCell, "someone/cell", token="hf_read"))
     assert {"hf_write", "hf_read", None} == {token for _, _, token in hub.requests}
 
 

@@ -18,13 +18,13 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
+from stmemory.cli import train as command
 from stmemory.errors import OptionError, WeightsError
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.resnet import ResNet50
 from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.training import __main__ as command
 from stmemory.training.config import TrainingConfig
-from stmemory.training.imagenet import PUBLISHED, imagenet_state, read_resnet50
+from stmemory.training.export import PUBLISHED, imagenet_state, read_resnet50
 
 NORMS = {"stm": "batch", "paper": "group"}
 EXACT = {"atol": 1e-9, "rtol": 1e-9}

@@ -17,15 +17,14 @@ from torch import Tensor, nn
 from stmemory.cli import main
 from stmemory.errors import BankError, FrameError, MaskError, OptionError, ShapeError
 from stmemory.evaluation import render_scene
-from stmemory.frames import WorkingSize
 from stmemory.inspection import Inspector, inspect, memory_keys, slot_attention
-from stmemory.inspection.changes import OUTCOMES, Change, RowState, compare, row_state
-from stmemory.inspection.history import COLUMNS, KINDS, History
+from stmemory.inspection.history import COLUMNS, KINDS, OUTCOMES, Change, History, RowState, compare, row_state
 from stmemory.inspection.inspector import MOST_OBJECTS
 from stmemory.inspection.moments import cells_of, interesting_points
 from stmemory.inspection.timeline import draw_timeline
+from stmemory.io.frames import WorkingSize
+from stmemory.io.palette import write_palette_png
 from stmemory.memory import MemoryBank, SlotInfo, SpaceTimeRead, space_time_read
-from stmemory.palette import write_palette_png
 from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
 from stmemory.stream import VOSStream

@@ -16,11 +16,11 @@ from PIL import Image
 from torch import Tensor
 
 from stmemory.errors import FrameError, MaskError, OptionError, StmemoryError, WeightsError
-from stmemory.job import JobReport, Stop, run_job, stop_on_signals
-from stmemory.job_folder import TrackJob
-from stmemory.palette import read_palette_png, write_palette_png
+from stmemory.io.palette import read_palette_png, write_palette_png
+from stmemory.io.video import OverlayWriter, iterate_timed_video
+from stmemory.jobs.folder import TrackJob
+from stmemory.jobs.track import JobReport, Stop, run_job, stop_on_signals
 from stmemory.result import Segmentation
-from stmemory.video import OverlayWriter, iterate_timed_video
 
 FRAMES, HEIGHT, WIDTH = 7, 16, 24
 

@@ -18,7 +18,7 @@ from PIL import Image
 from stmemory.cli import main
 from stmemory.errors import MaskError, OptionError, StmemoryError
 from stmemory.formats import CocoWriter, CvatWriter, LabelStudioWriter, MaskWriter, YoloWriter, new_writer, read_masks
-from stmemory.formats.brush import decode_brush, encode_brush
+from stmemory.formats.label_studio import decode_brush, encode_brush
 from stmemory.formats.polygons import draw_polygon, is_hole, joined_rings, rings_of
 from stmemory.formats.registry import FormatOptions
 from stmemory.result import Segmentation

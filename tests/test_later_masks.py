@@ -15,11 +15,10 @@ from tiny import HEIGHT, WIDTH, boxes, clip, tiny_predictor
 
 from stmemory.cli import main
 from stmemory.errors import MaskError, OptionError
-from stmemory.job import Stop, run_job
-from stmemory.job_folder import TrackJob
-from stmemory.job_summary import describe_job
-from stmemory.mask_schedule import masks_by_frame
-from stmemory.palette import read_palette_png, write_palette_png
+from stmemory.io.palette import read_palette_png, write_palette_png
+from stmemory.jobs.folder import TrackJob
+from stmemory.jobs.schedule import masks_by_frame
+from stmemory.jobs.track import Stop, describe_job, run_job
 from stmemory.predictor import VOSPredictor
 
 FRAMES = clip(8)

@@ -25,7 +25,7 @@ from data_sets import (
 
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.evaluation import Clip, evaluate_clip, find_clips, find_data_set
-from stmemory.palette import write_palette_png
+from stmemory.io.palette import write_palette_png
 
 each_case = pytest.mark.parametrize("case", CASES, ids=case_id)
 

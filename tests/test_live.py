@@ -20,13 +20,13 @@ from tiny import tiny_predictor
 
 from stmemory.cli import main
 from stmemory.errors import FrameError, OptionError
-from stmemory.frames import iterate_frames
-from stmemory.job import Stop, run_job
-from stmemory.job_folder import TrackJob
-from stmemory.job_record import check_folder
-from stmemory.live import LiveSource, is_live
-from stmemory.palette import write_palette_png
-from stmemory.video_decoder import PROTOCOLS, open_video
+from stmemory.io.decoder import PROTOCOLS, open_video
+from stmemory.io.frames import iterate_frames
+from stmemory.io.live import LiveSource, is_live
+from stmemory.io.palette import write_palette_png
+from stmemory.jobs.folder import TrackJob
+from stmemory.jobs.record import check_folder
+from stmemory.jobs.track import Stop, run_job
 
 FRAMES, HEIGHT, WIDTH = 12, 32, 48
 PIECE = 188 * 8  # bytes
@@ -114,7 +114,7 @@ def mask(tmp_path: Path) -> Path:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Streams are opened again without waiting."""
-    monkeypatch.setattr("stmemory.live.LONGEST_WAIT", 0.01)
+    monkeypatch.setattr("stmemory.io.live.LONGEST_WAIT", 0.01)
 
 
 @pytest.mark.parametrize("address", ["rtsp://camera/1", "http://host/a", "srt://host:1", "/dev/video7", "7"])
@@ -163,7 +163,7 @@ def test_an_address_keeps_its_slashes() -> None:
 
 def test_a_stream_gives_its_frames(ts: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     """While there is room none is left out; the end is the end where the stream is not to be opened again."""
-    monkeypatch.setattr("stmemory.live.HELD", FRAMES)
+    monkeypatch.setattr("stmemory.io.live.HELD", FRAMES)
     with serving(ts) as address, LiveSource(address, reconnect=0) as source:
         found = [picture.shape for picture in source]
 
@@ -302,7 +302,7 @@ def test_the_command_tracks_a_stream(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A stream that is lost for good leaves what came before, says the losses, and ends with 1."""
-    monkeypatch.setattr("stmemory.commands.track.chosen_predictor", lambda arguments: tiny_predictor())
+    monkeypatch.setattr("stmemory.cli.track.chosen_predictor", lambda arguments: tiny_predictor())
     with serving(long_ts[: len(long_ts) // 2] + CUT, ts) as address:
         code = main(["track", address, "--mask", str(mask), "-o", str(tmp_path / "out"), "--reconnect", "1"])
     said = capsys.readouterr()

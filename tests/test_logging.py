@@ -15,10 +15,10 @@ from tiny import boxes, clip, tiny_predictor
 
 import stmemory.stream
 from stmemory.errors import BankError, WeightsError
-from stmemory.job import run_job
-from stmemory.job_folder import TrackJob
+from stmemory.jobs.folder import TrackJob
+from stmemory.jobs.track import run_job
 from stmemory.memory.bank import MemoryBank
-from stmemory.weights import load_network
+from stmemory.weights.pretrained import load_network
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_loaded_weights_are_logged(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_warnings_are_not_shown_unasked() -> None:
     """Python shows warnings of loggers without a handler; the library has one that shows nothing."""
-    code = "import logging, stmemory; logging.getLogger('stmemory.video').warning('a frame is gone')"
+    code = "import logging, stmemory; logging.getLogger('stmemory.io.video').warning('a frame is gone')"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert "" == shown.stderr + shown.stdout

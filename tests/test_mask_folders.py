@@ -15,7 +15,7 @@ from stmemory.cli import main
 from stmemory.errors import MaskError, OptionError, ShapeError
 from stmemory.evaluation import find_clips, find_data_set, score_clip, write_tables
 from stmemory.evaluation.mask_folders import find_mask_clips, pair_masks, predictions_of
-from stmemory.palette import write_palette_png
+from stmemory.io.palette import write_palette_png
 
 FOLDER, DAVIS16, DAVIS17 = CASES[0], CASES[1], CASES[2]
 

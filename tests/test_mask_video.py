@@ -14,8 +14,8 @@ from PIL import Image
 
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.formats import CutoutMovWriter, CutoutWriter, MaskVideoWriter, MatteWriter, read_mask_video, read_masks
+from stmemory.io.video import OverlayWriter, write_video
 from stmemory.result import Segmentation
-from stmemory.video import OverlayWriter, write_video
 
 HEIGHT, WIDTH = 33, 47
 

@@ -18,10 +18,9 @@ from tiny import HEIGHT, WIDTH, boxes, clip
 from stmemory.cli import main
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.formats import FORMATS, new_writer, read_masks
-from stmemory.frames import count_frames, iterate_frames, to_frame
-from stmemory.mask_files import read_mask
-from stmemory.mask_schedule import masks_by_frame
-from stmemory.palette import read_palette_png
+from stmemory.io.frames import count_frames, iterate_frames, to_frame
+from stmemory.io.palette import read_mask, read_palette_png
+from stmemory.jobs.schedule import masks_by_frame
 
 PATHS = {
     "youtube_vis": "a.json",

@@ -17,8 +17,7 @@ from stmemory.errors import OptionError
 from stmemory.memory import DiscriminativeMemory, ReadCache
 from stmemory.networks import lite
 from stmemory.networks.config import PRESETS, NetworkConfig
-from stmemory.networks.features import FrameFeatures
-from stmemory.networks.layers import fold_batch_norm
+from stmemory.networks.layers import FrameFeatures, fold_batch_norm
 from stmemory.networks.segmentation import SegmentationNetwork
 
 SMALL = {

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stmemory.errors import OptionError, ShapeError
-from stmemory.networks.features import FrameFeatures
-from stmemory.networks.layers import fold_batch_norm
+from stmemory.networks.layers import FrameFeatures, fold_batch_norm
 from stmemory.networks.resnet import ImageNetNormalisation, ResNet50
 from stmemory.networks.stm import Refine, StmDecoder, StmMemoryEncoder, StmQueryEncoder
 

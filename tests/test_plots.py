@@ -13,9 +13,9 @@ from PIL import Image
 
 from stmemory.errors import OptionError
 from stmemory.evaluation import ClipResult, ObjectScores, current_circumstances, find_data_set, score_clip, statistics
-from stmemory.evaluation.plots import worst_frames, write_page
+from stmemory.evaluation.page import worst_frames, write_page
 from stmemory.evaluation.run_folder import RunFolder
-from stmemory.palette import write_palette_png
+from stmemory.io.palette import write_palette_png
 
 
 def result_of(*values: float, first: int = 1) -> ClipResult:
@@ -80,8 +80,7 @@ def test_without_matplotlib_the_page_says_what_to_install(tmp_path: Path, monkey
 
 def test_without_ray_the_cluster_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the extra."""
-    from stmemory.evaluation.cluster import evaluate_on_cluster
-    from stmemory.evaluation.worker import Setup
+    from stmemory.evaluation.workers import Setup, evaluate_on_cluster
     from stmemory.options import TrackingOptions
 
     monkeypatch.setitem(sys.modules, "ray", None)

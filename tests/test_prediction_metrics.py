@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from stmemory.errors import OptionError, ShapeError
-from stmemory.evaluation.prediction_metrics import FrameProtocol, frame_mae, frame_mse, psnr, score_frames, ssim
+from stmemory.evaluation.frame_metrics import FrameProtocol, frame_mae, frame_mse, psnr, score_frames, ssim
 
 # skimage.metrics.structural_similarity(*waves(channels), data_range=data_range, channel_axis=0), scikit-image 0.26.0,
 # numpy 2.4.6

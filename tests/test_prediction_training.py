@@ -13,18 +13,25 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
+from stmemory.cli.train import main
 from stmemory.errors import OptionError, ShapeError, WeightsError
-from stmemory.evaluation.prediction import cost_of, forecast_with, measure, trivial_forecasts
-from stmemory.networks.prediction import PredictionNetwork
-from stmemory.networks.prediction_config import PREDICTION_PRESETS, PredictionConfig
-from stmemory.run_lock import held
-from stmemory.training.__main__ import main
-from stmemory.training.prediction.baselines import ConvLSTM, RecurrentNetwork, SpatiotemporalLSTM, matched, parameters
-from stmemory.training.prediction.clips import Clips, ClipSource
-from stmemory.training.prediction.config import ClipSet, Contender, PredictionTraining
-from stmemory.training.prediction.loop import PredictionTrainer, new_network, true_probability
-from stmemory.training.prediction.report import report
-from stmemory.training.prediction.roll import prediction_loss, roll, true_frames
+from stmemory.io.run_folder import held
+from stmemory.prediction.baselines import ConvLSTM, RecurrentNetwork, SpatiotemporalLSTM, matched, parameters
+from stmemory.prediction.config import PREDICTION_PRESETS, PredictionConfig
+from stmemory.prediction.evaluate import cost_of, forecast_with, measure, trivial_forecasts
+from stmemory.prediction.network import PredictionNetwork
+from stmemory.prediction.report import report
+from stmemory.prediction.train import (
+    Clips,
+    ClipSource,
+    PredictionTrainer,
+    new_network,
+    prediction_loss,
+    roll,
+    true_frames,
+    true_probability,
+)
+from stmemory.prediction.train_config import ClipSet, Contender, PredictionTraining
 from stmemory.training.schedule import learning_rate
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "training"
@@ -469,9 +476,7 @@ def test_a_report_that_cannot_be_is_refused_before_the_work(
     changes: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code 2 and a word about what is wrong, with nothing loaded, measured or written."""
-    monkeypatch.setattr(
-        "stmemory.training.prediction.report.PredictionTraining.load", lambda path: pytest.fail("work was done")
-    )
+    monkeypatch.setattr("stmemory.prediction.report.PredictionTraining.load", lambda path: pytest.fail("work was done"))
     (tmp_path / "file").write_text("mine")
     command = ["predict", "report", str(tmp_path / "run"), "-o", str(tmp_path / "out")]
 
@@ -493,7 +498,7 @@ def test_reporting_what_is_no_comparison_is_refused(tmp_path: Path) -> None:
         report([tmp_path], tmp_path / "out")
     with pytest.raises(WeightsError, match="predict run"):
         (tmp_path / "config.json").write_text(TINY.to_json())
-        from stmemory.training.prediction.report import load_trained
+        from stmemory.prediction.report import load_trained
 
         load_trained(tmp_path, "ours")
 

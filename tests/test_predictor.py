@@ -24,7 +24,7 @@ from stmemory.evaluation.scenes import render_scene
 from stmemory.memory import LearnedPolicy
 from stmemory.options import TrackingOptions, ready_options
 from stmemory.predictor import VOSPredictor
-from stmemory.weights import fingerprint
+from stmemory.weights.pretrained import fingerprint
 
 FRAMES = clip(6)
 MASK = boxes(3, 9)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from stmemory.errors import OptionError, ShapeError
-from stmemory.regions import remove_false_positives
+from stmemory.postprocess import remove_false_positives
 
 
 def slow_removal(mask: Tensor, previous: Tensor, reach: int) -> Tensor:

@@ -19,20 +19,16 @@ import torch
 from pictures import TINY, MadePictures, pack_tiny
 from safetensors.torch import load_file, save_file
 
+from stmemory.cli.train import main
 from stmemory.errors import OptionError
-from stmemory.training import feed as feed_module
-from stmemory.training import photometric
-from stmemory.training.__main__ import main
-from stmemory.training.clip_times import time_clips
-from stmemory.training.clips import ClipConfig, ClipSource, render_clip
+from stmemory.training import loader as feed_module
 from stmemory.training.config import TrainingConfig
-from stmemory.training.developing import develop, ids_at
-from stmemory.training.feed import Batch, Feed, load, render_batch, rendered
+from stmemory.training.data.material import Material
+from stmemory.training.loader import Batch, Feed, Parcel, load, render_batch, rendered, time_clips, with_tensors
 from stmemory.training.loop import Trainer
-from stmemory.training.material import Material
-from stmemory.training.parcel import Parcel, with_tensors
-from stmemory.training.photometric import Look
-from stmemory.training.plan import ClipPlan, Film
+from stmemory.training.synthesis import render as photometric
+from stmemory.training.synthesis.clips import ClipConfig, ClipSource, render_clip
+from stmemory.training.synthesis.render import ClipPlan, Film, Look, develop, ids_at
 
 GOLDEN = Path(__file__).parent / "data" / "clips.safetensors"
 CPU = torch.device("cpu")

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 
 from stmemory.errors import FileError, FrameError, MaskError, OptionError
-from stmemory.palette import davis_palette, read_palette_png, write_palette_png
-from stmemory.predicted import PredictedFrame
+from stmemory.io.palette import davis_palette, read_palette_png, write_palette_png
+from stmemory.prediction.stream import PredictedFrame
 from stmemory.result import Segmentation
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from stmemory.palette import read_palette_png
-from stmemory.training.clips import ClipConfig, ClipSource
-from stmemory.training.layouts import open_folder
+from stmemory.io.palette import read_palette_png
+from stmemory.training.data.folders import open_folder
+from stmemory.training.synthesis.clips import ClipConfig, ClipSource
 
 pytest.importorskip("pybullet", reason="needs pybullet, which nothing else here does", exc_type=ImportError)
 

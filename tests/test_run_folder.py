@@ -13,13 +13,13 @@ import pytest
 from pictures import TINY, pack_tiny
 from tiny import tiny_network
 
-from stmemory.run_lock import held
-from stmemory.saving import save_network
-from stmemory.training.__main__ import main
+from stmemory.cli.train import main
+from stmemory.io.run_folder import held
+from stmemory.prediction.train_config import PredictionTraining
 from stmemory.training.config import TrainingConfig
+from stmemory.training.data.material import Material
 from stmemory.training.loop import Trainer
-from stmemory.training.material import Material
-from stmemory.training.prediction.config import PredictionTraining
+from stmemory.weights.save import save_network
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ HOLDS = """
 import sys
 from pathlib import Path
 
-from stmemory.run_lock import held
+from stmemory.io.run_folder import held
 
 with held(Path(sys.argv[1])):
     print("held", flush=True)

@@ -19,12 +19,11 @@ from torch import Tensor
 
 from stmemory.errors import OptionError, WeightsError
 from stmemory.training.config import Phase, Source, TrainingConfig
-from stmemory.training.feed import Batch
-from stmemory.training.loop import Trainer
-from stmemory.training.material import Material, pack
-from stmemory.training.parallel import World
+from stmemory.training.data.material import Material, pack
+from stmemory.training.distributed import World
+from stmemory.training.loader import Batch
+from stmemory.training.loop import Trainer, Validation, validate
 from stmemory.training.run_state import read_state, write_state
-from stmemory.training.validation import Validation, validate
 
 THREES = dataclasses.replace(TINY, phases=tuple(dataclasses.replace(phase, steps=3) for phase in TINY.phases))
 

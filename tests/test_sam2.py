@@ -13,12 +13,11 @@ import torch
 from PIL import Image
 from tiny import HEIGHT, WIDTH, boxes, clip, tiny_predictor
 
-from stmemory.clip_reader import ClipReader
 from stmemory.errors import FrameError, MaskError, OptionError, ShapeError
-from stmemory.masks import mask_logits, soft_aggregate, winners
+from stmemory.io.masks import mask_logits, soft_aggregate, winners
 from stmemory.result import Segmentation
 from stmemory.sam2 import NOTHING, InferenceState, Output, VideoPredictor
-from stmemory.session import ClipSession
+from stmemory.session import ClipReader, ClipSession
 
 FRAMES = clip(10)
 LEFT, RIGHT = boxes(1, 2) == 1, boxes(1, 2) == 2

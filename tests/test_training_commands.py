@@ -12,11 +12,11 @@ import pytest
 from pictures import TINY, pack_tiny, save_still
 from PIL import Image
 
+from stmemory.cli.train import main
 from stmemory.errors import OptionError
-from stmemory.training.__main__ import main
 from stmemory.training.config import Source
-from stmemory.training.material import Material, PackReport, pack
-from stmemory.training.parallel import World
+from stmemory.training.data.material import Material, PackReport, pack
+from stmemory.training.distributed import World
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_packing_has_one_set_of_defaults(monkeypatch: pytest.MonkeyPatch) -> Non
         given.update(options)
         return PackReport({}, 0, ())
 
-    monkeypatch.setattr("stmemory.training.__main__.pack", packing)
+    monkeypatch.setattr("stmemory.cli.train.pack", packing)
     assert 0 == main(["pack", "root", "out"])
     defaults = {
         name: parameter.default

@@ -11,12 +11,11 @@ import pytest
 import torch
 from pictures import TINY, MadePictures, pack_tiny
 
-from stmemory.training.clips import ClipConfig, ClipSource, render_clip
-from stmemory.training.feed import Batch, Feed, load, render_batch, rendered
+from stmemory.training.data.material import Material
+from stmemory.training.loader import Batch, Feed, Parcel, load, render_batch, rendered
 from stmemory.training.loop import Trainer
-from stmemory.training.material import Material
-from stmemory.training.parcel import Parcel
-from stmemory.training.plan import ClipPlan
+from stmemory.training.synthesis.clips import ClipConfig, ClipSource, render_clip
+from stmemory.training.synthesis.render import ClipPlan
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 

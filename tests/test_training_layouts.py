@@ -18,15 +18,14 @@ from PIL import Image
 
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.formats import encode_rle
-from stmemory.training.clips import ClipConfig, ClipSource
 from stmemory.training.config import Phase, Source, TrainingConfig
-from stmemory.training.cutting import Cutter
-from stmemory.training.folders import FolderPictures
-from stmemory.training.layouts import LAYOUTS, open_folder
-from stmemory.training.mask_readers import IdMask, SbdMask
-from stmemory.training.material import Material, Photo, pack
-from stmemory.training.plan import Film
-from stmemory.training.sources import Mixture, Sources
+from stmemory.training.data.folders import LAYOUTS, FolderPictures, open_folder
+from stmemory.training.data.masks import IdMask, SbdMask
+from stmemory.training.data.material import Material, Photo, pack
+from stmemory.training.data.sources import Mixture, Sources
+from stmemory.training.synthesis.clips import ClipConfig, ClipSource
+from stmemory.training.synthesis.cutouts import Cutter
+from stmemory.training.synthesis.render import Film
 
 BOX = np.zeros((64, 80), np.uint8)
 BOX[15:45, 20:60] = 1

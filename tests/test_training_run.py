@@ -21,24 +21,23 @@ from PIL import Image
 from tiny import tiny_network
 from torch import nn
 
+from stmemory.cli.train import main
 from stmemory.errors import OptionError, StmemoryError, WeightsError
-from stmemory.memory.learned import LearnedPolicy
-from stmemory.memory.policy_file import load_policy, save_policy
+from stmemory.memory.policy import LearnedPolicy
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
-from stmemory.saving import save_network
-from stmemory.training.__main__ import main
 from stmemory.training.config import Phase, Source, TrainingConfig
-from stmemory.training.feed import _begin_worker
+from stmemory.training.data.material import Material
+from stmemory.training.distributed import World
 from stmemory.training.learner import Learner
+from stmemory.training.loader import _begin_worker
 from stmemory.training.loop import Trainer
-from stmemory.training.material import Material
-from stmemory.training.parallel import World
-from stmemory.training.repeatable import repeatable
-from stmemory.training.schedule import temperature
-from stmemory.training.start import without_scores
+from stmemory.training.run_state import without_scores
+from stmemory.training.schedule import repeatable, temperature
+from stmemory.weights.save import save_network
+from stmemory.weights.tensors import load_policy, save_policy
 
 LEARNED = dataclasses.replace(TINY, policy="learned", temperature=2.0, final_temperature=0.5)
 
@@ -507,10 +506,10 @@ GRADIENTS = """
 import sys
 import torch
 from stmemory.training.config import TrainingConfig
-from stmemory.training.feed import Feed
+from stmemory.training.loader import Feed
 from stmemory.training.loop import Trainer
-from stmemory.training.material import Material
-from stmemory.training.parallel import World
+from stmemory.training.data.material import Material
+from stmemory.training.distributed import World
 
 torch.set_num_threads(1)
 config, material, out = TrainingConfig.load(sys.argv[1]), Material.load(sys.argv[2]), sys.argv[3]
@@ -583,7 +582,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from stmemory.training.parallel import World
+from stmemory.training.distributed import World
 
 world = World.from_environment("cpu")
 torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])  # imports what could keep the group
@@ -610,8 +609,8 @@ import torch
 import torch.distributed as dist
 from stmemory.training.config import TrainingConfig
 from stmemory.training.loop import Trainer
-from stmemory.training.material import Material
-from stmemory.training.parallel import World
+from stmemory.training.data.material import Material
+from stmemory.training.distributed import World
 
 torch.set_num_threads(1)
 config, material, out = TrainingConfig.load(sys.argv[1]), Material.load(sys.argv[2]), Path(sys.argv[3])

@@ -13,8 +13,15 @@ from stmemory.memory.discriminative import DiscriminativeMemory
 from stmemory.memory.read import ReadCache
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.training.losses import aggregate_logits, score_loss, segmentation_loss
-from stmemory.training.unroll import Unrolled, Unroller, UnrollOptions, unroll
+from stmemory.training.unroll import (
+    Unrolled,
+    Unroller,
+    UnrollOptions,
+    aggregate_logits,
+    score_loss,
+    segmentation_loss,
+    unroll,
+)
 
 OPTIONS = UnrollOptions(capacity=3, share=0.5, own_masks=0.7)
 

@@ -10,9 +10,18 @@ import numpy as np
 import pytest
 
 from stmemory.errors import OptionError
-from stmemory.files import whole_file
-from stmemory.formats.spool import spool_beside
-from stmemory.untrusted import checked_name, checked_path, expect_below, parse_json, read_array, read_json, shown, whole
+from stmemory.formats.base import spool_beside
+from stmemory.io.files import whole_file
+from stmemory.io.untrusted import (
+    checked_name,
+    checked_path,
+    expect_below,
+    parse_json,
+    read_array,
+    read_json,
+    shown,
+    whole,
+)
 
 HOSTILE = {
     "empty": "",

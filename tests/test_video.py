@@ -14,12 +14,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from stmemory import video_decoder
-from stmemory.clip_reader import ClipReader
 from stmemory.errors import FrameError, OptionError
-from stmemory.frames import count_frames, iterate_frames
-from stmemory.images import is_image_path
-from stmemory.video import (
+from stmemory.io import decoder as video_decoder
+from stmemory.io.frames import count_frames, iterate_frames
+from stmemory.io.images import is_image_path
+from stmemory.io.video import (
     OverlayWriter,
     count_video_frames,
     iterate_timed_video,
@@ -27,6 +26,7 @@ from stmemory.video import (
     scan_video_frames,
     write_video,
 )
+from stmemory.session import ClipReader
 
 av = pytest.importorskip("av")
 
@@ -164,7 +164,7 @@ def scale(data: bytearray) -> int:
 def test_a_count_that_was_wrong_is_mended_at_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """When the end of a clip was met, its length is known."""
     encode(tmp_path / "a.mkv", noisy(5))
-    monkeypatch.setattr("stmemory.clip_reader.scan_video_frames", lambda path: 9)
+    monkeypatch.setattr("stmemory.session.scan_video_frames", lambda path: 9)
     reader = ClipReader(tmp_path / "a.mkv")
     assert 9 == reader.count
     assert reader.read(6) is None

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from tiny import HEIGHT, WIDTH, boxes, clip, tiny_predictor
 
 from stmemory.errors import FrameError, MaskError, OptionError
-from stmemory.palette import read_palette_png
-from stmemory.video import iterate_video, write_video
+from stmemory.io.palette import read_palette_png
+from stmemory.io.video import iterate_video, write_video
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "web_demo"))
 

@@ -20,8 +20,8 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 
-from stmemory.palette import read_palette_png
-from stmemory.video import iterate_video
+from stmemory.io.palette import read_palette_png
+from stmemory.io.video import iterate_video
 
 pytest.importorskip("gradio", reason="needs what examples/web_demo/requirements.txt lists")
 playwright = pytest.importorskip("playwright.sync_api", reason="needs playwright")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,16 +12,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny import CONFIG, boxes, clip, tiny_network, tiny_prediction_network
 
-from stmemory.card import card_text, metrics_of
 from stmemory.errors import OptionError, WeightsError
-from stmemory.frame_predictor import FramePredictor
-from stmemory.memory import FusionCell, MemoryBank, SpaceTimeRead
+from stmemory.memory import FusionCell, SpaceTimeRead
 from stmemory.networks.config import NetworkConfig
-from stmemory.networks.prediction import PredictionNetwork
 from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.prediction.network import PredictionNetwork
+from stmemory.prediction.predictor import FramePredictor
 from stmemory.predictor import VOSPredictor
-from stmemory.saving import save_network
-from stmemory.weights import bundled_names, find_checkpoint, fingerprint, load_network, network_info, tensors_digest
+from stmemory.weights import load_part, save_part
+from stmemory.weights.card import card_text, metrics_of
+from stmemory.weights.pretrained import (
+    bundled_names,
+    find_checkpoint,
+    fingerprint,
+    load_network,
+    network_info,
+    tensors_digest,
+)
+from stmemory.weights.save import save_network
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -56,11 +65,11 @@ def test_parts_of_a_prediction_network_are_loaded(tmp_path: Path) -> None:
     """Its fusion cell and its read; without a memory it has neither."""
     network = tiny_prediction_network()
     network.save_pretrained(tmp_path / "bank")
-    assert fingerprint(network.fusion) == fingerprint(FusionCell.from_pretrained(tmp_path / "bank"))
-    assert fingerprint(network.read) == fingerprint(SpaceTimeRead.from_pretrained(tmp_path / "bank"))
+    assert fingerprint(network.fusion) == fingerprint(load_part(FusionCell, tmp_path / "bank"))
+    assert fingerprint(network.read) == fingerprint(load_part(SpaceTimeRead, tmp_path / "bank"))
     tiny_prediction_network(memory="none").save_pretrained(tmp_path / "none")
     with pytest.raises(WeightsError, match="hold a FusionCell, got a prediction_network"):
-        FusionCell.from_pretrained(tmp_path / "none")
+        load_part(FusionCell, tmp_path / "none")
 
 
 def test_weights_for_another_task_are_told_for_what_they_are(tmp_path: Path) -> None:
@@ -70,7 +79,6 @@ def test_weights_for_another_task_are_told_for_what_they_are(tmp_path: Path) -> 
     for load in (
         VOSPredictor.from_pretrained,
         SegmentationNetwork.from_pretrained,
-        MemoryBank.from_pretrained,
         network_info,
     ):
         with pytest.raises(WeightsError, match="got a prediction_network .it predicts frames; for FramePredictor"):
@@ -183,21 +191,20 @@ def test_a_config_file_is_plain_json(tmp_path: Path) -> None:
 def test_a_fusion_cell_alone_is_saved_and_loaded(dims: int, bottleneck: int | None, tmp_path: Path) -> None:
     """It comes back with its arguments and every weight."""
     cell = FusionCell(6, spatial_dims=dims, kernel_size=1, bottleneck=bottleneck, scale=0.5)
-    cell.save_pretrained(tmp_path, about={"licence": "MIT"})
-    loaded = FusionCell.from_pretrained(tmp_path)
+    save_part(cell, tmp_path, about={"licence": "MIT"})
+    loaded = load_part(FusionCell, tmp_path)
     assert cell.config() == loaded.config() and fingerprint(cell) == fingerprint(loaded) and not loaded.training
     assert {"licence": "MIT"} == find_checkpoint(tmp_path).about
 
 
 def test_a_fusion_cell_is_no_network(tmp_path: Path) -> None:
     """What it does not hold cannot be loaded from it; the message says what it is."""
-    FusionCell(4).save_pretrained(tmp_path)
+    save_part(FusionCell(4), tmp_path)
     for load in (
         load_network,
         network_info,
-        SpaceTimeRead.from_pretrained,
+        partial(load_part, SpaceTimeRead),
         VOSPredictor.from_pretrained,
-        MemoryBank.from_pretrained,
     ):
         with pytest.raises(WeightsError, match="fusion_cell"):
             load(tmp_path)
@@ -206,32 +213,32 @@ def test_a_fusion_cell_is_no_network(tmp_path: Path) -> None:
 def test_parts_of_the_bundled_weights() -> None:
     """Without a name, each part is the bundled network's."""
     network = load_network()
-    assert fingerprint(network.fusion) == fingerprint(FusionCell.from_pretrained())
-    assert fingerprint(network.read) == fingerprint(SpaceTimeRead.from_pretrained("lite"))
+    assert fingerprint(network.fusion) == fingerprint(load_part(FusionCell))
+    assert fingerprint(network.read) == fingerprint(load_part(SpaceTimeRead, "lite"))
     assert fingerprint(network) == fingerprint(SegmentationNetwork.from_pretrained())
-    bank = MemoryBank.from_pretrained(capacity=2)
+    bank = SegmentationNetwork.from_pretrained().new_bank(2)
     bank.write(torch.zeros(1, network.config.template_channels, 3, 4))
     assert (1, 2, network.config.key_channels, 3, 4) == tuple(bank.keys.shape)
 
 
 def test_parts_are_loaded_in_the_dtype_that_is_asked_for() -> None:
     """Half the bytes; an integer is refused, as is a device that is not there."""
-    assert {torch.bfloat16} == {p.dtype for p in FusionCell.from_pretrained(dtype=torch.bfloat16).parameters()}
+    assert {torch.bfloat16} == {p.dtype for p in load_part(FusionCell, dtype=torch.bfloat16).parameters()}
     with pytest.raises(OptionError, match="dtype"):
-        FusionCell.from_pretrained(dtype=torch.int32)
+        load_part(FusionCell, dtype=torch.int32)
     with pytest.raises(OptionError, match="device"):
-        FusionCell.from_pretrained(device="nowhere")
+        load_part(FusionCell, device="nowhere")
 
 
 def test_what_could_not_be_loaded_again_is_not_written(tmp_path: Path) -> None:
     """A weight that is NaN, and words about it that are no JSON, are refused before anything is written."""
     cell = FusionCell(4)
     with pytest.raises(WeightsError, match="JSON"):
-        cell.save_pretrained(tmp_path / "new", about={"when": object()})
+        save_part(cell, tmp_path / "new", about={"when": object()})
     with torch.no_grad():
         next(cell.parameters()).fill_(torch.nan)
     with pytest.raises(WeightsError, match="NaN"):
-        cell.save_pretrained(tmp_path / "new")
+        save_part(cell, tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -281,8 +288,8 @@ def test_figures_of_another_form_are_errors(metrics: object, tmp_path: Path) -> 
 def test_every_float_can_be_saved(dtype: torch.dtype, tmp_path: Path) -> None:
     """And is loaded as float32 again."""
     cell = FusionCell(4)
-    cell.save_pretrained(tmp_path, dtype=dtype)
-    for expected, actual in zip(cell.parameters(), FusionCell.from_pretrained(tmp_path).parameters(), strict=True):
+    save_part(cell, tmp_path, dtype=dtype)
+    for expected, actual in zip(cell.parameters(), load_part(FusionCell, tmp_path).parameters(), strict=True):
         assert torch.equal(expected.to(dtype).float(), actual)
 
 
@@ -290,20 +297,20 @@ def test_every_float_can_be_saved(dtype: torch.dtype, tmp_path: Path) -> None:
 def test_what_is_no_float_for_weights_is_refused(dtype: torch.dtype, tmp_path: Path) -> None:
     """Before anything is written."""
     with pytest.raises(OptionError, match="dtype"):
-        FusionCell(4).save_pretrained(tmp_path / "new", dtype=dtype)
+        save_part(FusionCell(4), tmp_path / "new", dtype=dtype)
     assert not (tmp_path / "new").exists()
 
 
 def test_weights_too_large_for_a_format_leave_the_earlier_ones(tmp_path: Path) -> None:
     """1e6 is infinite in float16: it is refused, and the folder still loads."""
     cell = FusionCell(4)
-    cell.save_pretrained(tmp_path)
-    before = fingerprint(FusionCell.from_pretrained(tmp_path))
+    save_part(cell, tmp_path)
+    before = fingerprint(load_part(FusionCell, tmp_path))
     with torch.no_grad():
         next(cell.parameters()).fill_(1e6)
     with pytest.raises(WeightsError, match="float16.*NaN or infinity"):
-        cell.save_pretrained(tmp_path, dtype=torch.float16)
-    assert before == fingerprint(FusionCell.from_pretrained(tmp_path))
+        save_part(cell, tmp_path, dtype=torch.float16)
+    assert before == fingerprint(load_part(FusionCell, tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -335,16 +342,16 @@ def test_a_network_with_another_cell_is_not_saved(cell: FusionCell, tmp_path: Pa
 )
 def test_a_cells_config_is_strict(change: dict[str, object], tmp_path: Path) -> None:
     """Another type, another size and another key are errors that name the file."""
-    FusionCell(4).save_pretrained(tmp_path)
+    save_part(FusionCell(4), tmp_path)
     document = json.loads((tmp_path / "config.json").read_text())
     document["fusion_cell"].update(change)
     (tmp_path / "config.json").write_text(json.dumps(document))
     with pytest.raises(WeightsError, match=str(tmp_path)):
-        FusionCell.from_pretrained(tmp_path)
+        load_part(FusionCell, tmp_path)
     del document["fusion_cell"]["scale"]
     (tmp_path / "config.json").write_text(json.dumps(document))
     with pytest.raises(WeightsError, match="scale"):
-        FusionCell.from_pretrained(tmp_path)
+        load_part(FusionCell, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -360,7 +367,7 @@ def test_a_cells_config_is_strict(change: dict[str, object], tmp_path: Path) -> 
 )
 def test_misspelt_options_are_refused(options: dict[str, object]) -> None:
     """For bundled weights too, where they would change nothing."""
-    for load in (FusionCell.from_pretrained, VOSPredictor.from_pretrained, MemoryBank.from_pretrained):
+    for load in (SegmentationNetwork.from_pretrained, VOSPredictor.from_pretrained):
         with pytest.raises(OptionError, match=next(iter(options))):
             load(None, **options)
 
@@ -371,7 +378,7 @@ def test_a_licence_is_inherited_and_figures_are_not(tmp_path: Path) -> None:
     tiny_network().save_pretrained(tmp_path / "a", about={"licence": "MIT", "metrics": [metric]})
     again = SegmentationNetwork.from_pretrained(tmp_path / "a")
     again.save_pretrained(tmp_path / "b")
-    again.fusion.save_pretrained(tmp_path / "c", about={"licence": "BSD-3-Clause"})
+    save_part(again.fusion, tmp_path / "c", about={"licence": "BSD-3-Clause"})
     assert {"licence": "MIT", "base_model": str(tmp_path / "a")} == find_checkpoint(tmp_path / "b").about
     assert "BSD-3-Clause" == find_checkpoint(tmp_path / "c").about["licence"]
 
@@ -379,16 +386,18 @@ def test_a_licence_is_inherited_and_figures_are_not(tmp_path: Path) -> None:
 def test_weights_that_must_not_be_published_are_not_pushed(tmp_path: Path) -> None:
     """The condition travels with them, and what is loaded from them."""
     tiny_network().save_pretrained(tmp_path, about={"re-hosting": "never"})
-    for module in (SegmentationNetwork.from_pretrained(tmp_path), FusionCell.from_pretrained(tmp_path)):
-        with pytest.raises(WeightsError, match="never"):
-            module.push_to_hub("someone/else")
+    network = SegmentationNetwork.from_pretrained(tmp_path)
+    with pytest.raises(WeightsError, match="never"):
+        network.push_to_hub("someone/else")
+    save_part(network.fusion, tmp_path / "cell")
+    assert "never" == find_checkpoint(tmp_path / "cell").about["re-hosting"]
 
 
 @pytest.mark.parametrize("name", ["lite", "a/b/c", "", Path("a/b")], ids=str)
 def test_names_of_no_repository_are_not_pushed_to(name: str) -> None:
     """Before anything is made on the Hub."""
     with pytest.raises(OptionError, match="owner/name"):
-        FusionCell(4).push_to_hub(name)
+        tiny_network().push_to_hub(name)
 
 
 @pytest.mark.parametrize(
@@ -397,7 +406,7 @@ def test_names_of_no_repository_are_not_pushed_to(name: str) -> None:
 def test_words_of_another_form_are_errors(about: dict[str, object], tmp_path: Path) -> None:
     """Before anything is written."""
     with pytest.raises(WeightsError, match="about"):
-        FusionCell(4).save_pretrained(tmp_path / "new", about=about)
+        save_part(FusionCell(4), tmp_path / "new", about=about)
     assert not (tmp_path / "new").exists()
 
 
@@ -405,25 +414,25 @@ def test_a_file_in_place_of_a_folder_is_an_error(tmp_path: Path) -> None:
     """When saving, and when the weights' file is given in place of its folder."""
     (tmp_path / "file").write_text("mine")
     with pytest.raises(WeightsError, match="expected a folder to write to"):
-        FusionCell(4).save_pretrained(tmp_path / "file")
+        save_part(FusionCell(4), tmp_path / "file")
     assert "mine" == (tmp_path / "file").read_text()
-    FusionCell(4).save_pretrained(tmp_path / "cell")
+    save_part(FusionCell(4), tmp_path / "cell")
     with pytest.raises(WeightsError, match="a file, pass its folder"):
-        FusionCell.from_pretrained(tmp_path / "cell" / "model.safetensors")
+        load_part(FusionCell, tmp_path / "cell" / "model.safetensors")
 
 
 def test_loading_and_saving_draw_no_random_numbers(tmp_path: Path) -> None:
     """The generator of whoever calls is where it was."""
     before = torch.random.get_rng_state()
     SegmentationNetwork.from_pretrained().save_pretrained(tmp_path)
-    FusionCell.from_pretrained()
+    load_part(FusionCell)
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_a_part_is_put_on_the_device_that_is_asked_for() -> None:
     """The meta device stands for one that is not the CPU."""
-    assert "meta" == FusionCell.from_pretrained(device="meta").f[-1].weight.device.type
-    bank = MemoryBank.from_pretrained(device="meta", dtype=torch.bfloat16)
+    assert "meta" == load_part(FusionCell, device="meta").f[-1].weight.device.type
+    bank = SegmentationNetwork.from_pretrained(device="meta", dtype=torch.bfloat16).new_bank(5)
     assert isinstance(bank.fusion, FusionCell)
     assert ("meta", torch.bfloat16) == (bank.fusion.f[-1].weight.device.type, bank.fusion.f[-1].weight.dtype)
 

@@ -18,14 +18,14 @@ from tiny import boxes, clip, new_predictor, state_of, tiny_network, tiny_predic
 
 import stmemory
 from stmemory.errors import BankError, WeightsError
-from stmemory.frame_predictor import FramePredictor
-from stmemory.frame_stream import FrameStream
 from stmemory.memory import LearnedPolicy, MemoryBank
 from stmemory.memory.undo import Steps
 from stmemory.options import PredictionOptions, TrackingOptions
+from stmemory.prediction.predictor import FramePredictor
+from stmemory.prediction.stream import FrameStream
 from stmemory.predictor import VOSPredictor
-from stmemory.saving import save_network
 from stmemory.stream import VOSStream
+from stmemory.weights.save import save_network
 
 FRAMES = clip(9)
 PACKAGE = str(Path(stmemory.__file__).parent)

@@ -10,11 +10,11 @@ import torch
 from numpy.typing import NDArray
 from tiny import clip, new_predictor, state_of, tiny_predictor
 
-from stmemory.demo import run_demo
 from stmemory.errors import WeightsError
-from stmemory.frames import WorkingSize, fit, restore
 from stmemory.inspection import Inspector
-from stmemory.masks import winners
+from stmemory.io.frames import WorkingSize, fit, restore
+from stmemory.io.masks import winners
+from stmemory.jobs.demo import run_demo
 from stmemory.predictor import VOSPredictor
 from stmemory.stream import VOSStream
 from stmemory.window import Window, aim, is_cut

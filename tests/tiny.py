@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from stmemory.networks.config import NetworkConfig
-from stmemory.networks.prediction import PredictionNetwork
-from stmemory.networks.prediction_config import PredictionConfig
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
+from stmemory.prediction.config import PredictionConfig
+from stmemory.prediction.network import PredictionNetwork
 from stmemory.predictor import VOSPredictor
 from stmemory.stream import VOSStream
 

@@ -31,7 +31,7 @@ from PIL import Image
 from rigid_bodies import Body, Floats, Photos, draw_body
 from rigid_views import Backdrop, Camera, Light, World
 
-from stmemory.palette import write_palette_png
+from stmemory.io.palette import write_palette_png
 
 FRAMES, WIDTH, HEIGHT = 24, 448, 256
 SCENES = {"drift": 0.4, "orbit": 0.25, "spin": 0.15, "tumble": 0.2}

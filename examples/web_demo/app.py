@@ -30,8 +30,8 @@ from shown import Shown
 
 from stmemory import StmemoryError, TrackingOptions, VOSPredictor
 from stmemory.evaluation.scenes import render_scene
-from stmemory.palette import read_palette_png, write_palette_png
-from stmemory.video import OverlayWriter
+from stmemory.io.palette import read_palette_png, write_palette_png
+from stmemory.io.video import OverlayWriter
 
 DEMO = {"frames": 48, "height": 360, "width": 640}
 TIMELINE_SECONDS = 3.0  # between two drawings of the timeline while frames are tracked

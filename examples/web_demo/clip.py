@@ -1,6 +1,6 @@
 """A clip on disk: how many frames it has, and any one of them, read as a stream. Holds one frame.
 
-`stmemory.clip_reader` holds 32 for those who read backwards; with many sessions of large frames that is gigabytes, and
+`stmemory.session` holds 32 for those who read backwards; with many sessions of large frames that is gigabytes, and
 a person who moves a slider asks for one.
 """
 
@@ -17,9 +17,9 @@ from painting import Picture
 from PIL import Image
 
 from stmemory.errors import FrameError
-from stmemory.frames import count_frames
-from stmemory.images import UNREADABLE, is_image_path, iterate_images
-from stmemory.video import frame_rate, iterate_video
+from stmemory.io.frames import count_frames
+from stmemory.io.images import UNREADABLE, is_image_path, iterate_images
+from stmemory.io.video import frame_rate, iterate_video
 
 __all__ = ["Clip", "clip_ending", "shrink"]
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stmemory.errors import MaskError
-from stmemory.inspection.ink import colour_of_object
+from stmemory.io.drawing import colour_of_object
 from stmemory.result import contours
 
 __all__ = [

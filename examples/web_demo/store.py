@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from painting import Ids, only
 
-from stmemory.palette import read_palette_png, write_palette_png
+from stmemory.io.palette import read_palette_png, write_palette_png
 
 __all__ = ["Painting", "Store"]
 

@@ -10,8 +10,8 @@ from clip import Clip
 from painting import draw
 from store import Store
 
-from stmemory.files import whole_file
-from stmemory.video import OverlayWriter
+from stmemory.io.files import whole_file
+from stmemory.io.video import OverlayWriter
 
 __all__ = ["draw_film", "zip_masks"]
 

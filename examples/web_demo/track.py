@@ -14,8 +14,8 @@ from PIL import Image
 from stmemory.inspection import Inspector
 from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
+from stmemory.state import StreamState
 from stmemory.stream import VOSStream
-from stmemory.stream_file import StreamState
 
 __all__ = ["MOST_STATES", "Track"]
 

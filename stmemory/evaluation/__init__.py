@@ -5,6 +5,17 @@ The core never imports this package; the command line does so inside the command
 """
 
 from stmemory.evaluation.clips import Clip, find_clips
+from stmemory.evaluation.datasets import DATA_SETS, DataSet, find_data_set
+from stmemory.evaluation.frame_metrics import (
+    FRAME_PROTOCOLS,
+    FrameProtocol,
+    FrameScores,
+    frame_mae,
+    frame_mse,
+    psnr,
+    score_frames,
+    ssim,
+)
 from stmemory.evaluation.growing import GrowingMemory, GrowingPredictor
 from stmemory.evaluation.growth import (
     GrowthReport,
@@ -14,18 +25,16 @@ from stmemory.evaluation.growth import (
     resident_bytes,
     slope_per_thousand,
 )
-from stmemory.evaluation.layouts import DATA_SETS, DataSet, find_data_set
 from stmemory.evaluation.mask_folders import find_mask_clips, score_clip
-from stmemory.evaluation.metrics import boundary_accuracy, boundary_map, boundary_radius, region_similarity
-from stmemory.evaluation.prediction_metrics import (
-    FRAME_PROTOCOLS,
-    FrameProtocol,
-    FrameScores,
-    frame_mae,
-    frame_mse,
-    psnr,
-    score_frames,
-    ssim,
+from stmemory.evaluation.metrics import (
+    ObjectScores,
+    SequenceScores,
+    Statistics,
+    boundary_accuracy,
+    boundary_map,
+    boundary_radius,
+    region_similarity,
+    statistics,
 )
 from stmemory.evaluation.protocol import (
     ClipResult,
@@ -37,10 +46,15 @@ from stmemory.evaluation.protocol import (
     evaluate_clip,
     summarise,
 )
-from stmemory.evaluation.report import Circumstances, as_json, current_circumstances, markdown_table, write_json
+from stmemory.evaluation.report import (
+    Circumstances,
+    as_json,
+    current_circumstances,
+    markdown_table,
+    write_json,
+    write_tables,
+)
 from stmemory.evaluation.scenes import render_scene
-from stmemory.evaluation.scores import ObjectScores, SequenceScores, Statistics, statistics
-from stmemory.evaluation.tables import write_tables
 
 __all__ = [
     "DATA_SETS",

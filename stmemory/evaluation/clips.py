@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmemory.errors import MaskError, OptionError
-from stmemory.images import image_to_rgb, opened_image
-from stmemory.palette import read_id_image
+from stmemory.io.images import image_to_rgb, opened_image
+from stmemory.io.palette import read_id_image
 
 __all__ = ["VOID_ID", "Clip", "find_clips", "object_ids_in", "open_clip", "read_labels"]
 

@@ -16,8 +16,8 @@ from stmemory.errors import OptionError
 from stmemory.memory.bank import MemoryBank
 from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
+from stmemory.state import StreamState
 from stmemory.stream import VOSStream
-from stmemory.stream_file import StreamState
 
 __all__ = ["GrowingMemory", "GrowingPredictor"]
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from stmemory.errors import MaskError, OptionError, ShapeError
 from stmemory.evaluation.clips import Clip, object_ids_in, read_labels
 from stmemory.evaluation.protocol import ClipResult, check_clip, new_scores
-from stmemory.images import natural_order
+from stmemory.io.images import natural_order
 
 __all__ = [
     "MaskPairs",

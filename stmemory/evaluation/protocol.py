@@ -19,7 +19,7 @@ from torch import Tensor
 
 from stmemory.errors import FrameError, MaskError, ShapeError
 from stmemory.evaluation.clips import VOID_ID, Clip
-from stmemory.evaluation.scores import ObjectScores, SequenceScores
+from stmemory.evaluation.metrics import ObjectScores, SequenceScores
 
 __all__ = [
     "ClipResult",

@@ -14,20 +14,17 @@ import torch
 
 from stmemory.errors import OptionError
 from stmemory.evaluation.clips import Clip
-from stmemory.evaluation.cluster import evaluate_on_cluster, load_ray
 from stmemory.evaluation.protocol import ClipResult
-from stmemory.evaluation.report import Circumstances, as_json, current_circumstances
+from stmemory.evaluation.report import Circumstances, as_json, current_circumstances, write_tables
 from stmemory.evaluation.run_folder import RunFolder
-from stmemory.evaluation.spread import evaluate_here, evaluate_in_processes
-from stmemory.evaluation.tables import write_tables
-from stmemory.evaluation.worker import News, Setup
-from stmemory.files import whole_file
-from stmemory.hub import is_repository
-from stmemory.inventory import usable_device
+from stmemory.evaluation.workers import News, Setup, evaluate_here, evaluate_in_processes, evaluate_on_cluster, load_ray
+from stmemory.io.files import whole_file
+from stmemory.io.run_folder import held
 from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.run_lock import held
-from stmemory.state_file import weights_of
-from stmemory.weights import find_checkpoint, load_part
+from stmemory.state import weights_of
+from stmemory.weights.devices import usable_device
+from stmemory.weights.hub import is_repository
+from stmemory.weights.pretrained import find_checkpoint, load_part
 
 __all__ = ["Evaluation", "Outcome", "run_evaluation"]
 

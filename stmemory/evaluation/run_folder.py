@@ -24,11 +24,11 @@ from typing import Any
 
 from stmemory.errors import OptionError
 from stmemory.evaluation.clips import Clip
+from stmemory.evaluation.metrics import ObjectScores, statistics
 from stmemory.evaluation.protocol import ClipResult
-from stmemory.evaluation.scores import ObjectScores, statistics
-from stmemory.evaluation.tables import TABLES
-from stmemory.files import whole_file
-from stmemory.untrusted import checked_name, expect_below, parse_json, read_json, whole
+from stmemory.evaluation.report import TABLES
+from stmemory.io.files import whole_file
+from stmemory.io.untrusted import checked_name, expect_below, parse_json, read_json, whole
 
 __all__ = ["RunFolder"]
 

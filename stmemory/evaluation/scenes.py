@@ -15,8 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmemory.errors import OptionError
-from stmemory.evaluation.paint import Map, Sprite, colour, composite, mix, noise, pan, smoothstep
-from stmemory.evaluation.sprites import beach_ball, fish_kite, kite_string, post
+from stmemory.evaluation.sprites import (
+    Map,
+    Sprite,
+    beach_ball,
+    colour,
+    composite,
+    fish_kite,
+    kite_string,
+    mix,
+    noise,
+    pan,
+    post,
+    smoothstep,
+)
 
 __all__ = ["render_scene"]
 

@@ -5,24 +5,26 @@ is a mask that `predictor.track` and `predictor.start` take. `read_masks`, `new_
 format's name.
 """
 
-from stmemory.formats.coco import CocoWriter, read_coco, to_coco
-from stmemory.formats.cutouts import CutoutMovWriter, CutoutWriter
+from stmemory.formats.base import MaskWriter, with_frames
+from stmemory.formats.coco import CocoWriter, YouTubeVisWriter, read_coco, read_youtube_vis
 from stmemory.formats.cvat import CvatWriter, read_cvat
-from stmemory.formats.davis import DavisWriter, read_davis
-from stmemory.formats.detections import to_supervision
-from stmemory.formats.export import export
+from stmemory.formats.images import CutoutMovWriter, CutoutWriter, GifWriter, Mp4Writer
 from stmemory.formats.label_studio import LabelStudioWriter, read_label_studio
 from stmemory.formats.mask_video import MaskVideoWriter, MatteWriter, read_mask_video
-from stmemory.formats.objects import ObjectsWriter, read_object_masks, read_objects
-from stmemory.formats.overlay import GifWriter, Mp4Writer
-from stmemory.formats.pairing import with_frames
-from stmemory.formats.registry import FORMATS, FormatOptions, frame_files, new_writer, read_masks
-from stmemory.formats.rle import Rle, box_of, decode_rle, encode_rle
+from stmemory.formats.pngs import (
+    DavisWriter,
+    ObjectsWriter,
+    YouTubeVosWriter,
+    read_davis,
+    read_object_masks,
+    read_objects,
+    read_youtube_vos,
+)
+from stmemory.formats.polygons import YoloWriter, read_yolo
+from stmemory.formats.registry import FORMATS, FormatOptions, export, frame_files, new_writer, read_masks
 from stmemory.formats.volume import VolumeWriter, read_volume, to_label_volume
-from stmemory.formats.writer import MaskWriter
-from stmemory.formats.yolo import YoloWriter, read_yolo
-from stmemory.formats.youtube_vis import YouTubeVisWriter, read_youtube_vis
-from stmemory.formats.youtube_vos import YouTubeVosWriter, read_youtube_vos
+from stmemory.io.rle import Rle, box_of, decode_rle, encode_rle
+from stmemory.result import to_coco, to_supervision
 
 __all__ = [
     "FORMATS",

@@ -16,8 +16,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from stmemory.errors import MaskError, OptionError
-from stmemory.images import MOST_PIXELS
-from stmemory.untrusted import UNREADABLE_ARRAY, checked_name
+from stmemory.io.images import MOST_PIXELS
+from stmemory.io.untrusted import UNREADABLE_ARRAY, checked_name
 
 __all__ = ["read_archive"]
 

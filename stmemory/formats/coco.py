@@ -1,50 +1,186 @@
-"""COCO: a JSON with a list of images and a list of annotations, each the RLE or the polygons of one object in one
-image."""
+"""JSON documents of masks: COCO and YouTube-VIS."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stmemory.errors import MaskError, OptionError
-from stmemory.formats.document import blank_ids, categories_of, draw_segmentation, load_document, rows_in, stem_of
-from stmemory.formats.polygons import is_hole, joined_rings, rings_of
-from stmemory.formats.rle import box_of, encode_rle
-from stmemory.formats.spool import spool_beside, write_list
-from stmemory.formats.writer import Ids, Labelled, MaskWriter, object_ids_in
-from stmemory.result import Segmentation
-from stmemory.untrusted import whole
+from stmemory.formats.base import Labelled, MaskWriter, column, spool_beside, write_list
+from stmemory.formats.polygons import draw_polygon, is_hole, joined_rings, polygon_points, rings_of
+from stmemory.io.palette import Ids
+from stmemory.io.rle import LARGEST_MASK, box_of, decode_rle, encode_rle
+from stmemory.io.untrusted import checked_name, read_json, whole
+from stmemory.result import coco_annotation
 
-__all__ = ["CocoWriter", "read_coco", "to_coco"]
+__all__ = [
+    "CocoWriter",
+    "YouTubeVisWriter",
+    "blank_ids",
+    "categories_of",
+    "draw_segmentation",
+    "load_document",
+    "read_coco",
+    "read_youtube_vis",
+    "rows_in",
+    "stem_of",
+]
 
 
-def to_coco(result: Segmentation) -> list[dict[str, object]]:
-    """The objects that are seen in a frame, as COCO's annotations.
+def categories_of(
+    object_ids: Iterable[int], names: Mapping[int, str]
+) -> tuple[dict[int, int], list[dict[str, object]]]:
+    """Number the categories from 1, in the alphabet's order.
 
     Args:
-        result: of one frame.
+        object_ids: the objects.
+        names: for an id, what it is; others are an "object".
 
     Returns:
-        For each present object: `image_id` (the frame's index), `category_id` 1, `track_id` (the object's id),
-        `segmentation` (RLE), `bbox` (x, y, width, height in px), `area` (px), `iscrowd` 0 and, where the result has it,
-        `score`.
+        For each object the number of its category, and the list of categories as COCO has it.
 
-    >>> import torch
-    >>> found = Segmentation(0, torch.tensor([[0, 7]]).int(), torch.eye(2)[:, None], (7,), {7: 1.0}, {7: True})
-    >>> to_coco(found)[0]["segmentation"]
-    {'size': [1, 2], 'counts': '11'}
+    >>> categories_of([7, 9], {9: "dog"})[0]
+    {7: 2, 9: 1}
     """
-    ids: Ids = result.ids.detach().cpu().numpy()
-    return [
-        {"image_id": result.frame_index, "category_id": 1, **_annotation(ids, object_id)}
-        | ({"score": result.scores[object_id]} if object_id in result.scores else {})
-        for object_id in object_ids_in(ids)
+    kinds = {object_id: names.get(object_id, "object") for object_id in object_ids}
+    ordered = sorted(set(kinds.values())) or ["object"]
+    numbers = {name: number for number, name in enumerate(ordered, start=1)}
+    return {object_id: numbers[kind] for object_id, kind in kinds.items()}, [
+        {"id": number, "name": name} for name, number in numbers.items()
     ]
+
+
+def load_document(path: str | os.PathLike[str], key: str) -> dict[str, Any]:
+    """Read a JSON file that holds an object with a certain key.
+
+    Args:
+        path: the file.
+        key: that it must have.
+
+    Raises:
+        MaskError: it cannot be read, or has no such key.
+
+    >>> load_document("no/such/file.json", "images")
+    Traceback (most recent call last):
+    stmemory.errors.MaskError: no/such/file.json: expected a JSON file with "images", got: No such file or directory
+    """
+    try:
+        document: object = read_json(path)
+    except OSError as error:
+        raise MaskError(f'{os.fspath(path)}: expected a JSON file with "{key}", got: {error.strerror}') from error
+    except OptionError as error:
+        raise MaskError(f'{error} (a JSON file with "{key}" is wanted)') from error
+    if not isinstance(document, dict) or key not in document:
+        raise MaskError(
+            f'{os.fspath(path)}: expected a JSON object with "{key}", got another; lists of results have no '
+            "frames: pass the file of the split"
+        )
+    return document
+
+
+def rows_in(document: Mapping[str, Any], key: str, path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The list of objects that stands under a key.
+
+    Args:
+        document: of a JSON file.
+        key: where the list stands; a missing one is empty.
+        path: of the file, for the message.
+
+    Raises:
+        MaskError: something else stands there.
+
+    >>> rows_in({"images": [{"id": 1}]}, "images", "a.json")
+    [{'id': 1}]
+    """
+    rows = document.get(key, [])
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise MaskError(
+            f'{os.fspath(path)}: expected a list of objects in "{key}", got another value; the file is damaged'
+        )
+    return rows
+
+
+def stem_of(file_name: object) -> str:
+    """The name of a frame without folder and ending, whatever the platform that the file was written on.
+
+    Args:
+        file_name: as it stands in the file.
+
+    Raises:
+        OptionError: it is no name.
+
+    >>> stem_of("walk/00000.jpg")
+    '00000'
+    """
+    last = file_name.replace("\\", "/").rsplit("/", 1)[-1] if isinstance(file_name, str) else file_name
+    return checked_name(Path(last).stem if isinstance(last, str) else last, what="file_name")
+
+
+def blank_ids(row: Mapping[str, Any]) -> Ids:
+    """A mask of background only, of the size that an entry of the file states.
+
+    Args:
+        row: with `height` and `width`.
+
+    Returns:
+        int32 `[H, W]`.
+
+    Raises:
+        OptionError: they are no whole numbers above 0, or too large for one frame.
+        KeyError: one is missing.
+
+    >>> blank_ids({"height": 1, "width": 2}).tolist()
+    [[0, 0]]
+    """
+    height, width = (whole(row[side], what=side, least=1) for side in ("height", "width"))
+    if height * width > LARGEST_MASK:
+        raise OptionError(
+            f"height, width: expected a frame of at most {LARGEST_MASK:,} pixels, got {width} x {height}; the file is "
+            "damaged"
+        )
+    return np.zeros((height, width), np.int32)
+
+
+def draw_segmentation(ids: Ids, object_id: int, segmentation: object, *, name: str) -> None:
+    """Draw an object into a mask, over what is there.
+
+    Args:
+        ids: `[H, W]`, which is changed.
+        object_id: its id.
+        segmentation: its RLE, or a list of its polygons, as it stands in the file.
+        name: of the frame, for the message.
+
+    Raises:
+        MaskError: it is damaged; its size is another; the id is below 1.
+
+    >>> ids = np.zeros((1, 2), np.int32)
+    >>> draw_segmentation(ids, 7, {"size": [1, 2], "counts": [1, 1]}, name="00000")
+    >>> ids.tolist()
+    [[0, 7]]
+    """
+    if isinstance(segmentation, dict):
+        mask = decode_rle(segmentation)
+    elif isinstance(segmentation, list):
+        mask = np.zeros(ids.shape, np.bool_)
+        for polygon in segmentation:
+            draw_polygon(mask, polygon_points(polygon, name=name))
+    else:
+        raise MaskError(
+            f"{name}: expected a segmentation of size and counts, an RLE, or polygons, got "
+            f"{type(segmentation).__name__}; the file is damaged"
+        )
+    if mask.shape != ids.shape or not 0 < object_id < 2**31:
+        raise MaskError(
+            f"{name}: expected masks of {ids.shape} (H, W) and ids from 1 to 2**31 - 1, got {mask.shape} of "
+            f"{object_id}; the file is damaged"
+        )
+    ids[mask] = object_id
 
 
 class CocoWriter(MaskWriter):
@@ -102,7 +238,10 @@ class CocoWriter(MaskWriter):
         for object_id in frame.shown:
             self._annotations += 1
             score = {"score": frame.scores[object_id]} if object_id in frame.scores else {}
-            row = _annotation(frame.ids, object_id, polygons=self._polygons) | score
+            mask = frame.ids == object_id
+            row = coco_annotation(mask, object_id) | score
+            if self._polygons:
+                row["segmentation"] = _polygons(mask)
             self._spool.append("annotations", [self._annotations, frame.index + 1, row])
 
     def _finish(self) -> None:
@@ -143,19 +282,7 @@ def read_coco(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
     masks: dict[str, list[dict[str, Any]]] = {}
     for row in rows_in(document, "annotations", path):
         masks.setdefault(_key(row.get("image_id")), []).append(row)
-    return _each(images, masks)
-
-
-def _annotation(ids: Ids, object_id: int, *, polygons: bool = False) -> dict[str, object]:
-    mask = ids == object_id
-    segmentation: object = _polygons(mask) if polygons else encode_rle(mask)
-    return {
-        "track_id": object_id,
-        "segmentation": segmentation,
-        "bbox": box_of(mask),
-        "area": int(mask.sum()),
-        "iscrowd": 0,
-    }
+    return _each_image(images, masks)
 
 
 def _polygons(mask: NDArray[np.bool_]) -> list[list[float]]:
@@ -176,7 +303,7 @@ def _key(image_id: object) -> str:
     return repr(image_id)
 
 
-def _each(images: list[dict[str, Any]], masks: Mapping[str, list[dict[str, Any]]]) -> Iterator[tuple[str, Ids]]:
+def _each_image(images: list[dict[str, Any]], masks: Mapping[str, list[dict[str, Any]]]) -> Iterator[tuple[str, Ids]]:
     for image in images:
         try:
             name, ids = stem_of(image["file_name"]), blank_ids(image)
@@ -188,4 +315,130 @@ def _each(images: list[dict[str, Any]], masks: Mapping[str, list[dict[str, Any]]
             ) from error
         for object_id, segmentation in sorted(rows, key=lambda pair: pair[0]):
             draw_segmentation(ids, object_id, segmentation, name=name)
+        yield name, ids
+
+
+class YouTubeVisWriter(MaskWriter):
+    """Writes a JSON with one video; an annotation's `id` is the object's id. Any id.
+
+    Masks wait in files beside the JSON until the last frame, so memory does not grow.
+
+    Args:
+        path: the JSON.
+        video: the video's name, which file names begin with.
+        categories: for an id, what the object is; others are an "object".
+        file_names: for the name of a mask, that of its frame's file; others are called NAME.jpg.
+
+    >>> import tempfile, numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with YouTubeVisWriter(f"{folder}/a.json") as out:
+    ...         out.add(np.array([[0, 0]]))
+    ...         out.add(np.array([[0, 300]]))
+    ...     json.loads(Path(folder, "a.json").read_text())["annotations"][0]["bboxes"]
+    ...     [(name, ids.tolist()) for name, ids in read_youtube_vis(f"{folder}/a.json")]
+    [None, [1, 0, 1, 1]]
+    [('00000', [[0, 0]]), ('00001', [[0, 300]])]
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        video: str = "video",
+        categories: Mapping[int, str] | None = None,
+        file_names: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(path)
+        self._files = dict(file_names or {})
+        self._video, self._categories = video, dict(categories or {})
+        self._size: tuple[int, ...] = ()
+        self._known: set[int] = set()
+        self._part = self._whole(".json")
+        self._spool = self._stack.enter_context(spool_beside(self.path))
+
+    def _write(self, frame: Labelled) -> None:
+        self._size = frame.ids.shape
+        self._spool.append("names", [f"{self._video}/{self._files.get(frame.name, f'{frame.name}.jpg')}"])
+        self._known.update(frame.shown)
+        for object_id in frame.shown:
+            mask = frame.ids == object_id
+            self._spool.append(str(object_id), [frame.index, encode_rle(mask), box_of(mask), int(mask.sum())])
+
+    def _finish(self) -> None:
+        numbers, categories = categories_of(self._known, self._categories)
+        shape = {"height": self._size[0], "width": self._size[1], "length": self.count}
+        with self._part.open("w", encoding="utf-8") as out:
+            out.write(f'{{"info": {{}}, "licenses": [], "categories": {json.dumps(categories)}, "videos": [')
+            out.write(f'{json.dumps({"id": 1, **shape})[:-1]}, "file_names": ')
+            write_list(out, (row[0] for row in self._spool.rows("names")))
+            out.write('}], "annotations": [')
+            for place, object_id in enumerate(sorted(self._known)):
+                head = {"id": object_id, "video_id": 1, "category_id": numbers[object_id], "iscrowd": 0, **shape}
+                out.write(", " * bool(place) + json.dumps(head)[:-1])
+                for number, key in enumerate(("segmentations", "bboxes", "areas"), start=1):
+                    out.write(f', "{key}": ')
+                    write_list(out, column(self._spool.rows(str(object_id)), number, self.count))
+                out.write("}")
+            out.write("]}")
+
+
+def read_youtube_vis(path: str | os.PathLike[str], *, video: str | None = None) -> Iterator[tuple[str, Ids]]:
+    """Read a video of a YouTube-VIS JSON, with compressed or plain run lengths. Where objects overlap, the highest id
+    is on top.
+
+    The file is held in memory while its frames are given out, since JSON cannot be read in parts.
+
+    Args:
+        path: the JSON of a split (not a list of results, which has no sizes). It is read when this is called.
+        video: the folder in the video's file names, or its id where they have none; None takes the only video.
+
+    Returns:
+        Names of the frames without folder and ending; ids int32 `[H, W]`, those of the annotations.
+
+    Raises:
+        MaskError: the file cannot be read, or a mask in it is damaged.
+        OptionError: there is no such video, or more than one and none named.
+    """
+    document = load_document(path, "videos")
+    videos = {_name_of(row): row for row in rows_in(document, "videos", path)}
+    if video is None and len(videos) == 1:
+        video = next(iter(videos))
+    if video not in videos:
+        told = ", ".join(list(videos)[:9]) + (", ..." if len(videos) > 9 else "")
+        raise OptionError(
+            f"video: expected one of {os.fspath(path)} ({told or 'which has none'}), got {video!r}; name it"
+        )
+    chosen = videos[video]
+    tracks = [row for row in rows_in(document, "annotations", path) if row.get("video_id") == chosen.get("id")]
+    try:
+        names = [stem_of(name) for name in chosen["file_names"]]
+        blank = blank_ids(chosen)
+        masks = {whole(row["id"], what="the id of an object", least=1): list(row["segmentations"]) for row in tracks}
+    except (KeyError, TypeError, OptionError, MemoryError) as error:
+        raise MaskError(
+            f"{os.fspath(path)}: expected file_names, height, width, and segmentations of each annotation, got "
+            f"{f'no {error}' if isinstance(error, KeyError) else error}; is it YouTube-VIS?"
+        ) from error
+    short = [object_id for object_id, rows in masks.items() if len(rows) != len(names)]
+    if short:
+        raise MaskError(
+            f"{os.fspath(path)}: expected {len(names)} segmentations of each object, one a frame, got other of "
+            f"{short[0]}; the file is damaged"
+        )
+    return _each_video_frame(names, blank, masks)
+
+
+def _name_of(video: Mapping[str, Any]) -> str:
+    """The folder in a video's file names; its id where they have none."""
+    names = video.get("file_names")
+    folder = Path(str(names[0])).parent.as_posix() if isinstance(names, list) and names else "."
+    return str(video.get("id")) if folder == "." else folder
+
+
+def _each_video_frame(names: list[str], blank: Ids, masks: dict[int, list[object]]) -> Iterator[tuple[str, Ids]]:
+    for index, name in enumerate(names):
+        ids = blank.copy()
+        for object_id, rows in sorted(masks.items()):
+            if rows[index] is not None:
+                draw_segmentation(ids, object_id, rows[index], name=name)
         yield name, ids

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmemory.errors import MaskError, OptionError
+from stmemory.formats.base import Labelled, MaskWriter, spool_beside
 from stmemory.formats.polygons import draw_polygon, polygon_points
-from stmemory.formats.rle import LARGEST_MASK, box_of
-from stmemory.formats.spool import spool_beside
-from stmemory.formats.writer import Ids, Labelled, MaskWriter
+from stmemory.io.palette import Ids
+from stmemory.io.rle import LARGEST_MASK, box_of
 
 __all__ = ["CvatWriter", "read_cvat"]
 

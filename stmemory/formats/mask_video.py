@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmemory.errors import FrameError, MaskError
-from stmemory.formats.cutouts import ObjectVideos, alpha_of
-from stmemory.formats.writer import Ids, Labelled, MaskWriter, ids_of, new_folder
-from stmemory.video import OverlayWriter, iterate_video
-from stmemory.video_decoder import open_video
+from stmemory.formats.base import Labelled, MaskWriter, ids_of, new_folder
+from stmemory.formats.images import ObjectVideos, alpha_of
+from stmemory.io.decoder import open_video
+from stmemory.io.palette import Ids
+from stmemory.io.video import OverlayWriter, iterate_video
 
 __all__ = ["VIDEO_SUFFIXES", "MaskVideoWriter", "MatteWriter", "read_mask_video"]
 

@@ -1,4 +1,4 @@
-"""The table of formats by name: what writes one, what reads it, and how a path is recognised."""
+"""Formats by name: reading, writing, and export of a run's masks."""
 
 from __future__ import annotations
 
@@ -8,26 +8,32 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from stmemory.errors import MaskError, OptionError
-from stmemory.formats.coco import CocoWriter, read_coco
-from stmemory.formats.cutouts import CutoutMovWriter, CutoutWriter
+from stmemory.errors import FrameError, MaskError, OptionError
+from stmemory.formats.base import MaskWriter, with_frames
+from stmemory.formats.coco import CocoWriter, YouTubeVisWriter, read_coco, read_youtube_vis
 from stmemory.formats.cvat import CvatWriter, read_cvat
-from stmemory.formats.davis import DavisWriter, read_davis
+from stmemory.formats.images import CutoutMovWriter, CutoutWriter, GifWriter, Mp4Writer
 from stmemory.formats.label_studio import LabelStudioWriter, is_label_studio, read_label_studio
 from stmemory.formats.mask_video import VIDEO_SUFFIXES, MaskVideoWriter, MatteWriter, read_mask_video
-from stmemory.formats.objects import ObjectsWriter, is_objects_folder, read_objects
-from stmemory.formats.overlay import GifWriter, Mp4Writer
+from stmemory.formats.pngs import (
+    DavisWriter,
+    ObjectsWriter,
+    YouTubeVosWriter,
+    is_objects_folder,
+    read_davis,
+    read_objects,
+    read_youtube_vos,
+)
+from stmemory.formats.polygons import YoloWriter, read_yolo
 from stmemory.formats.volume import VolumeWriter, read_volume
-from stmemory.formats.writer import Ids, MaskWriter
-from stmemory.formats.yolo import YoloWriter, read_yolo
-from stmemory.formats.youtube_vis import YouTubeVisWriter, read_youtube_vis
-from stmemory.formats.youtube_vos import YouTubeVosWriter, read_youtube_vos
-from stmemory.untrusted import read_json
+from stmemory.io.palette import Ids
+from stmemory.io.untrusted import read_json
 
 __all__ = [
     "FORMATS",
     "Format",
     "FormatOptions",
+    "export",
     "frame_files",
     "guess_format",
     "is_track_folder",
@@ -308,3 +314,54 @@ def _known(name: str) -> Format:
     if name not in FORMATS:
         raise OptionError(f"format: expected one of {', '.join(FORMATS)}, got {name!r}")
     return FORMATS[name]
+
+
+def export(
+    masks: Iterator[tuple[str, Ids]],
+    path: str | os.PathLike[str],
+    *,
+    format: str,
+    frames: object = None,
+    options: FormatOptions | None = None,
+    on_frame: Callable[[int], None] | None = None,
+) -> int:
+    """Write masks to another format.
+
+    Args:
+        masks: names and ids, from `read_masks` or one of the readers.
+        path: where the format goes.
+        format: a key of `FORMATS`.
+        frames: the clip, in any form that `iterate_frames` takes; formats that draw need it. See `with_frames` for
+            which frame belongs to which mask.
+        options: what some formats want to know.
+        on_frame: called with the number of frames that are done, for progress.
+
+    Returns:
+        How many frames were written.
+
+    Raises:
+        OptionError: there is no such format, or the writer cannot be made.
+        FrameError: frames are missing, or there are no masks.
+        MaskError: the format cannot hold the ids.
+
+    >>> import tempfile
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     export(iter([("00000", np.array([[0, 7]], np.int32))]), f"{folder}/a.npy", format="volume")
+    1
+    """
+    draws = format in FORMATS and FORMATS[format].draws
+    if draws and frames is None:
+        raise FrameError(
+            f"{format}: expected the frames that it shows, got none; pass frames, on the command line --frames CLIP"
+        )
+    writer = new_writer(format, path, options=options)
+    with writer:
+        paired: Iterator[tuple[str, Ids, object]] = (
+            with_frames(masks, frames) if draws else ((name, ids, None) for name, ids in masks)
+        )
+        for name, ids, frame in paired:
+            writer.add(ids, name=name, frame=frame)
+            if on_frame is not None:
+                on_frame(writer.count)
+    return writer.count

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.formats.archive import read_archive
-from stmemory.formats.writer import Ids, Labelled, MaskWriter, ids_of
-from stmemory.untrusted import read_array
+from stmemory.formats.base import Labelled, MaskWriter, ids_of
+from stmemory.io.palette import Ids
+from stmemory.io.untrusted import read_array
 
 __all__ = ["VolumeWriter", "read_volume", "to_label_volume"]
 

@@ -1,11 +1,9 @@
 """Looking into the memory of a tracked video: what was stored, fused and read, as pictures. Not imported by the
 core."""
 
-from stmemory.inspection.attention import memory_keys, slot_attention
-from stmemory.inspection.changes import Change
-from stmemory.inspection.history import History
+from stmemory.inspection.history import Change, History
 from stmemory.inspection.inspector import Inspector, inspect
-from stmemory.inspection.moments import Moment, ObjectMoment, Thumbnail
+from stmemory.inspection.moments import Moment, ObjectMoment, Thumbnail, memory_keys, slot_attention
 from stmemory.inspection.report import InspectionReport
 
 __all__ = [
@@ -20,3 +18,5 @@ __all__ = [
     "memory_keys",
     "slot_attention",
 ]
+
+__path__.append(f"{__path__[0]}/../aliases/inspection")  # modules that moved

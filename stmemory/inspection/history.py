@@ -1,22 +1,149 @@
-"""What happened to one object's slots over the whole video, in arrays of a fixed size. Draws nothing.
-
-A column stands for one frame until all are used; then each two neighbours become one, and a column stands for two
-frames, four, eight ... So a video of any length fits, at the finest resolution that the columns allow.
-"""
+"""What happened to each slot of a stream's memory, frame by frame."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stmemory.errors import OptionError
-from stmemory.inspection.changes import OUTCOMES, Change, RowState
+from stmemory.memory.bank import MemoryBank
 from stmemory.memory.slots import NO_FRAME, SlotInfo
 
-__all__ = ["COLUMNS", "KINDS", "History", "fused_words", "kind_of"]
+__all__ = [
+    "COLUMNS",
+    "KINDS",
+    "OUTCOMES",
+    "Change",
+    "History",
+    "RowState",
+    "compare",
+    "fused_words",
+    "kind_of",
+    "row_state",
+]
+
+# What became of an object's frame, best first.
+OUTCOMES = {
+    "pinned": "given, stored for good",
+    "stored": "stored",
+    "provisional": "stored until the next frame",
+    "distilled": "only fused into other slots",
+    "gate": "too uncertain: not stored",
+    "absent": "not seen: not stored",
+    "unwritten": "not stored, as asked",
+}
+
+
+@dataclass(frozen=True)
+class RowState:
+    """One object's slots at one moment.
+
+    Attributes:
+        slots: those in use, by slot number.
+        versions: of all K slots; a slot's grows whenever its template changes.
+        provisional: whether the newest slot gives way to the next frame.
+    """
+
+    slots: Mapping[int, SlotInfo]
+    versions: tuple[int, ...]
+    provisional: bool
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one frame did to one object's slots.
+
+    Attributes:
+        frame: its index.
+        outcome: what became of the frame, one of `OUTCOMES`.
+        slot: the slot that it was written to; None if it was not.
+        left: what stood in that slot before; None if it was free.
+        fate: of what stood there: `"fused"` into the slots `into`, `"replaced"` because it was provisional, or
+            `"dropped"`.
+        into: slots that were fused into.
+        unpinned: slots that may go and change from now on.
+        freed: slots that were emptied.
+    """
+
+    frame: int
+    outcome: str
+    slot: int | None = None
+    left: SlotInfo | None = None
+    fate: str | None = None
+    into: tuple[int, ...] = ()
+    unpinned: tuple[int, ...] = ()
+    freed: tuple[int, ...] = ()
+
+
+def row_state(bank: MemoryBank, row: int) -> RowState:
+    """How the slots of one row are now.
+
+    Args:
+        bank: the memory.
+        row: one of its rows; one that it does not have yet is empty.
+
+    >>> import torch
+    >>> bank = MemoryBank(2)
+    >>> bank.write(torch.rand(1, 4, 3, 3), frame=7)
+    >>> [slot.frame for slot in row_state(bank, 0).slots.values()]
+    [7]
+    """
+    if row >= bank.rows:
+        return RowState({}, (0,) * bank.capacity, False)
+    versions = tuple(bank.version[row].tolist())
+    provisional = bool(bank.state_dict()["provisional"][row])
+    return RowState({info.slot: info for info in bank.describe(row)}, versions, provisional)
+
+
+def compare(before: RowState, after: RowState, *, frame: int, missed: str = "unwritten") -> Change:
+    """Say what happened between two moments with at most one write between them.
+
+    Args:
+        before: the slots before the frame.
+        after: the slots after it.
+        frame: its index.
+        missed: the outcome to tell if nothing was written, one of `OUTCOMES`.
+
+    >>> import torch
+    >>> bank = MemoryBank(2, policy="drop")
+    >>> for frame in range(2):
+    ...     bank.write(torch.rand(1, 4, 3, 3), frame=frame)
+    >>> before = row_state(bank, 0)
+    >>> bank.write(torch.rand(1, 4, 3, 3), frame=2)
+    >>> change = compare(before, row_state(bank, 0), frame=2)
+    >>> change.outcome, change.slot, change.left.frame, change.fate
+    ('stored', 0, 0, 'dropped')
+    """
+    written, into = list[SlotInfo](), list[SlotInfo]()
+    for slot, info in after.slots.items():
+        old = before.slots.get(slot)
+        if old is None:
+            written.append(info)
+        elif before.versions[slot] != after.versions[slot]:
+            fused = info.frame == old.frame and info.frames_inside != 1  # what was written anew holds one frame
+            (into if fused else written).append(info)
+    unpinned = tuple(
+        slot
+        for slot, info in sorted(after.slots.items())
+        if not info.pinned and slot in before.slots and before.slots[slot].pinned and info not in written
+    )
+    freed = tuple(sorted(set(before.slots) - set(after.slots)))
+    targets = tuple(sorted(info.slot for info in into))
+    if not written:
+        return Change(frame, "distilled" if targets else missed, into=targets, unpinned=unpinned, freed=freed)
+    new = min(written, key=lambda info: info.age)
+    left = before.slots.get(new.slot)
+    fate = None
+    if left is not None:
+        replaced = before.provisional and left.age == 0
+        fate = "replaced" if replaced else "fused" if targets else "dropped"
+    outcome = "pinned" if new.pinned else "provisional" if after.provisional and new.age == 0 else "stored"
+    return Change(frame, outcome, new.slot, left, fate, targets, unpinned, freed)
+
 
 COLUMNS = 1024
 # What a slot is when it is read. Which slot that is changes all the time, so over a long video kinds tell more than

@@ -15,10 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from stmemory.errors import FrameError, MaskError, OptionError
-from stmemory.frames import WorkingSize, iterate_frames, to_frame
-from stmemory.inspection.attention import memory_keys
-from stmemory.inspection.changes import RowState, compare, row_state
-from stmemory.inspection.history import History
+from stmemory.inspection.history import History, RowState, compare, row_state
 from stmemory.inspection.moments import (
     Moment,
     ObjectMoment,
@@ -28,9 +25,11 @@ from stmemory.inspection.moments import (
     cells_of,
     check_point,
     interesting_points,
+    memory_keys,
     thumbnail,
 )
 from stmemory.inspection.report import InspectionReport
+from stmemory.io.frames import WorkingSize, iterate_frames, to_frame
 from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
 from stmemory.stream import VOSStream

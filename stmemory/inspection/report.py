@@ -23,13 +23,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from stmemory.errors import FrameError, MaskError
-from stmemory.files import whole_file
-from stmemory.inspection.changes import OUTCOMES
-from stmemory.inspection.heat import draw_attention, peak_of
-from stmemory.inspection.history import KINDS, History
+from stmemory.inspection.figures import draw_attention, draw_slots, peak_of
+from stmemory.inspection.history import KINDS, OUTCOMES, History
 from stmemory.inspection.moments import Moment, Point, Thumbnail, attention_of, check_point
-from stmemory.inspection.slot_sheet import draw_slots
 from stmemory.inspection.timeline import draw_timeline
+from stmemory.io.files import whole_file
 from stmemory.memory.read import SpaceTimeRead
 from stmemory.memory.slots import SlotInfo
 from stmemory.options import TrackingOptions

@@ -1,29 +1,34 @@
-"""The memory of the paper, for any model: fixed slots, update policies, fusion, space-time read. Needs torch only.
+"""The memory of the paper, for any model: fixed slots, update policies, fusion, space-time read. Imports torch only.
 
-`state.py` (banks in files) also needs safetensors; everything else here imports nothing but torch.
+`save_bank`, `load_bank`, `save_policy` and `load_policy` are imported from `stmemory.weights` when they are used.
 """
 
+from typing import TYPE_CHECKING
+
+from stmemory.lazy import lazy_names
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.discriminative import DiscriminativeMemory, DiscriminativeRead
 from stmemory.memory.fusion import Fusion, FusionCell, MeanFusion, feature_alignment
-from stmemory.memory.learned import LearnedPolicy
 from stmemory.memory.policy import (
     BankView,
     Decision,
     Drop,
     InputToMemory,
+    LearnedPolicy,
     LeastSimilar,
     MostSimilar,
     Newest,
     Oldest,
     UpdatePolicy,
+    policy_names,
+    update_policy,
 )
-from stmemory.memory.policy_file import load_policy, save_policy
 from stmemory.memory.read import ReadCache, SpaceTimeRead, memory_tokens, space_time_read
-from stmemory.memory.registry import policy_names, update_policy
 from stmemory.memory.similarity import similarities, similarity
 from stmemory.memory.slots import SlotInfo
-from stmemory.memory.state import load_bank, save_bank
+
+if TYPE_CHECKING:
+    from stmemory.weights.tensors import load_bank, load_policy, save_bank, save_policy
 
 __all__ = [
     "BankView",
@@ -57,3 +62,7 @@ __all__ = [
     "space_time_read",
     "update_policy",
 ]
+
+__getattr__ = lazy_names(
+    __name__, dict.fromkeys(("load_bank", "load_policy", "save_bank", "save_policy"), "stmemory.weights.tensors")
+)

@@ -12,11 +12,9 @@ from torch import Tensor
 
 from stmemory.errors import BankError, OptionError, ShapeError
 from stmemory.memory.fusion import Fusion, FusionCell, MeanFusion
-from stmemory.memory.policy import BankView, Decision, UpdatePolicy, with_a_free_slot
-from stmemory.memory.registry import update_policy
+from stmemory.memory.policy import BankView, Decision, UpdatePolicy, update_policy, with_a_free_slot
 from stmemory.memory.slots import LOG_LENGTH, MOST_FRAMES, NO_FRAME, SlotInfo, Slots
 from stmemory.memory.undo import Undo
-from stmemory.pretrained import BankFromPretrained
 
 __all__ = ["MemoryBank"]
 
@@ -25,7 +23,7 @@ _ONE_HOT = 1e-2  # how far the 0 and 1 of a policy's choice may be off
 _LAST_FRAME = 1 << 62
 
 
-class MemoryBank(BankFromPretrained):
+class MemoryBank:
     """K slots for each of B rows, whatever the length of the video. A row is one object of one video.
 
     With grad enabled the bank writes out of place and keeps the graph (`detach()` cuts it); without, it writes in place

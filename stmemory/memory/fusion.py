@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from stmemory.errors import OptionError, ShapeError
-from stmemory.pretrained import ToPretrained
 
 __all__ = ["Fusion", "FusionCell", "MeanFusion", "feature_alignment"]
 
@@ -58,7 +57,7 @@ def feature_alignment(guide: Tensor, template: Tensor, *, scale: float = 1.0) ->
     return aligned[:, 0].transpose(1, 2).reshape(guide.shape)
 
 
-class FusionCell(ToPretrained, nn.Module):
+class FusionCell(nn.Module):
     """The fusion cell of section 3.2: filter the template that goes, then update the one that stays (eq. 3-10).
 
     The paper leaves the networks f, h and g open. Here each is one convolution over the two templates side by side, or,

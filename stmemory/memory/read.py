@@ -13,7 +13,6 @@ from stmemory.memory.bank import MemoryBank
 from stmemory.memory.packing import packed, unpacked
 from stmemory.memory.slots import note_written, written
 from stmemory.memory.undo import Undo
-from stmemory.pretrained import FromPretrained
 
 __all__ = ["ReadCache", "SpaceTimeRead", "memory_tokens", "space_time_read"]
 
@@ -107,7 +106,7 @@ class ReadCache:
         return new if buffer is None else written(buffer, index, new)
 
 
-class SpaceTimeRead(FromPretrained, nn.Module):
+class SpaceTimeRead(nn.Module):
     """The space-time memory module of figure 4: key and value heads for templates, and the read of eq. 13.
 
     Args:

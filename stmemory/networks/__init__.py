@@ -2,8 +2,7 @@
 files."""
 
 from stmemory.networks.config import PRESETS, NetworkConfig
-from stmemory.networks.features import FrameFeatures
-from stmemory.networks.layers import fold_batch_norm
+from stmemory.networks.layers import FrameFeatures, fold_batch_norm
 from stmemory.networks.segmentation import SegmentationNetwork
 
 __all__ = ["PRESETS", "FrameFeatures", "NetworkConfig", "SegmentationNetwork", "fold_batch_norm"]

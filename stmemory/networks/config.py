@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stmemory.errors import OptionError
-from stmemory.untrusted import shown
+from stmemory.io.untrusted import shown
 
 __all__ = ["PRESETS", "NetworkConfig", "own_values"]
 

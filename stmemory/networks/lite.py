@@ -11,8 +11,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 
-from stmemory.networks.features import FrameFeatures, of_rows
-from stmemory.networks.layers import ConvNorm, ResidualBlock
+from stmemory.networks.layers import ConvNorm, FrameFeatures, ResidualBlock, of_rows
 
 __all__ = [
     "CUES",

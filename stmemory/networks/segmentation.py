@@ -15,21 +15,21 @@ from stmemory.memory.fusion import FusionCell
 from stmemory.memory.policy import UpdatePolicy
 from stmemory.memory.read import ReadCache, SpaceTimeRead
 from stmemory.networks.config import NetworkConfig
-from stmemory.networks.features import FrameFeatures, of_rows
+from stmemory.networks.layers import FrameFeatures, of_rows
 from stmemory.networks.lite import LiteDecoder, LiteKey, LiteMemoryEncoder, LiteQueryEncoder, LiteValue
 from stmemory.networks.stm import StmDecoder, StmMemoryEncoder, StmQueryEncoder
-from stmemory.pretrained import ToPretrained
+from stmemory.weights.pretrained import Pretrained
 
 __all__ = ["SegmentationNetwork"]
 
 
-class SegmentationNetwork(ToPretrained, nn.Module):
+class SegmentationNetwork(Pretrained, nn.Module):
     """Query encoder, memory encoder, space-time read, fusion cell and decoder of one config.
 
     Frames come in groups of V (one for each video), objects in B rows; `video [B]` says which frame a row belongs to.
 
     Args:
-        config: what to build; weights are drawn at random (see `stmemory.weights` for trained ones).
+        config: what to build; weights are drawn at random (see `stmemory.weights.pretrained` for trained ones).
 
     >>> import torch
     >>> network = SegmentationNetwork(NetworkConfig.of("lite"))

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stmemory.errors import ShapeError
-from stmemory.networks.features import FrameFeatures
-from stmemory.networks.layers import ResidualBlock
+from stmemory.networks.layers import FrameFeatures, ResidualBlock
 from stmemory.networks.resnet import ImageNetNormalisation, ResNet50
 
 __all__ = ["Refine", "StmDecoder", "StmMemoryEncoder", "StmQueryEncoder"]

@@ -9,9 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from stmemory.memory.learned import LearnedPolicy
-from stmemory.memory.policy import UpdatePolicy
-from stmemory.memory.registry import update_policy
+from stmemory.memory.policy import LearnedPolicy, UpdatePolicy, update_policy
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.layers import use_channels_last
 from stmemory.networks.lite import LiteTrunk

@@ -1,36 +1,95 @@
-"""The training loop: clips in, checkpoints and a log out. Resumes exactly where it stopped. Builds no layers."""
+"""`Trainer`: steps, validation, checkpoints, and the end of a run."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 import torch
 from torch import Tensor
 
+from stmemory.memory.policy import LearnedPolicy
 from stmemory.networks.lite import LiteAppearance, LiteQueryEncoder
 from stmemory.networks.segmentation import SegmentationNetwork
-from stmemory.training.clips import Clip
 from stmemory.training.config import Phase, TrainingConfig
-from stmemory.training.feed import Batch, Feed, load
-from stmemory.training.journal import Journal
+from stmemory.training.data.material import Material
+from stmemory.training.data.sources import Sources
+from stmemory.training.distributed import World
 from stmemory.training.learner import Learner
-from stmemory.training.material import Material
-from stmemory.training.parallel import World
-from stmemory.training.repeatable import repeatable
-from stmemory.training.run_folder import expect_own_config, write_config
-from stmemory.training.run_state import expect_same, read_state, write_state
-from stmemory.training.schedule import Plateau, hard_share, learning_rate
-from stmemory.training.sources import Sources
-from stmemory.training.start import find_start
+from stmemory.training.loader import Batch, Feed, Parcel, load
+from stmemory.training.run_state import (
+    Journal,
+    expect_own_config,
+    expect_same,
+    find_start,
+    read_state,
+    write_config,
+    write_state,
+)
+from stmemory.training.schedule import Plateau, Window, hard_share, learning_rate, repeatable
+from stmemory.training.synthesis.clips import Clip, Clips, render_clip
 from stmemory.training.unroll import Unroller, UnrollOptions
-from stmemory.training.validation import Validation, validate
-from stmemory.training.window import Window
 
-__all__ = ["Trainer"]
+__all__ = ["Trainer", "Validation", "validate"]
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What came of it.
+
+    Attributes:
+        error: mean Dice loss, in [0, 1].
+        skipped: one line for each file that could not be used for its clips.
+    """
+
+    error: float
+    skipped: tuple[str, ...] = ()
+
+
+def validate(learner: Learner, clips: Clips, phase: Phase, *, device: torch.device | None = None) -> Validation:
+    """Measure the averaged weights, with their own masks fed back.
+
+    Args:
+        learner: of the run.
+        clips: other ones than those of the training.
+        phase: whose memory and segments to use.
+        device: where to render the clips; None is the CPU.
+
+    >>> from stmemory.training.synthesis.render import Look
+    >>> from stmemory.training.synthesis.render import ClipPlan, Film, Scene
+    >>> from stmemory.training.config import TrainingConfig
+    >>> class Still:
+    ...     def draw(self, index):
+    ...         film = Film(torch.full((2, 3, 32, 32), index, dtype=torch.uint8), torch.ones(2, 32, 32, dtype=torch.uint8))
+    ...         return ClipPlan(Scene(film, (), 32, "made"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    >>> learner = Learner(TrainingConfig(validation_clips=1), torch.device("cpu"))
+    >>> 0 < validate(learner, Still(), Phase(size=32, frames=2)).error < 1
+    True
+    """
+    policy = learner.policy_average
+    if isinstance(policy, LearnedPolicy):
+        policy.eval()
+    options = UnrollOptions(phase.capacity, policy, own_masks=1.0, memory_every=phase.memory_every)
+    total = 0.0
+    skipped: list[str] = []
+    learner.average.eval()
+    with torch.no_grad():
+        for index in range(learner.config.validation_clips):
+            clip = render_clip(Parcel.of(clips.draw(index)).opened(device or torch.device("cpu")))
+            skipped += clip.skipped
+            unroller = Unroller(learner.average, options=options, generator=torch.Generator().manual_seed(index))
+            length = len(clip.frames)
+            for start in range(0, length, phase.segment or length):
+                part = slice(start, start + (phase.segment or length))
+                pixels = clip.frames[None, part].to(learner.device).float() / 255
+                result = unroller.advance(pixels, clip.ids[None, part].to(learner.device).long())
+                total += float(result.dice) * result.length / (length - 1)
+    return Validation(total / learner.config.validation_clips, tuple(skipped))
+
 
 _FIRST_CLIPS, _FIRST_CELLS = 64, 500  # whose features the discriminative read begins with, and cells of each
 _NEEDS = ("network", "average", "optimiser", "generator", "step")  # of a state, to go on from it
@@ -103,7 +162,7 @@ class Trainer:
         """Begin with the averaged weights of another run, those of its learned policy among them if both have one.
 
         Args:
-            where: the run's `state.pt`; or weights to track with, see `stmemory.weights.find_checkpoint`, and the
+            where: the run's `state.pt`; or weights to track with, see `stmemory.weights.pretrained.find_checkpoint`, and the
                 policy beside them.
 
         Raises:

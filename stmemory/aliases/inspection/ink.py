@@ -1,0 +1,38 @@
+"""Names of `stmemory.inspection.ink`, which moved."""
+
+from stmemory.io.drawing import (
+    EMPTY,
+    FAINT,
+    GRID,
+    MARGIN,
+    Colour,
+    chip,
+    colour_of_frame,
+    colour_of_object,
+    colour_of_slot,
+    font,
+    heat_over,
+    outlined,
+    page,
+    text_on,
+)
+from stmemory.jobs.forecast import INK, PAPER
+
+__all__ = [
+    "EMPTY",
+    "FAINT",
+    "GRID",
+    "INK",
+    "MARGIN",
+    "PAPER",
+    "Colour",
+    "chip",
+    "colour_of_frame",
+    "colour_of_object",
+    "colour_of_slot",
+    "font",
+    "heat_over",
+    "outlined",
+    "page",
+    "text_on",
+]

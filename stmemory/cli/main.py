@@ -1,0 +1,81 @@
+"""The command line: finds the command that was asked for, and turns what it raises into words and an exit code.
+
+Exit codes: 0 done, 1 something was skipped or failed (said which), 2 bad arguments. What a command needs is imported
+when it runs, so that `--help` is quick and the core stays free of the rest.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from importlib import metadata
+
+from stmemory.cli.benchmark import add_benchmark
+from stmemory.cli.evaluate import add_evaluate, add_score
+from stmemory.cli.output import BAD_ARGUMENTS, FAILED, complain, warnings_said
+from stmemory.cli.predict import add_predict
+from stmemory.cli.track import add_demo, add_export, add_inspect, add_track
+from stmemory.cli.weights import add_convert, add_info
+from stmemory.errors import StmemoryError
+
+__all__ = ["main"]
+
+_COMMANDS = (
+    add_track,
+    add_export,
+    add_demo,
+    add_predict,
+    add_inspect,
+    add_evaluate,
+    add_score,
+    add_benchmark,
+    add_info,
+    add_convert,
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: its arguments; None takes those of the process.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        SystemExit: with code 2 for arguments that cannot be parsed, 0 for `--help`.
+
+    >>> main(["track", "no/such/video", "--mask", "0.png", "-o", "no/such/folder"])
+    2
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        with warnings_said():
+            code: int = arguments.run(arguments)
+    except OSError as error:  # `FileError` among them
+        complain(str(error))
+        return FAILED
+    except StmemoryError as error:
+        complain(str(error))
+        return BAD_ARGUMENTS
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return FAILED
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="stmemory", description="Track any object through a video of any length.")
+    parser.add_argument("--version", action="version", version=f"stmemory {_version()}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in _COMMANDS:
+        add(commands)
+    return parser
+
+
+def _version() -> str:
+    try:
+        return metadata.version("stmemory")
+    except metadata.PackageNotFoundError:
+        return "not installed as a package"

@@ -1,0 +1,3 @@
+"""Images, videos, masks and files: all that is read and written."""
+
+__all__: list[str] = []

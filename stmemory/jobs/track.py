@@ -1,0 +1,446 @@
+"""`stmemory track`, without a terminal: a clip or a live source to masks, a summary and an overlay."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from stmemory.errors import MaskError, OptionError, StmemoryError
+from stmemory.io.images import is_image_path
+from stmemory.io.masks import ObjectMasks, to_object_masks
+from stmemory.io.palette import read_palette_png
+from stmemory.io.run_folder import held
+from stmemory.io.video import OverlayWriter, frame_rate
+from stmemory.jobs.folder import TrackJob, frames_of, pictures_of
+from stmemory.jobs.record import (
+    check_folder,
+    check_frames,
+    check_later_masks,
+    check_record,
+    clear_folder,
+    job_record,
+    missing_masks,
+    write_record,
+)
+from stmemory.result import Segmentation
+
+__all__ = ["JobReport", "Predictor", "Stop", "Stream", "describe_job", "run_job", "stop_on_signals"]
+
+MOST_OBJECTS = 8  # named one by one
+MOST_MASKS = 3  # described one by one
+
+
+def describe_job(job: TrackJob, *, device: object) -> str:
+    """Say what was understood: the clip's length and size, the mask's objects with their pixels, and what is left out.
+
+    Args:
+        job: the job.
+        device: where it is computed.
+
+    Returns:
+        One line.
+
+    Raises:
+        FrameError: the first frame cannot be used.
+        MaskError: a mask cannot be used, none has an object, or one is of a frame that the clip does not have.
+
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from PIL import Image
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name, value in (("clip.tif", 0), ("first.png", 7)):
+    ...         Image.new("L", (6, 4), value).save(Path(folder) / name)
+    ...     job = TrackJob(Path(folder, "clip.tif"), Path(folder, "first.png"), Path(folder, "out"))
+    ...     describe_job(job, device="cpu")
+    'clip.tif: 1 frame of 6 x 4, cpu; first.png: 1 object: 7 (24 px)'
+    """
+    height, width = next(frames_of(job)).shape[1:]
+    last = max(job.given)
+    if job.files and last >= len(job.files):
+        raise MaskError(
+            f"{job.given[last]}: expected a mask of a frame from 0 to {len(job.files) - 1}, got one of frame {last}; "
+            "count from 0"
+        )
+    alone, lines, objects = list(job.given) == [0], list[str](), 0
+    for frame, path in job.given.items():
+        masks = _read(path, height, width, allow_empty=not alone)
+        objects += len(masks.object_ids)
+        if len(lines) < MOST_MASKS:
+            lines.append((f"{path.name}" if alone else f"{path.name} at frame {frame}") + f": {_objects_in(masks)}")
+    if not objects:
+        raise MaskError(
+            "masks: expected an object in at least one of them, got background only; mark objects with ids above 0"
+        )
+    known, total = job.source_frames, job.total
+    limit = "" if job.frames is None else f"{total} of " if known is not None else f"at most {job.frames} frames, "
+    length = f"{limit}{known:,} frame{'s' * (known != 1)} of " if known is not None else limit
+    more = len(job.given) - len(lines)
+    lines += [f"{more} more mask{'s' * (more != 1)}"] * (more > 0)
+    if beside := job.masks_beside_frames:
+        one = len(beside) == 1
+        lines.append(
+            f"{beside[0].name} lies among the frames and is not one of them"
+            if one
+            else f"{len(beside)} masks lie among the frames and are none of them"
+        )
+    return f"{job.name}: {length}{width} x {height}, {device}; {'; '.join(lines)}"
+
+
+def _read(path: Path, height: int, width: int, *, allow_empty: bool) -> ObjectMasks:
+    """A mask that is to be read when its frame is reached."""
+    try:
+        return to_object_masks(path, height=height, width=width, allow_empty=allow_empty)
+    except StmemoryError as error:
+        raise type(error)(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+
+
+def _objects_in(masks: ObjectMasks) -> str:
+    number = len(masks.object_ids)
+    pixels = (masks.probabilities > 0.5).flatten(1).sum(1).tolist()
+    named = [f"{object_id} ({count:,} px)" for object_id, count in zip(masks.object_ids, pixels, strict=True)]
+    line = (
+        f"{number} object{'s' * (number != 1)}"
+        + (": " if named else "")
+        + ", ".join(named[:MOST_OBJECTS])
+        + ", ..." * (number > MOST_OBJECTS)
+    )
+    void = int(masks.void.sum())
+    return line + (f"; 255 is void: {void:,} px ignored" if void else "")
+
+
+_log = logging.getLogger(__name__)
+SAVE_SECONDS = 30.0  # at most between two saved states
+
+
+class Stream(Protocol):
+    """One video under way; a `VOSStream` is one."""
+
+    @property
+    def frame_index(self) -> int:
+        """Of the last frame, from 0."""
+
+    @property
+    def last(self) -> Segmentation:
+        """The last frame's result."""
+
+    def step(self, frame: Tensor, mask: Path | None = None, /) -> Segmentation:
+        """Segment the next frame `[3, H, W]`, of which a mask may be given."""
+
+    def save(self, path: Path, /) -> None:
+        """Write all that the stream remembers to a file, which appears whole or not at all."""
+
+
+class Predictor(Protocol):
+    """What makes streams; a `VOSPredictor` is one."""
+
+    def start(self, frame: Tensor, mask: Path | None, /, *, allow_empty: bool = False) -> Stream:
+        """Open a stream with its first frame `[3, H, W]` and the mask there; `allow_empty`: objects may enter later."""
+
+    def resume(self, path: Path, /) -> Stream:
+        """Open a stream where `Stream.save` left it."""
+
+
+@dataclass
+class Stop:
+    """A wish to stop between two frames."""
+
+    wanted: bool = False
+
+
+@dataclass(frozen=True)
+class JobReport:
+    """How a job ended.
+
+    Attributes:
+        frames: masks that are done, from the first frame on.
+        resumed_at: frames that had been done before.
+        finished: whether all that was asked for is done.
+        error: why the job ended early, unless by a wish.
+        more: whether the clip goes on beyond the `frames` that were asked for; the state is kept to resume with more.
+        unused: frames of masks that lie beyond the clip's end.
+    """
+
+    frames: int
+    resumed_at: int
+    finished: bool
+    error: StmemoryError | None = None
+    more: bool = False
+    unused: tuple[int, ...] = ()
+
+
+def run_job(
+    predictor: Predictor,
+    job: TrackJob,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    stop: Stop | None = None,
+    on_frame: Callable[[str, int], None] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> JobReport:
+    """Track a clip into a folder.
+
+    A job that stops early, by `stop`, by `job.frames` or because a later frame cannot be used, leaves the masks that
+    are done and a state to resume from. Resumed, it gives the very masks that it would have given in one go. A live
+    source (see `TrackJob`) leaves no state, whether it ends, is lost or is stopped: the masks and the overlay up to
+    there are finished.
+
+    Args:
+        predictor: what tracks.
+        job: what to track.
+        resume: go on from the state in the output folder.
+        force: begin anew though there are masks of a job already; those are deleted.
+        stop: looked at between frames.
+        on_frame: called with `"skip"`, `"track"` or `"draw"` and the number of frames that are through, for progress.
+            What it raises ends the job and comes through; the masks that are done and the state to resume from are
+            saved.
+        clock: seconds, growing; a state is saved every 30, too.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        OptionError: the output folder has masks already, has nothing to resume, is of another job, or another run
+            writes into it; see `check_folder`.
+        StmemoryError: the first frame, the first mask or the saved state cannot be used, or PyAV is missing for an
+            overlay.
+
+    >>> from stmemory.predictor import VOSPredictor
+    >>> job = TrackJob(Path("no/such/clip"), Path("0.png"), Path("no/such/folder"))
+    >>> run_job(VOSPredictor.from_pretrained(), job)
+    Traceback (most recent call last):
+    stmemory.errors.FrameError: no such file or folder: 'no/such/clip'
+    """
+    stop, tell = stop or Stop(), on_frame or (lambda part, done: None)
+    check_folder(job, resume=resume, force=force)
+    begun = clock()
+    frames = frames_of(job, lambda: stop.wanted or (job.seconds is not None and clock() - begun >= job.seconds))
+    first = next(frames)
+    record = job_record(job, first)
+    started = None if resume else _begin(predictor, job, first)  # the folder is touched only once that has worked
+    with held(job.out):
+        check_folder(job, resume=resume, force=force)  # another run may have been there since
+        if started is None:
+            stream = _reopen(predictor, job, record)
+            gone = missing_masks(job, stream.frame_index + 1)
+            if gone is not None:
+                return JobReport(stream.frame_index + 1, stream.frame_index + 1, finished=False, error=gone)
+        else:
+            started.last.save(job.mask_path(0))
+            clear_folder(job, record)
+            stream = started
+        if job.live is not None:
+            return _follow(stream, frames, job, record, (stop, tell))
+        return _run(stream, frames, job, record, resume, (stop, tell, clock))
+
+
+def _run(
+    stream: Stream,
+    frames: Iterator[Tensor],
+    job: TrackJob,
+    record: Mapping[str, object],
+    resume: bool,
+    how: tuple[Stop, Callable[[str, int], None], Callable[[], float]],
+) -> JobReport:
+    """Track from where the stream is, in a folder that is ready and held."""
+    stop, report, clock = how
+
+    def tell(part: str, done: int) -> None:
+        try:
+            report(part, done)
+        except Exception:  # the caller's; what is done is resumed from
+            stream.save(job.state)
+            raise
+
+    resumed_at = stream.frame_index + 1 if resume else 0
+    error, more = None, False
+    try:
+        more = _advance(stream, frames, job, stop, tell, clock)
+        if job.overlay and not stop.wanted:
+            stream.save(job.state)  # from here on an interruption costs the drawing only
+            _draw(job, stream.frame_index + 1, stop, tell)
+    except StmemoryError as failure:  # what is done stays, and the report says why there is no more
+        error = failure
+    error = error or missing_masks(job, stream.frame_index + 1)  # somebody may have deleted some meanwhile
+    finished = error is None and not stop.wanted
+    if finished and not more:
+        write_record(job, {**record, "done": True})
+        job.state.unlink(missing_ok=True)
+    else:
+        stream.save(job.state)
+    unused = tuple(frame for frame in job.given if frame > stream.frame_index) if finished and not more else ()
+    return JobReport(stream.frame_index + 1, resumed_at, finished, error, more, unused)
+
+
+def _follow(
+    stream: Stream,
+    frames: Iterator[Tensor],
+    job: TrackJob,
+    record: Mapping[str, object],
+    how: tuple[Stop, Callable[[str, int], None]],
+) -> JobReport:
+    """Track a live source from its second frame on. There is no state to resume from, and the overlay is drawn at
+    once."""
+    stop, tell = how
+    live, error = job.live, None
+    part = job.overlay_path.with_name("overlay.part.mp4")
+    try:
+        with OverlayWriter(part) if job.overlay else nullcontext() as writer:
+            if writer is not None and live is not None:
+                writer.write(stream.last.overlay(live.first()), time=0.0)
+            tell("track", 1)
+            while (
+                stream.frame_index + 1 != job.frames and not stop.wanted and (frame := next(frames, None)) is not None
+            ):
+                index = stream.frame_index + 1
+                result = _step(stream, frame, job.given.get(index))
+                result.save(job.mask_path(index))
+                if writer is not None and live is not None:
+                    writer.write(result.overlay(frame), time=live.time)
+                tell("track", index + 1)
+    except StmemoryError as failure:  # what is done stays, and the report says why there is no more
+        error = failure
+    finally:
+        if live is not None:
+            live.close()
+        if part.exists():
+            os.replace(part, job.overlay_path)
+    error = error or missing_masks(job, stream.frame_index + 1)
+    write_record(job, {**record, "done": True})
+    unused = tuple(frame for frame in job.given if frame > stream.frame_index)
+    return JobReport(stream.frame_index + 1, 0, error is None and not stop.wanted, error, unused=unused)
+
+
+@contextmanager
+def stop_on_signals(on_first: Callable[[], None] | None = None) -> Iterator[Stop]:
+    """Turn ctrl-C and SIGTERM into a wish to stop between two frames; a second one interrupts at once.
+
+    An interruption in the middle of a step would leave the stream half changed and not worth saving. Signals that were
+    ignored before stay so; outside the main thread nothing changes.
+
+    Args:
+        on_first: called at the first signal, in the midst of whatever runs.
+
+    >>> with stop_on_signals() as stop:
+    ...     signal.raise_signal(signal.SIGTERM)
+    ...     stop.wanted
+    True
+    """
+    stop = Stop()
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if stop.wanted:
+            raise KeyboardInterrupt
+        stop.wanted = True
+        if on_first is not None:
+            on_first()
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                before[number] = signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+
+
+def _begin(predictor: Predictor, job: TrackJob, first: Tensor) -> Stream:
+    """Start a stream."""
+    if list(job.given) == [0]:
+        return predictor.start(first, job.given[0])
+    return predictor.start(first, job.given.get(0), allow_empty=True)
+
+
+def _reopen(predictor: Predictor, job: TrackJob, record: Mapping[str, object]) -> Stream:
+    """Open the saved stream, once it is sure that it is of this job."""
+    check_record(job, record)
+    stream = predictor.resume(job.state)
+    if job.frames is not None and stream.frame_index >= job.frames:
+        raise OptionError(
+            f"frames: expected {stream.frame_index + 1} or more, which are done already, got {job.frames}"
+        )
+    check_later_masks(job, record, done=stream.frame_index + 1)
+    check_frames(job, stream.frame_index + 1)
+    write_record(job, record)  # masks and frames may have been added to the folder
+    _log.info("%s: resumed after %d frames", job.out, stream.frame_index + 1)
+    return stream
+
+
+def _advance(
+    stream: Stream,
+    frames: Iterator[Tensor],
+    job: TrackJob,
+    stop: Stop,
+    tell: Callable[[str, int], None],
+    clock: Callable[[], float],
+) -> bool:
+    """Track from the second frame on, and say whether the clip goes on beyond the frames asked for.
+
+    Frames that a resumed stream has seen are passed over.
+    """
+    saved_at = clock()
+    tell("track" if stream.frame_index == 0 else "skip", 1)
+    for index in itertools.count(1):
+        if stop.wanted:
+            return False
+        try:
+            frame = next(frames, None)
+        except StmemoryError:
+            if index != job.frames:
+                raise
+            return True  # a frame that was not asked for is there, and can be mended
+        if frame is None or index == job.frames:
+            return frame is not None
+        if index <= stream.frame_index:
+            tell("skip", index + 1)
+            continue
+        _step(stream, frame, job.given.get(index)).save(job.mask_path(index))
+        tell("track", index + 1)
+        now = clock()
+        if (index + 1) % job.save_every == 0 or now - saved_at >= SAVE_SECONDS:
+            stream.save(job.state)
+            saved_at = now
+    return False
+
+
+def _step(stream: Stream, frame: Tensor, mask: Path | None) -> Segmentation:
+    """Take the stream one frame further; what is wrong with a mask names its file."""
+    if mask is None:
+        return stream.step(frame)
+    try:
+        return stream.step(frame, mask)
+    except MaskError as error:
+        raise MaskError(str(error) if str(mask) in str(error) else f"{mask}: {error}") from error
+
+
+def _draw(job: TrackJob, count: int, stop: Stop, tell: Callable[[str, int], None]) -> None:
+    """Draw the overlay video from the frames and the masks on disk; a stop leaves none."""
+    part = job.overlay_path.with_name("overlay.part.mp4")
+    rate = 25.0 if is_image_path(job.source) else frame_rate(job.source) or 25.0
+    try:
+        with OverlayWriter(part, rate=rate) as writer:
+            for index, (moment, frame) in enumerate(itertools.islice(pictures_of(job), count)):
+                if stop.wanted:
+                    return
+                ids = read_palette_png(job.mask_path(index))
+                writer.write(Segmentation(index, ids, torch.empty(0), (), {}, {}).overlay(frame), time=moment)
+                tell("draw", index + 1)
+        os.replace(part, job.overlay_path)
+    finally:
+        part.unlink(missing_ok=True)

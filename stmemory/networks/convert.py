@@ -1,0 +1,281 @@
+"""Other people's checkpoints: files of tensors read without running code, their names turned into ours. Downloads
+nothing.
+
+Names are strict both ways: what is missing, unexpected or of another shape is listed, and nothing is taken halfway.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from stmemory.errors import WeightsError
+from stmemory.networks.config import NetworkConfig
+from stmemory.networks.resnet import ImageNetNormalisation
+from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.weights.checkpoint import differences, listed
+from stmemory.weights.pretrained import fingerprint, load_network
+from stmemory.weights.save import save_network
+
+__all__ = ["RESNET_NAMES", "Conversion", "convert_stm", "read_tensors", "renamed", "stm_state", "translated"]
+
+# Pieces of our names, and what they are called in torchvision, in timm, and in STM, which is built on torchvision's.
+RESNET_NAMES = (
+    ("stem.conv", "conv1"),
+    ("stem.norm", "bn1"),
+    ("reduce.conv", "conv1"),
+    ("reduce.norm", "bn1"),
+    ("spatial.conv", "conv2"),
+    ("spatial.norm", "bn2"),
+    ("expand.conv", "conv3"),
+    ("expand.norm", "bn3"),
+    ("shortcut.conv", "downsample.0"),
+    ("shortcut.norm", "downsample.1"),
+)
+
+_STM_NAMES = (
+    *RESNET_NAMES,
+    ("query_encoder.backbone", "Encoder_Q"),
+    ("memory_encoder.backbone", "Encoder_M"),
+    ("layer1", "res2"),
+    ("layer2", "res3"),
+    ("layer3", "res4"),
+    ("query_encoder.key", "KV_Q_r4.Key"),
+    ("query_encoder.value", "KV_Q_r4.Value"),
+    ("read.key", "KV_M_r4.Key"),
+    ("read.value", "KV_M_r4.Value"),
+    ("decoder.mix", "Decoder.convFM"),
+    ("decoder.mix_block", "Decoder.ResMM"),
+    ("decoder.refine8", "Decoder.RF3"),
+    ("decoder.refine4", "Decoder.RF2"),
+    ("decoder.predict", "Decoder.pred2"),
+    ("skip", "convFS"),
+    ("skip_block", "ResFS"),
+    ("block", "ResMM"),
+    ("first", "conv1"),
+    ("second", "conv2"),
+)
+# One stem of ours is three of STM's, of the frame, the mask and the other masks, side by side.
+_STEM = "memory_encoder.backbone.stem.conv.weight"
+_STEM_PARTS = {"Encoder_M.conv1.weight": 3, "Encoder_M.conv1_m.weight": 1, "Encoder_M.conv1_o.weight": 1}
+_COUNTER = ".num_batches_tracked"  # torch before 0.4.1 did not write it, and nothing here reads it
+_WRAPPER = "module."  # nn.DataParallel's
+
+# How far an untrained cell may move a template at each fusion: after 10,000 of them, 1 % of the way.
+_UPDATE = 1e-6
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What a conversion did.
+
+    Attributes:
+        source: the file that was read.
+        folder: the folder that was written.
+        sha256: of the file.
+        parameters: numbers that came from it.
+    """
+
+    source: Path
+    folder: Path
+    sha256: str
+    parameters: int
+
+
+def convert_stm(path: str | Path, folder: str | Path, *, force: bool = False) -> Conversion:
+    """Turn STM's published checkpoint into a folder that `VOSPredictor.from_pretrained` reads.
+
+    The fusion cell, which STM has not, is untrained and all but the identity: `FusionCell.start_near_identity`.
+
+    Args:
+        path: `STM_weights.pth`, or a safetensors file of the same names.
+        folder: made if it is not there.
+        force: replace other weights that the folder holds.
+
+    Raises:
+        WeightsError: the file is not STM's, is damaged, or needs more than tensors; the folder holds other weights.
+    """
+    path, folder = Path(path), Path(folder)
+    state = stm_state(read_tensors(path))
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the same file makes the same folder
+        network = SegmentationNetwork(NetworkConfig.of("stm")).float()  # whatever torch's default dtype
+        network.fusion.start_near_identity(_UPDATE)
+        network.load_state_dict({**network.state_dict(), **state})
+        if not force:
+            _check_folder(folder, network)
+        save_network(network.eval(), folder, about=_about(path.name, digest))
+    return Conversion(
+        path, folder, digest, sum(t.numel() for n, t in state.items() if t.is_floating_point() and ".running_" not in n)
+    )
+
+
+def stm_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The published state of STM under the names of `SegmentationNetwork`'s `stm` preset, without its fusion cell.
+
+    Args:
+        published: with or without the prefix `module.` that `nn.DataParallel` puts before each name.
+
+    Raises:
+        WeightsError: names are missing, unexpected or misshapen, or none is STM's; its ImageNet constants are not ours.
+    """
+    if published and all(name.startswith(_WRAPPER) for name in published):
+        published = {name.removeprefix(_WRAPPER): tensor for name, tensor in published.items()}
+    with torch.device("meta"):
+        ours = SegmentationNetwork(NetworkConfig.of("stm")).state_dict()
+    names = {name: translated(name, _STM_NAMES) for name in ours if not name.startswith("fusion.") and name != _STEM}
+    expected = {theirs: ours[name] for name, theirs in names.items()}
+    for name, channels in _STEM_PARTS.items():
+        names[name], expected[name] = name, ours[_STEM][:, :channels]
+    constants = {
+        f"Encoder_{which}.{name}": value.flatten()
+        for which in "MQ"
+        for name, value in ImageNetNormalisation().named_buffers()
+    }
+    state = renamed(
+        {name: tensor for name, tensor in published.items() if name not in constants}, names, expected, what="STM"
+    )
+    state[_STEM] = torch.cat([state.pop(name) for name in _STEM_PARTS], dim=1)
+    for name, value in constants.items():
+        found = published.get(name, value).flatten().float()
+        if found.shape != value.shape or not torch.allclose(found, value, atol=1e-6):
+            told = [[round(number, 4) for number in tensor[:5].tolist()] for tensor in (value, found)]
+            raise WeightsError(
+                f"STM: expected {name} to be ImageNet's {told[0]}, got {told[1]}; these weights want other frames"
+            )
+    return state
+
+
+def read_tensors(path: str | Path) -> dict[str, Tensor]:
+    """Named tensors of a foreign file, on the CPU: safetensors by its suffix, else what `torch.save` wrote. Runs no
+    code.
+
+    Raises:
+        WeightsError: there is no such file, it is damaged or of another kind, it holds more than tensors, or it would
+            run code.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise WeightsError(
+            f"{path}: expected a file of weights, got {'a folder' if path.is_dir() else 'nothing there'}; check the "
+            "path"
+        )
+    found: Any
+    try:
+        found = load_file(path) if _is_safetensors(path) else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # damaged bytes make torch's readers raise nearly anything
+        if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
+            raise WeightsError(
+                f"{path}: expected tensors alone, got a file that asks to run code when it is read, which is never "
+                "done here, or is "
+                "damaged; download it again, or, where the network is your own, write "
+                "torch.save(network.state_dict(), path)"
+            ) from error
+        first = (str(error).splitlines() or [""])[0]
+        raise WeightsError(
+            f"{path}: expected a whole file of torch.save or safetensors, got what cannot be read "
+            f"({type(error).__name__}: {first[:120]}); "
+            "copy or download it again"
+        ) from error
+    others = (
+        [name for name, value in found.items() if not isinstance(value, Tensor)] if isinstance(found, dict) else None
+    )
+    if others is None or others or not found:
+        told = (
+            f"a {type(found).__name__}"
+            if others is None
+            else f"others: {listed(map(str, others))}"
+            if others
+            else "an empty one"
+        )
+        raise WeightsError(
+            f"{path}: expected a dict of names and tensors, got {told}; write torch.save(network.state_dict(), path)"
+        )
+    return {str(name): tensor for name, tensor in found.items()}
+
+
+def _is_safetensors(path: Path) -> bool:
+    """By its first bytes, whatever its name: a length of eight bytes, and JSON."""
+    with path.open("rb") as file:
+        return path.suffix == ".safetensors" or file.read(9)[8:] == b"{"
+
+
+def translated(name: str, table: Iterable[tuple[str, str]]) -> str:
+    """A dotted name with each piece that the table knows in its place.
+
+    >>> translated("layer1.0.reduce.norm.bias", RESNET_NAMES)
+    'layer1.0.bn1.bias'
+    """
+    name = f".{name}."
+    for ours, theirs in table:
+        name = name.replace(f".{ours}.", f".{theirs}.")
+    return name[1:-1]
+
+
+def renamed(
+    published: Mapping[str, Tensor], names: Mapping[str, str], expected: Mapping[str, Tensor], *, what: str
+) -> dict[str, Tensor]:
+    """Published tensors under our names, strictly.
+
+    Args:
+        published: all of them.
+        names: what each of our tensors is called there.
+        expected: by published name, a tensor (on any device) of the shape that it must have.
+        what: whose they are, for errors.
+
+    Raises:
+        WeightsError: names are missing, unexpected or misshapen.
+
+    >>> renamed({"conv1.weight": torch.ones(2)}, {"stem.weight": "conv1.weight"}, {"conv1.weight": torch.empty(2)}, what="it")
+    {'stem.weight': tensor([1., 1.])}
+    """
+    known = set(names.values())
+    if not known & set(published):
+        raise WeightsError(
+            f"{what}: expected names such as {listed(known)}, got {listed(published)}; the file is of another network"
+        )
+    wanted = {name: tensor for name, tensor in expected.items() if name in published or not name.endswith(_COUNTER)}
+    if told := differences(published, wanted):
+        raise WeightsError(
+            f"{what}: expected exactly its published names and shapes, got {told}; the file is of another network or "
+            "version"
+        )
+    return {ours: published.get(theirs, torch.zeros((), dtype=torch.int64)) for ours, theirs in names.items()}
+
+
+def _about(file: str, digest: str) -> dict[str, object]:
+    return {
+        "base_model": "STM: Oh et al., Video Object Segmentation using Space-Time Memory Networks, ICCV 2019",
+        "licence": "CC-BY-NC-SA-4.0",
+        "limits": ["for non-commercial use only", "the fusion cell is untrained"],
+        "re-hosting": "never put these weights anywhere for others to download",
+        "converted from": {"file": file, "sha256": digest},
+        "fusion cell": f"untrained; moves a template {_UPDATE:g} of the way at each fusion",
+    }
+
+
+def _check_folder(folder: Path, network: SegmentationNetwork) -> None:
+    """Refuse to replace what is not what would be written."""
+    if folder.exists() and not folder.is_dir():
+        raise WeightsError(f"{folder}: expected a folder or nothing, got a file; choose another")
+    if not any((folder / name).exists() for name in ("config.json", "model.safetensors")):
+        return
+    try:
+        same = fingerprint(load_network(folder)) == fingerprint(network)
+    except WeightsError:
+        same = False
+    if not same:
+        raise WeightsError(
+            f"{folder}: expected a folder without weights, got one with others; choose another, or replace them with "
+            "force=True (--force)"
+        )

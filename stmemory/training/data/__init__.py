@@ -1,0 +1,3 @@
+"""Training material: what clips are made of."""
+
+__all__: list[str] = []

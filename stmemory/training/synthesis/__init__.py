@@ -1,0 +1,3 @@
+"""Synthetic clips with exact masks."""
+
+__all__: list[str] = []

@@ -1,0 +1,391 @@
+"""`from_pretrained` and `save_pretrained` of networks and their parts: bundled weights, folders, and repositories of the Hub."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack
+
+import torch
+from torch import Tensor, nn
+
+from stmemory.errors import OptionError, WeightsError
+from stmemory.memory.fusion import FusionCell
+from stmemory.weights.checkpoint import CONFIG, TENSORS, Checkpoint, read_config, read_tensors
+from stmemory.weights.devices import place
+from stmemory.weights.hub import Where, checked, download, fetch_if_there, is_repository, upload
+
+if TYPE_CHECKING:
+    from stmemory.networks.config import NetworkConfig
+    from stmemory.networks.segmentation import SegmentationNetwork
+
+__all__ = [
+    "NetworkInfo",
+    "Pretrained",
+    "bundled_names",
+    "find_checkpoint",
+    "fingerprint",
+    "load_network",
+    "load_part",
+    "network_info",
+    "tensors_digest",
+]
+
+
+class Pretrained:
+    """Adds `from_pretrained`, `save_pretrained` and `push_to_hub` to an `nn.Module` that is built from its own config.
+
+    Attributes:
+        default_weights: the bundled name that is taken where none is given.
+        inherited: what holds of these weights and of all that is trained from them, such as the licence that they came
+            with. It is written beside them unless `about` says otherwise.
+    """
+
+    default_weights: ClassVar[str] = "lite"
+    inherited: Mapping[str, Any] = MappingProxyType({})
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str | Path | None = None,
+        *,
+        device: str | torch.device | None = None,
+        dtype: torch.dtype | None = None,
+        **where: Unpack[Where],
+    ) -> Self:
+        """Load trained weights, strictly, in eval mode.
+
+        Args:
+            name: a bundled name, a folder that `save_pretrained` wrote, or a repository `owner/name` on the Hugging
+                Face Hub; None is the bundled `default_weights`, which need no connection.
+            device: where to put them, the CPU by default.
+            dtype: what to turn them into, float32 by default.
+            where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see `stmemory.weights.hub.Where`.
+
+        Raises:
+            WeightsError: there are no such weights, they are damaged, or hold no part of this kind.
+            OptionError: the device is not there, or the dtype is no float.
+        """
+
+        return load_part(cls, name, device=device, dtype=dtype, where=where)
+
+    def save_pretrained(
+        self, folder: str | Path, *, dtype: torch.dtype = torch.float32, about: Mapping[str, Any] | None = None
+    ) -> None:
+        """Write `config.json`, `model.safetensors` and a model card, `README.md`, to a folder that `from_pretrained`
+        reads.
+
+        Args:
+            folder: made if it is not there; files in it are replaced, but for a card that somebody has written to.
+            dtype: of the floats in the file.
+            about: what to tell of the weights, see `stmemory.weights.card`; plain JSON values.
+
+        Raises:
+            WeightsError: a weight is NaN or infinite (in `dtype`), the network no longer fits its config, what is told
+                of it is not of the form that `stmemory.weights.card` gives, or nothing can be written there.
+            OptionError: the dtype is no float.
+        """
+        from stmemory.weights.save import save_part
+
+        save_part(self, folder, dtype=dtype, about=about)
+
+    def push_to_hub(
+        self,
+        repository: str,
+        *,
+        private: bool = False,
+        token: str | None = None,
+        revision: str | None = None,
+        dtype: torch.dtype = torch.float32,
+        about: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Commit what `save_pretrained` writes to a repository on the Hugging Face Hub, which is made if there is none.
+
+        Args:
+            repository: `owner/name`.
+            private: whether a repository made here is.
+            token: with the right to write; None takes the one that was logged in with.
+            revision: branch to commit to; None is the main one.
+            dtype: of the floats in the file.
+            about: as for `save_pretrained`.
+
+        Returns:
+            The commit's address.
+
+        Raises:
+            WeightsError: the weights cannot be saved, came with a licence that forbids it, or the Hub refuses or cannot
+                be reached.
+            OptionError: the name is not of a repository.
+        """
+        from stmemory.weights.card import CARD
+        from stmemory.weights.checkpoint import CONFIG
+        from stmemory.weights.save import save_part
+
+        if not (isinstance(repository, str) and is_repository(repository)):
+            raise OptionError(f"push_to_hub: expected owner/name of a repository, got {repository!r}")
+        if "re-hosting" in self.inherited:
+            raise WeightsError(
+                "push_to_hub: expected weights that may be published, got some with the condition: "
+                f"{self.inherited['re-hosting']}"
+            )
+        with TemporaryDirectory() as folder:
+            fetch_if_there(Path(folder), repository, (CARD, CONFIG), token=token, revision=revision)
+            save_part(self, folder, dtype=dtype, about=about, name=repository)
+            return upload(Path(folder), repository, private=private, token=token, revision=revision)
+
+
+_log = logging.getLogger(__name__)
+_BUNDLED = Path(__file__).parents[1] / "bundled"
+_Part = TypeVar("_Part")
+# What the weights of a kind are for, so that those of another kind can be told for what they are.
+_USES = {
+    "network": "it segments; for VOSPredictor or SegmentationNetwork",
+    "prediction_network": "it predicts frames; for FramePredictor or PredictionNetwork",
+    "fusion_cell": "for FusionCell alone",
+}
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """What is known of a network's weights without loading them.
+
+    Attributes:
+        name: as it was asked for.
+        folder: where they lie.
+        config: of the network.
+        nbytes: of the weights' file.
+        about: licence, data, training and measured figures, as the folder's `config.json` states them.
+    """
+
+    name: str
+    folder: Path
+    config: NetworkConfig
+    nbytes: int
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+
+def bundled_names() -> tuple[str, ...]:
+    """Names of the weights inside the package.
+
+    >>> "lite" in bundled_names()
+    True
+    """
+    return tuple(sorted(p.name for p in _BUNDLED.iterdir() if (p / CONFIG).exists())) if _BUNDLED.exists() else ()
+
+
+def find_checkpoint(name: str | Path | None = None, where: Where | None = None) -> Checkpoint:
+    """Find weights by name; those on the Hub are downloaded, or found in the cache.
+
+    Args:
+        name: a bundled name, a folder, or a repository `owner/name`, tried in that order; a `Path` is a folder; None is
+            `"lite"`.
+        where: for repositories.
+
+    Raises:
+        WeightsError: there are none of that name, or their `config.json` is not understood.
+        OptionError: a revision of weights that are not on the Hub.
+
+    >>> find_checkpoint("lite").kind
+    'network'
+    """
+    where = checked(where)
+    wanted = "lite" if name is None else str(name)
+    folder = _BUNDLED / wanted if wanted in bundled_names() else Path(wanted).expanduser()
+    if isinstance(name, str) and is_repository(name) and not _is_there(folder):
+        return _on_the_hub(name, where)
+    if where.get("revision") is not None:
+        raise OptionError(
+            f"revision: expected none for weights that are not on the Hub, got {where['revision']!r} for {wanted!r}"
+        )
+    if not wanted or not folder.is_dir():
+        found = "a file, pass its folder" if wanted and folder.is_file() else "none of them; check the spelling"
+        raise WeightsError(
+            f"weights {wanted!r}: expected a bundled name ({', '.join(bundled_names()) or 'there are none'}), a "
+            f"folder with {CONFIG} and "
+            f"{TENSORS}, or owner/name of a repository on the Hub (a str, its revision apart), got {found}"
+        )
+    return read_config(folder, wanted)
+
+
+def load_network(name: str | Path | None = None, *, where: Where | None = None) -> SegmentationNetwork:
+    """A network with trained weights, in eval mode, float32, on the CPU; `SegmentationNetwork.from_pretrained` is the
+    same.
+
+    Args:
+        name: see `find_checkpoint`.
+        where: for repositories.
+
+    Raises:
+        WeightsError: there are none, or they do not fit; missing, unexpected and misshapen names are listed.
+
+    >>> load_network().config.preset
+    'lite'
+    """
+    from stmemory.networks.segmentation import SegmentationNetwork
+
+    return load_part(SegmentationNetwork, name, where=where)
+
+
+def load_part(
+    kind: type[_Part],
+    name: str | Path | Checkpoint | None = None,
+    *,
+    device: str | torch.device | None = None,
+    dtype: torch.dtype | None = None,
+    where: Where | None = None,
+) -> _Part:
+    """A trained module of some kind: all that a checkpoint holds, or the first part of it that is of that kind.
+
+    Args:
+        kind: such as `SegmentationNetwork` or `FusionCell`.
+        name: see `find_checkpoint`; or what that gave. None is the `default_weights` of the kind, where it has some.
+        device: where to put it; None is the CPU.
+        dtype: what to turn it into; None is float32.
+        where: for repositories.
+
+    Raises:
+        WeightsError: there are none, they do not fit, or hold nothing of that kind.
+        OptionError: the device is not there, or the dtype is no float.
+
+    >>> load_part(FusionCell).channels
+    192
+    """
+    if name is None:
+        name = getattr(kind, "default_weights", None)
+    checkpoint = name if isinstance(name, Checkpoint) else find_checkpoint(name, where)
+    with torch.device("meta"):  # shapes are compared before anything is allocated
+        blank = _built(checkpoint).float()  # built in torch's default dtype, which is the host program's business
+    if not any(isinstance(module, kind) for module in blank.modules()):
+        raise WeightsError(
+            f"weights {checkpoint.name!r}: expected some that hold a {kind.__name__}, got a {checkpoint.kind} "
+            f"({_USES[checkpoint.kind]}); take others, or load these as what they are"
+        )
+    tensors = read_tensors(checkpoint, blank.state_dict())
+    with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
+        whole = _built(checkpoint).float()
+    whole.load_state_dict(tensors)
+    place(whole.eval(), device=device, dtype=dtype)
+    _log.info(
+        "weights %s: a %s from %s, revision %s",
+        checkpoint.name,
+        checkpoint.kind,
+        checkpoint.folder,
+        (where or {}).get("revision") or "none asked for",
+    )
+    for module in whole.modules():
+        if isinstance(module, Pretrained | FusionCell):
+            vars(module)["inherited"] = _inherited(checkpoint)
+    return next(module for module in whole.modules() if isinstance(module, kind))
+
+
+def network_info(name: str | Path | None = None, *, where: Where | None = None) -> NetworkInfo:
+    """What is known of a network's weights, see `load_network`.
+
+    Raises:
+        WeightsError: there are none, `config.json` is not understood, or they are of a part alone.
+    """
+    checkpoint = find_checkpoint(name, where)
+    config = _network_config(checkpoint)
+    return NetworkInfo(checkpoint.name, checkpoint.folder, config, checkpoint.nbytes, checkpoint.about)
+
+
+def fingerprint(network: nn.Module) -> str:
+    """A short name of a module's weights: equal weights, equal name. Saved streams carry it.
+
+    >>> len(fingerprint(load_network()))
+    16
+    """
+    return tensors_digest(network.state_dict())
+
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """A short name of named tensors: equal names and values, equal digest.
+
+    >>> tensors_digest({"a": torch.zeros(1)}) == tensors_digest({"a": torch.ones(1)})
+    False
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()[:16]
+
+
+def _on_the_hub(name: str, where: Where) -> Checkpoint:
+    """Download the config, and the weights only if it is understood, of the same commit."""
+    try:
+        folder = download(name, (CONFIG,), where)
+        checkpoint = read_config(folder, name)
+        download(name, (TENSORS,), {**where, "revision": folder.name})
+    except WeightsError as error:
+        raise WeightsError(f"{error} (taken for a repository, since there is no folder {name} here)") from error
+    return checkpoint
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # a name too long for a path
+        return False
+
+
+def _built(checkpoint: Checkpoint) -> nn.Module:
+    """The module that a checkpoint describes, with random weights."""
+    from stmemory.networks.segmentation import SegmentationNetwork
+    from stmemory.prediction.config import PredictionConfig
+    from stmemory.prediction.network import PredictionNetwork
+
+    path = checkpoint.folder / CONFIG
+    if checkpoint.kind != "fusion_cell":
+        try:
+            if checkpoint.kind == "network":
+                return SegmentationNetwork(_network_config(checkpoint))
+            return PredictionNetwork(PredictionConfig.from_dict(checkpoint.config))
+        except (
+            RuntimeError,
+            OptionError,
+            TypeError,
+            OverflowError,
+        ) as error:  # a key of another version, or a size that nobody can allocate
+            raise WeightsError(
+                f"{path}: expected the config of a {checkpoint.kind} that can be built, got: {error}"
+            ) from error
+    known, given = FusionCell(1).config(), checkpoint.config
+    kinds: dict[str, tuple[type, ...]] = {"bottleneck": (int, type(None)), "scale": (float, int)}
+    if set(known) != set(given) or any(type(given[name]) not in kinds.get(name, (int,)) for name in known):
+        raise WeightsError(
+            f"{path}: expected a fusion_cell with {', '.join(known)}, all numbers, got {dict(given)}; the file is "
+            "damaged"
+        )
+    try:
+        return FusionCell(**given)
+    except (RuntimeError, OptionError, TypeError, OverflowError) as error:
+        raise WeightsError(f"{path}: expected the config of a fusion cell that can be built, got: {error}") from error
+
+
+def _network_config(checkpoint: Checkpoint) -> NetworkConfig:
+    from stmemory.networks.config import NetworkConfig
+
+    if checkpoint.kind != "network":
+        raise WeightsError(
+            f"weights {checkpoint.name!r}: expected a network, got a {checkpoint.kind} ({_USES[checkpoint.kind]})"
+        )
+    try:
+        return NetworkConfig.from_dict(checkpoint.config)
+    except OptionError as error:
+        raise WeightsError(f"{checkpoint.folder / CONFIG}: {error}") from error
+
+
+def _inherited(checkpoint: Checkpoint) -> dict[str, Any]:
+    """What holds of all that is trained from these weights: figures do not, licences do."""
+    kept = {name: checkpoint.about[name] for name in ("licence", "re-hosting") if name in checkpoint.about}
+    return {**kept, "base_model": checkpoint.name}
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    return tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
