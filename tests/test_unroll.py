@@ -149,7 +149,7 @@ def test_gradients_of_a_later_segment_stop_at_its_beginning() -> None:
     frames.requires_grad_()
     unroller = Unroller(network, options=OPTIONS, generator=_generator())
     unroller.advance(frames[:, :4], ids[:, :4])
-    assert not any(t.requires_grad for t in unroller.bank.state_dict().values())
+    assert not any(t.requires_grad for t in unroller.bank.contents().values())
     second = unroller.advance(frames[:, 4:], ids[:, 4:])
     torch.autograd.backward(second.cross_entropy + second.dice)
 
