@@ -96,9 +96,9 @@ class MemoryBank(nn.Module):
         self._borrowed = frozenset(borrow)
         self._slots = Slots(capacity)
 
-    def extra_repr(self) -> str:
-        """Size and contents, for `repr()`."""
-        return f"{self.capacity} slots, {self.policy.name}, {self.rows} rows, in use {self.count.tolist() if self.rows else []}"
+    def __repr__(self) -> str:
+        in_use = self.count.tolist() if self.rows else []
+        return f"MemoryBank({self.capacity} slots, {self.policy.name}, {self.rows} rows, in use {in_use})"
 
     def forward(self, *given: object, **named: object) -> NoReturn:
         """A bank is no layer.
@@ -191,8 +191,8 @@ class MemoryBank(nn.Module):
         refused, except in training, where a template with a gradient shows them in the loss. This check costs no
         synchronisation with the device beside those that a write needs anyway.
 
-        Within `torch.compile` a write is one graph without synchronisation (see `stmemory.memory.traced`): make the
-        first write before, and check values yourself, since a graph refuses none.
+        Within `torch.compile` and `torch.export`, for inference, a write is one graph without synchronisation, see
+        `stmemory.memory.traced`: nothing is checked there that depends on values, such as NaN or the last free slot.
 
         Args:
             template: `[R, C, *S]`, floats, finite.

@@ -1,4 +1,4 @@
-"""Update policies: which slot a new template takes and which slots are fused (rules A-D, dropping, I2M, learned), and their names."""
+"""Update policies, which decide what slot a new template takes and what is fused: rules A-D, drop, I2M, learned."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Decision:
 class UpdatePolicy(Protocol):
     """Decides what happens when a full row gets a new template. Write your own: any object with these three will do.
 
-    One that never looks at the similarity of pinned slots may say so with `movable_only = True`, and one that fuses into
-    n slots of a row at most with `most_targets = n`, which saves work in a compiled write.
+    One that never looks at the similarity of pinned slots may say so with `movable_only = True`, and one that fuses
+    into n slots of a row at most with `most_targets = n`, which saves work in a compiled write.
 
     Attributes:
         name: what `describe()` and saved files call it.

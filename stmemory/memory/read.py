@@ -241,7 +241,8 @@ def space_time_read(
     Raises:
         ShapeError: the shapes do not fit.
 
-    >>> space_time_read(torch.rand(1, 4, 6), torch.rand(2, 3, 4, 5), torch.ones(2, 3, 7, 5), torch.ones(2, 3).bool()).shape
+    >>> query, keys, values = torch.rand(1, 4, 6), torch.rand(2, 3, 4, 5), torch.ones(2, 3, 7, 5)
+    >>> space_time_read(query, keys, values, torch.ones(2, 3).bool()).shape
     torch.Size([2, 7, 6])
     """
     fits = query.dim() == 3 and keys.dim() == values.dim() == 4 and keys.shape[:2] == values.shape[:2] == valid.shape

@@ -147,10 +147,10 @@ class Slots(nn.Module):
             buffer = self[name]
             if rows is not None:
                 new = buffer.index_copy(0, rows, new)
-            if _in_place(buffer):
-                buffer.copy_(new)
-            else:
+            if new.requires_grad or buffer.requires_grad:
                 self._buffers[name] = new
+            else:
+                buffer.copy_(new)
 
     def touch(self, index: Tensor, slot: Tensor, *, key: Callable[[Tensor], Tensor] | None) -> None:
         """The templates at `index [P]`, `slot [P]` changed: new versions, and new keys where there are keys."""

@@ -1,4 +1,4 @@
-"""A write as a function of tensors: one graph for `torch.compile`, without a branch or a wait that depends on values."""
+"""A write as a function of tensors: one graph for `torch.compile`, without branches or waits that depend on values."""
 
 from __future__ import annotations
 

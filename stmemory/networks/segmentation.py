@@ -69,8 +69,8 @@ class SegmentationNetwork(Pretrained, nn.Module):
             OptionError: always; names the methods to call.
         """
         raise OptionError(
-            "SegmentationNetwork: a network cannot be called as a whole; use VOSPredictor(network=network) to track, or "
-            "encode_query(frame), recall(features, bank, video), decode(recalled, features, video) and "
+            "SegmentationNetwork: a network cannot be called as a whole; use VOSPredictor(network=network) to track, "
+            "or encode_query(frame), recall(features, bank, video), decode(recalled, features, video) and "
             "encode_memory(features, mask, others, video) one after another"
         )
 
