@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stmemory.errors import OptionError, ShapeError
 from stmemory.memory.checks import check_floats
 
-__all__ = ["Fusion", "FusionCell", "MeanFusion", "feature_alignment"]
+__all__ = ["Fusion", "FusionCell", "MeanFusion", "feature_alignment", "part_of_the_way"]
 
 _CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
     1: nn.Conv1d,
