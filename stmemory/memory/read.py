@@ -248,7 +248,7 @@ def space_time_read(
     fits = query.dim() == 3 and keys.dim() == values.dim() == 4 and keys.shape[:2] == values.shape[:2] == valid.shape
     if (
         not fits
-        or query.shape[0] not in (1, len(keys))
+        or query.shape[0] not in (1, keys.shape[0])
         or query.shape[1] != keys.shape[2]
         or keys.shape[3] != values.shape[3]
     ):

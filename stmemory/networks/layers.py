@@ -80,7 +80,8 @@ def of_rows(features: Tensor, video: Tensor) -> Tensor:
     >>> of_rows(torch.ones(1, 2), torch.zeros(3, dtype=torch.int64)).shape
     torch.Size([3, 2])
     """
-    return features.expand(len(video), *features.shape[1:]) if len(features) == 1 else features[video]
+    rows = video.shape[0]  # not len(), which `torch.export` takes for a fixed number
+    return features.expand(rows, *features.shape[1:]) if features.shape[0] == 1 else features[video]
 
 
 _GROUPS = 32
