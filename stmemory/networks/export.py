@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import logging
 import os
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,12 +19,14 @@ from stmemory.errors import FileError, OptionError
 from stmemory.io.files import file_path, whole_file
 from stmemory.memory.read import space_time_read
 from stmemory.networks.layers import FrameFeatures
+from stmemory.networks.lite import CUES
 from stmemory.networks.segmentation import SegmentationNetwork
 
 __all__ = ["Stage", "export_onnx", "stages"]
 
 _FEATURES = ("key", "value", "stride4", "stride8", "stride16")
-_BEFORE = 2  # objects in the example inputs: of one, torch would take the number for fixed
+_ROWS = 2  # in the example inputs: of one row, torch would take the number for fixed
+_MOST_ROWS = 1 << 12
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,23 +50,67 @@ class Stage:
     def export(self) -> torch.export.ExportedProgram:
         """The stage as a program of `torch.export`, for any number of rows."""
         with torch.no_grad():
-            return torch.export.export(self.module, tuple(self.inputs.values()), dynamic_shapes=(self._free_rows(),))
+            return torch.export.export(self.module, tuple(self.inputs.values()), dynamic_shapes=self.dynamic_shapes())
 
-    def _free_rows(self) -> tuple[dict[int, object], ...]:
-        rows = torch.export.Dim("rows", min=1, max=1 << 12)
-        return tuple({0: rows} if name in self.rows else {} for name in self.inputs)
+    def dynamic_shapes(self) -> dict[str, dict[int, torch.export.Dim]]:
+        """The dimensions of the inputs that are free, as `torch.export` wants them."""
+        rows = torch.export.Dim("rows", min=1, max=_MOST_ROWS)
+        return {name: {0: rows} if name in self.rows else {} for name in self.inputs}
 
 
 class _Step(nn.Module):
-    """A function of a network's, as a module."""
+    """A part of a network's work as a module of tensors."""
 
-    def __init__(self, network: nn.Module, function: Callable[..., Tensor | tuple[Tensor, ...]]) -> None:
+    def __init__(self, network: SegmentationNetwork) -> None:
         super().__init__()
-        self.network, self.function = network, function
+        self.network = network
 
-    def forward(self, *tensors: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """See the class."""
-        return self.function(*tensors)
+
+class _Encode(_Step):
+    def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
+        found = self.network.encode_query(frame)
+        kept = tuple(getattr(found, name) for name in _FEATURES)
+        return kept if found.appearance is None else (*kept, found.appearance)
+
+
+class _Read(_Step):
+    def forward(self, key: Tensor, templates: Tensor, valid: Tensor, pinned: Tensor) -> Tensor:
+        read, each = self.network.read, templates.flatten(0, 1)  # [B K, C, h, w]
+        keys, values = (head(each).flatten(2) for head in (read.key, read.value))
+        found = space_time_read(
+            key.flatten(2),
+            keys.view(*valid.shape, *keys.shape[1:]),
+            values.view(*valid.shape, *values.shape[1:]),
+            valid,
+            affinity=read.affinity,
+            scale=read.scale,
+            top_k=read.top_k,
+            bias=None if read.pinned_bias is None else read.pinned_bias.float() * pinned,
+        )
+        return found.reshape(*found.shape[:2], *key.shape[2:])
+
+
+class _Decode(_Step):
+    def forward(
+        self, value: Tensor, stride4: Tensor, stride8: Tensor, recalled: Tensor, cues: Tensor | None = None
+    ) -> Tensor:
+        features = FrameFeatures(value, value, value, stride4, stride8, value)  # a decoder looks at no more than these
+        return self.network.decode(recalled, features, _one_video(recalled), cues)
+
+
+class _Memorise(_Step):
+    def forward(
+        self,
+        frame: Tensor,
+        key: Tensor,
+        stride4: Tensor,
+        stride8: Tensor,
+        stride16: Tensor,
+        mask: Tensor,
+        others: Tensor,
+    ) -> Tensor:
+        features = FrameFeatures(frame, key, key, stride4, stride8, stride16)
+        return self.network.encode_memory(features, mask, others, _one_video(mask))
 
 
 def stages(network: SegmentationNetwork, *, height: int, width: int, memory_size: int = 5) -> list[Stage]:
@@ -83,7 +130,7 @@ def stages(network: SegmentationNetwork, *, height: int, width: int, memory_size
           network has a discriminative read, which itself stays in torch: see `SegmentationNetwork.cues`.
         * read: `key [1, Ck, h, w]`, `templates [B, K, C, h, w]`, `valid` and `pinned [B, K]` bool to
           `recalled [B, Cv, h, w]`.
-        * decode: `recalled`, `value`, `stride4`, `stride8`, and `cues [B, 5, H/8, W/8]` where the network has such a
+        * decode: `value`, `stride4`, `stride8`, `recalled`, and `cues [B, 5, H/8, W/8]` where the network has such a
           read, to `logits [B, H, W]`.
         * memorise: `frame`, `key`, `stride4`, `stride8`, `stride16`, `mask` and `others [B, H, W]` to
           `template [B, C, h, w]`.
@@ -106,73 +153,35 @@ def stages(network: SegmentationNetwork, *, height: int, width: int, memory_size
             f"export: expected height and width in multiples of {stride} and a memory_size of 2 or more, got {height} x "
             f"{width} and {memory_size}"
         )
-    parameter = next(network.parameters())
-    example = parameter.new_zeros
+    config, like = network.config, next(network.parameters())
     with torch.no_grad():
-        features = network.encode_query(example(1, 3, height, width))
-    scored = features.appearance is not None
-    cells, rows = features.key.shape[2:], _BEFORE
-    template = example(rows, network.config.template_channels, *cells)
-    recalled = example(rows, network.config.value_channels, *cells)
-    known = {name: getattr(features, name) for name in _FEATURES}
-    slots = torch.ones(rows, memory_size, dtype=torch.bool, device=parameter.device)
-    mask = example(rows, height, width)
-    cues = {"cues": example(rows, 5, height // 8, width // 8)} if scored else {}
+        features = network.encode_query(like.new_zeros(1, 3, height, width))
+    known = {name: getattr(features, name) for name in ("frame", *_FEATURES)}
+    cells, scored = features.key.shape[2:], features.appearance is not None
+    template = like.new_zeros(_ROWS, config.template_channels, *cells)
+    recalled = like.new_zeros(_ROWS, config.value_channels, *cells)
+    templates = like.new_zeros(_ROWS, memory_size, config.template_channels, *cells)
+    valid, mask = torch.ones_like(templates[:, :, 0, 0, 0]).bool(), like.new_zeros(_ROWS, height, width)
+    cues = {"cues": like.new_zeros(_ROWS, CUES, height // 8, width // 8)} if scored else {}
 
-    def encode(frame: Tensor) -> tuple[Tensor, ...]:
-        found = network.encode_query(frame)
-        kept = tuple(getattr(found, name) for name in _FEATURES)
-        return kept if found.appearance is None else (*kept, found.appearance)
+    def stage(name: str, module: nn.Module, given: tuple[str, ...], rows: dict[str, Tensor], *outputs: str) -> Stage:
+        inputs = {**{name: known[name] for name in given}, **rows}
+        return Stage(name, module.eval(), inputs, outputs, tuple(rows))
 
-    def read(key: Tensor, templates: Tensor, valid: Tensor, pinned: Tensor) -> Tensor:
-        each = templates.flatten(0, 1)  # [B K, C, h, w]
-        keys, values = (head(each) for head in (network.read.key, network.read.value))
-        bias = network.read.pinned_bias
-        found = space_time_read(
-            key.flatten(2),
-            keys.view(*valid.shape, -1, key.shape[2] * key.shape[3]),
-            values.view(*valid.shape, -1, key.shape[2] * key.shape[3]),
-            valid,
-            affinity=network.read.affinity,
-            scale=network.read.scale,
-            top_k=network.read.top_k,
-            bias=None if bias is None else bias.float() * pinned,
-        )
-        return found.reshape(*found.shape[:2], *key.shape[2:])
-
-    def decode(recalled: Tensor, value: Tensor, stride4: Tensor, stride8: Tensor, *cues: Tensor) -> Tensor:
-        record = FrameFeatures(value, value, value, stride4, stride8, value)  # a decoder looks at no more than these
-        return network.decode(recalled, record, _one_video(recalled), *cues)
-
-    def memorise(
-        frame: Tensor, key: Tensor, stride4: Tensor, stride8: Tensor, stride16: Tensor, mask: Tensor, others: Tensor
-    ) -> Tensor:
-        record = FrameFeatures(frame, key, key, stride4, stride8, stride16)
-        return network.encode_memory(record, mask, others, _one_video(mask))
-
-    def step(
-        name: str, function: Callable[..., Tensor | tuple[Tensor, ...]], inputs: dict[str, Tensor], *outputs: str
-    ) -> Stage:
-        free = tuple(name for name, tensor in inputs.items() if name not in known and name != "frame")
-        return Stage(name, _Step(network, function).eval(), inputs, outputs, free)
-
-    def some(*names: str) -> dict[str, Tensor]:
-        return {name: known[name] for name in names}
-
-    frame = {"frame": features.frame}
-    templates = template[:, None].repeat(1, memory_size, 1, 1, 1)
+    strides = ("stride4", "stride8", "stride16")
     return [
-        step("encode", encode, frame, *_FEATURES, *["appearance"] * scored),
-        step("read", read, {**some("key"), "templates": templates, "valid": slots, "pinned": ~slots}, "recalled"),
-        step("decode", decode, {"recalled": recalled, **some("value", "stride4", "stride8"), **cues}, "logits"),
-        step(
+        stage("encode", _Encode(network), ("frame",), {}, *_FEATURES, *["appearance"] * scored),
+        stage("read", _Read(network), ("key",), {"templates": templates, "valid": valid, "pinned": ~valid}, "recalled"),
+        stage("decode", _Decode(network), ("value", *strides[:2]), {"recalled": recalled, **cues}, "logits"),
+        stage(
             "memorise",
-            memorise,
-            {**frame, **some("key", "stride4", "stride8", "stride16"), "mask": mask, "others": torch.zeros_like(mask)},
+            _Memorise(network),
+            ("frame", "key", *strides),
+            {"mask": mask, "others": torch.zeros_like(mask)},
             "template",
         ),
-        step("fuse", network.fusion, {"source": template, "target": torch.ones_like(template)}, "fused"),
-        step("key", network.read.key, {"template": template}, "template_key"),
+        stage("fuse", network.fusion, (), {"source": template, "target": torch.zeros_like(template)}, "fused"),
+        stage("key", network.read.key, (), {"template": template}, "template_key"),
     ]
 
 
@@ -214,11 +223,13 @@ def export_onnx(
     if not force and (there := [path for path in paths if path.exists()]):
         raise FileError(f"{there[0]}: expected a folder without such files; choose another one, or force=True")
     for stage, path in zip(steps, paths, strict=True):
-        with _quiet():
+        with torch.no_grad(), _quiet():
             program = torch.onnx.export(
-                stage.export(),
+                stage.module,
+                tuple(stage.inputs.values()),
                 input_names=list(stage.inputs),
                 output_names=list(stage.outputs),
+                dynamic_shapes=stage.dynamic_shapes(),
                 dynamo=True,
                 verbose=False,
             )
@@ -231,10 +242,16 @@ def export_onnx(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter prints and warns about its own parts."""
-    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-        warnings.simplefilter("ignore")
-        yield
+    """The exporter prints, logs and warns about parts of its own."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _one_video(rows: Tensor) -> Tensor:
