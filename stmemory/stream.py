@@ -47,9 +47,6 @@ def room_for_pin(bank: MemoryBank, row: int) -> bool:
 
 
 _Answer = TypeVar("_Answer")
-_CELLS = (
-    2.5  # of a frame for each unknown of the discriminative read; with fewer it is left out, see docs/pages/limits.md
-)
 _CHUNK = 4  # objects decoded or memorised at a time, so that many objects need no more working memory than these
 
 _NOT_FINITE = "expected finite values from the network, got NaN or infinity; use dtype=torch.float32, or other weights"
@@ -396,7 +393,7 @@ class VOSStream:
         _, _, probabilities = self._state.last_frame()
         masks = probabilities[1:]  # [N, H', W'], of the last frame
         last = masks, (masks.sum(0) - masks).clamp(0, 1)
-        cues = self.network.cues(features, self._state.sums, last, video) if _can_discriminate(features) else None
+        cues = self.network.cues(features, self._state.sums, last, video) if features.can_discriminate else None
         parts = [slice(start, start + _CHUNK) for start in range(0, len(video), _CHUNK)]
         decoded = (
             self.network.decode(recalled[p], features, video[p], None if cues is None else cues[p]) for p in parts
@@ -502,14 +499,6 @@ def _store(
         if bool(template.isfinite().all()):
             raise
         raise WeightsError(f"{_NOT_FINITE} ({error})") from error
-
-
-def _can_discriminate(features: FrameFeatures) -> bool:
-    """Whether a frame has cells enough for a regression with one unknown for each channel and a constant."""
-    if features.appearance is None:
-        return False
-    channels, height, width = features.appearance.shape[1:]
-    return height * width >= _CELLS * (channels + 1)
 
 
 def _finite(features: FrameFeatures) -> Tensor:

@@ -52,10 +52,10 @@ class Stage:
         with torch.no_grad():
             return torch.export.export(self.module, tuple(self.inputs.values()), dynamic_shapes=self.dynamic_shapes())
 
-    def dynamic_shapes(self) -> dict[str, dict[int, torch.export.Dim]]:
+    def dynamic_shapes(self) -> tuple[dict[int, torch.export.Dim], ...]:
         """The dimensions of the inputs that are free, as `torch.export` wants them."""
         rows = torch.export.Dim("rows", min=1, max=_MOST_ROWS)
-        return {name: {0: rows} if name in self.rows else {} for name in self.inputs}
+        return tuple({0: rows} if name in self.rows else {} for name in self.inputs)
 
 
 class _Step(nn.Module):
@@ -131,7 +131,7 @@ def stages(network: SegmentationNetwork, *, height: int, width: int, memory_size
         * read: `key [1, Ck, h, w]`, `templates [B, K, C, h, w]`, `valid` and `pinned [B, K]` bool to
           `recalled [B, Cv, h, w]`.
         * decode: `value`, `stride4`, `stride8`, `recalled`, and `cues [B, 5, H/8, W/8]` where the network has such a
-          read, to `logits [B, H, W]`.
+          read and the frame is large enough for it, see `FrameFeatures.can_discriminate`, to `logits [B, H, W]`.
         * memorise: `frame`, `key`, `stride4`, `stride8`, `stride16`, `mask` and `others [B, H, W]` to
           `template [B, C, h, w]`.
         * fuse: `source` and `target [B, C, h, w]` to `fused [B, C, h, w]`.
@@ -150,14 +150,14 @@ def stages(network: SegmentationNetwork, *, height: int, width: int, memory_size
     stride = network.stride
     if min(height, width) < stride or height % stride or width % stride or memory_size < 2:
         raise OptionError(
-            f"export: expected height and width in multiples of {stride} and a memory_size of 2 or more, got {height} x "
-            f"{width} and {memory_size}"
+            f"export: expected height and width in multiples of {stride} and a memory_size of 2 or more, got "
+            f"{height} x {width} and {memory_size}"
         )
     config, like = network.config, next(network.parameters())
     with torch.no_grad():
         features = network.encode_query(like.new_zeros(1, 3, height, width))
     known = {name: getattr(features, name) for name in ("frame", *_FEATURES)}
-    cells, scored = features.key.shape[2:], features.appearance is not None
+    cells, scored = features.key.shape[2:], features.can_discriminate
     template = like.new_zeros(_ROWS, config.template_channels, *cells)
     recalled = like.new_zeros(_ROWS, config.value_channels, *cells)
     templates = like.new_zeros(_ROWS, memory_size, config.template_channels, *cells)
@@ -170,7 +170,9 @@ def stages(network: SegmentationNetwork, *, height: int, width: int, memory_size
 
     strides = ("stride4", "stride8", "stride16")
     return [
-        stage("encode", _Encode(network), ("frame",), {}, *_FEATURES, *["appearance"] * scored),
+        stage(
+            "encode", _Encode(network), ("frame",), {}, *_FEATURES, *["appearance"] * (features.appearance is not None)
+        ),
         stage("read", _Read(network), ("key",), {"templates": templates, "valid": valid, "pinned": ~valid}, "recalled"),
         stage("decode", _Decode(network), ("value", *strides[:2]), {"recalled": recalled, **cues}, "logits"),
         stage(
@@ -221,7 +223,10 @@ def export_onnx(
     steps = stages(network, height=height, width=width, memory_size=memory_size)
     paths = [file_path(Path(folder) / f"{stage.name}.onnx") for stage in steps]
     if not force and (there := [path for path in paths if path.exists()]):
-        raise FileError(f"{there[0]}: expected a folder without such files; choose another one, or force=True")
+        raise FileError(
+            f"{there[0]}: expected a folder without files of an earlier export; choose another one, or "
+            "have them replaced"
+        )
     for stage, path in zip(steps, paths, strict=True):
         with torch.no_grad(), _quiet():
             program = torch.onnx.export(

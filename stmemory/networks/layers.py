@@ -23,6 +23,10 @@ __all__ = [
 ]
 
 
+# Of a frame for each unknown of the discriminative read; with fewer it is left out, see docs/pages/limits.md.
+_CELLS = 2.5
+
+
 @dataclass(frozen=True, eq=False)
 class FrameFeatures:
     """What a query encoder makes of `V` frames, once, whatever the number of objects.
@@ -44,6 +48,15 @@ class FrameFeatures:
     stride8: Tensor
     stride16: Tensor
     appearance: Tensor | None = None
+
+    @property
+    def can_discriminate(self) -> bool:
+        """Whether a frame has cells enough for the discriminative read: a regression with one unknown for each channel
+        and a constant."""
+        if self.appearance is None:
+            return False
+        channels, height, width = self.appearance.shape[1:]
+        return height * width >= _CELLS * (channels + 1)
 
     def of_rows(self, video: Tensor) -> FrameFeatures:
         """Repeat for rows: row b belongs to frame `video[b]`.
