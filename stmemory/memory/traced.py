@@ -51,7 +51,7 @@ def traced_write(
     >>> bank = MemoryBank(2); bank.write(torch.rand(1, 4, 3)); bank.write(torch.rand(1, 4, 3))
     >>> parts = (update_policy("oldest"), MeanFusion(), None)
     >>> traced_write(bank.contents(), torch.rand(1, 4, 3), 2, parts, change=torch.tensor(3))["frame"].tolist()
-    [[2, 1]]
+    [[2, 0]]
     """
     policy, fusion, key = parts
     new, row = dict(slots), torch.arange(len(template), device=template.device)
