@@ -93,7 +93,6 @@ class MemoryBank(nn.Module):
                 vars(self)[name] = part  # no submodule
             else:
                 setattr(self, name, part)
-        self._borrowed = frozenset(borrow)
         self._slots = Slots(capacity)
 
     def __repr__(self) -> str:
@@ -209,62 +208,12 @@ class MemoryBank(nn.Module):
             BankError: pinning it would leave a row no slot to write to; the template, or what the fusion made, holds
                 NaN or infinity; or there is not enough memory for the bank.
         """
+        if pinned and provisional:
+            raise OptionError("write: expected pinned or provisional, got both; a pinned slot cannot be overwritten")
         if torch.compiler.is_compiling():
             self._write_traced(template, rows, frame, pinned=pinned, provisional=provisional)
         else:
             self._atomic(lambda: self._store(template, rows, frame, pinned=pinned, provisional=provisional))
-
-    def _store(
-        self, template: Tensor, rows: Sequence[int] | Tensor | None, frame: int, *, pinned: bool, provisional: bool
-    ) -> None:
-        check_frame(frame, pinned=pinned, provisional=provisional)
-        check_template(template)
-        index = checked_rows(rows)
-        if self.rows == 0 and "valid" not in self._slots:
-            self._allocate(template, index)
-        index = self._fitting(template, index)
-        template = template.to(self.templates.dtype)
-        if pinned and bool((self.pinned[index].sum(1) + 1 >= self.capacity).any()):
-            raise BankError(
-                f"write: this template would pin all {self.capacity} slots of a row; unpin or drop one, or use a "
-                "larger capacity"
-            )
-        slot, gate = self._make_room(index, template, frame, must_store=pinned)
-        kept = slot >= 0
-        index, slot, template = index[kept], slot[kept], (template if gate is None else template * gate)[kept]
-        age = self.age[index] + self.valid[index]
-        age[torch.arange(len(slot), device=slot.device), slot] = 0
-        self._slots.put("age", (index,), age)
-        self._slots.put("templates", (index, slot), template)
-        for name, value in (("valid", True), ("pinned", pinned), ("frame", frame), ("size", 1), ("log", NO_FRAME)):
-            self._slots.put(name, (index, slot), int(value))
-        self._slots.put("provisional", (index,), int(provisional))
-        self._slots.touch(index, slot, key=self.key)
-
-    def _allocate(self, template: Tensor, rows: Tensor | None) -> None:
-        """The first write makes the rows, and finds out about parts that do not fit, not the first fusion K frames
-        later."""
-        if rows is not None and rows.tolist() != list(range(len(template))):
-            raise ShapeError(
-                f"write: the first write makes the rows; expected rows=None, got {rows.tolist()}; add_rows() comes "
-                "later"
-            )
-        if isinstance(self.fusion, FusionCell):
-            self.fusion.check(template, template)
-        self._slots.allocate(template, None if self.key is None else check_key(self.key(template), template))
-
-    def _fitting(self, template: Tensor, rows: Tensor | None) -> Tensor:
-        """The rows `[R]` that a template goes to, on the bank's device, after making sure that it fits."""
-        index = torch.arange(self.rows) if rows is None else rows
-        expected = self.templates.shape[2:]
-        inside = bool(((index >= 0) & (index < self.rows)).all()) and len(set(index.tolist())) == len(index)
-        if not inside or (len(index), *template.shape[1:]) != (len(template), *expected):
-            raise ShapeError(
-                f"write: expected a template [R, {', '.join(map(str, expected))}] for R different rows of "
-                f"0..{self.rows - 1}, "
-                f"got {tuple(template.shape)} for rows {index.tolist()}; start a new bank for another size"
-            )
-        return index.to(self.valid.device)
 
     def note_changes(self, undo: Undo | None) -> None:
         """Note from here on how to put back what changes, so that a larger step can be undone; None ends that."""
@@ -342,29 +291,6 @@ class MemoryBank(nn.Module):
         self._slots.check(contents, keyed=self.key is not None)
         self._slots.take(contents)
 
-    def _write_traced(
-        self, template: Tensor, rows: Sequence[int] | Tensor | None, frame: int, *, pinned: bool, provisional: bool
-    ) -> None:
-        """`write` as one graph: same result, without the checks that need values."""
-        check_template(template)
-        index = None if rows is None else torch.as_tensor(rows, dtype=torch.int64, device=template.device)
-        if "valid" not in self._slots:
-            self._allocate(template, None)
-        expected = (self.rows if index is None else len(index), *self.templates.shape[2:])
-        if template.shape != expected:
-            raise ShapeError(f"write: expected a template {expected}, got {tuple(template.shape)}")
-        now = self._slots.tensors
-        new = traced_write(
-            now if index is None else {name: t[index] for name, t in now.items()},
-            template.to(self.templates.dtype),
-            frame,
-            (self.policy, self.fusion, self.key),
-            change=now["version"].max() + 1,
-            pinned=pinned,
-            provisional=provisional,
-        )
-        self._slots.update(new, index)
-
     def _atomic(self, work: Callable[[], None]) -> None:
         """Do something; after an error, what it changed is put back."""
         outer = self._slots.undo
@@ -379,13 +305,57 @@ class MemoryBank(nn.Module):
         finally:
             self._slots.undo = outer
 
-    def _slot(self, slot: int, row: int) -> tuple[Tensor, ...]:
-        """Index tensors `[1]` of a slot in use."""
-        if not (0 <= row < self.rows and 0 <= slot < self.capacity and bool(self.valid[row, slot])):
+    def _store(
+        self, template: Tensor, rows: Sequence[int] | Tensor | None, frame: int, *, pinned: bool, provisional: bool
+    ) -> None:
+        check_frame(frame)
+        check_template(template)
+        index = checked_rows(rows)
+        if "valid" not in self._slots:
+            self._allocate(template, index)
+        index = self._fitting(template, index)
+        template = template.to(self.templates.dtype)
+        if pinned and bool((self.pinned[index].sum(1) + 1 >= self.capacity).any()):
             raise BankError(
-                f"expected a slot in use of rows 0..{self.rows - 1}, got slot {slot} of row {row}; see describe()"
+                f"write: this template would pin all {self.capacity} slots of a row; unpin or drop one, or use a "
+                "larger capacity"
             )
-        return torch.tensor([[row], [slot]], device=self.valid.device).unbind()
+        slot, gate = self._make_room(index, template, frame, must_store=pinned)
+        kept = slot >= 0
+        index, slot, template = index[kept], slot[kept], (template if gate is None else template * gate)[kept]
+        age = self.age[index] + self.valid[index]
+        age[torch.arange(len(slot), device=slot.device), slot] = 0
+        self._slots.put("age", (index,), age)
+        self._slots.put("templates", (index, slot), template)
+        for name, value in (("valid", True), ("pinned", pinned), ("frame", frame), ("size", 1), ("log", NO_FRAME)):
+            self._slots.put(name, (index, slot), int(value))
+        self._slots.put("provisional", (index,), int(provisional))
+        self._slots.touch(index, slot, key=self.key)
+
+    def _allocate(self, template: Tensor, rows: Tensor | None) -> None:
+        """The first write makes the rows, and finds out about parts that do not fit, not the first fusion K frames
+        later."""
+        if rows is not None and rows.tolist() != list(range(len(template))):
+            raise ShapeError(
+                f"write: the first write makes the rows; expected rows=None, got {rows.tolist()}; add_rows() comes "
+                "later"
+            )
+        if isinstance(self.fusion, FusionCell):
+            self.fusion.check(template, template)
+        self._slots.allocate(template, None if self.key is None else check_key(self.key(template), template))
+
+    def _fitting(self, template: Tensor, rows: Tensor | None) -> Tensor:
+        """The rows `[R]` that a template goes to, on the bank's device, after making sure that it fits."""
+        index = torch.arange(self.rows) if rows is None else rows
+        expected = self.templates.shape[2:]
+        inside = bool(((index >= 0) & (index < self.rows)).all()) and len(set(index.tolist())) == len(index)
+        if not inside or (len(index), *template.shape[1:]) != (len(template), *expected):
+            raise ShapeError(
+                f"write: expected a template [R, {', '.join(map(str, expected))}] for R different rows of "
+                f"0..{self.rows - 1}, "
+                f"got {tuple(template.shape)} for rows {index.tolist()}; start a new bank for another size"
+            )
+        return index.to(self.valid.device)
 
     def _make_room(
         self, index: Tensor, template: Tensor, frame: int, *, must_store: bool
@@ -482,6 +452,37 @@ class MemoryBank(nn.Module):
         if whole:
             return fused
         return part_of_the_way(target, fused, into)
+
+    def _write_traced(
+        self, template: Tensor, rows: Sequence[int] | Tensor | None, frame: int, *, pinned: bool, provisional: bool
+    ) -> None:
+        """`write` as one graph: same result, without the checks that need values."""
+        check_template(template)
+        index = None if rows is None else torch.as_tensor(rows, dtype=torch.int64, device=template.device)
+        if "valid" not in self._slots:
+            self._allocate(template, None)
+        expected = (self.rows if index is None else index.shape[0], *self.templates.shape[2:])
+        if template.shape != expected:
+            raise ShapeError(f"write: expected a template {expected}, got {tuple(template.shape)}")
+        now = self._slots.tensors
+        new = traced_write(
+            now if index is None else {name: t[index] for name, t in now.items()},
+            template.to(self.templates.dtype),
+            frame,
+            (self.policy, self.fusion, self.key),
+            change=now["version"].max() + 1,
+            pinned=pinned,
+            provisional=provisional,
+        )
+        self._slots.update(new, index)
+
+    def _slot(self, slot: int, row: int) -> tuple[Tensor, ...]:
+        """Index tensors `[1]` of a slot in use."""
+        if not (0 <= row < self.rows and 0 <= slot < self.capacity and bool(self.valid[row, slot])):
+            raise BankError(
+                f"expected a slot in use of rows 0..{self.rows - 1}, got slot {slot} of row {row}; see describe()"
+            )
+        return torch.tensor([[row], [slot]], device=self.valid.device).unbind()
 
 
 def _positions(mask: Tensor, *, unless: Tensor) -> Tensor | None:

@@ -63,14 +63,12 @@ def check_template(template: object) -> None:
         )
 
 
-def check_frame(frame: object, *, pinned: bool, provisional: bool) -> None:
-    """Refuse what is not the index of a frame, or one that is pinned and provisional.
+def check_frame(frame: object) -> None:
+    """Refuse what is not the index of a frame.
 
     Raises:
         OptionError: it is something else.
     """
-    if pinned and provisional:
-        raise OptionError("write: expected pinned or provisional, got both; a pinned slot cannot be overwritten")
     try:
         fits = isinstance(frame, SupportsIndex) and -_LAST_FRAME <= operator.index(frame) <= _LAST_FRAME
     except TypeError:  # a tensor of another kind

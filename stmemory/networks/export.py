@@ -198,7 +198,7 @@ def export_onnx(
 ) -> list[Path]:
     """Write the stages of a network as ONNX files, `encode.onnx` and so on, for any number of objects.
 
-    Needs onnx and onnxscript, `pip install "stmemory[onnx]"`; onnxruntime runs the files.
+    Needs onnx, onnxscript and torch 2.6, `pip install "stmemory[onnx]"`; onnxruntime runs the files.
 
     Args:
         network: in eval mode.
