@@ -220,6 +220,8 @@ def export_onnx(
         raise OptionError(
             f'export: expected {" and ".join(missing)} to be installed; run: pip install "stmemory[onnx]"'
         )
+    if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):
+        raise OptionError(f"export: expected torch 2.6 or newer, got {torch.__version__}; update torch")
     steps = stages(network, height=height, width=width, memory_size=memory_size)
     paths = [file_path(Path(folder) / f"{stage.name}.onnx") for stage in steps]
     if not force and (there := [path for path in paths if path.exists()]):
@@ -238,8 +240,8 @@ def export_onnx(
                 dynamo=True,
                 verbose=False,
             )
-        if program is None:
-            raise OptionError("export: expected a torch that exports by dynamo, got an older one; update torch")
+        if program is None:  # of exporters before dynamo
+            raise OptionError("export: expected a torch that exports by dynamo, got another one; update torch")
         with whole_file(path) as part:
             program.save(part, external_data=False)
     return paths
