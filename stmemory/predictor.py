@@ -21,6 +21,7 @@ from stmemory.options import TrackingOptions, ready_options
 from stmemory.result import Segmentation
 from stmemory.state import load_state
 from stmemory.stream import VOSStream
+from stmemory.types import FrameLike, MaskLike, VideoLike
 from stmemory.weights.devices import place_to_compute
 from stmemory.weights.hub import Where
 from stmemory.weights.pretrained import load_network
@@ -108,8 +109,8 @@ class VOSPredictor:
 
     def track(
         self,
-        frames: object,
-        first_mask: object,
+        frames: VideoLike,
+        first_mask: MaskLike,
         *,
         channels: str = "rgb",
         value_range: tuple[float, float] | None = None,
@@ -133,7 +134,9 @@ class VOSPredictor:
         """
         return _follow(*self._open(frames, first_mask, channels, value_range))
 
-    def track_many(self, videos: Iterable[object], first_masks: Iterable[object]) -> Iterator[tuple[int, Segmentation]]:
+    def track_many(
+        self, videos: Iterable[VideoLike], first_masks: Iterable[MaskLike]
+    ) -> Iterator[tuple[int, Segmentation]]:
         """Track several videos at once, in turns: a frame of each, then the next frame of each, until the last one
         ends.
 
@@ -180,7 +183,11 @@ class VOSPredictor:
         return _in_turns(opened)
 
     def _open(
-        self, frames: object, first_mask: object, channels: str = "rgb", value_range: tuple[float, float] | None = None
+        self,
+        frames: VideoLike,
+        first_mask: MaskLike,
+        channels: str = "rgb",
+        value_range: tuple[float, float] | None = None,
     ) -> tuple[VOSStream, Iterator[Tensor]]:
         """A stream that has seen the first frame of a video, and the frames after it."""
         source = iterate_frames(frames, channels=channels, value_range=value_range)
@@ -189,7 +196,7 @@ class VOSPredictor:
             raise FrameError("frames: expected at least one frame, got none; check where they come from")
         return self.start(first, first_mask), source
 
-    def start(self, frame: object, mask: object, *, allow_empty: bool = False) -> VOSStream:
+    def start(self, frame: FrameLike, mask: MaskLike | None, *, allow_empty: bool = False) -> VOSStream:
         """Begin a video; `stream.last` is the first frame's result, `stream.step(frame)` gives the next.
 
         Args:

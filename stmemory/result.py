@@ -18,6 +18,7 @@ from stmemory.io.files import png_path
 from stmemory.io.frames import to_frame
 from stmemory.io.palette import Ids, davis_palette, object_ids_in, write_palette_png
 from stmemory.io.rle import box_of, encode_rle
+from stmemory.types import FrameLike
 
 if TYPE_CHECKING:
     import supervision
@@ -84,7 +85,7 @@ class Segmentation:
                 f"expected an id of {self.object_ids}, got {object_id!r}; these are the objects that are tracked"
             )
 
-    def overlay(self, frame: object, *, opacity: float = 0.5) -> NDArray[np.uint8]:
+    def overlay(self, frame: FrameLike, *, opacity: float = 0.5) -> NDArray[np.uint8]:
         """Draw the objects over the frame: each in its DAVIS colour, with a solid contour one pixel wide along its
         inside.
 

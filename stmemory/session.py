@@ -19,10 +19,11 @@ from stmemory.io.frames import count_frames, iterate_frames, to_frame
 from stmemory.io.images import image_files, is_image_path
 from stmemory.io.masks import to_object_masks
 from stmemory.io.video import scan_video_frames
-from stmemory.postprocess import segmentation_of
+from stmemory.postprocess import Labels, segmentation_of
 from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
 from stmemory.stream import VOSStream
+from stmemory.types import ClipLike, MaskArrayLike
 
 __all__ = ["ClipReader", "ClipSession"]
 
@@ -49,7 +50,7 @@ class ClipReader:
     (5, torch.Size([3, 4, 6]), None)
     """
 
-    def __init__(self, source: object) -> None:
+    def __init__(self, source: ClipLike) -> None:
         self._source = source
         self._pictures: Any = None  # has a length, and gives an image by its number
         if isinstance(source, (str, os.PathLike)):
@@ -169,7 +170,7 @@ class ClipSession:
     (True, (7,), (7,))
     """
 
-    def __init__(self, predictor: VOSPredictor, source: object) -> None:
+    def __init__(self, predictor: VOSPredictor, source: ClipLike) -> None:
         self.predictor, self._reader = predictor, ClipReader(source)
         first = self._reader.read(0)
         if first is None:
@@ -197,7 +198,7 @@ class ClipSession:
         """
         return self._reader.read(_whole(frame_index)) is not None
 
-    def give(self, frame_index: int, object_id: int, mask: object) -> None:
+    def give(self, frame_index: int, object_id: int, mask: MaskArrayLike) -> None:
         """Say where an object is in a frame: its first mask, or a correction; it replaces what was said of it in that
         frame before.
 
@@ -333,7 +334,8 @@ class ClipSession:
             return None
         masks = to_object_masks(ids, height=self.height, width=self.width)
         background = 1 - masks.probabilities.sum(0, keepdim=True)
-        return segmentation_of(torch.cat([background, masks.probabilities]), masks.object_ids, frame_index=frame_index)
+        labels = Labels.of(torch.cat([background, masks.probabilities]))
+        return segmentation_of(labels, masks.object_ids, frame_index=frame_index)
 
     def _there(self, frame_index: int) -> int:
         """The index of a frame that the clip has."""
@@ -392,7 +394,7 @@ def _id(object_id: object) -> int:
     return int(object_id)
 
 
-def _one_object(mask: object) -> Tensor:
+def _one_object(mask: MaskArrayLike) -> Tensor:
     """A mask as bool `[H, W]` on the CPU."""
     values = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
     if values.dtype.kind not in "biuf" or values.ndim != 2:

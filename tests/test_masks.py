@@ -20,8 +20,9 @@ from stmemory.errors import MaskError, ShapeError
 from stmemory.evaluation.clips import read_labels
 from stmemory.formats import read_objects
 from stmemory.formats.base import ids_of
-from stmemory.io.masks import ids_from, soft_aggregate, to_object_masks
+from stmemory.io.masks import to_object_masks
 from stmemory.io.palette import davis_palette, read_palette_png, write_palette_png
+from stmemory.postprocess import ids_from, soft_aggregate
 from stmemory.training.data.masks import IdMask
 
 IDS = np.array([[0, 7, 7], [300, 0, 7]])

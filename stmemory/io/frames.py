@@ -20,6 +20,7 @@ from torch.utils.dlpack import from_dlpack
 from stmemory.errors import FrameError, OptionError, ShapeError
 from stmemory.io.images import count_images, image_to_rgb, is_image_path, iterate_images
 from stmemory.io.video import count_video_frames, iterate_video
+from stmemory.types import FrameLike, VideoLike
 
 __all__ = [
     "WorkingSize",
@@ -44,7 +45,7 @@ ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__dlpack__", "asnumpy")
 NOT_AN_ARRAY = (TypeError, ValueError, RuntimeError, BufferError, AttributeError, NotImplementedError)
 
 
-def to_frame(image: object, *, channels: str = "rgb", value_range: tuple[float, float] | None = None) -> Tensor:
+def to_frame(image: FrameLike, *, channels: str = "rgb", value_range: tuple[float, float] | None = None) -> Tensor:
     """Turn one image of any kind into a frame.
 
     Args:
@@ -75,7 +76,7 @@ def to_frame(image: object, *, channels: str = "rgb", value_range: tuple[float, 
 
 
 def iterate_frames(
-    source: object, *, channels: str = "rgb", damaged: str = "error", value_range: tuple[float, float] | None = None
+    source: VideoLike, *, channels: str = "rgb", damaged: str = "error", value_range: tuple[float, float] | None = None
 ) -> Iterator[Tensor]:
     """Read a clip of any kind, one frame at a time.
 
@@ -120,7 +121,7 @@ def iterate_frames(
     return _checked(iter(source) if isinstance(source, Iterable) else _by_number(source), channels, limits)
 
 
-def count_frames(source: object) -> int | None:
+def count_frames(source: VideoLike) -> int | None:
     """Say how many frames a clip has, where that can be known without reading it; for progress bars.
 
     Args:
@@ -230,8 +231,7 @@ def fit(pixels: Tensor, size: WorkingSize) -> Tensor:
     """
     own = (size.frame_height, size.frame_width)
     _check_maps(pixels, own, "fit", "make another WorkingSize for frames of another size")
-    if (size.height, size.width) != own:
-        pixels = resize(pixels, size.height, size.width)
+    pixels = resize(pixels, size.height, size.width)
     return F.pad(pixels, (0, size.padded_width - size.width, 0, size.padded_height - size.height))
 
 
@@ -252,10 +252,7 @@ def restore(maps: Tensor, size: WorkingSize) -> Tensor:
     torch.Size([2, 30, 40])
     """
     _check_maps(maps, (size.padded_height, size.padded_width), "restore", "pass maps with the padding that fit() gave")
-    maps = maps[..., : size.height, : size.width]
-    if (size.height, size.width) == (size.frame_height, size.frame_width):
-        return maps
-    return resize(maps, size.frame_height, size.frame_width)
+    return resize(maps[..., : size.height, : size.width], size.frame_height, size.frame_width)
 
 
 def resize(maps: Tensor, height: int, width: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 from stmemory.errors import MaskError
 from stmemory.io.files import whole_file
 from stmemory.io.images import opened_image
+from stmemory.types import MaskLike
 
 __all__ = [
     "VOID",
@@ -313,7 +314,7 @@ def _speckled(ids: NDArray[np.uint8]) -> bool:
     return single >= 16 and 4 * single > int((ids > 0).sum())
 
 
-def read_mask(mask: object) -> tuple[Tensor, int | None]:
+def read_mask(mask: MaskLike) -> tuple[Tensor, int | None]:
     """Turn a mask of any kind into a tensor, and say which id is void.
 
     Args:

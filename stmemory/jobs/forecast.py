@@ -25,6 +25,7 @@ from stmemory.prediction.predictor import FramePredictor
 from stmemory.prediction.recall import RepeatingPictures
 from stmemory.prediction.stream import PredictedFrame, checked_steps
 from stmemory.prediction.synthetic import glyphs, halved
+from stmemory.types import GreyVideoLike
 
 __all__ = ["DEMO_CYCLE", "Forecast", "ForecastJob", "Row", "animation", "demo_clip", "run_forecast", "strip"]
 
@@ -233,7 +234,7 @@ class Forecast:
 
 def run_forecast(
     predictor: FramePredictor,
-    clip: object,
+    clip: GreyVideoLike,
     job: ForecastJob,
     *,
     on_frame: Callable[[int, int, int], None] | None = None,
