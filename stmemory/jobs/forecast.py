@@ -155,7 +155,7 @@ def _check(seen: Row, ahead: Row) -> None:
 
 DEMO_CYCLE = 6  # pictures
 _LEAST_FOR_SSIM = 7  # px
-_FORMAT = "stmemory.jobs.forecast 1"
+_FORMAT = "stmemory.forecast 1"
 _FRAME = re.compile(r"[0-9]{5,250}\.png")
 
 
