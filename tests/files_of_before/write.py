@@ -173,6 +173,8 @@ def write(folder: Path) -> None:
     save_bank(bank, folder / "bank.safetensors")
     bank.write(templates(5), frame=5)
     after["bank"] = bank.templates.clone()
+    for name in ("network", "fusion"):
+        (folder / name / "README.md").unlink()  # the card
 
     save_policy(learned_policy(), folder / "policy.safetensors")
     save_file({name: tensor.contiguous() for name, tensor in after.items()}, folder / "after.safetensors")
