@@ -1,5 +1,4 @@
-"""`VOSPredictor`: a network and options, ready for any number of videos. Remembers nothing of them; does no
-arithmetic."""
+"""`VOSPredictor`: a network and options, ready for any number of videos."""
 
 from __future__ import annotations
 
@@ -70,7 +69,7 @@ class VOSPredictor:
         use_channels_last(self.network)
         place_to_compute(self.network, device=device, dtype=dtype)
         self.options = ready_options(options, TrackingOptions(), self.device)
-        self.network.read.top_k = self.options.top_k
+        self.network.read.top_k = self.options.top_k  # streams then share this very network
 
     def __repr__(self) -> str:
         config, weight = self.network.config, next(self.network.parameters())
@@ -94,7 +93,8 @@ class VOSPredictor:
             options: how to track.
             device: where to compute, `"cpu"` by default.
             dtype: what to compute in, float32 by default.
-            where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see `stmemory.weights.hub.Where`.
+            where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see
+                `stmemory.weights.hub.Where`.
 
         Raises:
             WeightsError: there are no such weights, or they cannot be loaded.
@@ -160,7 +160,8 @@ class VOSPredictor:
 
         >>> import numpy as np
         >>> short, long = np.zeros((1, 48, 64, 3), np.uint8), np.zeros((2, 32, 32, 3), np.uint8)
-        >>> results = VOSPredictor.from_pretrained().track_many([short, long], [np.ones((48, 64), bool), np.ones((32, 32), bool)])
+        >>> masks = np.ones((48, 64), bool), np.ones((32, 32), bool)
+        >>> results = VOSPredictor.from_pretrained().track_many([short, long], masks)
         >>> [(index, result.frame_index) for index, result in results]
         [(0, 0), (1, 0), (1, 1)]
         """

@@ -1,7 +1,6 @@
-"""The method names of SAM 2's video predictor over a stream of ours, for scripts that were written for it. Tracks
-nothing itself.
+"""The method names of SAM 2's video predictor, for scripts that were written for it, over a `ClipSession`.
 
-Masks only: this library has no points and no boxes. Nothing of SAM 2 is needed or used.
+Masks are the only prompts: this library has no points and no boxes. SAM 2 itself is not needed.
 """
 
 from __future__ import annotations
@@ -180,8 +179,8 @@ class VideoPredictor:
         """
         raise MaskError(
             "add_new_points_or_box: expected a mask, got points or a box, which this network does not know; make the "
-            "mask with any "
-            "image segmenter (SAM 2's image predictor does) and pass it to add_new_mask(state, frame_idx, obj_id, mask)"
+            "mask with any image segmenter (SAM 2's image predictor does) and pass it to add_new_mask(state, "
+            "frame_idx, obj_id, mask)"
         )
 
     add_new_points = add_new_points_or_box

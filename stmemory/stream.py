@@ -102,7 +102,7 @@ class VOSStream:
 
     @property
     def window(self) -> Window:
-        """What the last frame was looked at through.
+        """The window of the last frame.
 
         Raises:
             FrameError: there was none.
@@ -207,8 +207,7 @@ class VOSStream:
         if not masks.object_ids and not gone:
             raise MaskError(
                 "correct: expected a mask with at least one object, or absent=[...] with ids, got neither; mark an "
-                "object with its id, "
-                "or name those that are not in the frame"
+                "object with its id, or name those that are not in the frame"
             )
         if self._state.window is not None and not self._state.window.covers(masks.probabilities):
             self._state.pixels = self._state.overview

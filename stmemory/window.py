@@ -79,7 +79,8 @@ class Window:
         """Probabilities `[1 + N, H', W']` of the window in the whole frame, `[1 + N, H, W]`: outside is background.
 
         >>> size = WorkingSize.of(32, 48, None, 16)
-        >>> Window(0, 0, 16, 24).put_back(torch.tensor([0.0, 1.0]).view(2, 1, 1).expand(2, 32, 48), size).sum((1, 2)).tolist()
+        >>> object_alone = torch.tensor([0.0, 1.0]).view(2, 1, 1).expand(2, 32, 48)
+        >>> Window(0, 0, 16, 24).put_back(object_alone, size).sum((1, 2)).tolist()
         [1152.0, 384.0]
         """
         if self.is_whole(size):

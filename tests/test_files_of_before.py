@@ -113,5 +113,6 @@ def test_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_files_are_small() -> None:
     """All of them together are less than 300 KiB."""
     assert (
-        sum(file.stat().st_size for file in FILES.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc")) < 300 * 1024
+        sum(file.stat().st_size for file in FILES.rglob("*") if file.is_file() and file.suffix not in (".py", ".pyc"))
+        < 300 * 1024
     )

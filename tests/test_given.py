@@ -100,7 +100,7 @@ def test_far_regions_go_to_the_background() -> None:
     torch.testing.assert_close(torch.tensor([0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0, 0.0]), actual[1, 0])
     torch.testing.assert_close(torch.ones(1, 9), actual.sum(0))
     assert torch.equal(winners(actual), near)
-    assert (probabilities, winner) == keep_near(probabilities, winner, places, reach=20)  # the very same: nothing is far
+    assert (probabilities, winner) == keep_near(probabilities, winner, places, reach=20)  # nothing is far
 
 
 def test_who_is_not_seen_stays_where_it_was() -> None:

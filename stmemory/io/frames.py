@@ -1,4 +1,4 @@
-"""Anything that holds a clip, as RGB frames of floats `[3, H, W]` in [0, 1], and the size at which a network sees them."""
+"""A clip of any kind, as RGB frames of floats `[3, H, W]` in [0, 1], and the size at which a network sees them."""
 
 from __future__ import annotations
 
@@ -442,7 +442,10 @@ def _check_layout(name: str, value: Any, *, clip: bool) -> None:
 
 
 def _wrong_numbers(name: str, dtype: str) -> ShapeError:
-    hint = "convert with .astype('uint8') or .to(torch.uint8) if it holds 0..255, or state what is black and white: value_range=(0, 65535) of 16 bits, (0, 4095) of 12"
+    hint = (
+        "convert with .astype('uint8') or .to(torch.uint8) if it holds 0..255, or state what is black and white: "
+        "value_range=(0, 65535) of 16 bits, (0, 4095) of 12"
+    )
     return ShapeError(f"{name}: expected uint8, or floats in [0, 1], got {dtype}; {hint}")
 
 
@@ -532,6 +535,5 @@ def check_unmoved(network: nn.Module, then: Tensor) -> None:
     if (now.device, now.dtype) != (then.device, then.dtype):
         raise OptionError(
             f"expected the network as it was when the stream began, {then.dtype} on {then.device}, got {now.dtype} on "
-            f"{now.device}; move it back, or "
-            "make a predictor with device= and dtype=, and start a stream of that one"
+            f"{now.device}; move it back, or make a predictor with device= and dtype=, and start a stream of that one"
         )

@@ -144,8 +144,7 @@ def _stack(values: Tensor, *, allow_empty: bool) -> tuple[list[int], Tensor]:
         if values.dtype != torch.bool and bool(((values != 0) & (values != 1)).any()):
             raise MaskError(
                 f"mask: expected 0 and 1 in a stack [N, H, W] of integers, got {int(values.min())} to "
-                f"{int(values.max())}; "
-                "pass an id map as [H, W], or mask > 0"
+                f"{int(values.max())}; pass an id map as [H, W], or mask > 0"
             )
         claimed = values.bool()
         above = claimed.flip(0).cumsum(0).flip(0) - claimed.long()  # how many later objects claim the pixel
@@ -155,8 +154,7 @@ def _stack(values: Tensor, *, allow_empty: bool) -> tuple[list[int], Tensor]:
     if empty and not allow_empty and len(empty) < count:
         raise MaskError(
             f"mask: expected pixels of each object of the stack, got none of object {', '.join(map(str, empty))} "
-            "(hidden by "
-            "later ones, or never above 0.5); leave it out"
+            "(hidden by later ones, or never above 0.5); leave it out"
         )
     return [number for number in range(1, count + 1) if seen[number - 1]], probabilities[seen]
 

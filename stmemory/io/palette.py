@@ -37,8 +37,8 @@ _WHITE = 255
 _COUNTED = 50  # objects are numbered up to here at the most, and greys are not
 _JPEG = ("JPEG", "MPO", "JPEG2000")
 _SMOOTHED = (
-    "it looks like a mask with smoothed edges, or of a JPEG; save ids 1 to N as PNG without smoothing, or pass an array "
-    "of booleans"
+    "it looks like a mask with smoothed edges, or of a JPEG; save ids 1 to N as PNG without smoothing, or pass an "
+    "array of booleans"
 )
 
 
@@ -76,8 +76,8 @@ class IdImage:
         """
         if self.values.dtype.kind == "f":
             raise MaskError(
-                f"{self.name or 'mask'}: expected a palette or grey image, whose values are ids, got an image of floats "
-                "(mode 'F'); save it with integers"
+                f"{self.name or 'mask'}: expected a palette or grey image, whose values are ids, got an image of "
+                "floats (mode 'F'); save it with integers"
             )
         return self.values.astype(np.int32)
 
@@ -159,7 +159,7 @@ def grey_ids(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     Raises:
         MaskError: edges are smoothed, and there is more than black and white; or beside 255, which is then void, there
-            are only greys above 50, so that it cannot be told from a painted object.
+            are only greys above 50, so that it may be a painted object.
 
     >>> edge = np.repeat(np.array([[0, 0, 0, 0, 40, 90, 130, 180, 230, 255, 255, 255]], np.uint8), 4, axis=0)
     >>> grey_ids(edge)[0].tolist()
@@ -212,7 +212,7 @@ def write_palette_png(path: str | os.PathLike[str], ids: Tensor | NDArray[np.int
     """Write ids as a PNG in the DAVIS palette, atomically.
 
     Args:
-        path: where it goes. Missing parent folders are made; a file that is there is replaced.
+        path: the file. Missing parent folders are made; a file that is there is replaced.
         ids: integers `[H, W]`, 0 to 255.
 
     Raises:
@@ -263,9 +263,8 @@ def _ids_in(image: Image.Image) -> IdImage:
         ):
             return IdImage(grey_ids(channels[0]), palette=False)
     raise MaskError(
-        f"expected a palette or grey image, whose values are ids, got mode {image.mode!r}; map its colours to ids, "
-        "for example with "
-        "np.unique(colours, axis=0, return_inverse=True)"
+        f"expected a palette or grey image, whose values are ids, got mode {image.mode!r}; map its colours to ids, for "
+        "example with np.unique(colours, axis=0, return_inverse=True)"
     )
 
 
@@ -282,13 +281,13 @@ def _ids_in_palette(image: Image.Image) -> IdImage:
         greys = np.unique(shown[:, 0])
         if len(colours) == 256 and np.array_equal(colours, np.repeat(np.arange(256)[:, None], 3, axis=1)):
             return IdImage(grey_ids(indices), palette=False)
-        picture = colours[:, 0][np.minimum(indices, len(colours) - 1)]
+        shades = colours[:, 0][np.minimum(indices, len(colours) - 1)]
         if (
             int((greys > _COUNTED).sum()) >= 4
             and greys[-1] == _WHITE
-            and _thin_and_between(picture, greys[1:-1], _filled(picture))
+            and _thin_and_between(shades, greys[1:-1], _filled(shades))
         ):
-            return IdImage(grey_ids(picture), palette=False)
+            return IdImage(grey_ids(shades), palette=False)
     black = known[~shown.any(axis=1)]
     if len(black) and black[0] != 0:
         free = int(black[0]) if black[0] != VOID else int(np.setdiff1d(np.arange(1, VOID), used)[0])
@@ -379,7 +378,7 @@ def read_mask(mask: MaskLike) -> tuple[Tensor, int | None]:
 
 
 def _id_image(mask: MaskLike) -> tuple[IdImage | None, torch.device]:
-    """A mask as an image of ids, and the device that it lies on; None for tensors of other kinds than bytes `[H, W]`."""
+    """A mask as an image of ids, and its device; no image for tensors of other kinds than bytes `[H, W]`."""
     here = torch.device("cpu")
     if isinstance(mask, (str, os.PathLike)):
         if not Path(mask).is_file():
