@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stmemory.io.frames import WorkingSize, fit, restore
 
-__all__ = ["Window", "aim", "is_cut"]
+__all__ = ["Window", "aim", "is_cut", "place"]
 
 _ROOM = 1.3  # sides of a window, at the least, in sides of the box around the objects
 _STEP = 0.2  # between two factors
@@ -126,9 +126,27 @@ def aim(seen: Tensor, size: WorkingSize, before: Window | None, *, zoom: float) 
     best = max(1.0, int(min(most, zoom) / _STEP + 1e-6) * _STEP)
     factor = best if before is None or most < _FARTHER * now or best > _CLOSER * now else now
     height, width = round(size.frame_height / factor), round(size.frame_width / factor)
-    across = _has_room(current.left, width, (left, right), size.frame_width) and width == current.width
-    if across and _has_room(current.top, height, (top, bottom), size.frame_height) and height == current.height:
-        return current
+    return place((top, bottom, left, right), height, width, current, size)
+
+
+def place(box: tuple[int, int, int, int], height: int, width: int, before: Window, size: WorkingSize) -> Window:
+    """A window of that size around a box: the one before it, if it is as large and the box is not too near its edges.
+
+    Args:
+        box: top, bottom, left and right of the objects, px.
+        height: rows of the window.
+        width: columns of the window.
+        before: the window of the last frame.
+        size: of the frames.
+
+    >>> size = WorkingSize.of(100, 200, None, 16)
+    >>> place((40, 60, 150, 180), 50, 100, Window(24, 98, 50, 100), size)
+    Window(top=24, left=98, height=50, width=100)
+    """
+    top, bottom, left, right = box
+    across = _has_room(before.left, width, (left, right), size.frame_width) and width == before.width
+    if across and _has_room(before.top, height, (top, bottom), size.frame_height) and height == before.height:
+        return before
     return Window(
         _around((top + bottom) / 2, height, size.frame_height),
         _around((left + right) / 2, width, size.frame_width),
