@@ -7,10 +7,12 @@ mask of its first frame, are made in a temporary folder, which is the working di
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import re
 import runpy
 import shutil
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,6 +132,47 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
 
     assert [] == [t for t in targets if t and "://" not in t and not (page.parent / t).exists()]
+
+
+def documented(path: str) -> object:
+    """The module, class or function that a directive `::: path` of the API page names."""
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError:
+        owner, _, member = path.rpartition(".")
+        return getattr(documented(owner), member)
+
+
+API_PAGE = (ROOT / "docs" / "pages" / "api.md").read_text(encoding="utf-8")
+API_PACKAGES = re.findall(
+    r"`(stmemory[\w.]*)`", API_PAGE.partition("These packages are public: ")[2].partition("\n")[0]
+)
+
+
+@pytest.mark.parametrize("package", API_PACKAGES)
+def test_the_api_page_documents_every_public_name(package: str) -> None:
+    """Each name in `__all__` of the packages that the API page lists is documented there."""
+    shown: set[int] = set()
+    for path in re.findall(r"^::: (\S+)$", API_PAGE, re.MULTILINE):
+        found = documented(path)
+        members = (
+            [getattr(found, member) for member in found.__all__] if isinstance(found, types.ModuleType) else [found]
+        )
+        shown |= {id(member) for member in members}
+    names = importlib.import_module(package)
+    missing = [name for name in names.__all__ if name != "__version__" and id(getattr(names, name)) not in shown]
+
+    assert [] == missing
+
+
+def test_the_api_page_documents_nothing_twice() -> None:
+    """Each directive of the API page stands there once, and the page names the public packages."""
+    directives = re.findall(r"^::: (\S+)$", API_PAGE, re.MULTILINE)
+
+    assert sorted(set(directives)) == sorted(directives)
+    assert {"stmemory", "stmemory.memory", "stmemory.weights", "stmemory.formats", "stmemory.evaluation"} < set(
+        API_PACKAGES
+    )
 
 
 def settings_tables() -> dict[str, dict[str, str]]:
