@@ -1,4 +1,5 @@
-"""The documentation runs: every Python block of README.md and docs/pages is executed, one namespace a page.
+"""The documentation runs: every Python block of README.md, CONTRIBUTING.md and docs/pages is executed, one namespace a
+page.
 
 A block with `<!-- not run: reason -->` on the line before it is left out. The files that the pages use, a clip and the
 mask of its first frame, are made in a temporary folder, which is the working directory.
@@ -22,13 +23,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_house import ROOMS
 
 from stmemory.io.palette import write_palette_png
 from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.synthesis.clips import ClipConfig
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
+SITE = sorted((ROOT / "docs" / "pages").rglob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *SITE]
 HEIGHT, WIDTH, FRAMES = 48, 64, 7
 
 FENCE = re.compile(r"^(?P<fence>```+)(?P<language>[^\n`]*)\n(?P<code>.*?)^(?P=fence)[ \t]*$", re.MULTILINE | re.DOTALL)
@@ -122,7 +125,7 @@ def test_every_page_is_in_the_navigation() -> None:
     """No page of the documentation is left out of its table of contents."""
     listed = re.findall(r": (\S+\.md)$", (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
 
-    assert sorted(listed) == sorted(page.relative_to(ROOT / "docs" / "pages").as_posix() for page in PAGES[1:])
+    assert sorted(listed) == sorted(page.relative_to(ROOT / "docs" / "pages").as_posix() for page in SITE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -207,6 +210,52 @@ def test_the_page_of_settings_has_all_of_them(heading: str, record: Any, elsewhe
         expected |= {"phases": "one", "sources": "[]"}
 
     assert expected == settings_tables()[heading]
+
+
+def test_the_page_on_contributing_is_the_file_at_the_root() -> None:
+    """The built page on contributing has the text of CONTRIBUTING.md, with links that are right in docs/pages."""
+    hook = runpy.run_path(str(ROOT / "docs" / "include_contributing.py"))["on_page_markdown"]
+    page = types.SimpleNamespace(file=types.SimpleNamespace(src_uri="contributing.md"))
+    text = hook("a pointer", page=page)
+    other = types.SimpleNamespace(file=types.SimpleNamespace(src_uri="index.md"))
+
+    assert "## Add an update policy" in text
+    assert [] == [
+        target
+        for target in re.findall(r"\]\(([^)\s#]+)", COMMENT.sub("", FENCE.sub("", text)))
+        if not (ROOT / "docs" / "pages" / target).exists()
+    ]
+    assert "another page" == hook("another page", page=other)
+
+
+def test_the_hour_of_reading() -> None:
+    """The README's list of files to read names files that exist, with their lines to within 10 %."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Read the code")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\d\. \[`([^`]+)`\]\(([^)]+)\), (\d+) lines", text, re.MULTILINE)
+    lines = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for _, path, _ in listed}
+    total = re.search(r"([\d,]+) lines in all", text)
+
+    assert ["predictor", "stream", "memory/bank", "memory/policy", "memory/fusion", "memory/read"] == [
+        path.removeprefix("stmemory/").removesuffix(".py") for path in lines
+    ]
+    assert all(name == path for name, path, _ in listed)
+    assert [] == [(path, lines[path]) for _, path, said in listed if abs(int(said) - lines[path]) > lines[path] / 10]
+    assert total is not None
+    assert abs(int(total[1].replace(",", "")) - sum(lines.values())) <= sum(lines.values()) / 10
+
+
+def test_the_map_of_rooms_has_every_room() -> None:
+    """The table of rooms in CONTRIBUTING.md names each folder and each file of the package, in the order of rooms."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Where things are")[2]
+    cells = " ".join(re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE))
+    named = re.findall(r"`(\w+(?:/|\.py))`", cells)
+    package = ROOT / "stmemory"
+    expected = {f"{path.parent.name}/" for path in package.glob("*/*.py")}
+    expected |= {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
+    rooms = [name.removesuffix("/") for name in named if name.endswith("/")]
+
+    assert sorted(expected) == sorted(named)
+    assert rooms == sorted(rooms, key=ROOMS.index)
 
 
 CASES = [
