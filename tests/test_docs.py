@@ -258,6 +258,15 @@ def test_the_map_of_rooms_has_every_room() -> None:
     assert rooms == sorted(rooms, key=ROOMS.index)
 
 
+def test_circles_are_groups_of_modules_that_import_each_other() -> None:
+    """The table of the layout counts a circle once, however many ways lead around it, and no chain."""
+    circles = runpy.run_path(str(ROOT / "docs" / "house_table.py"))["circles"]
+
+    assert [["a", "b", "c"], ["d", "e"]] == circles(
+        {"a": {"b"}, "b": {"a", "c"}, "c": {"a"}, "d": {"e"}, "e": {"d", "a"}, "f": {"a"}}
+    )
+
+
 CASES = [
     ("```python\na = 1\n```\n", [("python", "a = 1\n", 2, True)]),
     ("one\n\n<!-- not run: needs a camera -->\n```python\na\n```\n", [("python", "a\n", 5, False)]),
