@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 from test_house import ROOMS
 
+import stmemory
 from stmemory.io.palette import write_palette_png
 from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.synthesis.clips import ClipConfig
@@ -256,6 +257,15 @@ def test_the_map_of_rooms_has_every_room() -> None:
 
     assert sorted(expected) == sorted(named)
     assert rooms == sorted(rooms, key=ROOMS.index)
+
+
+def test_the_changelog_has_a_heading_for_the_version() -> None:
+    """The first heading of CHANGELOG.md is for changes to come, the second for this version, whose faults that no
+    release had are not listed as fixed."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+    assert ["Unreleased", stmemory.__version__] == re.findall(r"^## \[([^]]+)\]", text, re.MULTILINE)[:2]
+    assert "### Fixed" not in text.partition("## [0.1.0]")[2]
 
 
 def test_circles_are_groups_of_modules_that_import_each_other() -> None:
