@@ -41,7 +41,7 @@ Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 
 
 def draw_policies() -> Image.Image:
-    """One line for each rule: the slots of a full row, the removed slot (a cross), and the slots it is fused into (arrows)."""
+    """A line for each rule: a full row, the slot that is removed (a cross), and those it is fused into (arrows)."""
     view = BankView(
         similarity=torch.tensor(SIMILARITY)[None],
         age=torch.tensor([[4, 3, 2, 1, 0]]),
@@ -101,7 +101,7 @@ def draw_alignment(guide: Picture, template: Picture) -> Image.Image:
 
 
 def draw_recall(clip: list[Picture], first: NDArray[np.uint8]) -> Image.Image:
-    """A frame, the frames in memory, and the frame as the memory recalls it: eq. 13 with patches of pixels as values."""
+    """A frame, the frames in memory, and the frame as recalled from them: eq. 13 with patches of pixels as values."""
     predictor = VOSPredictor.from_pretrained()
     stream = predictor.start(clip[0], first)
     for frame in clip[1:AT]:

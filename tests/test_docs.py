@@ -165,8 +165,10 @@ def test_the_api_page_documents_every_public_name(package: str) -> None:
         shown |= {id(member) for member in members}
     names = importlib.import_module(package)
     missing = [name for name in names.__all__ if name != "__version__" and id(getattr(names, name)) not in shown]
+    constants = [name for name in names.__all__ if not callable(getattr(names, name))]
 
     assert [] == missing
+    assert [] == [name for name in constants if f"| `{package}.{name}` |" not in API_PAGE]
 
 
 def test_the_api_page_documents_nothing_twice() -> None:
