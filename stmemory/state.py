@@ -129,7 +129,7 @@ def read_state(
 
 def memory_tensors(bank: MemoryBank, cache: ReadCache) -> dict[str, Tensor]:
     """The tensors of a bank and its cache, by name, without a copy."""
-    tensors = {f"bank.{name}": t for name, t in bank.state_dict().items()}
+    tensors = {f"bank.{name}": t for name, t in bank.contents().items()}
     return tensors | {f"cache.{name}": t for name, t in cache.state_dict(bank).items()}
 
 
@@ -139,7 +139,7 @@ def fill_memory(bank: MemoryBank, cache: ReadCache, tensors: Mapping[str, Tensor
     Raises:
         BankError: the bank is of another capacity or kind.
     """
-    bank.load_state_dict(_part(tensors, "bank."))
+    bank.load_contents(_part(tensors, "bank."))
     cache.load_state_dict(_part(tensors, "cache."), bank)
 
 
@@ -398,7 +398,7 @@ def _check(state: StreamState, *, network: SegmentationNetwork, options: Trackin
     padded, frame = (size.padded_height, size.padded_width), (size.frame_height, size.frame_width)
     cells, config = (padded[0] // network.stride, padded[1] // network.stride), network.config
     slots = (number, state.bank.capacity)
-    found = state.cache.state_dict(state.bank) | {f"bank.{name}": t for name, t in state.bank.state_dict().items()}
+    found = state.cache.state_dict(state.bank) | {f"bank.{name}": t for name, t in state.bank.contents().items()}
     found |= {f"sums.{name}": t for name, t in state.sums.state_dict().items()}
     for name in ("pixels", "overview", "probabilities", "places"):
         found |= {} if getattr(state, name) is None else {name: getattr(state, name)}

@@ -39,7 +39,6 @@ from stmemory.window import Window, aim, is_cut
 __all__ = ["VOSStream"]
 
 _Answer = TypeVar("_Answer")
-_CELLS = 2.5  # cells of a frame for each unknown of the discriminative read; with fewer it is left out, see limits.md
 _CHUNK = 4  # objects decoded or memorised at a time, so that many objects need no more working memory than these
 
 _NOT_FINITE = "expected finite values from the network, got NaN or infinity; use dtype=torch.float32, or other weights"
@@ -390,7 +389,7 @@ class VOSStream:
             return features.key.new_zeros(0, self.network.config.value_channels, *features.key.shape[2:]), None
         video = _rows_of_one_video(len(self.object_ids), features)
         recalled = self.network.recall(features, self._state.bank, video, self._state.cache)
-        if not _can_discriminate(features):
+        if not features.can_discriminate:
             return recalled, None
         _, _, probabilities = self._state.last_frame()
         masks = probabilities[1:]  # [N, H', W'], of the last frame
@@ -545,14 +544,6 @@ def _reading_from(network: SegmentationNetwork, top_k: int | None) -> Segmentati
 def _rows_of_one_video(rows: int, features: FrameFeatures) -> Tensor:
     """Each row's frame among those of `features`, int64 `[rows]`: a stream has one."""
     return torch.zeros(rows, dtype=torch.int64, device=features.key.device)
-
-
-def _can_discriminate(features: FrameFeatures) -> bool:
-    """Whether a frame has cells enough for a regression with one unknown for each channel and a constant."""
-    if features.appearance is None:
-        return False
-    channels, height, width = features.appearance.shape[1:]
-    return height * width >= _CELLS * (channels + 1)
 
 
 def _finite(features: FrameFeatures) -> Tensor:

@@ -72,7 +72,7 @@ def test_a_bank_fills_slot_by_slot() -> None:
 def test_an_empty_bank_has_no_shapes() -> None:
     """Before the first write there are no rows and no bytes, and asking for tensors says to write first."""
     bank = MemoryBank(3)
-    assert (0, 0, {}) == (bank.rows, bank.nbytes, bank.state_dict())
+    assert (0, 0, {}) == (bank.rows, bank.nbytes, bank.contents())
     for ask in (lambda: bank.templates, lambda: bank.count, lambda: bank.similarity(), lambda: bank.add_rows(1)):
         with pytest.raises(BankError, match=r"call write\(\) first"):
             ask()
@@ -175,10 +175,10 @@ def test_pinning_every_slot_is_an_error() -> None:
     """The last slot cannot be pinned, and the refused write changes nothing."""
     bank = filled(3)
     bank.write(constant(9), pinned=True)
-    before = {name: t.clone() for name, t in bank.state_dict().items()}
+    before = {name: t.clone() for name, t in bank.contents().items()}
     with pytest.raises(BankError, match="would pin all 3 slots of a row"):
         bank.write(constant(10), pinned=True)
-    assert all(torch.equal(before[name], t) for name, t in bank.state_dict().items())
+    assert all(torch.equal(before[name], t) for name, t in bank.contents().items())
 
 
 @pytest.mark.parametrize("policy", policy_names())
@@ -276,8 +276,8 @@ def test_a_write_touches_its_rows_only(rows: list[int] | Tensor) -> None:
     bank.write(torch.cat([constant(5), constant(6)]), rows=rows)
     assert [2, 1, 2] == bank.count.tolist()
     assert (6.0, 5.0) == (numbers(bank, 0)[-1], numbers(bank, 2)[-1])
-    for name, tensor in bank.state_dict().items():
-        assert torch.equal(before.state_dict()[name][1], tensor[1])
+    for name, tensor in bank.contents().items():
+        assert torch.equal(before.contents()[name][1], tensor[1])
 
 
 def test_added_rows_are_empty_and_fill_on_their_own() -> None:
@@ -473,7 +473,7 @@ def test_a_full_bank_stays_where_it_is_in_inference_mode(policy: str) -> None:
     with torch.inference_mode():
         for frame in range(4):
             bank.write(torch.randn(2, 2, 3, 3), frame=frame, pinned=frame == 0)
-        places = {name: tensor.data_ptr() for name, tensor in bank.state_dict().items()}
+        places = {name: tensor.data_ptr() for name, tensor in bank.contents().items()}
         template = torch.randn(2, 2, 3, 3)
 
         def write() -> None:
@@ -483,7 +483,7 @@ def test_a_full_bank_stays_where_it_is_in_inference_mode(policy: str) -> None:
         write()
         used = allocations(write)
     assert used and 0 == sum(used)
-    assert places == {name: tensor.data_ptr() for name, tensor in bank.state_dict().items()}
+    assert places == {name: tensor.data_ptr() for name, tensor in bank.contents().items()}
 
 
 def test_a_bank_filled_with_grad_goes_on_without() -> None:
@@ -675,9 +675,9 @@ def test_rekeying_gives_cut_keys_their_graph_back() -> None:
 def test_rekeying_without_a_key_or_a_template_does_nothing() -> None:
     """Neither is an error: a bank may be empty, or compare templates themselves."""
     for bank in (MemoryBank(3), MemoryBank(3, key=torch.nn.Conv1d(2, 4, 1)), filled(3)):
-        before = {name: t.clone() for name, t in bank.state_dict().items()}
+        before = {name: t.clone() for name, t in bank.contents().items()}
         bank.rekey()
-        assert all(torch.equal(before[name], t) for name, t in bank.state_dict().items())
+        assert all(torch.equal(before[name], t) for name, t in bank.contents().items())
 
 
 def test_a_write_without_grad_leaves_the_graph_whole() -> None:
@@ -699,7 +699,7 @@ def test_a_write_without_grad_leaves_the_graph_whole() -> None:
 
 def same(one: MemoryBank, other: MemoryBank) -> bool:
     """Whether two banks remember the same, to the bit."""
-    first, second = one.state_dict(), other.state_dict()
+    first, second = one.contents(), other.contents()
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 
@@ -741,7 +741,7 @@ def test_a_loaded_bank_goes_on_where_the_saved_one_stopped(policy: str, way: str
         for frame in range(6):
             bank.write(templates[frame], frame=frame, pinned=frame == 0, provisional=frame % 2 == 1)
         if way == "state":
-            twin.load_state_dict(bank.state_dict())
+            twin.load_contents(bank.contents())
         else:
             save_bank(bank, tmp_path / "bank.safetensors")
             load_bank(twin, tmp_path / "bank.safetensors")
@@ -758,7 +758,7 @@ def test_loading_copies() -> None:
     """What a bank was loaded from is not what it writes to."""
     bank, twin = filled(3), MemoryBank(3, policy="drop")
     with torch.no_grad():
-        twin.load_state_dict(bank.state_dict())
+        twin.load_contents(bank.contents())
         twin.write(constant(9))
     assert [0, 1, 2] == numbers(bank)
 
@@ -798,12 +798,12 @@ def test_an_empty_bank_can_be_saved_and_loaded(tmp_path: Path) -> None:
 def test_states_of_another_kind_of_bank_are_refused(other: Callable[[], MemoryBank], message: str) -> None:
     """Capacity and keys must be those that the state was saved with; the error says what differs."""
     with pytest.raises(BankError, match=message):
-        other().load_state_dict(filled(3).state_dict())
+        other().load_contents(filled(3).contents())
 
 
 def test_states_with_other_names_or_sizes_are_refused() -> None:
     """A name too few, one too many, or tensors of different rows: nothing is loaded."""
-    good = filled(3).state_dict()
+    good = filled(3).contents()
     bank = filled(3)
     bank.write(constant(5))
     for bad, message in (
@@ -813,7 +813,7 @@ def test_states_with_other_names_or_sizes_are_refused() -> None:
         (good | {"provisional": good["provisional"].repeat(2)}, "expected provisional of 1 rows"),
     ):
         with pytest.raises(BankError, match=message):
-            bank.load_state_dict(bad)
+            bank.load_contents(bad)
     assert [0, 2, 5] == numbers(bank)
 
 
@@ -864,7 +864,7 @@ def test_a_bank_that_is_reset_is_as_it_was_made() -> None:
         bank.write(torch.rand(2, 8, 3, 3), frame=frame)
     before = bank.identity
     bank.reset()
-    assert (0, 0, {}) == (bank.rows, bank.nbytes, bank.state_dict())
+    assert (0, 0, {}) == (bank.rows, bank.nbytes, bank.contents())
     assert before is not bank.identity
     for one in (bank, new):
         for frame in range(5):

@@ -27,7 +27,7 @@ def full_bank(**parts: object) -> MemoryBank:
 
 
 def contents(bank: MemoryBank) -> dict[str, list[object]]:
-    return {name: tensor.tolist() for name, tensor in bank.state_dict().items()}
+    return {name: tensor.tolist() for name, tensor in bank.contents().items()}
 
 
 TEMPLATE = torch.rand(2, 4, 5)

@@ -277,10 +277,10 @@ def test_memory_stays_where_it_is() -> None:
     frames = clip(8)
     for frame in frames:
         stream.step(frame)
-    before = {name: tensor.data_ptr() for name, tensor in stream.bank.state_dict().items()}
+    before = {name: tensor.data_ptr() for name, tensor in stream.bank.contents().items()}
     for step in range(50):
         stream.step(frames[step % 8])
-    assert before == {name: tensor.data_ptr() for name, tensor in stream.bank.state_dict().items()}
+    assert before == {name: tensor.data_ptr() for name, tensor in stream.bank.contents().items()}
 
 
 def test_looking_without_writing_changes_nothing_in_the_bank() -> None:

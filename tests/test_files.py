@@ -261,7 +261,7 @@ def test_banks_of_version_1_are_read(tmp_path: Path) -> None:
     """A file without a digest, as version 1 wrote it, gives the same bank."""
     bank = bank_of(1)
     about = {"format": "stmemory.bank", "version": "1", "capacity": "3", "policy": "least_similar"}
-    save_file(bank.state_dict(), tmp_path / "bank", metadata=about)
+    save_file(bank.contents(), tmp_path / "bank", metadata=about)
     assert torch.equal(bank.templates, loaded_bank(tmp_path / "bank").templates)
 
 

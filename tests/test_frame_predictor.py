@@ -155,9 +155,9 @@ def test_without_writing_the_bank_stays_and_the_rest_goes_on() -> None:
     network, state = tiny_prediction_network(), None
     state = network.new_state(3)
     network.step(torch.rand(1, 1, SIDE, SIDE), state, write=False)
-    before, context = {name: t.clone() for name, t in state.bank.state_dict().items()}, state.context
+    before, context = {name: t.clone() for name, t in state.bank.contents().items()}, state.context
     network.step(torch.rand(1, 1, SIDE, SIDE), state, write=False)
-    assert same(before, state.bank.state_dict())
+    assert same(before, state.bank.contents())
     assert 2 == state.time and not torch.equal(context, state.context)
 
 
@@ -195,8 +195,8 @@ def test_a_stream_is_as_large_after_300_frames_as_after_one(policy: str) -> None
         stream.step(frames[time % 10])
         assert expected == stream.nbytes
         if time == 20:
-            places = {name: tensor.data_ptr() for name, tensor in stream.bank.state_dict().items()}
-    assert places == {name: tensor.data_ptr() for name, tensor in stream.bank.state_dict().items()}
+            places = {name: tensor.data_ptr() for name, tensor in stream.bank.contents().items()}
+    assert places == {name: tensor.data_ptr() for name, tensor in stream.bank.contents().items()}
     assert 299 == stream.frame_index and 300 == stream.last.frame_index
 
 

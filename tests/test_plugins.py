@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from stmemory.memory import MemoryBank, memory_tokens
+from stmemory.memory.slots import Slots
 
 PLUGINS = Path(__file__).parent.parent / "examples" / "plugins"
 
@@ -37,7 +38,9 @@ def reachable(*roots: object) -> tuple[int, int]:
     waiting = list(roots)
     while waiting:
         item = waiting.pop()
-        if id(item) in seen or item is None or isinstance(item, str | int | float | torch.nn.Module | type):
+        if id(item) in seen or item is None or isinstance(item, str | int | float | type):
+            continue
+        if isinstance(item, torch.nn.Module) and not isinstance(item, MemoryBank | Slots):
             continue
         seen[id(item)] = item
         if isinstance(item, Tensor):

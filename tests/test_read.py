@@ -294,7 +294,7 @@ def test_cache_follows_rows_that_change_hands() -> None:
     bank.write(torch.randn(1, 4, 2, 3), rows=[1])
     torch.testing.assert_close(read(query, bank), read(query, bank, cache))
     saved.write(torch.randn(2, 4, 2, 3))
-    bank.load_state_dict(saved.state_dict())
+    bank.load_contents(saved.contents())
     torch.testing.assert_close(read(query, bank), read(query, bank, cache))
     torch.testing.assert_close(read(query, saved), read(query, saved, cache))
 
@@ -308,7 +308,7 @@ def test_a_saved_cache_goes_on_without_computing(shared: bool) -> None:
         bank.write(torch.randn(2, 4, 2, 3))
         expected = read(query, bank, cache)
         twin, copy = MemoryBank(3, policy=bank.policy, key=bank.key), ReadCache()
-        twin.load_state_dict(bank.state_dict())
+        twin.load_contents(bank.contents())
         copy.load_state_dict(cache.state_dict(bank), twin)
         value.count(), key.count()
         assert torch.equal(expected, read(query, twin, copy))

@@ -115,7 +115,7 @@ def state_of(stream: VOSStream, folder: Path) -> bytes:
 
 def bank_of(stream: VOSStream) -> dict[str, torch.Tensor]:
     """A copy of all that a stream's bank holds."""
-    return {name: tensor.clone() for name, tensor in stream.bank.state_dict().items()}
+    return {name: tensor.clone() for name, tensor in stream.bank.contents().items()}
 
 
 def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:

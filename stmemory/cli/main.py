@@ -15,7 +15,7 @@ from stmemory.cli.evaluate import add_evaluate, add_score
 from stmemory.cli.output import BAD_ARGUMENTS, FAILED, complain, warnings_said
 from stmemory.cli.predict import add_predict
 from stmemory.cli.track import add_demo, add_export, add_inspect, add_track
-from stmemory.cli.weights import add_convert, add_info
+from stmemory.cli.weights import add_convert, add_export_network, add_info
 from stmemory.errors import StmemoryError
 
 __all__ = ["main"]
@@ -31,6 +31,7 @@ _COMMANDS = (
     add_benchmark,
     add_info,
     add_convert,
+    add_export_network,
 )
 
 

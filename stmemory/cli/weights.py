@@ -1,4 +1,4 @@
-"""The commands info and convert."""
+"""The commands info, convert and export-network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from stmemory.cli.options import Commands
 from stmemory.cli.output import DONE
 
-__all__ = ["add_convert", "add_info"]
+__all__ = ["add_convert", "add_export_network", "add_info"]
 
 
 def add_info(commands: Commands) -> None:
@@ -104,4 +104,46 @@ def _convert(arguments: argparse.Namespace) -> int:
     print("licence CC BY-NC-SA 4.0: non-commercial use only, and never re-host them")
     print("the fusion cell is untrained: it leaves templates as they are until you train it")
     print(f"use: stmemory track VIDEO --mask FIRST.png -o OUT --weights {shlex.quote(str(done.folder))}")
+    return DONE
+
+
+def add_export_network(commands: Commands) -> None:
+    """Offer the command."""
+    export = commands.add_parser("export-network", help="write a network as ONNX files, for other runtimes")
+    export.add_argument("weights", metavar="FOLDER", help="bundled name, folder, or owner/name on the Hugging Face Hub")
+    export.add_argument("--revision", help="branch, tag or commit, for weights on the Hub")
+    export.add_argument("--onnx", type=Path, required=True, metavar="OUT", help="folder for the files")
+    export.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        default=(480, 864),
+        metavar=("HEIGHT", "WIDTH"),
+        help="of frames, in multiples of 16 (default: 480 864)",
+    )
+    export.add_argument("--memory-size", type=int, default=5, metavar="K", help="slots for each object (default: 5)")
+    export.add_argument("--force", action="store_true", help="replace files of an earlier export")
+    export.set_defaults(run=_export_network)
+
+
+def _export_network(arguments: argparse.Namespace) -> int:
+    from stmemory.networks.export import export_onnx
+    from stmemory.networks.segmentation import SegmentationNetwork
+
+    network = SegmentationNetwork.from_pretrained(arguments.weights, revision=arguments.revision)
+    height, width = arguments.size
+    files = export_onnx(
+        network,
+        arguments.onnx,
+        height=height,
+        width=width,
+        memory_size=arguments.memory_size,
+        force=arguments.force,
+    )
+    print(
+        f"for frames of {height} x {width}, {arguments.memory_size} slots and any number of objects, "
+        f"in {arguments.onnx}"
+    )
+    for file in files:
+        print(f"  {file.name:<15}{file.stat().st_size / 1e6:.1f} MB")
     return DONE

@@ -79,7 +79,7 @@ class GrowingMemory:
 
     def step(self, frame: FrameLike, mask: MaskLike | None = None) -> Segmentation:
         """Segment the next frame and memorise it; see `VOSStream.step`. Nothing that was kept goes or changes."""
-        if self.bank.rows and bool((self.bank.valid.all(1) & ~self.bank.state_dict()["provisional"]).any()):
+        if self.bank.rows and bool((self.bank.valid.all(1) & ~self.bank.contents()["provisional"]).any()):
             self._grow()
         return self._stream.step(frame, mask)
 
@@ -87,8 +87,8 @@ class GrowingMemory:
         """One more slot for every row, empty; what is known of the others stays, in the cache too."""
         old, cached = self.bank, self._state.cache.state_dict(self.bank)
         wide = self._network.new_bank(old.capacity + 1, policy="drop")
-        wide.load_state_dict(
-            {name: t if name == "provisional" else _wider(name, t) for name, t in old.state_dict().items()}
+        wide.load_contents(
+            {name: t if name == "provisional" else _wider(name, t) for name, t in old.contents().items()}
         )
         self._state.bank = wide
         self._state.cache.load_state_dict({name: _wider(name, t) for name, t in cached.items()}, wide)

@@ -95,7 +95,7 @@ def row_state(bank: MemoryBank, row: int) -> RowState:
     if row >= bank.rows:
         return RowState({}, (0,) * bank.capacity, False)
     versions = tuple(bank.version[row].tolist())
-    provisional = bool(bank.state_dict()["provisional"][row])
+    provisional = bool(bank.contents()["provisional"][row])
     return RowState({info.slot: info for info in bank.describe(row)}, versions, provisional)
 
 

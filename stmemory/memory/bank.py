@@ -1,30 +1,40 @@
-"""`MemoryBank`: a fixed number of slots. Decides nothing, merges nothing, attends to nothing: it asks a policy and a
-fusion."""
+"""`MemoryBank`: a fixed number of slots for each row. A policy decides what goes, a fusion merges, the bank stores."""
 
 from __future__ import annotations
 
-import operator
-from collections.abc import Callable, Sequence
-from typing import SupportsIndex
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import NoReturn
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stmemory.errors import BankError, OptionError, ShapeError
-from stmemory.memory.fusion import Fusion, FusionCell, MeanFusion
-from stmemory.memory.policy import BankView, Decision, UpdatePolicy, update_policy, with_a_free_slot
+from stmemory.memory.checks import (
+    check_decision,
+    check_frame,
+    check_fused,
+    check_key,
+    check_part,
+    check_template,
+    checked_rows,
+)
+from stmemory.memory.fusion import Fusion, FusionCell, MeanFusion, part_of_the_way
+from stmemory.memory.policy import BankView, UpdatePolicy, update_policy, with_a_free_slot
 from stmemory.memory.slots import LOG_LENGTH, MOST_FRAMES, NO_FRAME, SlotInfo, Slots
+from stmemory.memory.traced import traced_write
 from stmemory.memory.undo import Undo
 
 __all__ = ["MemoryBank"]
 
-_FLOATS = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-_ONE_HOT = 1e-2  # how far the 0 and 1 of a policy's choice may be off
-_LAST_FRAME = 1 << 62
+_PARTS = ("policy", "fusion", "key")
 
 
-class MemoryBank:
+class MemoryBank(nn.Module):
     """K slots for each of B rows, whatever the length of the video. A row is one object of one video.
+
+    A module whose slots are non-persistent buffers: `.to()`, `.double()` and `.half()` reach the stored templates and
+    the parameters of fusion cell, key and learned policy; `state_dict()` holds the parameters and not what is
+    remembered, which is `contents()`. `copy.deepcopy` copies both, `fork()` what is remembered alone.
 
     With grad enabled the bank writes out of place and keeps the graph (`detach()` cuts it); without, it writes in place
     and its tensors stay where they are.
@@ -35,17 +45,27 @@ class MemoryBank:
         fusion: what distils one template into another; None is `MeanFusion()`.
         key: makes of templates `[P, C, *S]` the keys `[P, Ck, *S]` that eq. 1 compares, as `SpaceTimeRead.key`; None
             compares templates.
+        borrow: those of "policy", "fusion" and "key" that another module owns. The bank uses them, and leaves it to
+            their owner to list, move and save their parameters; a model that holds both then has them once.
 
     Raises:
-        OptionError: the capacity is below 2, the policy's name is unknown, or a part is given as a class instead of an
-            object.
+        OptionError: the capacity is below 2, the policy's name is unknown, a part is given as a class instead of an
+            object, or `borrow` names something else.
 
     >>> bank = MemoryBank(3)
     >>> for frame in range(10):
     ...     bank.write(torch.rand(2, 8, 4, 4), frame=frame, pinned=frame == 0)
     >>> bank.templates.shape, bank.count.tolist()
     (torch.Size([2, 3, 8, 4, 4]), [3, 3])
+    >>> model = torch.nn.ModuleDict({"bank": MemoryBank(3, fusion=FusionCell(8))})
+    >>> sorted(model.state_dict())[:2]
+    ['bank.fusion.f.0.bias', 'bank.fusion.f.0.weight']
     """
+
+    capacity: int
+    policy: UpdatePolicy
+    fusion: Fusion
+    key: Callable[[Tensor], Tensor] | None
 
     def __init__(
         self,
@@ -54,28 +74,41 @@ class MemoryBank:
         policy: str | UpdatePolicy = "least_similar",
         fusion: Fusion | None = None,
         key: Callable[[Tensor], Tensor] | None = None,
+        borrow: Collection[str] = (),
     ) -> None:
+        super().__init__()
         if type(capacity) is not int or capacity < 2:
             raise OptionError(
                 f"MemoryBank: expected a capacity of 2 slots or more, a whole number, got {capacity!r}; the paper "
                 "uses 5"
             )
-        for name, part in (("fusion", fusion), ("key", key)):
-            if part is not None and (isinstance(part, type) or not callable(part)):
-                came = (
-                    f"the class {part.__name__}; write {part.__name__}(...)"
-                    if isinstance(part, type)
-                    else type(part).__name__
-                )
-                raise OptionError(f"MemoryBank: expected as {name} an object that can be called, got {came}")
+        if isinstance(borrow, str) or not set(borrow) <= set(_PARTS):
+            raise OptionError(f"MemoryBank: expected borrow to name some of {_PARTS}, got {borrow!r}")
+        check_part("fusion", fusion)
+        check_part("key", key)
         self.capacity = capacity
-        self.policy = update_policy(policy)
-        self.fusion: Fusion = MeanFusion() if fusion is None else fusion
-        self.key = key
+        parts = (update_policy(policy), MeanFusion() if fusion is None else fusion, key)
+        for name, part in zip(_PARTS, parts, strict=True):
+            if name in borrow:
+                vars(self)[name] = part  # no submodule
+            else:
+                setattr(self, name, part)
         self._slots = Slots(capacity)
 
     def __repr__(self) -> str:
-        return f"MemoryBank({self.capacity} slots, {self.policy.name}, {self.rows} rows, in use {self.count.tolist() if self.rows else []})"
+        in_use = self.count.tolist() if self.rows else []
+        return f"MemoryBank({self.capacity} slots, {self.policy.name}, {self.rows} rows, in use {in_use})"
+
+    def forward(self, *given: object, **named: object) -> NoReturn:
+        """A bank is no layer.
+
+        Raises:
+            OptionError: always.
+        """
+        raise OptionError(
+            "MemoryBank: a bank cannot be called; use bank.write(template) to store, and SpaceTimeRead or "
+            "memory_tokens(bank) to read"
+        )
 
     @property
     def rows(self) -> int:
@@ -153,9 +186,12 @@ class MemoryBank:
     ) -> None:
         """Store one template a row: in a free slot, or where the policy and the fusion make one (section 3.2).
 
-        It happens whole or not at all: after any error, an interrupt among them, the bank is as it was before. NaN and
-        infinity are refused, but in training, where a template with a gradient shows them in the loss. The look at them
-        costs no synchronisation with the device beside those that a write needs anyway.
+        A write is atomic: after any error, an interrupt among them, the bank is as it was before. NaN and infinity are
+        refused, except in training, where a template with a gradient shows them in the loss. This check costs no
+        synchronisation with the device beside those that a write needs anyway.
+
+        Within `torch.compile` and `torch.export`, for inference, a write is one graph without synchronisation, see
+        `stmemory.memory.traced`: nothing is checked there that depends on values, such as NaN or the last free slot.
 
         Args:
             template: `[R, C, *S]`, floats, finite.
@@ -166,45 +202,21 @@ class MemoryBank:
                 video while only every n-th frame is committed.
 
         Raises:
-            ShapeError: the template does not fit the bank, or is no tensor of floats.
-            OptionError: both pinned and provisional; the frame is no whole number; or the policy or the fusion answered
-                what cannot be done, such as to remove a pinned slot.
+            ShapeError: the template does not fit the bank, or is not a tensor of floats.
+            OptionError: both pinned and provisional; the frame is not a whole number; or the policy or the fusion
+                answered what cannot be done, such as to remove a pinned slot.
             BankError: pinning it would leave a row no slot to write to; the template, or what the fusion made, holds
                 NaN or infinity; or there is not enough memory for the bank.
         """
-        self._whole(lambda: self._store(template, rows, frame, pinned=pinned, provisional=provisional))
-
-    def _store(
-        self, template: Tensor, rows: Sequence[int] | Tensor | None, frame: int, *, pinned: bool, provisional: bool
-    ) -> None:
         if pinned and provisional:
             raise OptionError("write: expected pinned or provisional, got both; a pinned slot cannot be overwritten")
-        if not _is_frame(frame):
-            raise OptionError(
-                f"write: expected the index of a frame, a whole number, got {frame!r}; 0 will do where there are no "
-                "frames"
-            )
-        index = self._check(template, rows)
-        template = template.to(self.templates.dtype)
-        if pinned and bool((self.pinned[index].sum(1) + 1 >= self.capacity).any()):
-            raise BankError(
-                f"write: this template would pin all {self.capacity} slots of a row; unpin or drop one, or use a "
-                "larger capacity"
-            )
-        slot, gate = self._make_room(index, template, frame, must_store=pinned)
-        kept = slot >= 0
-        index, slot, template = index[kept], slot[kept], (template if gate is None else template * gate)[kept]
-        age = self.age[index] + self.valid[index]
-        age[torch.arange(len(slot), device=slot.device), slot] = 0
-        self._slots.put("age", (index,), age)
-        self._slots.put("templates", (index, slot), template)
-        for name, value in (("valid", True), ("pinned", pinned), ("frame", frame), ("size", 1), ("log", NO_FRAME)):
-            self._slots.put(name, (index, slot), int(value))
-        self._slots.put("provisional", (index,), int(provisional))
-        self._slots.touch(index, slot, key=self.key)
+        if torch.compiler.is_compiling():
+            self._write_traced(template, rows, frame, pinned=pinned, provisional=provisional)
+        else:
+            self._atomic(lambda: self._store(template, rows, frame, pinned=pinned, provisional=provisional))
 
     def note_changes(self, undo: Undo | None) -> None:
-        """Note from here on how to put back what changes, so that a larger whole can happen or not; None ends that."""
+        """Note from here on how to put back what changes, so that a larger step can be undone; None ends that."""
         self._slots.undo = undo
 
     def drop(self, slot: int, *, row: int = 0) -> None:
@@ -222,7 +234,7 @@ class MemoryBank:
                 self._slots.put(name, index, 0)
             self._slots.touch(*index, key=self.key)
 
-        self._whole(empty)
+        self._atomic(empty)
 
     def unpin(self, slot: int, *, row: int = 0) -> None:
         """Let a pinned slot go and change like any other.
@@ -248,38 +260,39 @@ class MemoryBank:
 
     def reset(self) -> None:
         """Forget everything, the rows and the shape of templates too: the bank is as it was made, for another video."""
-        self._slots = Slots(self.capacity)
+        self._slots.forget()
 
     def detach(self) -> None:
         """Cut the graph: what is stored stays, gradients stop here (truncated backpropagation through time)."""
-        self._slots.tensors = {name: t.detach() for name, t in self._slots.tensors.items()}
+        self._slots.detach_all()
 
     def rekey(self) -> None:
-        """Make all keys anew of their templates; after `detach()`, so that the key's weights learn from old templates
+        """Make all keys again of their templates; after `detach()`, so that the key's weights learn from old templates
         too."""
         self._slots.rekey(self.key)
 
     def fork(self) -> MemoryBank:
-        """A bank that goes its own way from here on; policy, fusion and key are shared."""
-        twin = MemoryBank(self.capacity, policy=self.policy, fusion=self.fusion, key=self.key)
+        """A bank with a copy of the contents, which goes its own way from here on; policy, fusion and key are shared,
+        and this bank stays their owner."""
+        twin = MemoryBank(self.capacity, policy=self.policy, fusion=self.fusion, key=self.key, borrow=_PARTS)
         twin._slots.take(self._slots.tensors)
         return twin
 
-    def state_dict(self) -> dict[str, Tensor]:
+    def contents(self) -> dict[str, Tensor]:
         """All that is remembered, by name; copies nothing. Empty before the first write. Files: `save_bank`."""
-        return dict(self._slots.tensors)
+        return self._slots.tensors
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take over a copy of what `state_dict()` gave, for a bank of the same capacity.
+    def load_contents(self, contents: Mapping[str, Tensor]) -> None:
+        """Take over a copy of what `contents()` gave, for a bank of the same capacity.
 
         Raises:
             BankError: names are missing or unexpected, or sizes do not fit.
         """
-        self._slots.check(state, keyed=self.key is not None)
-        self._slots.take(state)
+        self._slots.check(contents, keyed=self.key is not None)
+        self._slots.take(contents)
 
-    def _whole(self, work: Callable[[], None]) -> None:
-        """Do something; what it changed is put back where it ends in an error."""
+    def _atomic(self, work: Callable[[], None]) -> None:
+        """Do something; after an error, what it changed is put back."""
         outer = self._slots.undo
         undo = Undo() if outer is None else outer
         begun = len(undo)
@@ -292,64 +305,57 @@ class MemoryBank:
         finally:
             self._slots.undo = outer
 
-    def _check(self, template: Tensor, rows: Sequence[int] | Tensor | None) -> Tensor:
-        """The rows `[R]` that a template goes to, after making sure that it fits; allocates at the first write."""
-        if not isinstance(template, Tensor):
-            came = type(template).__name__
-            raise ShapeError(
-                f"write: expected a template [R, C, *S], a torch.Tensor, got {came}; torch.as_tensor() makes one of "
-                "an array"
+    def _store(
+        self, template: Tensor, rows: Sequence[int] | Tensor | None, frame: int, *, pinned: bool, provisional: bool
+    ) -> None:
+        check_frame(frame)
+        check_template(template)
+        index = checked_rows(rows)
+        if "valid" not in self._slots:
+            self._allocate(template, index)
+        index = self._fitting(template, index)
+        template = template.to(self.templates.dtype)
+        if pinned and bool((self.pinned[index].sum(1) + 1 >= self.capacity).any()):
+            raise BankError(
+                f"write: this template would pin all {self.capacity} slots of a row; unpin or drop one, or use a "
+                "larger capacity"
             )
-        if template.dtype not in _FLOATS or template.is_meta:
-            came = f"{template.dtype} on {template.device}"
+        slot, gate = self._make_room(index, template, frame, must_store=pinned)
+        kept = slot >= 0
+        index, slot, template = index[kept], slot[kept], (template if gate is None else template * gate)[kept]
+        age = self.age[index] + self.valid[index]
+        age[torch.arange(len(slot), device=slot.device), slot] = 0
+        self._slots.put("age", (index,), age)
+        self._slots.put("templates", (index, slot), template)
+        for name, value in (("valid", True), ("pinned", pinned), ("frame", frame), ("size", 1), ("log", NO_FRAME)):
+            self._slots.put(name, (index, slot), int(value))
+        self._slots.put("provisional", (index,), int(provisional))
+        self._slots.touch(index, slot, key=self.key)
+
+    def _allocate(self, template: Tensor, rows: Tensor | None) -> None:
+        """The first write makes the rows, and finds out about parts that do not fit, not the first fusion K frames
+        later."""
+        if rows is not None and rows.tolist() != list(range(len(template))):
             raise ShapeError(
-                f"write: expected a template of floats, got {came}; what is fused is not whole: convert it with "
-                ".float()"
+                f"write: the first write makes the rows; expected rows=None, got {rows.tolist()}; add_rows() comes "
+                "later"
             )
-        if template.dim() < 3:
-            raise ShapeError(
-                f"write: expected a template [R, C, *S], got {tuple(template.shape)}; give vectors as [R, C, 1]"
-            )
-        index = _rows_of(rows)
-        if not self._slots.tensors:
-            if index is not None and index.tolist() != list(range(len(template))):
-                raise ShapeError(
-                    f"write: the first write makes the rows; expected rows=None, got {rows}; add_rows() comes later"
-                )
-            if isinstance(self.fusion, FusionCell):
-                self.fusion.check(template, template)  # now, not at the first fusion, which comes K frames later
-            self._slots.allocate(template, self._first_key(template))
-        expected = (*self.templates.shape[:1], *self.templates.shape[2:])
-        index = torch.arange(self.rows) if index is None else index
+        if isinstance(self.fusion, FusionCell):
+            self.fusion.check(template, template)
+        self._slots.allocate(template, None if self.key is None else check_key(self.key(template), template))
+
+    def _fitting(self, template: Tensor, rows: Tensor | None) -> Tensor:
+        """The rows `[R]` that a template goes to, on the bank's device, after making sure that it fits."""
+        index = torch.arange(self.rows) if rows is None else rows
+        expected = self.templates.shape[2:]
         inside = bool(((index >= 0) & (index < self.rows)).all()) and len(set(index.tolist())) == len(index)
-        if not inside or (len(index), *template.shape[1:]) != (len(template), *expected[1:]):
+        if not inside or (len(index), *template.shape[1:]) != (len(template), *expected):
             raise ShapeError(
-                f"write: expected a template [R, {', '.join(map(str, expected[1:]))}] for R different rows of "
+                f"write: expected a template [R, {', '.join(map(str, expected))}] for R different rows of "
                 f"0..{self.rows - 1}, "
                 f"got {tuple(template.shape)} for rows {index.tolist()}; start a new bank for another size"
             )
         return index.to(self.valid.device)
-
-    def _first_key(self, template: Tensor) -> Tensor | None:
-        """The keys of the first template; what is no key is told now, not K frames later."""
-        if self.key is None:
-            return None
-        key: object = self.key(template)
-        if not isinstance(key, Tensor) or key.dim() < 3 or len(key) != len(template) or not key.is_floating_point():
-            came = tuple(key.shape) if isinstance(key, Tensor) else type(key).__name__
-            raise OptionError(
-                f"MemoryBank: expected key to make [P, Ck, *S] of templates {tuple(template.shape)}, got {came}; mend "
-                "the key"
-            )
-        return key
-
-    def _slot(self, slot: int, row: int) -> tuple[Tensor, ...]:
-        """Index tensors `[1]` of a slot in use."""
-        if not (0 <= row < self.rows and 0 <= slot < self.capacity and bool(self.valid[row, slot])):
-            raise BankError(
-                f"expected a slot in use of rows 0..{self.rows - 1}, got slot {slot} of row {row}; see describe()"
-            )
-        return torch.tensor([[row], [slot]], device=self.valid.device).unbind()
 
     def _make_room(
         self, index: Tensor, template: Tensor, frame: int, *, must_store: bool
@@ -379,7 +385,7 @@ class MemoryBank:
             else self._slots["similarity"][rows]
         )
         view = BankView(similarity, age[full], valid[full], self.pinned[rows])
-        decision, wrong = self._decide(view)
+        decision, wrong = check_decision(self.policy.decide(view), view, self.policy.name)
         if must_store:
             decision = with_a_free_slot(decision, view)
         remove = decision.remove.to(template.dtype)
@@ -400,45 +406,12 @@ class MemoryBank:
         self._slots.put("templates", (rows,), self.templates[rows] * (1 - remove).view(*remove.shape, *shape[1:]))
         return slot, template.new_ones(len(index)).index_put((full,), chosen[:, 0]).view(shape)
 
-    def _decide(self, view: BankView) -> tuple[Decision, Tensor]:
-        """What the policy answers, and whether that cannot be done, bool `[]`: it may be on a device that is better not
-        waited for."""
-        decision: object = self.policy.decide(view)
-        expected = tuple(view.age.shape)
-        if not isinstance(decision, Decision):
-            raise OptionError(
-                f"policy {self.policy.name!r}: expected decide(view) to give a Decision, got {type(decision).__name__}"
-            )
-        for name, told in (("remove", decision.remove), ("into", decision.into)):
-            if (
-                not isinstance(told, Tensor)
-                or tuple(told.shape) != expected
-                or told.device != view.age.device
-                or told.is_complex()
-            ):
-                came = (
-                    f"{told.dtype} {tuple(told.shape)} on {told.device}"
-                    if isinstance(told, Tensor)
-                    else type(told).__name__
-                )
-                raise OptionError(
-                    f"policy {self.policy.name!r}: expected {name} as floats {expected} on {view.age.device}, got "
-                    f"{came}"
-                )
-        remove, into = decision.remove.detach().float(), decision.into.detach().float()
-        one_hot = (
-            ((remove - remove.round()).abs() <= _ONE_HOT).all()
-            & (remove >= -_ONE_HOT).all()
-            & (remove.round().sum(1) <= 1).all()
-        )
-        shares = ((into >= 0) & (into <= 1)).all()
-        spared = (view.movable | ((remove == 0) & (into == 0))).all()
-        return decision, ~(one_hot & shares & spared)
-
-    def _distil(self, rows: Tensor, told: tuple[Tensor, Tensor], source: Tensor, size: Tensor, frames: Tensor) -> None:
-        """Fuse the sources `[F, C, *S]` (of `size [F]` frames, known ones `frames [F, L]`) into slots, as far as `into
-        [F, K]` says."""
-        into, wrong = told
+    def _distil(
+        self, rows: Tensor, choice: tuple[Tensor, Tensor], source: Tensor, size: Tensor, frames: Tensor
+    ) -> None:
+        """Fuse the sources `[F, C, *S]` (of `size [F]` frames, the last of them `frames [F, L]`) into slots, as far as
+        `into [F, K]` says."""
+        into, wrong = choice
         where = _positions((into.detach() > 0).flatten(), unless=wrong)
         if where is None:
             raise OptionError(
@@ -451,12 +424,7 @@ class MemoryBank:
         which, slot = where // self.capacity, where % self.capacity  # [P]
         at = (rows[which], slot)
         target, sizes = self.templates[at], torch.stack([size[which], self._slots["size"][at]], 1)
-        answer: object = self.fusion(source[which], target, sizes)
-        if not isinstance(answer, Tensor) or answer.shape != target.shape or not answer.is_floating_point():
-            came = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-            raise OptionError(
-                f"MemoryBank: expected the fusion to make templates {tuple(target.shape)}, got {came}; mend the fusion"
-            )
+        answer = check_fused(self.fusion(source[which], target, sizes), target)
         fused = self._moved(target, answer, into[which, slot])
         self._slots.put("templates", at, fused)
         self._slots.put("size", at, sizes.sum(1).clamp_max(MOST_FRAMES))
@@ -483,9 +451,38 @@ class MemoryBank:
                 )
         if whole:
             return fused
-        share = into.view(-1, *[1] * (target.dim() - 1)).to(target.dtype)
-        wide = torch.promote_types(target.dtype, torch.float32)  # in half precision a difference may be infinite
-        return (target.to(wide) + share.to(wide) * (fused.to(wide) - target.to(wide))).to(target.dtype)
+        return part_of_the_way(target, fused, into)
+
+    def _write_traced(
+        self, template: Tensor, rows: Sequence[int] | Tensor | None, frame: int, *, pinned: bool, provisional: bool
+    ) -> None:
+        """`write` as one graph: same result, without the checks that need values."""
+        check_template(template)
+        index = None if rows is None else torch.as_tensor(rows, dtype=torch.int64, device=template.device)
+        if "valid" not in self._slots:
+            self._allocate(template, None)
+        expected = (self.rows if index is None else index.shape[0], *self.templates.shape[2:])
+        if template.shape != expected:
+            raise ShapeError(f"write: expected a template {expected}, got {tuple(template.shape)}")
+        now = self._slots.tensors
+        new = traced_write(
+            now if index is None else {name: t[index] for name, t in now.items()},
+            template.to(self.templates.dtype),
+            frame,
+            (self.policy, self.fusion, self.key),
+            change=now["version"].max() + 1,
+            pinned=pinned,
+            provisional=provisional,
+        )
+        self._slots.update(new, index)
+
+    def _slot(self, slot: int, row: int) -> tuple[Tensor, ...]:
+        """Index tensors `[1]` of a slot in use."""
+        if not (0 <= row < self.rows and 0 <= slot < self.capacity and bool(self.valid[row, slot])):
+            raise BankError(
+                f"expected a slot in use of rows 0..{self.rows - 1}, got slot {slot} of row {row}; see describe()"
+            )
+        return torch.tensor([[row], [slot]], device=self.valid.device).unbind()
 
 
 def _positions(mask: Tensor, *, unless: Tensor) -> Tensor | None:
@@ -493,25 +490,3 @@ def _positions(mask: Tensor, *, unless: Tensor) -> Tensor | None:
     mask alone."""
     found = torch.cat([mask, unless.expand(len(mask) + 1)]).nonzero().squeeze(1)
     return found if len(found) <= len(mask) else None
-
-
-def _rows_of(rows: Sequence[int] | Tensor | None) -> Tensor | None:
-    """The rows that a user named, int64 `[R]` on their own device."""
-    if rows is None:
-        return None
-    if isinstance(rows, Tensor):
-        if rows.dim() == 1 and not rows.is_floating_point() and not rows.is_complex() and rows.dtype != torch.bool:
-            return rows.to(torch.int64)
-        came = f"{rows.dtype} {tuple(rows.shape)}"
-        raise ShapeError(f"write: expected rows as whole numbers [R], got {came}; a mask becomes rows with .nonzero()")
-    try:
-        return torch.tensor([operator.index(row) for row in rows], dtype=torch.int64)
-    except (TypeError, RuntimeError, OverflowError) as error:
-        raise ShapeError(f"write: expected rows as whole numbers, got {rows!r}; such as rows=[0, 2]") from error
-
-
-def _is_frame(frame: object) -> bool:
-    try:
-        return isinstance(frame, SupportsIndex) and -_LAST_FRAME <= operator.index(frame) <= _LAST_FRAME
-    except TypeError:  # a tensor of another kind
-        return False

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from stmemory.errors import OptionError, ShapeError
+from stmemory.memory.checks import check_floats
 
-__all__ = ["Fusion", "FusionCell", "MeanFusion", "feature_alignment"]
+__all__ = ["Fusion", "FusionCell", "MeanFusion", "feature_alignment", "part_of_the_way"]
 
 _CONVOLUTIONS: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
     1: nn.Conv1d,
@@ -177,6 +178,8 @@ class FusionCell(nn.Module):
         Raises:
             ShapeError: says what the cell takes.
         """
+        for name, template in (("source", source), ("target", target)):
+            check_floats(f"FusionCell: {name}", template, f"[P, {self.channels}, *S]")
         if source.shape != target.shape or source.dim() != 2 + self.spatial_dims or source.shape[1] != self.channels:
             raise ShapeError(
                 f"FusionCell: expected source and target [P, {self.channels}, *S] with {self.spatial_dims} spatial "
@@ -219,6 +222,17 @@ class MeanFusion:
         counts = sizes.to(wide)
         share = counts[:, 0] / counts.sum(1).clamp_min(1)  # [P]
         return (2 * torch.lerp(into, gone, share.view(-1, *[1] * (source.dim() - 1)))).to(source.dtype)
+
+
+def part_of_the_way(target: Tensor, fused: Tensor, share: Tensor) -> Tensor:
+    """Targets `[P, C, *S]` moved to their fused templates as far as `share [P]` says, 0 to 1.
+
+    >>> part_of_the_way(torch.zeros(1, 1, 1), torch.ones(1, 1, 1), torch.tensor([0.25])).item()
+    0.25
+    """
+    share = share.view(-1, *[1] * (target.dim() - 1)).to(target.dtype)
+    wide = torch.promote_types(target.dtype, torch.float32)  # in half precision a difference may be infinite
+    return (target.to(wide) + share.to(wide) * (fused.to(wide) - target.to(wide))).to(target.dtype)
 
 
 def _two_to_one(channels: int, spatial_dims: int, kernel_size: int, bottleneck: int | None) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""Update policies: which slot a new template takes and which slots are fused (rules A-D, dropping, I2M, learned), and their names."""
+"""Update policies, which decide what slot a new template takes and what is fused: rules A-D, drop, I2M, learned."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ class Decision:
 class UpdatePolicy(Protocol):
     """Decides what happens when a full row gets a new template. Write your own: any object with these three will do.
 
-    One that never looks at the similarity of pinned slots may say so with a fourth, `movable_only = True`; that saves
-    work.
+    One that never looks at the similarity of pinned slots may say so with `movable_only = True`, and one that fuses
+    into n slots of a row at most with `most_targets = n`, which saves work in a compiled write.
 
     Attributes:
         name: what `describe()` and saved files call it.
@@ -121,6 +121,7 @@ class LeastSimilar:
     name = "least_similar"
     uses_similarity = True
     movable_only = True
+    most_targets = 1
 
     def decide(self, view: BankView) -> Decision:
         """See `UpdatePolicy.decide`."""
@@ -133,6 +134,7 @@ class MostSimilar:
     name = "most_similar"
     uses_similarity = True
     movable_only = True
+    most_targets = 1
 
     def decide(self, view: BankView) -> Decision:
         """See `UpdatePolicy.decide`."""
@@ -144,6 +146,7 @@ class Drop:
 
     name = "drop"
     uses_similarity = False
+    most_targets = 0
 
     def decide(self, view: BankView) -> Decision:
         """See `UpdatePolicy.decide`."""
@@ -226,6 +229,7 @@ class LearnedPolicy(nn.Module):
 
     name = "learned"
     uses_similarity = True
+    most_targets = 1
 
     def __init__(self, *, hidden: int = 32, temperature: float = 1.0, seed: int = 0) -> None:
         super().__init__()

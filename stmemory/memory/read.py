@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from stmemory.errors import BankError, OptionError, ShapeError
 from stmemory.memory.bank import MemoryBank
+from stmemory.memory.checks import check_floats
 from stmemory.memory.packing import packed, unpacked
 from stmemory.memory.slots import note_written, written
 from stmemory.memory.undo import Undo
@@ -73,6 +74,8 @@ class ReadCache:
     def refresh(self, bank: MemoryBank, read: SpaceTimeRead) -> tuple[Tensor, Tensor]:
         """Keys `[B, K, Ck, *S]` and values `[B, K, Cv, *S]` of the bank as it is now; those of empty slots mean
         nothing."""
+        if torch.compiler.is_compiling():
+            return _all_keys_and_values(bank, read)
         version = bank.version
         if self._undo is not None:
             before = {name: value for name, value in vars(self).items() if name != "_undo"}
@@ -104,6 +107,14 @@ class ReadCache:
         elif buffer is not None and self._undo is not None:
             note_written(self._undo, buffer, index)
         return new if buffer is None else written(buffer, index, new)
+
+
+def _all_keys_and_values(bank: MemoryBank, read: SpaceTimeRead) -> tuple[Tensor, Tensor]:
+    """What `refresh` gives, of all slots at once, in one graph that depends on no value and keeps nothing."""
+    templates = bank.templates.flatten(0, 1)  # [B K, C, *S]
+    values: Tensor = read.value(templates)
+    keys: Tensor = bank.keys.flatten(0, 1) if bank.key is read.key else read.key(templates)
+    return keys.view(*bank.valid.shape, *keys.shape[1:]), values.view(*bank.valid.shape, *values.shape[1:])
 
 
 class SpaceTimeRead(nn.Module):
@@ -147,11 +158,17 @@ class SpaceTimeRead(nn.Module):
         Args:
             query_key: `[B, Ck, *S]`, or `[1, Ck, *S]` for all rows.
             bank: the memory, of B rows.
-            cache: of this bank; None computes keys and values of all slots anew.
+            cache: of this bank; None computes keys and values of all slots again, as a call within `torch.compile`
+                does.
 
         Returns:
             `[B, Cv, *S]`, the first part of eq. 13; put it beside the query value for the whole.
+
+        Raises:
+            ShapeError: the query is not a tensor of floats, or does not fit the bank.
+            BankError: the bank is empty.
         """
+        check_floats("SpaceTimeRead: query_key", query_key, "[B, Ck, *S]")
         keys, values = (cache or ReadCache()).refresh(bank, self)
         recalled = space_time_read(
             query_key.flatten(2),
@@ -224,13 +241,14 @@ def space_time_read(
     Raises:
         ShapeError: the shapes do not fit.
 
-    >>> space_time_read(torch.rand(1, 4, 6), torch.rand(2, 3, 4, 5), torch.ones(2, 3, 7, 5), torch.ones(2, 3).bool()).shape
+    >>> query, keys, values = torch.rand(1, 4, 6), torch.rand(2, 3, 4, 5), torch.ones(2, 3, 7, 5)
+    >>> space_time_read(query, keys, values, torch.ones(2, 3).bool()).shape
     torch.Size([2, 7, 6])
     """
     fits = query.dim() == 3 and keys.dim() == values.dim() == 4 and keys.shape[:2] == values.shape[:2] == valid.shape
     if (
         not fits
-        or query.shape[0] not in (1, len(keys))
+        or query.shape[0] not in (1, keys.shape[0])
         or query.shape[1] != keys.shape[2]
         or keys.shape[3] != values.shape[3]
     ):
@@ -256,7 +274,7 @@ def _read(
         query.to(wide), keys.to(wide), valid, extra.to(wide), affinity
     )  # one more channel: what a score has beside the product
     whole = top_k is None or top_k >= slots * cells
-    if whole and query.device.type == "cpu" and not torch.is_grad_enabled():
+    if whole and query.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
         held = valid | ~valid.any(
             1, keepdim=True
         )  # a row that holds nothing recalls the mean of what lies there, as with the kernel

@@ -1,4 +1,4 @@
-"""The tensors of a bank: allocated once, indexed by row and slot. Knows no policy, no fusion and no order of events."""
+"""The buffers of a bank: allocated once, indexed by row and slot, and the similarities between slots."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stmemory.errors import BankError
 from stmemory.memory.packing import packed, unpacked
 from stmemory.memory.similarity import similarities
 from stmemory.memory.undo import Undo
 
-__all__ = ["LOG_LENGTH", "SlotInfo", "Slots", "note_written", "written"]
+__all__ = ["LOG_LENGTH", "MOST_FRAMES", "NO_FRAME", "SlotInfo", "Slots", "note_written", "written"]
 
 LOG_LENGTH = 8  # fused frames remembered a slot, for describe(); bounded, like everything here
 NO_FRAME = -1
@@ -48,8 +48,11 @@ class SlotInfo:
     fused_frames: tuple[int, ...]
 
 
-class Slots:
-    """Named tensors `[B, K, ...]`, and `provisional [B]`. Empty until `allocate`.
+class Slots(nn.Module):
+    """Named tensors `[B, K, ...]`, and `provisional [B]`: non-persistent buffers, so they move with a model and are no
+    part of its `state_dict()`. Empty until `allocate`.
+
+    The only module of this package that changes outside of `__init__`: a bank belongs to one video.
 
     Names: `templates [B, K, C, *S]`, `keys [B, K, Ck, *S]` (optional), `similarity [B, K, K]`, `compared [B, K, K]`
     (int64, the version that a similarity is of: the later one of its two slots), `valid`, `pinned` (bool), `age`,
@@ -57,30 +60,37 @@ class Slots:
     """
 
     def __init__(self, capacity: int) -> None:
+        super().__init__()
         self.capacity = capacity
-        self.tensors: dict[str, Tensor] = {}
-        self._changes = 0  # only ever grows, so a version number is never met twice in one slot
-        self.identity = object()  # another one whenever rows or all contents change hands, so that caches begin anew
-        self.undo: Undo | None = None  # where changes are noted while something is under way that must happen whole
+        self.identity = object()  # another one whenever rows, dtype or all contents change, so that caches start again
+        self.undo: Undo | None = None  # where changes are noted while a step is under way that must be atomic
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "tensors": packed(self.tensors), "undo": None}
+        return {**vars(self), "_buffers": {}, "undo": None, "packed": packed(self.tensors)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update({**state, "tensors": unpacked(state["tensors"])})
+        restore: Callable[[dict[str, Any]], None] = super().__setstate__
+        restore({name: value for name, value in state.items() if name != "packed"})
+        self._hold(unpacked(state["packed"]))
 
     def __getitem__(self, name: str) -> Tensor:
-        if not self.tensors:
+        tensor = self._buffers.get(name)
+        if tensor is None:
             raise BankError("the bank is empty: its shapes are those of the first template; call write() first")
-        return self.tensors[name]
+        return tensor
 
     def __contains__(self, name: str) -> bool:
-        return name in self.tensors
+        return name in self._buffers
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """All buffers by name; a new dict of the same tensors, empty before `allocate`."""
+        return {name: t for name, t in self._buffers.items() if t is not None}
 
     @property
     def rows(self) -> int:
         """B; 0 before `allocate`."""
-        return len(self.tensors["valid"]) if self.tensors else 0
+        return len(self["valid"]) if "valid" in self else 0
 
     @property
     def nbytes(self) -> int:
@@ -103,7 +113,7 @@ class Slots:
                 "use a smaller capacity (memory_size) or smaller templates"
             ) from error
         self._note_all()
-        self.tensors = tensors
+        self._hold(tensors)
 
     def _new(self, template: Tensor, key: Tensor | None) -> dict[str, Tensor]:
         rows, slots, device = len(template), self.capacity, template.device
@@ -122,30 +132,37 @@ class Slots:
 
     def put(self, name: str, index: tuple[Tensor, ...], value: Tensor | int) -> None:
         """Write `value` at `index`: in place where no graph is kept, else out of place."""
-        buffer = self.tensors[name]
+        buffer = self[name]
         if not isinstance(value, Tensor):
             value = torch.tensor(value, dtype=buffer.dtype, device=buffer.device)
         if self.undo is not None:
             note_written(self.undo, buffer, index)
-            self.undo.note(lambda: self.tensors.__setitem__(name, buffer))
-        self.tensors[name] = written(buffer, index, value)
+            self.undo.note(lambda: self._buffers.__setitem__(name, buffer))
+        self._buffers[name] = written(buffer, index, value)
+
+    def update(self, tensors: Mapping[str, Tensor], rows: Tensor | None) -> None:
+        """Put the contents `[R, K, ...]` of rows `[R]`, None for all, in the place of what they held: what a traced
+        write made."""
+        for name, new in tensors.items():
+            buffer = self[name]
+            if rows is not None:
+                new = buffer.index_copy(0, rows, new)
+            if new.requires_grad or buffer.requires_grad:
+                self._buffers[name] = new
+            else:
+                buffer.copy_(new)
 
     def touch(self, index: Tensor, slot: Tensor, *, key: Callable[[Tensor], Tensor] | None) -> None:
-        """Say that the templates at `index [P]`, `slot [P]` changed: new versions, and new keys where there are
-        keys."""
+        """The templates at `index [P]`, `slot [P]` changed: new versions, and new keys where there are keys."""
         if len(index) == 0:
             return
-        if self.undo is not None:
-            before = self._changes
-            self.undo.note(lambda: setattr(self, "_changes", before))
-        self._changes += 1
-        self.put("version", (index, slot), self._changes)
+        self.put("version", (index, slot), self["version"].max() + 1)  # so a slot never has the same version twice
         if key is not None:
             self.put("keys", (index, slot), key(self["templates"][index, slot]))
 
     def rekey(self, key: Callable[[Tensor], Tensor] | None) -> None:
         """New keys for all slots in use, where there are keys; they hold what they held, so versions stay."""
-        if key is not None and self.tensors:
+        if key is not None and "valid" in self:
             index = self["valid"].nonzero().unbind(1)
             self.put("keys", index, key(self["templates"][index]))
 
@@ -157,7 +174,7 @@ class Slots:
             rows: `[R]`.
             movable_only: leave pairs with a pinned slot as they are, maybe old.
         """
-        keys = self.tensors.get("keys", self["templates"]).detach()
+        keys = self["keys" if "keys" in self else "templates"].detach()
         with torch.no_grad():
             wanted = self["valid"][rows] & ~self["pinned"][rows] if movable_only else self["valid"][rows]
             version = self["version"][rows]
@@ -195,29 +212,34 @@ class Slots:
         probe.allocate(torch.zeros(1, 1, 1), torch.zeros(1, 1, 1) if keyed else None)
         if tensors and set(tensors) != set(probe.tensors):
             raise BankError(
-                f"load_state_dict: missing {sorted(set(probe.tensors) - set(tensors))}, unexpected "
+                f"load_contents: missing {sorted(set(probe.tensors) - set(tensors))}, unexpected "
                 f"{sorted(set(tensors) - set(probe.tensors))}; build the bank with the key it was saved with"
             )
         for name, tensor in tensors.items():
             fits = (len(tensors["valid"]), *probe.tensors[name].shape[1 : 2 if name in ("templates", "keys") else None])
             if tuple(tensor.shape[: len(fits)]) != fits:
                 raise BankError(
-                    f"load_state_dict: expected {name} of {fits[0]} rows and {self.capacity} slots, got "
+                    f"load_contents: expected {name} of {fits[0]} rows and {self.capacity} slots, got "
                     f"{tuple(tensor.shape)}; "
                     "build the bank with the capacity it was saved with"
                 )
             wanted = "floats" if name in ("templates", "keys") else str(probe.tensors[name].dtype)
             if not (tensor.is_floating_point() if wanted == "floats" else tensor.dtype == probe.tensors[name].dtype):
-                raise BankError(
-                    f"load_state_dict: expected {name} of {wanted}, got {tensor.dtype}; the state is damaged"
-                )
+                raise BankError(f"load_contents: expected {name} of {wanted}, got {tensor.dtype}; the state is damaged")
 
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Hold copies of these instead."""
         self._note_all()
-        self.tensors = {name: t.clone() for name, t in tensors.items()}
-        self._changes = int(self["version"].max()) if self.rows else 0
+        self._hold({name: t.clone() for name, t in tensors.items()})
         self.identity = object()
+
+    def forget(self) -> None:
+        """Hold nothing, as before `allocate`."""
+        self.take({})
+
+    def detach_all(self) -> None:
+        """Cut the graph of all buffers."""
+        self._hold({name: t.detach() for name, t in self.tensors.items()})
 
     def append_rows(self, number: int) -> None:
         """Append empty rows."""
@@ -227,23 +249,48 @@ class Slots:
             )
         self._note_all()
         self.identity = object()
-        self.tensors = {
-            name: torch.cat([t, t.new_full((number, *t.shape[1:]), NO_FRAME if name == "log" else 0)])
-            for name, t in self.tensors.items()
-        }
+        self._hold(
+            {
+                name: torch.cat([t, t.new_full((number, *t.shape[1:]), NO_FRAME if name == "log" else 0)])
+                for name, t in self.tensors.items()
+            }
+        )
 
     def keep_rows(self, rows: Sequence[int]) -> None:
         """Keep these rows, in this order, and free the rest."""
         self._note_all()
         index = torch.tensor(list(rows), dtype=torch.int64, device=self["valid"].device)
-        self.tensors = {name: t[index] for name, t in self.tensors.items()}
+        self._hold({name: t[index] for name, t in self.tensors.items()})
         self.identity = object()
+
+    def _hold(self, tensors: Mapping[str, Tensor]) -> None:
+        """Make these the buffers, in the place of all others; an interrupt finds either those or these."""
+        self._non_persistent_buffers_set.update(tensors)
+        self._buffers = dict(tensors)
 
     def _note_all(self) -> None:
         """Note how to put back what is held, before other tensors take its place."""
         if self.undo is not None:
-            before = {"tensors": self.tensors, "identity": self.identity, "_changes": self._changes}
-            self.undo.note(lambda: vars(self).update(before))
+            tensors, identity = self.tensors, self.identity
+
+            def put_back() -> None:
+                self._hold(tensors)
+                self.identity = identity
+
+            self.undo.note(put_back)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Slots:
+        """What `.to()`, `.double()`, `.half()`, `.cuda()` do to a module: templates and keys take the dtype, all else
+        the device alone, since similarities are float32 whatever the templates are."""
+        before, moved = self.tensors, dict[str, Tensor]()
+        for name, tensor in before.items():
+            found = fn(tensor)
+            free = name in ("templates", "keys") or found.dtype == tensor.dtype
+            moved[name] = found if free else tensor.to(found.device)
+        if any(moved[name] is not before[name] for name in before):
+            self._hold(moved)
+            self.identity = object()
+        return self
 
     def info(self, row: int) -> Iterator[SlotInfo]:
         """The slots in use of one row, oldest first."""

@@ -23,6 +23,10 @@ __all__ = [
 ]
 
 
+# Of a frame for each unknown of the discriminative read; with fewer it is left out, see docs/pages/limits.md.
+_CELLS = 2.5
+
+
 @dataclass(frozen=True, eq=False)
 class FrameFeatures:
     """What a query encoder makes of `V` frames, once, whatever the number of objects.
@@ -44,6 +48,15 @@ class FrameFeatures:
     stride8: Tensor
     stride16: Tensor
     appearance: Tensor | None = None
+
+    @property
+    def can_discriminate(self) -> bool:
+        """Whether a frame has cells enough for the discriminative read: a regression with one unknown for each channel
+        and a constant."""
+        if self.appearance is None:
+            return False
+        channels, height, width = self.appearance.shape[1:]
+        return height * width >= _CELLS * (channels + 1)
 
     def of_rows(self, video: Tensor) -> FrameFeatures:
         """Repeat for rows: row b belongs to frame `video[b]`.
@@ -80,7 +93,8 @@ def of_rows(features: Tensor, video: Tensor) -> Tensor:
     >>> of_rows(torch.ones(1, 2), torch.zeros(3, dtype=torch.int64)).shape
     torch.Size([3, 2])
     """
-    return features.expand(len(video), *features.shape[1:]) if len(features) == 1 else features[video]
+    rows = video.shape[0]  # not len(), which `torch.export` takes for a fixed number
+    return features.expand(rows, *features.shape[1:]) if features.shape[0] == 1 else features[video]
 
 
 _GROUPS = 32

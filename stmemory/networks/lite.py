@@ -55,7 +55,8 @@ class _InvertedResidual(nn.Module):
         """`[V, Cin, H, W]` to `[V, C, H/stride, W/stride]`."""
         middle = self.depthwise.conv.in_channels * features.shape[-1]  # numbers of one expanded row
         rows = max(1, _STRIP // (middle * self.stride)) * self.stride  # of the input
-        if torch.is_grad_enabled() or rows >= features.shape[-2] or features.shape[-2] % self.stride:
+        small = rows >= features.shape[-2] or features.shape[-2] % self.stride
+        if small or torch.is_grad_enabled() or torch.compiler.is_compiling():
             out: Tensor = self.project(self.depthwise(self.expand(features)))
         else:
             strips = [self._strip(features, top, rows) for top in range(0, features.shape[-2], rows)]

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
 
+from stmemory.errors import OptionError
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.discriminative import DiscriminativeMemory, DiscriminativeRead, rival_scores
 from stmemory.memory.fusion import FusionCell
@@ -55,8 +57,22 @@ class SegmentationNetwork(Pretrained, nn.Module):
         )
 
     def new_bank(self, capacity: int = 5, *, policy: str | UpdatePolicy = "least_similar") -> MemoryBank:
-        """An empty bank that uses this network's fusion cell and memory keys."""
-        return MemoryBank(capacity, policy=policy, fusion=self.fusion, key=self.read.key)
+        """An empty bank that borrows this network's fusion cell and memory keys, and a policy that is given as an
+        object: their parameters stay where they are, and are listed there alone."""
+        borrow = ("fusion", "key") if isinstance(policy, str) else ("fusion", "key", "policy")
+        return MemoryBank(capacity, policy=policy, fusion=self.fusion, key=self.read.key, borrow=borrow)
+
+    def forward(self, *given: object, **named: object) -> NoReturn:
+        """One call cannot segment a video.
+
+        Raises:
+            OptionError: always; names the methods to call.
+        """
+        raise OptionError(
+            "SegmentationNetwork: a network cannot be called as a whole; use VOSPredictor(network=network) to track, "
+            "or encode_query(frame), recall(features, bank, video), decode(recalled, features, video) and "
+            "encode_memory(features, mask, others, video) one after another"
+        )
 
     def encode_query(self, frame: Tensor) -> FrameFeatures:
         """Encode frames once, whatever the number of objects.

@@ -105,7 +105,7 @@ class StmMemoryEncoder(nn.Module):
         Raises:
             ShapeError: A mask is not `[B, 1, H, W]` of the frame's own B, H and W.
         """
-        rows, (height, width) = len(video), features.frame.shape[2:]
+        rows, (height, width) = video.shape[0], features.frame.shape[2:]
         for name, given in (("mask", mask), ("others", others)):
             if given.shape != (rows, 1, height, width):
                 raise ShapeError(

@@ -263,7 +263,9 @@ class PredictionNetwork(Pretrained, nn.Module):
         keys."""
         if self.config.memory == "none":
             return PredictionState(MemoryBank(capacity, policy=policy))
-        return PredictionState(MemoryBank(capacity, policy=policy, fusion=self.fusion, key=self.read.key))
+        return PredictionState(
+            MemoryBank(capacity, policy=policy, fusion=self.fusion, key=self.read.key, borrow=("fusion", "key"))
+        )
 
     def step(self, frame: Tensor, state: PredictionState, *, write: bool = True) -> Tensor:
         """Take the videos one frame further: write it, remember it, recall, and say what comes next.

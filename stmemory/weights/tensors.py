@@ -175,7 +175,7 @@ def save_bank(bank: MemoryBank, path: str | Path) -> None:
         "capacity": str(bank.capacity),
         "policy": bank.policy.name,
     }
-    write_tensor_file(path, bank.state_dict(), about)
+    write_tensor_file(path, bank.contents(), about)
 
 
 def load_bank(bank: MemoryBank, path: str | Path) -> None:
@@ -199,7 +199,7 @@ def load_bank(bank: MemoryBank, path: str | Path) -> None:
             f"{path}: expected a bank with the digest that save_bank writes, got one without; the file is damaged, "
             "save it again"
         )
-    bank.load_state_dict(file.tensors)
+    bank.load_contents(file.tensors)
 
 
 POLICY_FILE = "policy.safetensors"
