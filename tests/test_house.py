@@ -405,11 +405,16 @@ def test_the_front_door_waits_for_nothing() -> None:
 
 
 def test_help_loads_no_torch() -> None:
-    """`stmemory --help`, and that of each command, is written before anything large is imported."""
+    """`stmemory --help`, and that of each command, loads no torch, numpy, Pillow, safetensors or tqdm."""
     script = (
-        "import sys; from stmemory.cli import main\ntry: main(sys.argv[1:])\nfinally: assert 'torch' not in sys.modules"
+        "import sys; from stmemory.cli import main\ntry: main(sys.argv[1:])\n"
+        "finally: assert not {'torch', 'numpy', 'PIL', 'safetensors', 'tqdm'} & set(sys.modules)"
     )
-    for command in ([], ["track"], ["evaluate"], ["benchmark"]):
+    lines = (
+        *("", "track", "export", "demo", "predict", "inspect", "evaluate", "score", "benchmark", "info", "convert"),
+        *("train", "train run", "train predict", "train predict report"),
+    )
+    for command in map(str.split, lines):
         done = subprocess.run(
             [sys.executable, "-c", script, *command, "--help"], capture_output=True, text=True, cwd=PACKAGE.parent
         )

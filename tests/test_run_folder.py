@@ -13,9 +13,9 @@ import pytest
 from pictures import TINY, pack_tiny
 from tiny import tiny_network
 
-from stmemory.cli.train import main
 from stmemory.io.run_folder import held
 from stmemory.prediction.train_config import PredictionTraining
+from stmemory.training.__main__ import main
 from stmemory.training.config import TrainingConfig
 from stmemory.training.data.material import Material
 from stmemory.training.loop import Trainer

@@ -11,12 +11,12 @@ import pytest
 import torch
 from pictures import TINY, pack_tiny
 
-from stmemory.cli.train import main
 from stmemory.errors import OptionError, WeightsError
 from stmemory.io.masks import soft_aggregate
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.lite import LiteTrunk
 from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.training.__main__ import main
 from stmemory.training.config import Phase, TrainingConfig
 from stmemory.training.data.material import Material
 from stmemory.training.export import read_efficientnet_lite0

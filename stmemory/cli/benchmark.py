@@ -18,7 +18,17 @@ from stmemory.cli.options import (
     chosen_predictor,
     tracking_options,
 )
-from stmemory.cli.output import DONE, FAILED, complain, end_line, say_at_once, score_heads, score_line, teller
+from stmemory.cli.output import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    complain,
+    end_line,
+    say_at_once,
+    score_heads,
+    score_line,
+    teller,
+)
 from stmemory.io.files import out_folder
 
 if TYPE_CHECKING:
@@ -155,7 +165,7 @@ def _ablation(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         end_line()
         complain(f"stopped; clips that are finished are in {out}, and the same command with --resume goes on")
-        return FAILED
+        return INTERRUPTED
     print()
     print(ablation_table(results, circumstances, extra=about), end="")
     print(f"table: {out / 'ablation.md'}, report: {out / 'ablation.json'}")
@@ -318,7 +328,7 @@ def _growth(arguments: argparse.Namespace) -> int:
         complain(
             f"stopped after {list(runs.values())[-1].frames} frames of {list(runs)[-1]}; what was measured is written"
         )
-    return DONE if as_said and not stop.wanted else FAILED
+    return FAILED if not as_said else INTERRUPTED if stop.wanted else DONE
 
 
 def _said(name: str, report: GrowthReport) -> Iterator[str]:
@@ -426,7 +436,7 @@ def _speed(arguments: argparse.Namespace) -> int:
     if stop.wanted:
         complain(f"stopped after {rounds} of {arguments.rounds} rounds; these are their figures")
     memorised = all(speed.memorised == speed.case.objects for speed in report.cases)
-    return DONE if memorised and not stop.wanted else FAILED
+    return FAILED if not memorised else INTERRUPTED if stop.wanted else DONE
 
 
 def _passes(arguments: argparse.Namespace) -> int:

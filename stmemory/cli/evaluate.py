@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from stmemory.cli.options import Commands, add_data_set_options, chosen_clips, chosen_options, tracking_options
-from stmemory.cli.output import DONE, FAILED, complain, end_line, score_heads, score_line, teller
+from stmemory.cli.output import DONE, FAILED, INTERRUPTED, complain, end_line, score_heads, score_line, teller
 from stmemory.io.files import out_folder
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
                 folder.finished
             )  # the news of the last may not have come
             complain(f"stopped with {len(kept)} of {len(evaluation.clips)} clips finished{more}")
-            return FAILED
+            return INTERRUPTED
         teller.sum_up(outcome)
         if arguments.out is not None:
             _write_more(evaluation, folder, outcome)

@@ -16,6 +16,7 @@ __all__ = [
     "BAD_ARGUMENTS",
     "DONE",
     "FAILED",
+    "INTERRUPTED",
     "Progress",
     "clock_time",
     "complain",
@@ -118,6 +119,7 @@ def clock_time(seconds: float) -> str:
 DONE = 0
 FAILED = 1
 BAD_ARGUMENTS = 2
+INTERRUPTED = 130  # 128 and SIGINT, as shells have it
 
 
 def teller(total: int | None, part: str) -> Callable[[int], None]:

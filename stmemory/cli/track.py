@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stmemory.cli.options import Commands, add_compute_options, add_scene_options, chosen_predictor, tracking_options
-from stmemory.cli.output import DONE, FAILED, complain, end_line, say_at_once, teller
+from stmemory.cli.output import DONE, FAILED, INTERRUPTED, complain, end_line, say_at_once, teller
 from stmemory.io.files import out_folder
 
 if TYPE_CHECKING:
@@ -141,12 +141,12 @@ def _track_with(arguments: argparse.Namespace, folder: Path) -> int:
     if job.live is not None:
         why = "" if report.error is None else f": {report.error}"
         complain(f"stopped after {report.frames} frames{why}; a live source cannot be resumed")
-        return FAILED
+        return FAILED if report.error is not None else INTERRUPTED
     if report.error is None:
         complain(f"stopped after {report.frames} frames; the same command with --resume goes on from there")
-    else:
-        complain(f"stopped after {report.frames} frames: {report.error}")
-        complain(f"once that is mended, --resume goes on; or end there, with --resume --frames {report.frames}")
+        return INTERRUPTED
+    complain(f"stopped after {report.frames} frames: {report.error}")
+    complain(f"once that is mended, --resume goes on; or end there, with --resume --frames {report.frames}")
     return FAILED
 
 
@@ -385,7 +385,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
         )
     if missing := [frame for frame in arguments.at or () if frame not in report.moments]:
         complain(f"--at: the clip ended at frame {stream.frame_index}, before {missing}; what came before is drawn")
-    return FAILED if broken or stop.wanted or missing else DONE
+    return FAILED if broken else INTERRUPTED if stop.wanted else FAILED if missing else DONE
 
 
 def _clip(arguments: argparse.Namespace) -> tuple[Iterator[object], object, int | None]:

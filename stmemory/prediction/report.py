@@ -308,9 +308,7 @@ def load_trained(run: Path, name: str, *, device: str = "cpu") -> Trained:
     contender = config.contender(name)
     path = run / name / "state.pt"
     if not path.exists():
-        raise WeightsError(
-            f"{path}: expected a state of training, got no such file; python -m stmemory.training predict run"
-        )
+        raise WeightsError(f"{path}: expected a state of training, got no such file; stmemory train predict run")
     state = read_state(path, needs=("average", "step"))
     network = new_network(config, name).to(device).eval()
     network.load_state_dict(state["average"])

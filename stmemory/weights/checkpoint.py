@@ -350,7 +350,7 @@ def _hint(folder: Path) -> str:
     if not pickles:
         return "; a folder of stmemory's holds both"
     if "state.pt" in pickles:  # what training leaves
-        return " but state.pt, a state of training; write its weights first, see `python -m stmemory.training export --help`, or `predict export`"
+        return " but state.pt, a state of training; write its weights first, see `stmemory train export --help`, or `predict export`"
     return f" but {pickles[0]}, a pickle, which can run code and is never loaded; convert it first, see `stmemory convert --help`"
 
 
