@@ -221,7 +221,7 @@ def test_too_few_frames_for_a_slope_are_told(tmp_path: Path, capsys: pytest.Capt
 def test_an_interrupted_run_is_written(
     at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C ends the measuring after the step at hand; what was measured is written, and the command exits with 130."""
+    """Ctrl-C ends the measuring after the step at hand; what was measured is written, and the exit code is 130."""
     steps: list[int] = []
 
     def interrupting() -> int:

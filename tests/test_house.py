@@ -351,7 +351,11 @@ folder = os.path.dirname(stmemory.__file__)
 report = {
     "changed": [name for name in before if before[name] != after[name]],
     "modules": sorted(sys.modules),
-    "opened": [path for path in opened if path.startswith(folder) and not path.endswith(".py") and "__pycache__" not in path],
+    "opened": [
+        path
+        for path in opened
+        if path.startswith(folder) and not path.endswith(".py") and "__pycache__" not in path
+    ],
 }
 with open(sys.argv[1], "w") as file:
     json.dump(report, file)

@@ -252,7 +252,8 @@ def test_a_bad_config_is_named(tmp_path: Path, text: str) -> None:
         '{"data": {"blurr": 0.5}}': "data.blurr: expected the name of a setting, got one that does not exist; did you "
         "mean blur?",
         '{"learning_rate": "1e-4"}': "learning_rate: expected a finite number, got '1e-4'",
-        '{"learning_rate": Infinity}': "see TrainingConfig: expected JSON, got Infinity, which is no number; replace it",
+        '{"learning_rate": Infinity}': "see TrainingConfig: expected JSON, got Infinity, which is no number; "
+        "replace it",
         '{"phases": [{"size": "64"}]}': "phases[0].size: expected a whole number, got '64'",
         '{"phases": [{}, {"size": 0}]}': "phases[1].size: expected a multiple of 16, 16 or more, got 0",
         '{"phases": [{"frozen": 99}]}': "phases[0].frozen: expected 0 to 6, the parts of the trunk, got 99",

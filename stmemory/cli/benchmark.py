@@ -319,7 +319,8 @@ def _growth(arguments: argparse.Namespace) -> int:
     for name, report in runs.items():
         for line in _said(name, report):
             print(line)
-    title = f"{size[1]} x {size[0]}, {OBJECTS} objects, {circumstances.device}, {circumstances.threads} threads, torch {circumstances.torch}"
+    machine = f"{circumstances.device}, {circumstances.threads} threads, torch {circumstances.torch}"
+    title = f"{size[1]} x {size[0]}, {OBJECTS} objects, {machine}"
     drawn = _drawn(out / "growth.png", runs, title)
     print(f"report: {out / 'growth.json'}, growth.csv{', growth.png' * drawn}")
     if ours.frames < FEW:
@@ -334,12 +335,13 @@ def _growth(arguments: argparse.Namespace) -> int:
 def _said(name: str, report: GrowthReport) -> Iterator[str]:
     memory, seconds = report.process_slope, report.seconds_slope
     half = report.seconds[report.frames // 2 :]
-    yield f"{name}: {report.frames} frames, {1000 * sorted(half)[len(half) // 2]:.1f} ms a frame (median of the second half)"
+    milliseconds = 1000 * sorted(half)[len(half) // 2]
+    yield f"{name}: {report.frames} frames, {milliseconds:.1f} ms a frame (median of the second half)"
     yield f"  memory bank: {report.first_bank_bytes:,} bytes after the first, {report.last_bank_bytes:,} after the last"
     kibibytes = memory.per_thousand / 1024, memory.standard_error / 1024
     yield f"  process: {kibibytes[0]:+.1f} +- {kibibytes[1]:.1f} KiB per 1,000 frames: {_verdict(memory)}"
-    milliseconds = 1000 * seconds.per_thousand, 1000 * seconds.standard_error
-    yield f"  time: {milliseconds[0]:+.3f} +- {milliseconds[1]:.3f} ms per frame per 1,000 frames: {_verdict(seconds)}"
+    rise, error = 1000 * seconds.per_thousand, 1000 * seconds.standard_error
+    yield f"  time: {rise:+.3f} +- {error:.3f} ms per frame per 1,000 frames: {_verdict(seconds)}"
 
 
 def _verdict(slope: Slope) -> str:

@@ -28,7 +28,10 @@ def add_track(commands: Commands) -> None:
     track = commands.add_parser(
         "track", parents=[tracking_options()], help="track objects through a video, from their first masks"
     )
-    source_help = "or a GIF, WebP or TIFF with pages, or a .npy with uint8 [T, H, W, 3]; or live: a camera, 0 or /dev/video0, or an address, rtsp://..."
+    source_help = (
+        "or a GIF, WebP or TIFF with pages, or a .npy with uint8 [T, H, W, 3]; or live: a camera, 0 or /dev/video0, "
+        "or an address, rtsp://..."
+    )
     track.add_argument("source", metavar="VIDEO_OR_FOLDER", help=source_help)
     track.add_argument(
         "--mask",

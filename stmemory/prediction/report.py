@@ -359,8 +359,8 @@ def report(
             for result in _test(config, test, trained, mean.to(device), how):
                 results.append(result if len(runs) == 1 else replace(result, test=f"{result.test} ({label})"))
     circumstances = current_circumstances(device=device, seed=configs[labels[0]]["seed"] if runs else None)
-    told = f"device {circumstances.device}, {circumstances.threads} threads, torch {circumstances.torch}, seed {circumstances.seed}"
-    text = f"{prediction_tables(results)}\n{told}\n"
+    machine = f"device {circumstances.device}, {circumstances.threads} threads, torch {circumstances.torch}"
+    text = f"{prediction_tables(results)}\n{machine}, seed {circumstances.seed}\n"
     with whole_file(out / "prediction.md") as part:
         part.write_text(text, encoding="utf-8")
     with whole_file(out / "prediction.json") as part:

@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from stmemory.errors import OptionError, WeightsError
 from stmemory.io.files import rename_file, whole_file
 from stmemory.io.untrusted import read_json
-from stmemory.weights.tensors import with_words, words_of
+from stmemory.weights.tensors import tensor_bytes, words_of
 
 __all__ = [
     "CARD",
@@ -242,7 +242,7 @@ def write_checkpoint(
     """
     if dtype not in _FLOATS:
         raise OptionError(f"dtype: expected one of {', '.join(map(str, _FLOATS))}, got {dtype!r}")
-    stored = {n: (t.to(dtype) if t.is_floating_point() else t).detach().cpu().contiguous() for n, t in tensors.items()}
+    stored = {n: (t.detach().to(dtype) if t.is_floating_point() else t) for n, t in tensors.items()}
     _check_finite(f"{folder}, in {dtype}", stored)
     try:
         words_beside = {"format": "pt", _CONFIG_DIGEST: _config_digest(kind, config)}
@@ -250,7 +250,7 @@ def write_checkpoint(
         raise WeightsError(
             f"config: expected plain JSON values, got: {error}; use strings, numbers, lists and dicts"
         ) from error
-    content = with_words(save(stored), words_beside)  # save_file() hides the file from other users of the machine
+    content = tensor_bytes(stored, words_beside)
     about, card = words
     digest, of_card = (
         hashlib.sha256(content).hexdigest(),
@@ -350,8 +350,10 @@ def _hint(folder: Path) -> str:
     if not pickles:
         return "; a folder of stmemory's holds both"
     if "state.pt" in pickles:  # what training leaves
-        return " but state.pt, a state of training; write its weights first, see `stmemory train export --help`, or `predict export`"
-    return f" but {pickles[0]}, a pickle, which can run code and is never loaded; convert it first, see `stmemory convert --help`"
+        return " but state.pt, a state of training; write its weights first with `stmemory train export`"
+    return (
+        f" but {pickles[0]}, a pickle, which can run code and is never loaded; convert it first with `stmemory convert`"
+    )
 
 
 def _nature(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""`from_pretrained` and `save_pretrained` of networks and their parts: bundled weights, folders, and repositories of the Hub."""
+"""`from_pretrained` and `save_pretrained` of networks: bundled weights, folders, and repositories of the Hub."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack
 
@@ -18,7 +17,7 @@ from stmemory.errors import OptionError, WeightsError
 from stmemory.memory.fusion import FusionCell
 from stmemory.weights.checkpoint import CONFIG, TENSORS, Checkpoint, read_config, read_tensors
 from stmemory.weights.devices import place
-from stmemory.weights.hub import Where, checked, download, fetch_if_there, is_repository, upload
+from stmemory.weights.hub import Where, checked, download, is_repository
 
 if TYPE_CHECKING:
     from stmemory.networks.config import NetworkConfig
@@ -65,7 +64,8 @@ class Pretrained:
                 Face Hub; None is the bundled `default_weights`, which need no connection.
             device: where to put them, the CPU by default.
             dtype: what to turn them into, float32 by default.
-            where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see `stmemory.weights.hub.Where`.
+            where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see
+                `stmemory.weights.hub.Where`.
 
         Raises:
             WeightsError: there are no such weights, they are damaged, or hold no part of this kind.
@@ -122,21 +122,9 @@ class Pretrained:
                 be reached.
             OptionError: the name is not of a repository.
         """
-        from stmemory.weights.card import CARD
-        from stmemory.weights.checkpoint import CONFIG
-        from stmemory.weights.save import save_part
+        from stmemory.weights.save import push_part
 
-        if not (isinstance(repository, str) and is_repository(repository)):
-            raise OptionError(f"push_to_hub: expected owner/name of a repository, got {repository!r}")
-        if "re-hosting" in self.inherited:
-            raise WeightsError(
-                "push_to_hub: expected weights that may be published, got some with the condition: "
-                f"{self.inherited['re-hosting']}"
-            )
-        with TemporaryDirectory() as folder:
-            fetch_if_there(Path(folder), repository, (CARD, CONFIG), token=token, revision=revision)
-            save_part(self, folder, dtype=dtype, about=about, name=repository)
-            return upload(Path(folder), repository, private=private, token=token, revision=revision)
+        return push_part(self, repository, private=private, token=token, revision=revision, dtype=dtype, about=about)
 
 
 _log = logging.getLogger(__name__)
