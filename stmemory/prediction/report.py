@@ -301,8 +301,8 @@ def load_trained(run: Path, name: str, *, device: str = "cpu") -> Trained:
 
     >>> load_trained(Path("no/such/run"), "ours")
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or
-    directory; check the path
+    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, see
+    PredictionTraining, got: No such file or directory; check the path
     """
     config = PredictionTraining.load(run / "config.json")
     contender = config.contender(name)
@@ -340,8 +340,8 @@ def report(
 
     >>> report([Path("no/such/run")], Path("report"))
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or
-    directory; check the path
+    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, see
+    PredictionTraining, got: No such file or directory; check the path
     """
     if clips < 0:
         raise OptionError(f"clips: expected 0, for as many as the configuration says, or more, got {clips}; change it")
@@ -374,7 +374,7 @@ def report(
     if importlib.util.find_spec("matplotlib") is None:
         plot.unlink(missing_ok=True)  # that of another report, whose table is gone
         return f'{text}no plot: it needs matplotlib: pip install "stmemory[plot]"\n', missing
-    draw_recall(plot, results, title=told)
+    draw_recall(plot, results, title=f"{machine}, seed {circumstances.seed}")
     return text, missing
 
 
@@ -387,8 +387,8 @@ def export(run: Path, name: str, out: Path) -> int:
 
     >>> export(Path("no/such/run"), "ours", Path("weights"))
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or
-    directory; check the path
+    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, see
+    PredictionTraining, got: No such file or directory; check the path
     """
     config = PredictionTraining.load(run / "config.json")
     trained = load_trained(run, name)

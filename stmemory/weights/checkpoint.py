@@ -350,7 +350,8 @@ def _hint(folder: Path) -> str:
     if not pickles:
         return "; a folder of stmemory's holds both"
     if "state.pt" in pickles:  # what training leaves
-        return " but state.pt, a state of training; write its weights first with `stmemory train export`"
+        commands = "`stmemory train export`, or of a comparison `stmemory train predict export`"
+        return f" but state.pt, a state of training; write its weights first: {commands}"
     return (
         f" but {pickles[0]}, a pickle, which can run code and is never loaded; convert it first with `stmemory convert`"
     )
