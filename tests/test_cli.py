@@ -71,8 +71,8 @@ def masks(folder: Path) -> dict[str, bytes]:
     [
         ("notes", "got the file"),
         ("notes/deep/out", "lies in the file"),
-        ("report.json", "pass -o"),
-        ("new/table.CSV", "pass -o"),
+        ("report.json", "name the folder"),
+        ("new/table.CSV", "name the folder"),
     ],
     ids=["file", "below-a-file", "json", "csv"],
 )

@@ -241,7 +241,7 @@ def test_a_hub_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         raise ConnectionError("no network\nand more")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
-    with pytest.raises(WeightsError, match="timm/resnet50.tv_in1k.*ConnectionError: no network; .*--imagenet FILE"):
+    with pytest.raises(WeightsError, match="timm/resnet50.tv_in1k.*ConnectionError: no network; .*source=FILE"):
         imagenet_state("stm")
 
 

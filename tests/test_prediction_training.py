@@ -181,7 +181,7 @@ def test_a_run_of_another_configuration_is_not_continued(tmp_path: Path) -> None
     PredictionTrainer(TINY, "ours", tmp_path).save()
 
     assert PredictionTrainer(replace(TINY, test_clips=3, contenders=(Contender(),)), "ours", tmp_path).resume()
-    with pytest.raises(OptionError, match="configuration that ours began with"):
+    with pytest.raises(OptionError, match="another run of ours: learning rate was"):
         PredictionTrainer(replace(TINY, learning_rate=1.0), "ours", tmp_path).resume()
 
 

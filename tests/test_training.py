@@ -148,7 +148,7 @@ def test_a_run_does_not_go_on_with_another_configuration(material: Material, tmp
     for _ in Trainer(TINY, material, tmp_path, workers=0).run(until=1):
         pass
     other = Trainer(dataclasses.replace(TINY, seed=1), material, tmp_path, workers=0)
-    with pytest.raises(OptionError, match="--init"):
+    with pytest.raises(OptionError, match="seed was 0, is 1.*start_from"):
         other.resume()
 
 

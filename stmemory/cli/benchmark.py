@@ -89,7 +89,7 @@ def add_ablation(commands: Commands) -> None:
         action="store_true",
         help="go on with what is in OUT; finished clips of a rule stay, rules may be added",
     )
-    begin.add_argument("--force", action="store_true", help="begin anew, deleting what an earlier run wrote")
+    begin.add_argument("--force", action="store_true", help="begin again, deleting what an earlier run wrote")
     ablation.set_defaults(run=_ablation)
 
 

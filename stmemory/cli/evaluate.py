@@ -55,7 +55,7 @@ def add_evaluate(commands: Commands) -> None:
     )
     begin = evaluate.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on with the run in OUT; clips that are finished stay")
-    begin.add_argument("--force", action="store_true", help="begin anew, deleting what an earlier run wrote")
+    begin.add_argument("--force", action="store_true", help="begin again, deleting what an earlier run wrote")
     evaluate.set_defaults(run=_evaluate)
 
 

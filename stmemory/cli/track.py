@@ -70,7 +70,7 @@ def add_track(commands: Commands) -> None:
     )
     begin = track.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on where a run of the same command stopped")
-    begin.add_argument("--force", action="store_true", help="begin anew, deleting the masks that an earlier run wrote")
+    begin.add_argument("--force", action="store_true", help="begin again, deleting the masks that an earlier run wrote")
     add_compute_options(track)
     track.set_defaults(run=_track, usage_error=track.error)
 

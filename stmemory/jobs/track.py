@@ -22,7 +22,7 @@ from stmemory.errors import MaskError, OptionError, StmemoryError
 from stmemory.io.images import is_image_path
 from stmemory.io.masks import ObjectMasks, to_object_masks
 from stmemory.io.palette import read_palette_png
-from stmemory.io.run_folder import held
+from stmemory.io.run_folder import held, write_record
 from stmemory.io.video import OverlayWriter, frame_rate
 from stmemory.jobs.folder import TrackJob, frames_of, pictures_of
 from stmemory.jobs.record import (
@@ -33,7 +33,6 @@ from stmemory.jobs.record import (
     clear_folder,
     job_record,
     missing_masks,
-    write_record,
 )
 from stmemory.result import Segmentation
 
@@ -202,7 +201,7 @@ def run_job(
         predictor: what tracks.
         job: what to track.
         resume: go on from the state in the output folder.
-        force: begin anew though there are masks of a job already; those are deleted.
+        force: begin again though there are masks of a job already; those are deleted.
         stop: looked at between frames.
         on_frame: called with `"skip"`, `"track"` or `"draw"` and the number of frames that are through, for progress.
             What it raises ends the job and comes through; the masks that are done and the state to resume from are
@@ -277,7 +276,7 @@ def _run(
     error = error or missing_masks(job, stream.frame_index + 1)  # somebody may have deleted some meanwhile
     finished = error is None and not stop.wanted
     if finished and not more:
-        write_record(job, {**record, "done": True})
+        write_record(job.record, {**record, "done": True})
         job.state.unlink(missing_ok=True)
     else:
         stream.save(job.state)
@@ -319,7 +318,7 @@ def _follow(
         if part.exists():
             os.replace(part, job.overlay_path)
     error = error or missing_masks(job, stream.frame_index + 1)
-    write_record(job, {**record, "done": True})
+    write_record(job.record, {**record, "done": True})
     unused = tuple(frame for frame in job.given if frame > stream.frame_index)
     return JobReport(stream.frame_index + 1, 0, error is None and not stop.wanted, error, unused=unused)
 
@@ -377,7 +376,7 @@ def _reopen(predictor: Predictor, job: TrackJob, record: Mapping[str, object]) -
         )
     check_later_masks(job, record, done=stream.frame_index + 1)
     check_frames(job, stream.frame_index + 1)
-    write_record(job, record)  # masks and frames may have been added to the folder
+    write_record(job.record, record)  # masks and frames may have been added to the folder
     _log.info("%s: resumed after %d frames", job.out, stream.frame_index + 1)
     return stream
 

@@ -12,6 +12,7 @@ from time import perf_counter
 import torch
 from torch import Tensor, nn
 
+from stmemory.io.run_folder import expect_same
 from stmemory.prediction.baselines import RecurrentNetwork, matched, parameters
 from stmemory.prediction.evaluate import Predicts
 from stmemory.prediction.network import PredictionNetwork
@@ -29,7 +30,7 @@ from stmemory.prediction.synthetic import (
 )
 from stmemory.prediction.train_config import ClipSet, PredictionTraining
 from stmemory.training.learner import follow
-from stmemory.training.run_state import Journal, expect_same, read_state, write_state
+from stmemory.training.run_state import Journal, read_state, write_state
 from stmemory.training.schedule import Window, averaging, learning_rate, repeatable
 
 __all__ = [
@@ -144,7 +145,8 @@ def roll(network: Predicts, frames: Tensor, given: Tensor, *, capacity: int, pol
 
     >>> from stmemory.prediction.network import PredictionNetwork, PredictionConfig
     >>> network = PredictionNetwork(PredictionConfig.of("mini"))
-    >>> roll(network, torch.rand(1, 4, 1, 32, 32), torch.tensor([[True, True, False, False]]), capacity=2, policy="drop").shape
+    >>> given = torch.tensor([[True, True, False, False]])
+    >>> roll(network, torch.rand(1, 4, 1, 32, 32), given, capacity=2, policy="drop").shape
     torch.Size([1, 3, 1, 32, 32])
     """
     state, predicted = network.new_state(capacity, policy=policy), [frames[:, 0]]
@@ -176,7 +178,8 @@ def prediction_loss(predicted: Tensor, clips: Clips, *, unknown_weight: float, a
         absolute_weight: of the absolute error.
 
     >>> clips = Clips(torch.zeros(1, 3, 1, 8, 8), torch.tensor([2]))
-    >>> prediction_loss(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1, 1).expand(1, 2, 1, 8, 8), clips, unknown_weight=0.0).item()
+    >>> predicted = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1, 1).expand(1, 2, 1, 8, 8)
+    >>> prediction_loss(predicted, clips, unknown_weight=0.0).item()
     0.0
     """
     off = predicted.float() - clips.frames[:, 1:]
@@ -238,9 +241,9 @@ class PredictionTrainer:
             return False
         state, name = read_state(path, needs=_NEEDS), self.contender.name
         written = PredictionTraining.from_json(state["config"])
-        before = written.learning_of(name) if name in [c.name for c in written.contenders] else None
-        advice = f"train into another folder, or go on with that of {self.out.parent / 'config.json'}"
-        expect_same(path, f"configuration that {name}", before, self.config.learning_of(name), advice=advice)
+        before = written.learning_of(name) if name in [c.name for c in written.contenders] else {}
+        advice = f"train into another folder, or go on with {self.out.parent / 'config.json'}"
+        expect_same(path, f"run of {name}", before, self.config.learning_of(name), advice=advice)
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])

@@ -250,6 +250,11 @@ class TrainingConfig:
             step -= phase.steps
         return len(self.phases) - 1, self.phases[-1]
 
+    def decisive(self) -> dict[str, Any]:
+        """What the weights depend on, as JSON has it; the rest may change within a run."""
+        values: dict[str, Any] = json.loads(self.to_json())
+        return {each.name: values[each.name] for each in dataclasses.fields(self) if each.compare}
+
     def to_json(self) -> str:
         """As text."""
         return json.dumps(dataclasses.asdict(self), indent=2)

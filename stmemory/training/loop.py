@@ -12,6 +12,7 @@ from time import perf_counter
 import torch
 from torch import Tensor
 
+from stmemory.io.run_folder import expect_same
 from stmemory.memory.policy import LearnedPolicy
 from stmemory.networks.lite import LiteAppearance, LiteQueryEncoder
 from stmemory.networks.segmentation import SegmentationNetwork
@@ -24,7 +25,6 @@ from stmemory.training.loader import Batch, Feed, Parcel, load
 from stmemory.training.run_state import (
     Journal,
     expect_own_config,
-    expect_same,
     find_start,
     read_state,
     write_config,
@@ -64,8 +64,9 @@ def validate(learner: Learner, clips: Clips, phase: Phase, *, device: torch.devi
     >>> from stmemory.training.config import TrainingConfig
     >>> class Still:
     ...     def draw(self, index):
-    ...         film = Film(torch.full((2, 3, 32, 32), index, dtype=torch.uint8), torch.ones(2, 32, 32, dtype=torch.uint8))
-    ...         return ClipPlan(Scene(film, (), 32, "made"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    ...         frames = torch.full((2, 3, 32, 32), index, dtype=torch.uint8)
+    ...         scene = Scene(Film(frames, torch.ones(2, 32, 32, dtype=torch.uint8)), (), 32, "made")
+    ...         return ClipPlan(scene, torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
     >>> learner = Learner(TrainingConfig(validation_clips=1), torch.device("cpu"))
     >>> 0 < validate(learner, Still(), Phase(size=32, frames=2)).error < 1
     True
@@ -162,8 +163,8 @@ class Trainer:
         """Begin with the averaged weights of another run, those of its learned policy among them if both have one.
 
         Args:
-            where: the run's `state.pt`; or weights to track with, see `stmemory.weights.pretrained.find_checkpoint`, and the
-                policy beside them.
+            where: the run's `state.pt`; or weights to track with, see `stmemory.weights.pretrained.find_checkpoint`,
+                and the policy beside them.
 
         Raises:
             WeightsError: there is no such file and there are no such weights, or they are of another preset.
@@ -207,13 +208,13 @@ class Trainer:
             expect_own_config(self.out, self.config)
             return False
         state = read_state(path, needs=_NEEDS)
+        other = "train into another folder, where start_from(STATE) begins with these weights"
         if "config" in state:
-            written = TrainingConfig.from_json(state["config"])
-            advice = f"go on with that of {self.out / 'config.json'}, or train into another folder, with --init to start from these weights"
-            expect_same(path, "configuration that this run", written, self.config, advice=advice)
+            written, advice = TrainingConfig.from_json(state["config"]), f"go on with {self.out / 'config.json'}"
+            expect_same(path, "run", written.decisive(), self.config.decisive(), advice=f"{advice}, or {other}")
         if "material" in state:
-            advice = "go on with the packed file that it began with, or train into another folder, with --init to start from these weights"
-            expect_same(path, "material that this run", state["material"], self._material, advice=advice)
+            old, new = ({"material": digest} for digest in (state["material"], self._material))
+            expect_same(path, "run", old, new, advice=f"go on with the file that it began with, or {other}")
         self.learner.load_state_dict(state)
         self.generator.set_state(state["generator"])
         self.step = int(state["step"])
