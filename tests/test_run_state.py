@@ -65,7 +65,7 @@ def half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
         pass_time(100)
         return Validation(0.5)
 
-    monkeypatch.setattr("stmemory.training.loop.perf_counter", lambda: now)
+    monkeypatch.setattr("stmemory.training.run.perf_counter", lambda: now)
     monkeypatch.setattr(Trainer, "train_step", train_step)
     monkeypatch.setattr("stmemory.training.loop.validate", validated)
 

@@ -457,7 +457,7 @@ def test_bad_data_in_a_worker_process_is_one_line(
     said = capsys.readouterr().err.splitlines()
 
     assert 1 == len(said)
-    assert said[0].startswith(str(root)) and "expected" in said[0]
+    assert said[0].startswith(f"stmemory: {root}") and "expected" in said[0]
     assert [] == multiprocessing.active_children()
 
 
