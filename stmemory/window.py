@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stmemory.io.frames import WorkingSize, fit, resize, restore
 
-__all__ = ["Window", "aim", "is_cut"]
+__all__ = ["Window", "aim", "is_cut", "place"]
 
 _ROOM = 1.3  # sides of a window, at the least, in sides of the box around the objects
 _STEP = 0.2  # between two factors
@@ -128,6 +128,24 @@ def aim(seen: Tensor, size: WorkingSize, before: Window | None, *, zoom: float) 
     best = max(1.0, int(min(most, zoom) / _STEP + 1e-6) * _STEP)
     factor = best if most < _FARTHER * now or best > _CLOSER * now or first else now
     height, width = round(size.frame_height / factor), round(size.frame_width / factor)
+    return place((top, bottom, left, right), height, width, before, size)
+
+
+def place(box: tuple[int, int, int, int], height: int, width: int, before: Window, size: WorkingSize) -> Window:
+    """A window of that size around a box; the one before it, if as large and the box is not too near to its edges.
+
+    Args:
+        box: top, bottom, left and right of the objects, px.
+        height: of the window, rows.
+        width: of the window, columns.
+        before: the window of the last frame.
+        size: of the frames.
+
+    >>> size = WorkingSize.of(100, 200, None, 16)
+    >>> place((40, 60, 150, 180), 50, 100, Window(24, 98, 50, 100), size)
+    Window(top=24, left=98, height=50, width=100)
+    """
+    top, bottom, left, right = box
     across = _stays(before.left, width, (left, right), size.frame_width) and width == before.width
     if across and _stays(before.top, height, (top, bottom), size.frame_height) and height == before.height:
         return before
