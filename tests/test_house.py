@@ -281,6 +281,20 @@ def test_errors_come_from_the_tree_and_say_something(file: Path) -> None:
 
 
 @each_file(but=SPEAKERS)
+def test_the_library_names_no_flag(file: Path) -> None:
+    """An error names an argument (`resume=True`), which the command line translates to its flag."""
+    found = [
+        text.value
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.Raise)
+        for text in ast.walk(node)
+        if isinstance(text, ast.Constant) and re.search(r"(?<![\w-])(--[a-z]|-o\b)", str(text.value))
+    ]
+
+    assert [] == found
+
+
+@each_file(but=SPEAKERS)
 def test_silence(file: Path) -> None:
     """The library logs; only the command lines print."""
     found = []
