@@ -196,7 +196,7 @@ def test_what_an_interrupted_run_says_is_what_it_kept(
         if news.last:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("stmemory.cli.evaluate._Teller.hear", interrupted)
+    monkeypatch.setattr("stmemory.cli.evaluate._Reporter.update", interrupted)
     assert 130 == main(command())
     assert "stopped with 1 of 5 clips finished; the same command with --resume goes on" in capsys.readouterr().err
     monkeypatch.undo()

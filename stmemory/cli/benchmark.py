@@ -24,10 +24,10 @@ from stmemory.cli.output import (
     INTERRUPTED,
     complain,
     end_line,
+    progress_on_stderr,
     say_at_once,
     score_heads,
     score_line,
-    teller,
 )
 from stmemory.io.files import out_folder
 
@@ -143,11 +143,11 @@ def _ablation(arguments: argparse.Namespace) -> int:
         "frames": arguments.frames,
     }
     circumstances = current_circumstances(device=device, resolution=options.short_side)
-    teller = _Teller()
+    reporter = _Reporter()
 
     def keep(results: tuple[RowResult, ...]) -> None:
         write_ablation(out, results, circumstances, extra=about)
-        teller.row(results[-1])
+        reporter.row(results[-1])
 
     try:
         results = run_ablation(
@@ -158,8 +158,8 @@ def _ablation(arguments: argparse.Namespace) -> int:
             about=about,
             resume=arguments.resume,
             force=arguments.force,
-            on_begin=teller.begin,
-            on_news=teller.hear,
+            on_begin=reporter.begin,
+            on_news=reporter.update,
             on_row=keep,
         )
     except KeyboardInterrupt:
@@ -177,7 +177,7 @@ def _ablation(arguments: argparse.Namespace) -> int:
     return FAILED if skipped else DONE
 
 
-class _Teller:
+class _Reporter:
     """Says what happens: a line for each row, and progress below it."""
 
     def __init__(self) -> None:
@@ -186,14 +186,14 @@ class _Teller:
     def begin(self, frames: int) -> None:
         """Say what is left."""
         print(score_heads(speed=True), flush=True)
-        self._tell = teller(frames or None, "ablation")
+        self._show = progress_on_stderr(frames or None, "ablation")
         if frames:
-            self._tell(0)
+            self._show(0)
 
-    def hear(self, row: Row, news: News) -> None:
+    def update(self, row: Row, news: News) -> None:
         """Say what is new."""
         self._done[row.name, news.clip] = news.frames
-        self._tell(sum(self._done.values()))
+        self._show(sum(self._done.values()))
         if news.error is not None:
             end_line()
             complain(f"{row.name}: skipped {news.clip}: {news.error}")
@@ -299,8 +299,8 @@ def _growth(arguments: argparse.Namespace) -> int:
     extra = {"weights": str(arguments.weights or "lite"), "options": options.as_dict(), "frame_size": list(size)}
     extra |= {"bank_formula": str(formula)}
     with stop_on_signals(_say_stopping) as stop:
-        tell = _stopper(arguments.frames, "ours", stop)
-        ours = soak(predictor, frames=arguments.frames, size=size, seed=arguments.seed, on_step=tell)
+        show = _stopper(arguments.frames, "ours", stop)
+        ours = soak(predictor, frames=arguments.frames, size=size, seed=arguments.seed, on_step=show)
         end_line()
         runs = {f"{options.memory_size} slots (ours)": ours}
         # Before the other run, in which a machine may run out of memory.
@@ -308,8 +308,8 @@ def _growth(arguments: argparse.Namespace) -> int:
         if arguments.growing and not stop.wanted:
             limit = GrowthLimit(int(1e6 * arguments.limit_mb), arguments.limit_slower * float(np.median(ours.seconds)))
             growing = GrowingPredictor(predictor, every=arguments.growing)
-            tell = _stopper(arguments.frames, "growing", stop)
-            found = soak_growing(growing, limit, frames=arguments.frames, size=size, seed=arguments.seed, on_step=tell)
+            show = _stopper(arguments.frames, "growing", stop)
+            found = soak_growing(growing, limit, frames=arguments.frames, size=size, seed=arguments.seed, on_step=show)
             end_line()
             runs[f"{_every(arguments.growing)} kept (STM)"] = found
             write_growth(out, runs, circumstances, extra=extra | {"interrupted": stop.wanted})
@@ -410,12 +410,12 @@ def _speed(arguments: argparse.Namespace) -> int:
         for rule in arguments.rules or [str(options.as_dict()["policy"])]
         for objects in arguments.objects
     ]
-    cases = list(dict.fromkeys(asked))  # one that was given twice would be measured twice and told once
+    cases = list(dict.fromkeys(asked))  # one that was given twice would be measured twice and printed once
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[arguments.dtype]
     with stop_on_signals(_say_stopping) as stop:
-        tell = _stopper(arguments.rounds * len(cases), "measure", stop)
+        show = _stopper(arguments.rounds * len(cases), "measure", stop)
         report = measure_speed(
-            predictor, cases, rounds=arguments.rounds, dtype=dtype, on_round=lambda done: tell(done * len(cases))
+            predictor, cases, rounds=arguments.rounds, dtype=dtype, on_round=lambda done: show(done * len(cases))
         )
     end_line()
     rounds = len(report.rates)
@@ -462,13 +462,13 @@ def _passes(arguments: argparse.Namespace) -> int:
 
 def _stopper(total: int, part: str, stop: Stop) -> Callable[[int], bool]:
     """Tell progress, and answer whether to stop."""
-    tell = teller(total, part)
+    show = progress_on_stderr(total, part)
 
-    def told(done: int) -> bool:
-        tell(done)
+    def show_and_ask(done: int) -> bool:
+        show(done)
         return stop.wanted
 
-    return told
+    return show_and_ask
 
 
 def _say_stopping() -> None:

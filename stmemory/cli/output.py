@@ -22,10 +22,10 @@ __all__ = [
     "clock_time",
     "complain",
     "end_line",
+    "progress_on_stderr",
     "say_at_once",
     "score_heads",
     "score_line",
-    "teller",
     "warnings_said",
     "with_flags",
 ]
@@ -124,15 +124,15 @@ BAD_ARGUMENTS = 2
 INTERRUPTED = 130  # 128 and SIGINT, as shells have it
 
 
-def teller(total: int | None, part: str) -> Callable[[int], None]:
+def progress_on_stderr(total: int | None, part: str) -> Callable[[int], None]:
     """Write progress to stderr when it is due."""
 
     progress = Progress(total, live=sys.stderr.isatty(), label=part)
 
-    def tell(done: int) -> None:
+    def show(done: int) -> None:
         print(progress.line(done) or "", end="", file=sys.stderr, flush=True)
 
-    return tell
+    return show
 
 
 def end_line(wanted: bool = True) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stmemory.cli.options import Commands, add_compute_options, add_scene_options, chosen_predictor, tracking_options
-from stmemory.cli.output import DONE, FAILED, INTERRUPTED, complain, end_line, say_at_once, teller
+from stmemory.cli.output import DONE, FAILED, INTERRUPTED, complain, end_line, progress_on_stderr, say_at_once
 from stmemory.io.files import out_folder
 
 if TYPE_CHECKING:
@@ -106,13 +106,13 @@ def _track_with(arguments: argparse.Namespace, folder: Path) -> int:
         reconnect=arguments.reconnect,
     )
     check_folder(job, resume=arguments.resume, force=arguments.force)  # before the time that loading takes
-    total, tellers = job.total, dict[str, Callable[[int], None]]()
+    total, shown = job.total, dict[str, Callable[[int], None]]()
 
-    def tell(part: str, done: int) -> None:
-        if part not in tellers:
-            end_line(bool(tellers))
-            tellers[part] = teller(total, part)
-        tellers[part](done)
+    def show(part: str, done: int) -> None:
+        if part not in shown:
+            end_line(bool(shown))
+            shown[part] = progress_on_stderr(total, part)
+        shown[part](done)
 
     described = describe_job(
         job, device=usable_device(arguments.device)
@@ -120,7 +120,7 @@ def _track_with(arguments: argparse.Namespace, folder: Path) -> int:
     predictor = chosen_predictor(arguments)
     print(described, flush=True)
     with stop_on_signals(_say_finishing if job.live is not None else _say_stopping) as stop:
-        report = run_job(predictor, job, resume=arguments.resume, force=arguments.force, stop=stop, on_frame=tell)
+        report = run_job(predictor, job, resume=arguments.resume, force=arguments.force, stop=stop, on_frame=show)
     end_line()
     print(f"{report.frames} masks in {job.masks}")
     if job.live is not None:
@@ -265,7 +265,7 @@ def _export(arguments: argparse.Namespace) -> int:
         format=arguments.to,
         frames=arguments.frames,
         options=options,
-        on_frame=teller(None, "export"),
+        on_frame=progress_on_stderr(None, "export"),
     )
     end_line()
     print(f"{count} frames in {arguments.out}")
@@ -302,12 +302,12 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     size, total = (arguments.height, arguments.width), arguments.frames
 
-    def tell(done: int) -> None:  # without a speed: this one would count rendering and drawing too
+    def show(done: int) -> None:  # without a speed: this one would count rendering and drawing too
         print(f"\r{done} of {total} frames" if sys.stderr.isatty() else "", end="", file=sys.stderr, flush=True)
 
     print(f"rendering and tracking {total} frames of {size[1]} x {size[0]}", flush=True)
     report = run_demo(
-        chosen_predictor(arguments), arguments.out, frames=total, size=size, seed=arguments.seed, on_frame=tell
+        chosen_predictor(arguments), arguments.out, frames=total, size=size, seed=arguments.seed, on_frame=show
     )
     end_line()
     print(report.describe())
@@ -370,12 +370,12 @@ def _inspect(arguments: argparse.Namespace) -> int:
     inspector = Inspector(stream, at=arguments.at, points=arguments.point, objects=arguments.object)
     inspector.step(next(clip), mask)
     inspector.report()  # an object that is not there ends it here
-    tell, broken = teller(total, "inspect"), ""
-    tell(1)
+    show, broken = progress_on_stderr(total, "inspect"), ""
+    show(1)
     with stop_on_signals(_say_stopping_inspection) as stop:
         try:
             for _ in _follow(inspector, clip, stop):
-                tell(stream.frame_index + 1)
+                show(stream.frame_index + 1)
         except StmemoryError as error:
             broken = str(error)
     end_line()

@@ -242,7 +242,7 @@ def _run(arguments: argparse.Namespace) -> int:
     from stmemory.training.distributed import World
     from stmemory.training.export import imagenet_state
     from stmemory.training.loop import Trainer
-    from stmemory.training.run_state import told
+    from stmemory.training.run_state import log_line
     from stmemory.weights.devices import usable_device
 
     _set_threads(arguments)
@@ -264,7 +264,7 @@ def _run(arguments: argparse.Namespace) -> int:
             strip_every=arguments.strips, tensorboard=arguments.tensorboard, until=arguments.until
         ):
             if world.first:
-                print(told(record), flush=True)
+                print(log_line(record), flush=True)
     world.close()
     done, reached = trainer.step == config.steps, arguments.until is not None and trainer.step >= arguments.until
     if world.first and (done or reached):
@@ -319,7 +319,7 @@ def _train_contenders(arguments: argparse.Namespace, config: PredictionTraining,
     from stmemory.io.files import whole_file
     from stmemory.jobs.track import stop_on_signals
     from stmemory.prediction.train import PredictionTrainer
-    from stmemory.training.run_state import told
+    from stmemory.training.run_state import log_line
 
     trainers = [PredictionTrainer(config, name, arguments.out, device=device) for name in names]
     resumed = [trainer.resume() for trainer in trainers]
@@ -332,7 +332,7 @@ def _train_contenders(arguments: argparse.Namespace, config: PredictionTraining,
             for trainer in trainers:
                 until = trainer.step + arguments.turns if arguments.turns else config.steps
                 for record in trainer.run(until=until) if not stop.wanted else ():
-                    print(f"{trainer.contender.name} {told(record)}", flush=True)
+                    print(f"{trainer.contender.name} {log_line(record)}", flush=True)
     return INTERRUPTED if stop.wanted else DONE
 
 

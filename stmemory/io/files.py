@@ -138,7 +138,7 @@ def _new_part(path: Path) -> tuple[Path, int | None]:
     """A new, empty file beside a path, and the descriptor that locks it while it is written; parts left behind are
     removed.
 
-    It is never one that is there already: nobody's file is written to, and no link is followed. The names are few and
+    It is never one that is there already: no other file is written to, and no link is followed. The names are few and
     always the same, so that those left behind have a bound and are found again without a look at all files of the
     folder.
     """
@@ -166,7 +166,7 @@ def _removed_if_abandoned(part: Path) -> bool:
         handle = os.open(part, os.O_RDONLY | _flag("O_NOFOLLOW") | _flag("O_NONBLOCK"))
     except FileNotFoundError:
         return True
-    except OSError:  # a link, or a file of somebody else
+    except OSError:  # a link, or a file of another user
         return False
     try:
         about = os.fstat(handle)

@@ -86,16 +86,18 @@ def expect_same(
     Traceback (most recent call last):
     stmemory.errors.OptionError: out: cannot resume another run: seed was 1, is 2; choose another folder
     """
-    told = list[str]()
+    changes = list[str]()
     for name in sorted({*old, *new} - set(free)):
         pairs = {name: (old.get(name), new.get(name))}
         before, now = pairs[name]
         if isinstance(before, dict) and isinstance(now, dict):
             pairs = {key: (before.get(key), now.get(key)) for key in sorted({*before, *now})}
-        told += [f"{key.replace('_', ' ')} was {_short(a)}, is {_short(b)}" for key, (a, b) in pairs.items() if a != b]
-    if told:
-        more = f"; and {len(told) - _MOST} more" if len(told) > _MOST else ""
-        raise OptionError(f"{place}: cannot resume another {what}: {'; '.join(told[:_MOST])}{more}; {advice}")
+        changes += [
+            f"{key.replace('_', ' ')} was {_short(a)}, is {_short(b)}" for key, (a, b) in pairs.items() if a != b
+        ]
+    if changes:
+        more = f"; and {len(changes) - _MOST} more" if len(changes) > _MOST else ""
+        raise OptionError(f"{place}: cannot resume another {what}: {'; '.join(changes[:_MOST])}{more}; {advice}")
 
 
 def foreign_files(folder: Path, found: str, *, of: str) -> OptionError:

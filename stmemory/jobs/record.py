@@ -228,10 +228,10 @@ def check_frames(job: TrackJob, done: int) -> None:
     if before == now:
         return
     first = next((old for old, new in zip(before or (), now or (), strict=False) if old != new), None)
-    told = f"the first that differs was {str(first)[:200]}" if first is not None else "their number differs"
+    difference = f"the first that differs was {str(first)[:200]}" if first is not None else "their number differs"
     raise OptionError(
-        f"{job.name}: expected the {done} frames that are tracked, got other ones ({told}); put them back as they "
-        "were to go on, or begin again in another folder"
+        f"{job.name}: expected the {done} frames that are tracked, got other ones ({difference}); put them back as "
+        "they were to go on, or begin again in another folder"
     )
 
 

@@ -70,7 +70,7 @@ class ClipSource:
     """Where clips come from; the same numbers give the same clips.
 
     Of a recall set training is given the frames up to where the rest can be known, and a test those up to where
-    something is recalled: nobody is tested on a curtain that stays closed.
+    something is recalled: no test has a curtain that stays closed.
 
     Args:
         clip_set: what to make.
@@ -219,7 +219,7 @@ class PredictionTrainer(Run):
         self.source = ClipSource(config.train, seed=config.seed)
 
     def _expect_free(self) -> None:
-        """Any folder will do: the comparison's own is checked by who trains several."""
+        """Any folder is fine: the comparison's own is checked by the command."""
 
     def _restore(self, state: Mapping[str, Any], path: Path) -> None:
         written, name = PredictionTraining.from_json(state["config"]), self.contender.name

@@ -1,5 +1,4 @@
-"""`PredictionTraining`: all that decides what a comparison of prediction networks makes, in one frozen record. Builds
-nothing."""
+"""`PredictionTraining`: all that decides what a comparison of prediction networks makes, in one frozen record."""
 
 from __future__ import annotations
 
@@ -126,7 +125,7 @@ class PredictionTraining:
         clip_norm: of the gradients; at 1 a network with a bank can lose in ten steps what it has learned, and needs
             long to learn it again.
         sampling: share of the run in which the probability of a true frame, where none was promised, falls from 1 to 0.
-        unknown_weight: of the loss on frames of a recall set that nothing before them tells of; frames that can be
+        unknown_weight: of the loss on frames of a recall set that cannot be known from those before; frames that can be
             known weigh 1.
         absolute_weight: of the absolute error beside the squared one; with 1 a network on sparse frames predicts zeros
             for long.

@@ -38,8 +38,8 @@ __all__ = [
     "expect_no_weights",
     "expect_own_config",
     "find_start",
+    "log_line",
     "read_state",
-    "told",
     "without_scores",
     "write_config",
     "write_state",
@@ -202,10 +202,10 @@ class Journal:
             self._board.close()
 
 
-def told(record: Mapping[str, float]) -> str:
+def log_line(record: Mapping[str, float]) -> str:
     """A line of the log for the screen: counts whole, the rest to five digits.
 
-    >>> told({"step": 123456, "rate": 0.000123456})
+    >>> log_line({"step": 123456, "rate": 0.000123456})
     'step 123456 rate 0.00012346'
     """
     return " ".join(
@@ -310,12 +310,12 @@ def _from_state(path: Path, config: TrainingConfig) -> Start:
         wanted = NetworkConfig.of(config.preset)
         expected, older = (SegmentationNetwork(each).state_dict() for each in (wanted, without_scores(wanted)))
     average = state["average"]
-    told = differences(average, expected) if isinstance(average, dict) else "no weights"
-    if told and isinstance(average, dict) and not differences(average, older):
-        told = ""
-    if told:
+    problem = differences(average, expected) if isinstance(average, dict) else "no weights"
+    if problem and isinstance(average, dict) and not differences(average, older):
+        problem = ""
+    if problem:
         raise WeightsError(
-            f"{path}: expected the state of a run with preset {config.preset!r}, got other weights; {told}"
+            f"{path}: expected the state of a run with preset {config.preset!r}, got other weights; {problem}"
         )
     return Start(average, _wanted_policy(state.get("policy_average"), path, config))
 
@@ -340,8 +340,8 @@ def _wanted_policy(found: dict[str, Tensor] | None, path: Path, config: Training
     policy = update_policy(config.policy)
     if found is None or not isinstance(policy, LearnedPolicy):
         return None
-    if told := differences(found, policy.state_dict()):
-        raise WeightsError(f"{path}: expected a learned policy as a run has it, got another; {told}")
+    if problem := differences(found, policy.state_dict()):
+        raise WeightsError(f"{path}: expected a learned policy as a run has it, got another; {problem}")
     return found
 
 

@@ -1,5 +1,5 @@
-"""A folder of weights: `config.json` and `model.safetensors`, written whole and read strictly. Builds nothing,
-unpickles nothing.
+"""A folder of weights: `config.json` and `model.safetensors`, written atomically and read strictly,
+without a pickle.
 
 `config.json` holds `format_version`, the config of the module under the name of its kind, `sha256` of the other file,
 and what is known of the weights under `about`. `model.safetensors` has the SHA-256 of the config among its words.
@@ -158,14 +158,14 @@ def read_tensors(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> dict
         raise WeightsError(
             f"{path}: expected a whole safetensors file, got: {error}{_nature(path)}; copy or download it again"
         ) from error
-    if told := differences(tensors, expected):
+    if problem := differences(tensors, expected):
         raise WeightsError(
-            f"{path}: expected the weights of {CONFIG} beside it, got {told}; the two files belong to different "
+            f"{path}: expected the weights of {CONFIG} beside it, got {problem}; the two files belong to different "
             "networks"
         )
     _check_finite(str(path), tensors)
     digest = hashlib.sha256(content).hexdigest()
-    # the second look is for somebody who wrote both files anew since config.json was read
+    # the second look is for a save of both files since config.json was read
     known = checkpoint if digest == checkpoint.sha256 else read_config(checkpoint.folder, checkpoint.name)
     if digest != known.sha256:
         raise WeightsError(
@@ -173,8 +173,8 @@ def read_tensors(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> dict
             f"{digest}: another or a "
             "damaged one; copy or download both again"
         )
-    told_config = words_of(content).get(_CONFIG_DIGEST)  # none in files of earlier versions
-    if told_config is not None and told_config != _config_digest(known.kind, known.config):
+    written_config = words_of(content).get(_CONFIG_DIGEST)  # none in files of earlier versions
+    if written_config is not None and written_config != _config_digest(known.kind, known.config):
         raise WeightsError(
             f"{path.parent / CONFIG}: expected the configuration that the weights beside it were written with, got "
             "another: the file was changed or is "
@@ -224,7 +224,7 @@ def write_checkpoint(
     dtype: torch.dtype = torch.float32,
     words: tuple[Mapping[str, Any], str | None] = ({}, None),
 ) -> None:
-    """Write a folder of weights, whole or not at all: after an interruption it holds the old weights or the new ones.
+    """Write a folder of weights atomically: after an interruption it holds the old weights or the new ones.
 
     Args:
         folder: made if it is not there; files in it are replaced.
@@ -232,11 +232,11 @@ def write_checkpoint(
         config: plain JSON values.
         tensors: by name.
         dtype: of the floats in the file.
-        words: what is told of the weights, plain JSON values, and the text of their card; None leaves the card that is
+        words: what is known of the weights, plain JSON values, and the text of their card; None leaves the card that is
             there.
 
     Raises:
-        WeightsError: a weight is NaN or infinite, or is so in `dtype`; what is told of them is no JSON; or nothing can
+        WeightsError: a weight is NaN or infinite, or is so in `dtype`; what is known of them is no JSON; or nothing can
             be written.
         OptionError: the dtype is no float that safetensors and torch both read.
     """
@@ -358,7 +358,7 @@ def _hint(folder: Path) -> str:
 
 
 def _nature(path: Path) -> str:
-    """What a file is that is not safetensors, where its first bytes tell."""
+    """What a file is that is not safetensors, by its first bytes."""
     if not path.is_file():
         return ""
     with path.open("rb") as file:

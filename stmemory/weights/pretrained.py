@@ -81,13 +81,13 @@ class Pretrained:
         reads.
 
         Args:
-            folder: made if it is not there; files in it are replaced, but for a card that somebody has written to.
+            folder: made if it is not there; files in it are replaced, except a card that was edited.
             dtype: of the floats in the file.
-            about: what to tell of the weights, see `stmemory.weights.card`; plain JSON values.
+            about: what is known of the weights, see `stmemory.weights.card`; plain JSON values.
 
         Raises:
-            WeightsError: a weight is NaN or infinite (in `dtype`), the network no longer fits its config, what is told
-                of it is not of the form that `stmemory.weights.card` gives, or nothing can be written there.
+            WeightsError: a weight is NaN or infinite (in `dtype`), the network no longer fits its config, `about`
+                is not of the form that `stmemory.weights.card` gives, or nothing can be written there.
             OptionError: the dtype is no float.
         """
         from stmemory.weights.save import save_part
@@ -130,7 +130,7 @@ class Pretrained:
 _log = logging.getLogger(__name__)
 _BUNDLED = Path(__file__).parents[1] / "bundled"
 _Part = TypeVar("_Part")
-# What the weights of a kind are for, so that those of another kind can be told for what they are.
+# What the weights of a kind are for, for the message that refuses another kind.
 _USES = {
     "network": "it segments; for VOSPredictor or SegmentationNetwork",
     "prediction_network": "it predicts frames; for FramePredictor or PredictionNetwork",
@@ -339,7 +339,7 @@ def _built(checkpoint: Checkpoint) -> nn.Module:
             OptionError,
             TypeError,
             OverflowError,
-        ) as error:  # a key of another version, or a size that nobody can allocate
+        ) as error:  # a key of another version, or a size that cannot be allocated
             raise WeightsError(
                 f"{path}: expected the config of a {checkpoint.kind} that can be built, got: {error}"
             ) from error

@@ -49,9 +49,9 @@ def save_part(
     Args:
         module: a `SegmentationNetwork` that is not folded (see `fold_batch_norm`), a `PredictionNetwork`, or a
             `FusionCell`.
-        folder: made if it is not there; files in it are replaced, but for a card that somebody has written to.
+        folder: made if it is not there; files in it are replaced, except a card that was edited.
         dtype: of the floats in the file.
-        about: what to tell of the weights, see `stmemory.weights.card`.
+        about: what is known of the weights, see `stmemory.weights.card`.
         name: that the card's example loads them by; None is the folder's.
 
     Raises:
@@ -72,14 +72,14 @@ def save_part(
     else:
         came = f"got {type(module).__name__}; save its state_dict() yourself"
         raise WeightsError(f"save: expected a SegmentationNetwork, a PredictionNetwork or a FusionCell, {came}")
-    folder, told = Path(folder), about or {}
-    if not isinstance(told, Mapping):
-        raise WeightsError(f"about: expected a dict, got {type(told).__name__}; see stmemory.weights.card")
-    told = {**getattr(module, "inherited", {}), **told}
-    text = card_text(kind, told, name=name or folder.resolve().name)
+    folder, known = Path(folder), about or {}
+    if not isinstance(known, Mapping):
+        raise WeightsError(f"about: expected a dict, got {type(known).__name__}; see stmemory.weights.card")
+    known = {**getattr(module, "inherited", {}), **known}
+    text = card_text(kind, known, name=name or folder.resolve().name)
     finish_save(folder)
     card = None if _card_by_hand(folder) else text
-    write_checkpoint(folder, kind, config, module.state_dict(), dtype=dtype, words=(told, card))
+    write_checkpoint(folder, kind, config, module.state_dict(), dtype=dtype, words=(known, card))
 
 
 def push_part(
@@ -157,5 +157,5 @@ def _card_by_hand(folder: Path) -> bool:
         return False
     try:
         return read_config(folder, str(folder)).card != hashlib.sha256(path.read_bytes()).hexdigest()
-    except WeightsError:  # nothing to compare with: somebody's words
+    except WeightsError:  # nothing to compare with: it may be edited
         return True

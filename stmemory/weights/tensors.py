@@ -163,7 +163,7 @@ def save_bank(bank: MemoryBank, path: str | Path) -> None:
     """Write all that a bank remembers to a safetensors file, with the format's version, the capacity and the policy's
     name.
 
-    The file appears whole or not at all, and has a digest of all that is in it.
+    The file is written atomically, with a digest of all of it.
 
     Raises:
         OptionError: the path is no name of a file.
@@ -216,7 +216,7 @@ _VERSION = 2  # 2 added a digest of all of the file
 
 
 def save_policy(policy: LearnedPolicy, path: str | Path) -> None:
-    """Write the weights of a learned policy. The file appears whole or not at all.
+    """Write the weights of a learned policy, atomically.
 
     Args:
         policy: trained or not.
