@@ -422,6 +422,19 @@ def test_the_front_door_waits_for_nothing() -> None:
     )
 
 
+def test_the_memory_needs_torch_only() -> None:
+    """`import stmemory.memory` loads torch, the standard library and modules of stmemory, and nothing else: no Pillow,
+    numpy or safetensors that torch has not loaded itself."""
+    script = (
+        "import sys, torch; before = set(sys.modules); import stmemory.memory; "
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=PACKAGE.parent)
+
+    assert done.returncode == 0, done.stderr
+    assert {"stmemory"} == set(done.stdout.split()) - set(sys.stdlib_module_names)
+
+
 def test_help_loads_no_torch() -> None:
     """`stmemory --help`, and that of each command, loads no torch, numpy, Pillow, safetensors or tqdm."""
     script = (

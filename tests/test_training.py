@@ -12,10 +12,10 @@ import torch
 from pictures import TINY, pack_tiny
 
 from stmemory.errors import OptionError, WeightsError
-from stmemory.io.masks import soft_aggregate
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.lite import LiteTrunk
 from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.postprocess import soft_aggregate
 from stmemory.training.__main__ import main
 from stmemory.training.config import Phase, TrainingConfig
 from stmemory.training.data.material import Material

@@ -29,7 +29,7 @@ __all__ = [
     "missing_masks",
 ]
 
-FORMAT = "stmemory.jobs.track 1"
+FORMAT = "stmemory.job 1"
 # Facts that a job may change and still be the same.
 FREE = ("source", "mask_names", "frame_files", "later_masks")
 

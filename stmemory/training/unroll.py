@@ -27,7 +27,7 @@ def aggregate_logits(logits: Tensor, rows: Tensor, *, clips: int, objects: int) 
     """Soft aggregation (Oh et al. 2019) in the log domain, for many clips at once.
 
     With each object's probability p = sigmoid(logit), the background's is the product of all (1 - p), and the class
-    scores are the log-odds of each; their softmax is what `stmemory.io.masks.soft_aggregate` gives.
+    scores are the log-odds of each; their softmax is what `stmemory.postprocess.soft_aggregate` gives.
 
     Args:
         logits: `[B, H, W]`, one row an object.
