@@ -140,7 +140,7 @@ def test_rules_may_be_added_and_nothing_else_changed(rows: tuple[Row, ...], clip
     """A folder with results is not touched without a word, takes more rules, and refuses other options for those it
     has."""
     run_ablation(rows[:1], clips[:1], tmp_path)
-    with pytest.raises(OptionError, match="pass --resume to go on"):
+    with pytest.raises(OptionError, match="pass resume=True to go on"):
         run_ablation(rows, clips[:1], tmp_path)
     other = [dataclasses.replace(row, options=dataclasses.replace(row.options, memory_every=2)) for row in rows]
     with pytest.raises(OptionError, match="memory every was 1, is 2"):

@@ -71,8 +71,8 @@ def masks(folder: Path) -> dict[str, bytes]:
     [
         ("notes", "got the file"),
         ("notes/deep/out", "lies in the file"),
-        ("report.json", "pass -o"),
-        ("new/table.CSV", "pass -o"),
+        ("report.json", "name the folder"),
+        ("new/table.CSV", "name the folder"),
     ],
     ids=["file", "below-a-file", "json", "csv"],
 )
@@ -175,7 +175,7 @@ def test_options_reach_the_tracking(track: Callable[..., list[str]], monkeypatch
 def test_an_interrupted_run_resumes_to_the_same_masks(
     track: Callable[..., list[str]], tmp_path: Path, number: signal.Signals
 ) -> None:
-    """A signal leaves masks and a state, exits with 1, and --resume ends with the masks of one go, byte for byte."""
+    """A signal leaves masks and a state, exits with 130, and --resume ends with the masks of one go, byte for byte."""
     run = subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "stmemory", *track()],
         stdout=subprocess.PIPE,
@@ -191,7 +191,7 @@ def test_an_interrupted_run_resumes_to_the_same_masks(
     run.send_signal(number)
     _, said = run.communicate(timeout=60)
 
-    assert 1 == run.returncode
+    assert 130 == run.returncode
     assert "stopping after this frame and saving; press ctrl-C again" in said
     assert "--resume" in said and "Traceback" not in said
     assert 3 <= len(masks(tmp_path / "out")) < FRAMES
@@ -487,5 +487,6 @@ def test_every_error_kind_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: p
         monkeypatch.setattr("stmemory.jobs.info.versions", fail)
         codes.append(main(["info"]))
 
-    assert [2, 1, 1] == codes
-    assert ["stmemory: ours", "stmemory: disk full", "stmemory: interrupted"] == capsys.readouterr().err.splitlines()
+    assert [2, 1, 130] == codes
+    last = "stmemory: interrupted; what was saved before stays"
+    assert ["stmemory: ours", "stmemory: disk full", last] == capsys.readouterr().err.splitlines()

@@ -174,7 +174,7 @@ def test_an_interrupted_run_loses_nothing_finished(
     assert 1 <= len(finished) < len(CLIPS)
     assert not (out / "report.json").exists()
     if number != signal.SIGKILL:
-        assert 1 == run.returncode and "Traceback" not in said
+        assert 130 == run.returncode and "Traceback" not in said
         assert f"stopped with {len(finished)} of 5 clips finished; the same command with --resume goes on" in said
     assert 0 == main(command("--resume"))
     assert (tables(whole), masks(whole)) == (tables(out), masks(out))
@@ -196,8 +196,8 @@ def test_what_an_interrupted_run_says_is_what_it_kept(
         if news.last:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("stmemory.cli.evaluate._Teller.hear", interrupted)
-    assert 1 == main(command())
+    monkeypatch.setattr("stmemory.cli.evaluate._Reporter.update", interrupted)
+    assert 130 == main(command())
     assert "stopped with 1 of 5 clips finished; the same command with --resume goes on" in capsys.readouterr().err
     monkeypatch.undo()
     part = tmp_path / "out" / "clips" / f".{CLIPS[1]}.json.1.1"

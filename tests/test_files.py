@@ -15,11 +15,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from pictures import pack_tiny
 from safetensors.torch import save_file
+from tiny import tiny_network, tiny_prediction_network
 
 from stmemory.errors import FileError, OptionError, StmemoryError, WeightsError
 from stmemory.io.files import whole_file
 from stmemory.memory import FusionCell, LearnedPolicy, MemoryBank, load_bank, save_bank
+from stmemory.options import PredictionOptions, TrackingOptions
+from stmemory.prediction.stream import FrameStream
+from stmemory.stream import VOSStream
 from stmemory.training.run_state import read_state, write_state
 from stmemory.weights import load_part, save_part
 from stmemory.weights.checkpoint import read_config
@@ -107,15 +112,40 @@ def test_every_byte_counts(kind: str, tmp_path: Path) -> None:
     assert refused >= 0.9 * len(places)
 
 
-@each_kind
+def saved_stream(path: Path) -> None:
+    stream, mask = VOSStream(tiny_network().eval(), TrackingOptions(memory_size=2)), torch.zeros(32, 32).long()
+    mask[8:24, 8:24] = 1
+    stream.step(torch.rand(3, 32, 32), mask)
+    stream.save(path)
+
+
+def saved_prediction(path: Path) -> None:
+    stream = FrameStream(tiny_prediction_network().eval(), PredictionOptions(memory_size=2))
+    stream.step(torch.rand(1, 32, 32))
+    stream.save(path)
+
+
+# Every file of tensors that the package writes.
+SAVERS: dict[str, Callable[[Path], object]] = {
+    **{kind: lambda path, kind=kind: WRITERS[kind](path, 1) for kind in WRITERS},
+    "stream": saved_stream,
+    "prediction stream": saved_prediction,
+    "network": lambda path: save_part(tiny_network(), path),
+    "fusion cell": lambda path: save_part(FusionCell(4), path),
+    "material": lambda path: pack_tiny(path.with_name("images")),
+}
+
+
+@pytest.mark.parametrize("kind", SAVERS)
 def test_rights_are_those_of_a_new_file(kind: str, tmp_path: Path) -> None:
     """What is saved can be read by whom the umask lets read it."""
     before = os.umask(0o027)
     try:
-        WRITERS[kind](tmp_path / "file", 1)
+        SAVERS[kind](tmp_path / "file")
     finally:
         os.umask(before)
-    assert 0o640 == stat.S_IMODE((tmp_path / "file").stat().st_mode)
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert files and {0o640} == {stat.S_IMODE(file.stat().st_mode) for file in files}
 
 
 @each_kind

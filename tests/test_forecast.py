@@ -240,10 +240,10 @@ def test_an_interruption_leaves_nothing_half_written(
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr("stmemory.prediction.stream.FrameStream.foresee", interrupted)
-        assert 1 == main(["predict", str(source), "-o", str(out), "--weights", weights])
+        assert 130 == main(["predict", str(source), "-o", str(out), "--weights", weights])
     assert not out.exists()
     monkeypatch.setattr("stmemory.jobs.forecast.strip", interrupted)
-    assert 1 == main(["predict", str(source), "--steps", "1", "-o", str(out), "--weights", weights])
+    assert 130 == main(["predict", str(source), "--steps", "1", "-o", str(out), "--weights", weights])
     assert ["forecast.json", "frames/00012.png", "prediction.gif"] == names(out)
 
 

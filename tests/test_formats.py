@@ -629,7 +629,7 @@ def test_export_from_each_to_each(source: str, to: str, tmp_path: Path) -> None:
 
 def test_export_needs_frames_to_draw(tmp_path: Path) -> None:
     """The error says how to pass them, and nothing is made."""
-    with pytest.raises(FrameError, match="--frames CLIP"):
+    with pytest.raises(FrameError, match="frames=CLIP"):
         export(named("0"), tmp_path / "out", format="cutouts")
     with pytest.raises(OptionError, match="which is for looking at"):
         read_masks(tmp_path, format="gif")

@@ -221,7 +221,7 @@ def test_too_few_frames_for_a_slope_are_told(tmp_path: Path, capsys: pytest.Capt
 def test_an_interrupted_run_is_written(
     at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C ends the measuring after the step at hand; what was measured is written, and the command exits with 1."""
+    """Ctrl-C ends the measuring after the step at hand; what was measured is written, and the exit code is 130."""
     steps: list[int] = []
 
     def interrupting() -> int:
@@ -231,7 +231,7 @@ def test_an_interrupted_run_is_written(
         return 1
 
     monkeypatch.setattr(growth, "resident_bytes", interrupting)
-    assert 1 == main([*SMALL, "-o", str(tmp_path), "--growing", "1"])
+    assert 130 == main([*SMALL, "-o", str(tmp_path), "--growing", "1"])
     report = json.loads((tmp_path / "growth.json").read_text())
     assert True is report["interrupted"]
     assert [2] * (at == 2) + [8, 2] * (at == 10) == [run["frames"] for run in report["growth"].values()]

@@ -130,7 +130,7 @@ def test_a_record_that_names_no_clips_lets_nothing_be_deleted(
     """It is none of a run, so that all that lies there is somebody's."""
     folder = run_of(tmp_path / "out", "walk", name)
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(OptionError, match="even --force does not delete it"):
+    with pytest.raises(OptionError, match="even force=True does not delete it"):
         folder.begin({"clips": ["walk"]}, resume=False, force=force)
 
     assert before == sorted(tmp_path.rglob("*"))

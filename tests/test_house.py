@@ -281,6 +281,20 @@ def test_errors_come_from_the_tree_and_say_something(file: Path) -> None:
 
 
 @each_file(but=SPEAKERS)
+def test_the_library_names_no_flag(file: Path) -> None:
+    """An error names an argument (`resume=True`), which the command line translates to its flag."""
+    found = [
+        text.value
+        for node in ast.walk(tree_of(file))
+        if isinstance(node, ast.Raise)
+        for text in ast.walk(node)
+        if isinstance(text, ast.Constant) and re.search(r"(?<![\w-])(--[a-z]|-o\b)", str(text.value))
+    ]
+
+    assert [] == found
+
+
+@each_file(but=SPEAKERS)
 def test_silence(file: Path) -> None:
     """The library logs; only the command lines print."""
     found = []
@@ -428,11 +442,16 @@ def test_the_memory_needs_torch_only() -> None:
 
 
 def test_help_loads_no_torch() -> None:
-    """`stmemory --help`, and that of each command, is written before anything large is imported."""
+    """`stmemory --help`, and that of each command, loads no torch, numpy, Pillow, safetensors or tqdm."""
     script = (
-        "import sys; from stmemory.cli import main\ntry: main(sys.argv[1:])\nfinally: assert 'torch' not in sys.modules"
+        "import sys; from stmemory.cli import main\ntry: main(sys.argv[1:])\n"
+        "finally: assert not {'torch', 'numpy', 'PIL', 'safetensors', 'tqdm'} & set(sys.modules)"
     )
-    for command in ([], ["track"], ["evaluate"], ["benchmark"]):
+    lines = (
+        *("", "track", "export", "demo", "predict", "inspect", "evaluate", "score", "benchmark", "info", "convert"),
+        *("train", "train run", "train predict", "train predict report"),
+    )
+    for command in map(str.split, lines):
         done = subprocess.run(
             [sys.executable, "-c", script, *command, "--help"], capture_output=True, text=True, cwd=PACKAGE.parent
         )

@@ -24,7 +24,7 @@ from stmemory.memory import FusionCell, SpaceTimeRead
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.prediction.network import PredictionNetwork
 from stmemory.predictor import VOSPredictor
-from stmemory.weights import load_part
+from stmemory.weights import load_part, push_part
 from stmemory.weights.hub import Where, download
 from stmemory.weights.pretrained import find_checkpoint, fingerprint, network_info
 
@@ -265,12 +265,12 @@ def test_pushed_weights_are_read_back(hub: Hub) -> None:
     assert address.startswith(f"{hub.url}/someone/new/commit/")
     assert {"README.md", "config.json", "model.safetensors"} == set(_files(hub, "someone/new"))
     assert fingerprint(network) == fingerprint(SegmentationNetwork.from_pretrained("someone/new"))
-    network.fusion.push_to_hub("someone/cell", private=True, token="hf_write", dtype=torch.float64)
+    push_part(network.fusion, "someone/cell", private=True, token="hf_write", dtype=torch.float64)
     assert len(_files(hub, "someone/cell")["model.safetensors"]) > 8 * sum(
         p.numel() for p in network.fusion.parameters()
     )
     assert hub.repositories["someone/cell"].private
-    assert fingerprint(network.fusion) == fingerprint(load_part(FusionCell, "someone/cell", token="hf_read"))
+    assert fingerprint(network.fusion) == fingerprint(load_part(FusionCell, "someone/cell", where={"token": "hf_read"}))
     assert {"hf_write", "hf_read", None} == {token for _, _, token in hub.requests}
 
 

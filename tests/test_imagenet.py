@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional as F
 
-from stmemory.cli import train as command
 from stmemory.errors import OptionError, WeightsError
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.resnet import ResNet50
 from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.training.__main__ import main
 from stmemory.training.config import TrainingConfig
 from stmemory.training.export import PUBLISHED, imagenet_state, read_resnet50
 
@@ -241,7 +241,7 @@ def test_a_hub_that_does_not_answer_is_told(monkeypatch: pytest.MonkeyPatch) -> 
         raise ConnectionError("no network\nand more")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", fail)
-    with pytest.raises(WeightsError, match="timm/resnet50.tv_in1k.*ConnectionError: no network; .*--imagenet FILE"):
+    with pytest.raises(WeightsError, match="timm/resnet50.tv_in1k.*ConnectionError: no network; .*source=FILE"):
         imagenet_state("stm")
 
 
@@ -272,8 +272,8 @@ def test_a_run_begins_from_the_file_that_it_is_given(
     preset: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`--imagenet FILE` fills the backbones, `--imagenet none` leaves the random weights; a wrong file exits with 2."""
-    monkeypatch.setattr(command, "Trainer", _Watched)
-    monkeypatch.setattr(command.Material, "load", lambda path: None)
+    monkeypatch.setattr("stmemory.training.loop.Trainer", _Watched)
+    monkeypatch.setattr("stmemory.training.data.material.Material.load", lambda path: None)
     monkeypatch.setattr(_Watched, "adopted", [])
     config = {**dataclasses.asdict(TrainingConfig(preset=preset)), "phases": [{"steps": 1}]}
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -281,10 +281,10 @@ def test_a_run_begins_from_the_file_that_it_is_given(
     save_file(state, tmp_path / "resnet50.safetensors")
     run = ["run", str(tmp_path / "config.json"), "material", str(tmp_path / "run"), "--imagenet"]
 
-    assert 0 == command.main([*run, str(tmp_path / "resnet50.safetensors")])
-    assert 0 == command.main([*run, "none"])
+    assert 0 == main([*run, str(tmp_path / "resnet50.safetensors")])
+    assert 0 == main([*run, "none"])
     assert 1 == len(_Watched.adopted)
     assert torch.equal(
         state["layer2.3.conv2.weight"], _Watched.adopted[0]["memory_encoder.backbone.layer2.3.spatial.conv.weight"]
     )
-    assert 2 == command.main([*run, str(tmp_path / "config.json")])
+    assert 2 == main([*run, str(tmp_path / "config.json")])

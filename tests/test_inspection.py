@@ -526,7 +526,7 @@ def test_a_clip_that_breaks_is_drawn_as_far_as_it_goes(tmp_path: Path, capsys: p
 def test_an_interrupted_inspection_is_drawn(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C ends the tracking after the frame at hand; what was seen is drawn, and the command exits with 1."""
+    """Ctrl-C ends the tracking after the frame at hand; what was seen is drawn, and the command exits with 130."""
     step = Inspector.step
 
     def interrupted(self: Inspector, frame: object, mask: object = None) -> Segmentation:
@@ -535,7 +535,7 @@ def test_an_interrupted_inspection_is_drawn(
         return step(self, frame, mask)
 
     monkeypatch.setattr(Inspector, "step", interrupted)
-    assert 1 == main(
+    assert 130 == main(
         ["inspect", str(folder / "clip"), "--mask", str(folder / "first.png"), "-o", str(tmp_path), "--at", "1,4"]
     )
     assert 2 == json.loads((tmp_path / "inspection.json").read_text())["objects"]["1"]["last_frame"]

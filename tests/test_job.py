@@ -218,7 +218,7 @@ def test_masks_are_not_overwritten(job: TrackJob, state: bool) -> None:
     """A folder with masks is refused, and the message says how to go on."""
     stop_at("track", 3, job) if state else run_job(FakePredictor(), job)
     before = masks(job.out)
-    with pytest.raises(OptionError, match="--resume to go on, --force" if state else "pass --force"):
+    with pytest.raises(OptionError, match="resume=True to go on, force=True" if state else "pass force=True"):
         run_job(FakePredictor(), job)
 
     assert before == masks(job.out)
@@ -252,11 +252,11 @@ def test_force_deletes_only_what_the_job_before_wrote(job: TrackJob, tmp_path: P
 @pytest.mark.parametrize("force", [False, True], ids=["plain", "force"])
 @pytest.mark.parametrize("name", ["masks/hand.png", "masks/shot-8.png", "overlay.mp4"])
 def test_files_of_no_job_are_never_deleted(job: TrackJob, name: str, force: bool) -> None:
-    """Without a job's record in the folder even --force is refused, and the message says what to do."""
+    """Without a job's record in the folder even force=True is refused, and the message says what to do."""
     (job.out / name).parent.mkdir(parents=True)
     (job.out / name).write_bytes(b"by hand")
     (job.out / "job.json").write_text('{"another": "program\'s"}')
-    with pytest.raises(OptionError, match="move it away, or pass another -o"):
+    with pytest.raises(OptionError, match="move it away, or choose another folder"):
         run_job(FakePredictor(), job, force=force)
 
     assert b"by hand" == (job.out / name).read_bytes()
@@ -302,7 +302,7 @@ def test_what_is_read_is_never_where_is_written(job: TrackJob) -> None:
 
 def test_out_is_a_folder(job: TrackJob) -> None:
     """An existing file as OUT is refused before anything is done."""
-    with pytest.raises(OptionError, match="-o: expected a folder"):
+    with pytest.raises(OptionError, match="out: expected a folder"):
         run_job(FakePredictor(), replace(job, out=job.mask))
 
 
@@ -344,7 +344,7 @@ def test_nothing_to_resume(job: TrackJob) -> None:
     shutil.rmtree(job.out)
     with pytest.raises(RuntimeError):
         run_job(FakePredictor(fail_at=1), job)
-    with pytest.raises(OptionError, match="nothing to resume: .* before a state was saved.*--force"):
+    with pytest.raises(OptionError, match="nothing to resume: .* before a state was saved.*force=True"):
         run_job(FakePredictor(), job, resume=True)
 
 
@@ -360,7 +360,7 @@ def test_another_job_is_not_resumed(job: TrackJob, tmp_path: Path, change: str, 
     else:
         size = (WIDTH, HEIGHT) if change == "frame" else (WIDTH + 2, HEIGHT)
         Image.new("RGB", size, (1, 2, 3)).save(job.source / "shot-8.png")
-    with pytest.raises(OptionError, match=f"{told}.*--force"):
+    with pytest.raises(OptionError, match=f"{told}.*force=True"):
         run_job(FakePredictor(), job, resume=True)
 
 
@@ -378,7 +378,7 @@ def test_a_damaged_record_is_refused(job: TrackJob, text: str | None) -> None:
     """A job without a record that can be read is not resumed."""
     stop_at("track", 3, job)
     (job.out / "job.json").unlink() if text is None else (job.out / "job.json").write_text(text)
-    with pytest.raises((WeightsError, OptionError), match="another -o"):
+    with pytest.raises((WeightsError, OptionError), match="another folder"):
         run_job(FakePredictor(), job, resume=True)
 
 
@@ -539,7 +539,7 @@ def test_a_record_names_masks_by_texts(job: TrackJob, names: object) -> None:
     record = json.loads(job.record.read_text())
     job.record.write_text(json.dumps({**record, "mask_names": names}))
     before = masks(job.out)
-    with pytest.raises(OptionError, match="no job is known to have written it"):
+    with pytest.raises(OptionError, match="no run is known to have written what is there"):
         run_job(FakePredictor(), job, force=True)
 
     assert before == masks(job.out)

@@ -128,7 +128,7 @@ def test_files_of_before_have_no_discriminative_read() -> None:
 )
 def test_values_of_another_type_are_refused(name: str, value: object) -> None:
     """Neither text nor booleans pass for numbers; the error says which type was expected."""
-    with pytest.raises(OptionError, match=f"expected {name} of type"):
+    with pytest.raises(OptionError, match=f"NetworkConfig.{name}: expected"):
         NetworkConfig.from_dict(dataclasses.asdict(NetworkConfig()) | {name: value})
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import conv2d
 
-from stmemory.cli.train import main
 from stmemory.errors import OptionError, ShapeError, WeightsError
 from stmemory.io.run_folder import held
 from stmemory.prediction.baselines import ConvLSTM, RecurrentNetwork, SpatiotemporalLSTM, matched, parameters
@@ -32,6 +31,7 @@ from stmemory.prediction.train import (
     true_probability,
 )
 from stmemory.prediction.train_config import ClipSet, Contender, PredictionTraining
+from stmemory.training.__main__ import main
 from stmemory.training.schedule import learning_rate
 
 EXAMPLES = Path(__file__).parents[1] / "examples" / "training"
@@ -181,7 +181,7 @@ def test_a_run_of_another_configuration_is_not_continued(tmp_path: Path) -> None
     PredictionTrainer(TINY, "ours", tmp_path).save()
 
     assert PredictionTrainer(replace(TINY, test_clips=3, contenders=(Contender(),)), "ours", tmp_path).resume()
-    with pytest.raises(OptionError, match="configuration that ours began with"):
+    with pytest.raises(OptionError, match="another run of ours: learning rate was"):
         PredictionTrainer(replace(TINY, learning_rate=1.0), "ours", tmp_path).resume()
 
 

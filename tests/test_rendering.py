@@ -19,9 +19,9 @@ import torch
 from pictures import TINY, MadePictures, pack_tiny
 from safetensors.torch import load_file, save_file
 
-from stmemory.cli.train import main
 from stmemory.errors import OptionError
 from stmemory.training import loader as feed_module
+from stmemory.training.__main__ import main
 from stmemory.training.config import TrainingConfig
 from stmemory.training.data.material import Material
 from stmemory.training.loader import Batch, Feed, Parcel, load, render_batch, rendered, time_clips, with_tensors

@@ -13,9 +13,9 @@ import pytest
 from pictures import TINY, pack_tiny
 from tiny import tiny_network
 
-from stmemory.cli.train import main
 from stmemory.io.run_folder import held
 from stmemory.prediction.train_config import PredictionTraining
+from stmemory.training.__main__ import main
 from stmemory.training.config import TrainingConfig
 from stmemory.training.data.material import Material
 from stmemory.training.loop import Trainer
@@ -98,7 +98,7 @@ def test_export_tells_the_configuration_of_the_state(packed: Path, tmp_path: Pat
     [
         (
             dataclasses.replace(TINY, seed=9).to_json(),
-            "expected the configuration that this run began with, got another",
+            "cannot resume another run: seed was 9, is 0; there is no state yet",
         ),
         (PredictionTraining().to_json(), "expected the configuration of this run, got another file"),
         ("mine", "expected the configuration of this run, got another file"),

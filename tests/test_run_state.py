@@ -65,7 +65,7 @@ def half_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
         pass_time(100)
         return Validation(0.5)
 
-    monkeypatch.setattr("stmemory.training.loop.perf_counter", lambda: now)
+    monkeypatch.setattr("stmemory.training.run.perf_counter", lambda: now)
     monkeypatch.setattr(Trainer, "train_step", train_step)
     monkeypatch.setattr("stmemory.training.loop.validate", validated)
 
@@ -242,7 +242,7 @@ def test_a_run_does_not_go_on_with_other_material(packed: Path, material: Materi
     assert material.fingerprint == moved.fingerprint != more.fingerprint
     assert Trainer(config, moved, out, workers=0).resume()
     for other in (more, None):
-        with pytest.raises(OptionError, match=r"state\.pt: expected the material that this run began with"):
+        with pytest.raises(OptionError, match=r"state\.pt: cannot resume another run: material was"):
             Trainer(config, other, out, workers=0).resume()
     state = read_state(out / "state.pt")
     del state["material"]

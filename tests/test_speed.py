@@ -335,7 +335,7 @@ def test_a_case_given_twice_is_measured_once(tmp_path: Path) -> None:
 def test_an_interrupted_measurement_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Ctrl-C ends the measuring after the round at hand, of which all cases have a part; the command exits with 1."""
+    """Ctrl-C ends the measuring after the round at hand, of which all cases have a part; the command exits with 130."""
 
     def rate(clock: Clock, dtype: torch.dtype) -> float:
         signal.raise_signal(signal.SIGINT)
@@ -343,7 +343,7 @@ def test_an_interrupted_measurement_is_written(
 
     monkeypatch.setattr("stmemory.evaluation.speed.matrix_rate", rate)
     report = tmp_path / "speed.json"
-    assert 1 == main(
+    assert 130 == main(
         ["benchmark", "speed", "--sizes", "96x64", "--objects", "1", "--slots", "2", "--rounds", "9", "-o", str(report)]
     )
     assert (1, True) == (read_speed(report)["rounds"], read_speed(report)["interrupted"])

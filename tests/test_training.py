@@ -11,12 +11,12 @@ import pytest
 import torch
 from pictures import TINY, pack_tiny
 
-from stmemory.cli.train import main
 from stmemory.errors import OptionError, WeightsError
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.lite import LiteTrunk
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.postprocess import soft_aggregate
+from stmemory.training.__main__ import main
 from stmemory.training.config import Phase, TrainingConfig
 from stmemory.training.data.material import Material
 from stmemory.training.export import read_efficientnet_lite0
@@ -148,7 +148,7 @@ def test_a_run_does_not_go_on_with_another_configuration(material: Material, tmp
     for _ in Trainer(TINY, material, tmp_path, workers=0).run(until=1):
         pass
     other = Trainer(dataclasses.replace(TINY, seed=1), material, tmp_path, workers=0)
-    with pytest.raises(OptionError, match="--init"):
+    with pytest.raises(OptionError, match="seed was 0, is 1.*start_from"):
         other.resume()
 
 
@@ -252,7 +252,8 @@ def test_a_bad_config_is_named(tmp_path: Path, text: str) -> None:
         '{"data": {"blurr": 0.5}}': "data.blurr: expected the name of a setting, got one that does not exist; did you "
         "mean blur?",
         '{"learning_rate": "1e-4"}': "learning_rate: expected a finite number, got '1e-4'",
-        '{"learning_rate": Infinity}': "see TrainingConfig: expected JSON, got Infinity, which is no number; replace it",
+        '{"learning_rate": Infinity}': "see TrainingConfig: expected JSON, got Infinity, which is no number; "
+        "replace it",
         '{"phases": [{"size": "64"}]}': "phases[0].size: expected a whole number, got '64'",
         '{"phases": [{}, {"size": 0}]}': "phases[1].size: expected a multiple of 16, 16 or more, got 0",
         '{"phases": [{"frozen": 99}]}': "phases[0].frozen: expected 0 to 6, the parts of the trunk, got 99",

@@ -12,8 +12,9 @@ import pytest
 from pictures import TINY, pack_tiny, save_still
 from PIL import Image
 
-from stmemory.cli.train import main
+from stmemory.cli import main as command_line
 from stmemory.errors import OptionError
+from stmemory.training.__main__ import main
 from stmemory.training.config import Source
 from stmemory.training.data.material import Material, PackReport, pack
 from stmemory.training.distributed import World
@@ -113,6 +114,12 @@ def test_bad_input_is_told(
     assert before == {path: path.stat().st_mtime_ns for path in place.rglob("*") if path.is_file()}
 
 
+def test_the_module_is_another_name_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """`python -m stmemory.training` and `stmemory train` say and return the same."""
+    line = ["export", "no/such/run", "weights"]
+    assert (main(line), capsys.readouterr()) == (command_line(["train", *line]), capsys.readouterr())
+
+
 def test_clips_are_written_into_a_new_folder(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder of the picture is made, and the picture has the format of its name."""
     monkeypatch.chdir(place)
@@ -130,7 +137,7 @@ def test_a_run_says_where_it_ended(
     command = ["run", "config.json", "pictures/material.safetensors", "short", "--imagenet", "none", "--workers", "0"]
     last = [main([*command, *more]) or capsys.readouterr().out.splitlines()[-1] for more in (["--until", "1"], [], [])]
 
-    done = "step 4 of 4: done; python -m stmemory.training export short WEIGHTS"
+    done = "step 4 of 4: done; stmemory train export short WEIGHTS"
     assert ["step 1 of 4: saved; the same command without --until goes on", done, done] == last
     assert [2, 4] == [json.loads(line)["step"] for line in Path("short/log.jsonl").read_text().splitlines()]
 
@@ -153,7 +160,7 @@ def test_packing_has_one_set_of_defaults(monkeypatch: pytest.MonkeyPatch) -> Non
         given.update(options)
         return PackReport({}, 0, ())
 
-    monkeypatch.setattr("stmemory.cli.train.pack", packing)
+    monkeypatch.setattr("stmemory.training.data.material.pack", packing)
     assert 0 == main(["pack", "root", "out"])
     defaults = {
         name: parameter.default

@@ -21,13 +21,13 @@ from PIL import Image
 from tiny import tiny_network
 from torch import nn
 
-from stmemory.cli.train import main
 from stmemory.errors import OptionError, StmemoryError, WeightsError
 from stmemory.memory.policy import LearnedPolicy
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
+from stmemory.training.__main__ import main
 from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.data.material import Material
 from stmemory.training.distributed import World
@@ -457,7 +457,7 @@ def test_bad_data_in_a_worker_process_is_one_line(
     said = capsys.readouterr().err.splitlines()
 
     assert 1 == len(said)
-    assert said[0].startswith(str(root)) and "expected" in said[0]
+    assert said[0].startswith(f"stmemory: {root}") and "expected" in said[0]
     assert [] == multiprocessing.active_children()
 
 
@@ -731,7 +731,7 @@ def short_command(packed: Path, tmp_path: Path) -> list[str]:
 
 @pytest.mark.usefixtures("signals")
 def test_a_second_signal_interrupts_the_step(
-    short_command: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    short_command: list[str], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """It ends the command in good order, with exit code 130 and a word, not the process; handlers are as before."""
     before = signal.getsignal(signal.SIGINT)
@@ -745,8 +745,8 @@ def test_a_second_signal_interrupts_the_step(
     assert 130 == main(short_command)
     assert [
         "stopping after this step; the same command goes on from here",
-        "interrupted; what was saved before stays",
-    ] == (capsys.readouterr().err.splitlines())
+        "stmemory: interrupted; what was saved before stays",
+    ] == capfd.readouterr().err.splitlines()
     assert before == signal.getsignal(signal.SIGINT)
 
 

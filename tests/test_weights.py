@@ -19,7 +19,7 @@ from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.prediction.network import PredictionNetwork
 from stmemory.prediction.predictor import FramePredictor
 from stmemory.predictor import VOSPredictor
-from stmemory.weights import load_part, save_part
+from stmemory.weights import load_part, push_part, save_part
 from stmemory.weights.card import card_text, metrics_of
 from stmemory.weights.pretrained import (
     bundled_names,
@@ -396,6 +396,8 @@ def test_weights_that_must_not_be_published_are_not_pushed(tmp_path: Path) -> No
     network = SegmentationNetwork.from_pretrained(tmp_path)
     with pytest.raises(WeightsError, match="never"):
         network.push_to_hub("someone/else")
+    with pytest.raises(WeightsError, match="never"):
+        push_part(network.fusion, "someone/else")
     save_part(network.fusion, tmp_path / "cell")
     assert "never" == find_checkpoint(tmp_path / "cell").about["re-hosting"]
 

@@ -18,7 +18,17 @@ from stmemory.cli.options import (
     chosen_predictor,
     tracking_options,
 )
-from stmemory.cli.output import DONE, FAILED, complain, end_line, say_at_once, score_heads, score_line, teller
+from stmemory.cli.output import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    complain,
+    end_line,
+    progress_on_stderr,
+    say_at_once,
+    score_heads,
+    score_line,
+)
 from stmemory.io.files import out_folder
 
 if TYPE_CHECKING:
@@ -79,7 +89,7 @@ def add_ablation(commands: Commands) -> None:
         action="store_true",
         help="go on with what is in OUT; finished clips of a rule stay, rules may be added",
     )
-    begin.add_argument("--force", action="store_true", help="begin anew, deleting what an earlier run wrote")
+    begin.add_argument("--force", action="store_true", help="begin again, deleting what an earlier run wrote")
     ablation.set_defaults(run=_ablation)
 
 
@@ -133,11 +143,11 @@ def _ablation(arguments: argparse.Namespace) -> int:
         "frames": arguments.frames,
     }
     circumstances = current_circumstances(device=device, resolution=options.short_side)
-    teller = _Teller()
+    reporter = _Reporter()
 
     def keep(results: tuple[RowResult, ...]) -> None:
         write_ablation(out, results, circumstances, extra=about)
-        teller.row(results[-1])
+        reporter.row(results[-1])
 
     try:
         results = run_ablation(
@@ -148,14 +158,14 @@ def _ablation(arguments: argparse.Namespace) -> int:
             about=about,
             resume=arguments.resume,
             force=arguments.force,
-            on_begin=teller.begin,
-            on_news=teller.hear,
+            on_begin=reporter.begin,
+            on_news=reporter.update,
             on_row=keep,
         )
     except KeyboardInterrupt:
         end_line()
         complain(f"stopped; clips that are finished are in {out}, and the same command with --resume goes on")
-        return FAILED
+        return INTERRUPTED
     print()
     print(ablation_table(results, circumstances, extra=about), end="")
     print(f"table: {out / 'ablation.md'}, report: {out / 'ablation.json'}")
@@ -167,7 +177,7 @@ def _ablation(arguments: argparse.Namespace) -> int:
     return FAILED if skipped else DONE
 
 
-class _Teller:
+class _Reporter:
     """Says what happens: a line for each row, and progress below it."""
 
     def __init__(self) -> None:
@@ -176,14 +186,14 @@ class _Teller:
     def begin(self, frames: int) -> None:
         """Say what is left."""
         print(score_heads(speed=True), flush=True)
-        self._tell = teller(frames or None, "ablation")
+        self._show = progress_on_stderr(frames or None, "ablation")
         if frames:
-            self._tell(0)
+            self._show(0)
 
-    def hear(self, row: Row, news: News) -> None:
+    def update(self, row: Row, news: News) -> None:
         """Say what is new."""
         self._done[row.name, news.clip] = news.frames
-        self._tell(sum(self._done.values()))
+        self._show(sum(self._done.values()))
         if news.error is not None:
             end_line()
             complain(f"{row.name}: skipped {news.clip}: {news.error}")
@@ -289,8 +299,8 @@ def _growth(arguments: argparse.Namespace) -> int:
     extra = {"weights": str(arguments.weights or "lite"), "options": options.as_dict(), "frame_size": list(size)}
     extra |= {"bank_formula": str(formula)}
     with stop_on_signals(_say_stopping) as stop:
-        tell = _stopper(arguments.frames, "ours", stop)
-        ours = soak(predictor, frames=arguments.frames, size=size, seed=arguments.seed, on_step=tell)
+        show = _stopper(arguments.frames, "ours", stop)
+        ours = soak(predictor, frames=arguments.frames, size=size, seed=arguments.seed, on_step=show)
         end_line()
         runs = {f"{options.memory_size} slots (ours)": ours}
         # Before the other run, in which a machine may run out of memory.
@@ -298,8 +308,8 @@ def _growth(arguments: argparse.Namespace) -> int:
         if arguments.growing and not stop.wanted:
             limit = GrowthLimit(int(1e6 * arguments.limit_mb), arguments.limit_slower * float(np.median(ours.seconds)))
             growing = GrowingPredictor(predictor, every=arguments.growing)
-            tell = _stopper(arguments.frames, "growing", stop)
-            found = soak_growing(growing, limit, frames=arguments.frames, size=size, seed=arguments.seed, on_step=tell)
+            show = _stopper(arguments.frames, "growing", stop)
+            found = soak_growing(growing, limit, frames=arguments.frames, size=size, seed=arguments.seed, on_step=show)
             end_line()
             runs[f"{_every(arguments.growing)} kept (STM)"] = found
             write_growth(out, runs, circumstances, extra=extra | {"interrupted": stop.wanted})
@@ -309,7 +319,8 @@ def _growth(arguments: argparse.Namespace) -> int:
     for name, report in runs.items():
         for line in _said(name, report):
             print(line)
-    title = f"{size[1]} x {size[0]}, {OBJECTS} objects, {circumstances.device}, {circumstances.threads} threads, torch {circumstances.torch}"
+    machine = f"{circumstances.device}, {circumstances.threads} threads, torch {circumstances.torch}"
+    title = f"{size[1]} x {size[0]}, {OBJECTS} objects, {machine}"
     drawn = _drawn(out / "growth.png", runs, title)
     print(f"report: {out / 'growth.json'}, growth.csv{', growth.png' * drawn}")
     if ours.frames < FEW:
@@ -318,18 +329,19 @@ def _growth(arguments: argparse.Namespace) -> int:
         complain(
             f"stopped after {list(runs.values())[-1].frames} frames of {list(runs)[-1]}; what was measured is written"
         )
-    return DONE if as_said and not stop.wanted else FAILED
+    return FAILED if not as_said else INTERRUPTED if stop.wanted else DONE
 
 
 def _said(name: str, report: GrowthReport) -> Iterator[str]:
     memory, seconds = report.process_slope, report.seconds_slope
     half = report.seconds[report.frames // 2 :]
-    yield f"{name}: {report.frames} frames, {1000 * sorted(half)[len(half) // 2]:.1f} ms a frame (median of the second half)"
+    milliseconds = 1000 * sorted(half)[len(half) // 2]
+    yield f"{name}: {report.frames} frames, {milliseconds:.1f} ms a frame (median of the second half)"
     yield f"  memory bank: {report.first_bank_bytes:,} bytes after the first, {report.last_bank_bytes:,} after the last"
     kibibytes = memory.per_thousand / 1024, memory.standard_error / 1024
     yield f"  process: {kibibytes[0]:+.1f} +- {kibibytes[1]:.1f} KiB per 1,000 frames: {_verdict(memory)}"
-    milliseconds = 1000 * seconds.per_thousand, 1000 * seconds.standard_error
-    yield f"  time: {milliseconds[0]:+.3f} +- {milliseconds[1]:.3f} ms per frame per 1,000 frames: {_verdict(seconds)}"
+    rise, error = 1000 * seconds.per_thousand, 1000 * seconds.standard_error
+    yield f"  time: {rise:+.3f} +- {error:.3f} ms per frame per 1,000 frames: {_verdict(seconds)}"
 
 
 def _verdict(slope: Slope) -> str:
@@ -398,12 +410,12 @@ def _speed(arguments: argparse.Namespace) -> int:
         for rule in arguments.rules or [str(options.as_dict()["policy"])]
         for objects in arguments.objects
     ]
-    cases = list(dict.fromkeys(asked))  # one that was given twice would be measured twice and told once
+    cases = list(dict.fromkeys(asked))  # one that was given twice would be measured twice and printed once
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[arguments.dtype]
     with stop_on_signals(_say_stopping) as stop:
-        tell = _stopper(arguments.rounds * len(cases), "measure", stop)
+        show = _stopper(arguments.rounds * len(cases), "measure", stop)
         report = measure_speed(
-            predictor, cases, rounds=arguments.rounds, dtype=dtype, on_round=lambda done: tell(done * len(cases))
+            predictor, cases, rounds=arguments.rounds, dtype=dtype, on_round=lambda done: show(done * len(cases))
         )
     end_line()
     rounds = len(report.rates)
@@ -426,7 +438,7 @@ def _speed(arguments: argparse.Namespace) -> int:
     if stop.wanted:
         complain(f"stopped after {rounds} of {arguments.rounds} rounds; these are their figures")
     memorised = all(speed.memorised == speed.case.objects for speed in report.cases)
-    return DONE if memorised and not stop.wanted else FAILED
+    return FAILED if not memorised else INTERRUPTED if stop.wanted else DONE
 
 
 def _passes(arguments: argparse.Namespace) -> int:
@@ -450,13 +462,13 @@ def _passes(arguments: argparse.Namespace) -> int:
 
 def _stopper(total: int, part: str, stop: Stop) -> Callable[[int], bool]:
     """Tell progress, and answer whether to stop."""
-    tell = teller(total, part)
+    show = progress_on_stderr(total, part)
 
-    def told(done: int) -> bool:
-        tell(done)
+    def show_and_ask(done: int) -> bool:
+        show(done)
         return stop.wanted
 
-    return told
+    return show_and_ask
 
 
 def _say_stopping() -> None:

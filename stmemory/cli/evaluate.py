@@ -14,7 +14,16 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from stmemory.cli.options import Commands, add_data_set_options, chosen_clips, chosen_options, tracking_options
-from stmemory.cli.output import DONE, FAILED, complain, end_line, score_heads, score_line, teller
+from stmemory.cli.output import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    complain,
+    end_line,
+    progress_on_stderr,
+    score_heads,
+    score_line,
+)
 from stmemory.io.files import out_folder
 
 if TYPE_CHECKING:
@@ -55,7 +64,7 @@ def add_evaluate(commands: Commands) -> None:
     )
     begin = evaluate.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on with the run in OUT; clips that are finished stay")
-    begin.add_argument("--force", action="store_true", help="begin anew, deleting what an earlier run wrote")
+    begin.add_argument("--force", action="store_true", help="begin again, deleting what an earlier run wrote")
     evaluate.set_defaults(run=_evaluate)
 
 
@@ -84,7 +93,7 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     )
     with ExitStack() as stack:
         out = arguments.out or Path(stack.enter_context(tempfile.TemporaryDirectory())) / "out"
-        folder, teller = RunFolder(out.resolve()), _Teller(evaluation)
+        folder, reporter = RunFolder(out.resolve()), _Reporter(evaluation)
         stack.enter_context(_terminated_as_interrupted())
         try:
             outcome = run_evaluation(
@@ -92,8 +101,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
                 folder,
                 resume=arguments.resume,
                 force=arguments.force,
-                on_begin=teller.begin,
-                on_news=teller.hear,
+                on_begin=reporter.begin,
+                on_news=reporter.update,
             )
         except KeyboardInterrupt:
             end_line()
@@ -102,8 +111,8 @@ def _evaluate(arguments: argparse.Namespace) -> int:
                 folder.finished
             )  # the news of the last may not have come
             complain(f"stopped with {len(kept)} of {len(evaluation.clips)} clips finished{more}")
-            return FAILED
-        teller.sum_up(outcome)
+            return INTERRUPTED
+        reporter.sum_up(outcome)
         if arguments.out is not None:
             _write_more(evaluation, folder, outcome)
     if outcome.skipped:
@@ -111,27 +120,27 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     return FAILED if outcome.skipped else DONE
 
 
-class _Teller:
+class _Reporter:
     """Says what happens: a row for each clip, and progress below it."""
 
     def __init__(self, evaluation: Evaluation) -> None:
         self._frames = {clip.name: 0 for clip in evaluation.clips}
-        self._tell: Callable[[int], None] | None = None
+        self._show: Callable[[int], None] | None = None
 
     def begin(self, results: tuple[ClipResult, ...], frames: int) -> None:
         """Say what is there already."""
         print(score_heads(speed=True))
         for result in results:
             self._row(result)
-        self._tell = teller(frames, "evaluate") if frames else None
-        if self._tell is not None:
-            self._tell(0)
+        self._show = progress_on_stderr(frames, "evaluate") if frames else None
+        if self._show is not None:
+            self._show(0)
 
-    def hear(self, news: News) -> None:
+    def update(self, news: News) -> None:
         """Say what is new."""
-        if self._tell is not None and self._frames[news.clip] != news.frames:
+        if self._show is not None and self._frames[news.clip] != news.frames:
             self._frames[news.clip] = news.frames
-            self._tell(sum(self._frames.values()))
+            self._show(sum(self._frames.values()))
         if news.last:
             end_line()
         if news.result is not None:

@@ -1,7 +1,7 @@
-"""The command line: finds the command that was asked for, and turns what it raises into words and an exit code.
+"""The command line: finds the command, runs it, and turns errors into messages and exit codes.
 
-Exit codes: 0 done, 1 something was skipped or failed (said which), 2 bad arguments. What a command needs is imported
-when it runs, so that `--help` is quick and the core stays free of the rest.
+Exit codes of all commands: 0 done, 1 something was skipped or failed (the last lines say what), 2 bad arguments,
+130 interrupted. What a command needs is imported when it runs, so that `--help` is quick.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from importlib import metadata
 
 from stmemory.cli.benchmark import add_benchmark
 from stmemory.cli.evaluate import add_evaluate, add_score
-from stmemory.cli.output import BAD_ARGUMENTS, FAILED, complain, warnings_said
+from stmemory.cli.output import BAD_ARGUMENTS, FAILED, INTERRUPTED, complain, warnings_said
 from stmemory.cli.predict import add_predict
 from stmemory.cli.track import add_demo, add_export, add_inspect, add_track
+from stmemory.cli.train import add_train
 from stmemory.cli.weights import add_convert, add_export_network, add_info
 from stmemory.errors import StmemoryError
 
@@ -29,6 +30,7 @@ _COMMANDS = (
     add_evaluate,
     add_score,
     add_benchmark,
+    add_train,
     add_info,
     add_convert,
     add_export_network,
@@ -61,8 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         complain(str(error))
         return BAD_ARGUMENTS
     except KeyboardInterrupt:
-        complain("interrupted")
-        return FAILED
+        complain("interrupted; what was saved before stays")
+        return INTERRUPTED
     return code
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 import time
 from collections import deque
@@ -16,15 +17,17 @@ __all__ = [
     "BAD_ARGUMENTS",
     "DONE",
     "FAILED",
+    "INTERRUPTED",
     "Progress",
     "clock_time",
     "complain",
     "end_line",
+    "progress_on_stderr",
     "say_at_once",
     "score_heads",
     "score_line",
-    "teller",
     "warnings_said",
+    "with_flags",
 ]
 
 WIDTH = 24  # characters of the bar
@@ -118,17 +121,18 @@ def clock_time(seconds: float) -> str:
 DONE = 0
 FAILED = 1
 BAD_ARGUMENTS = 2
+INTERRUPTED = 130  # 128 and SIGINT, as shells have it
 
 
-def teller(total: int | None, part: str) -> Callable[[int], None]:
+def progress_on_stderr(total: int | None, part: str) -> Callable[[int], None]:
     """Write progress to stderr when it is due."""
 
     progress = Progress(total, live=sys.stderr.isatty(), label=part)
 
-    def tell(done: int) -> None:
+    def show(done: int) -> None:
         print(progress.line(done) or "", end="", file=sys.stderr, flush=True)
 
-    return tell
+    return show
 
 
 def end_line(wanted: bool = True) -> None:
@@ -138,8 +142,38 @@ def end_line(wanted: bool = True) -> None:
 
 
 def complain(message: str) -> None:
-    """Write to stderr what went wrong."""
-    print(f"stmemory: {message}", file=sys.stderr)
+    """Write to stderr what went wrong, in the words of the command line."""
+    print(f"stmemory: {with_flags(message)}", file=sys.stderr)
+
+
+# Arguments of the library by the flags of the command line, where the two have other names.
+_FLAGS = {"out": "-o", "start_from": "--init", "source": "--imagenet"}
+_SAME = (
+    "damaged",
+    "device",
+    "force",
+    "frames",
+    "jobs",
+    "ray",
+    "reconnect",
+    "resume",
+    "save_every",
+    "seconds",
+    "threads",
+)
+_FLAGS |= {name: f"--{name}" for name in _SAME}
+
+
+def with_flags(message: str) -> str:
+    """A message of the library with flags for the arguments that it names.
+
+    >>> with_flags("out: expected a folder; pass resume=True to go on, or source=FILE")
+    '-o: expected a folder; pass --resume to go on, or --imagenet FILE'
+    """
+    names = "|".join(_FLAGS)
+    message = re.sub(rf"^({names})(?=: expected)", lambda found: _FLAGS[found[1]], message)
+    message = re.sub(rf"\b({names})=True\b", lambda found: _FLAGS[found[1]], message)
+    return re.sub(rf"\b({names})[=(]([A-Z]{{3,}})\b\)?", lambda found: f"{_FLAGS[found[1]]} {found[2]}", message)
 
 
 class _Complaints(logging.Handler):

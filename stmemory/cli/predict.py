@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stmemory.cli.options import Commands, add_weights_options, chosen_policy, whole_or_none
-from stmemory.cli.output import DONE, complain, end_line, teller
+from stmemory.cli.output import DONE, complain, end_line, progress_on_stderr
 from stmemory.io.files import out_folder
 
 if TYPE_CHECKING:
@@ -77,19 +77,21 @@ def _predict(arguments: argparse.Namespace) -> int:
     side = predictor.network.config.image_side
     clip = demo_clip(side=side, frames=DEMO_SEEN + hide, seed=arguments.seed) if arguments.demo else arguments.clip
 
-    def tell(done: int, height: int, width: int) -> None:
+    def show(done: int, height: int, width: int) -> None:
         working = min(height, width, predictor.options.short_side or height)
         if done == 1 and working > 2 * side:
-            say = f"frames of {width} x {height} for weights made for {side} x {side}: expect poor predictions, and time that grows with the"
-            complain(f"{say} square of the pixels; --short-side {side} shrinks them for the network")
+            complain(
+                f"frames of {width} x {height} for weights made for {side} x {side}: expect poor predictions, and time "
+                f"that grows with the square of the pixels; --short-side {side} shrinks them for the network"
+            )
         watched(done - 1)
 
-    def tell_ahead(done: int) -> None:
+    def show_ahead(done: int) -> None:
         end_line(done == 1)
         predicted(done)
 
-    watched, predicted = teller(None, "watch"), teller(steps, "predict")
-    forecast = run_forecast(predictor, clip, job, on_frame=tell, on_prediction=tell_ahead)
+    watched, predicted = progress_on_stderr(None, "watch"), progress_on_stderr(steps, "predict")
+    forecast = run_forecast(predictor, clip, job, on_frame=show, on_prediction=show_ahead)
     end_line()
     height, width = forecast.size
     first, last = forecast.memory_bytes

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stmemory.cli.options import Commands, add_compute_options, add_scene_options, chosen_predictor, tracking_options
-from stmemory.cli.output import DONE, FAILED, complain, end_line, say_at_once, teller
+from stmemory.cli.output import DONE, FAILED, INTERRUPTED, complain, end_line, progress_on_stderr, say_at_once
 from stmemory.io.files import out_folder
 
 if TYPE_CHECKING:
@@ -29,7 +29,10 @@ def add_track(commands: Commands) -> None:
     track = commands.add_parser(
         "track", parents=[tracking_options()], help="track objects through a video, from their first masks"
     )
-    source_help = "or a GIF, WebP or TIFF with pages, or a .npy with uint8 [T, H, W, 3]; or live: a camera, 0 or /dev/video0, or an address, rtsp://..."
+    source_help = (
+        "or a GIF, WebP or TIFF with pages, or a .npy with uint8 [T, H, W, 3]; or live: a camera, 0 or /dev/video0, "
+        "or an address, rtsp://..."
+    )
     track.add_argument("source", metavar="VIDEO_OR_FOLDER", help=source_help)
     track.add_argument(
         "--mask",
@@ -68,7 +71,7 @@ def add_track(commands: Commands) -> None:
     )
     begin = track.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on where a run of the same command stopped")
-    begin.add_argument("--force", action="store_true", help="begin anew, deleting the masks that an earlier run wrote")
+    begin.add_argument("--force", action="store_true", help="begin again, deleting the masks that an earlier run wrote")
     add_compute_options(track)
     track.set_defaults(run=_track, usage_error=track.error)
 
@@ -104,13 +107,13 @@ def _track_with(arguments: argparse.Namespace, folder: Path) -> int:
         reconnect=arguments.reconnect,
     )
     check_folder(job, resume=arguments.resume, force=arguments.force)  # before the time that loading takes
-    total, tellers = job.total, dict[str, Callable[[int], None]]()
+    total, shown = job.total, dict[str, Callable[[int], None]]()
 
-    def tell(part: str, done: int) -> None:
-        if part not in tellers:
-            end_line(bool(tellers))
-            tellers[part] = teller(total, part)
-        tellers[part](done)
+    def show(part: str, done: int) -> None:
+        if part not in shown:
+            end_line(bool(shown))
+            shown[part] = progress_on_stderr(total, part)
+        shown[part](done)
 
     described = describe_job(
         job, device=usable_device(arguments.device)
@@ -118,7 +121,7 @@ def _track_with(arguments: argparse.Namespace, folder: Path) -> int:
     predictor = chosen_predictor(arguments)
     print(described, flush=True)
     with stop_on_signals(_say_finishing if job.live is not None else _say_stopping) as stop:
-        report = run_job(predictor, job, resume=arguments.resume, force=arguments.force, stop=stop, on_frame=tell)
+        report = run_job(predictor, job, resume=arguments.resume, force=arguments.force, stop=stop, on_frame=show)
     end_line()
     print(f"{report.frames} masks in {job.masks}")
     if job.live is not None:
@@ -142,12 +145,12 @@ def _track_with(arguments: argparse.Namespace, folder: Path) -> int:
     if job.live is not None:
         why = "" if report.error is None else f": {report.error}"
         complain(f"stopped after {report.frames} frames{why}; a live source cannot be resumed")
-        return FAILED
+        return FAILED if report.error is not None else INTERRUPTED
     if report.error is None:
         complain(f"stopped after {report.frames} frames; the same command with --resume goes on from there")
-    else:
-        complain(f"stopped after {report.frames} frames: {report.error}")
-        complain(f"once that is mended, --resume goes on; or end there, with --resume --frames {report.frames}")
+        return INTERRUPTED
+    complain(f"stopped after {report.frames} frames: {report.error}")
+    complain(f"once that is mended, --resume goes on; or end there, with --resume --frames {report.frames}")
     return FAILED
 
 
@@ -263,7 +266,7 @@ def _export(arguments: argparse.Namespace) -> int:
         format=arguments.to,
         frames=arguments.frames,
         options=options,
-        on_frame=teller(None, "export"),
+        on_frame=progress_on_stderr(None, "export"),
     )
     end_line()
     print(f"{count} frames in {arguments.out}")
@@ -300,12 +303,12 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     size, total = (arguments.height, arguments.width), arguments.frames
 
-    def tell(done: int) -> None:  # without a speed: this one would count rendering and drawing too
+    def show(done: int) -> None:  # without a speed: this one would count rendering and drawing too
         print(f"\r{done} of {total} frames" if sys.stderr.isatty() else "", end="", file=sys.stderr, flush=True)
 
     print(f"rendering and tracking {total} frames of {size[1]} x {size[0]}", flush=True)
     report = run_demo(
-        chosen_predictor(arguments), arguments.out, frames=total, size=size, seed=arguments.seed, on_frame=tell
+        chosen_predictor(arguments), arguments.out, frames=total, size=size, seed=arguments.seed, on_frame=show
     )
     end_line()
     print(report.describe())
@@ -368,12 +371,12 @@ def _inspect(arguments: argparse.Namespace) -> int:
     inspector = Inspector(stream, at=arguments.at, points=arguments.point, objects=arguments.object)
     inspector.step(next(clip), mask)
     inspector.report()  # an object that is not there ends it here
-    tell, broken = teller(total, "inspect"), ""
-    tell(1)
+    show, broken = progress_on_stderr(total, "inspect"), ""
+    show(1)
     with stop_on_signals(_say_stopping_inspection) as stop:
         try:
             for _ in _follow(inspector, clip, stop):
-                tell(stream.frame_index + 1)
+                show(stream.frame_index + 1)
         except StmemoryError as error:
             broken = str(error)
     end_line()
@@ -386,7 +389,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
         )
     if missing := [frame for frame in arguments.at or () if frame not in report.moments]:
         complain(f"--at: the clip ended at frame {stream.frame_index}, before {missing}; what came before is drawn")
-    return FAILED if broken or stop.wanted or missing else DONE
+    return FAILED if broken else INTERRUPTED if stop.wanted else FAILED if missing else DONE
 
 
 def _clip(arguments: argparse.Namespace) -> tuple[Iterator[FrameLike], MaskLike, int | None]:

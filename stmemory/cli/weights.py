@@ -65,13 +65,13 @@ def _card(name: str, revision: str | None) -> None:
         ("data", "trained on"),
         ("limits", "limits"),
     ):
-        told = facts.about.get(key, "not stated" if key == "licence" else ())
-        for line in [told] if isinstance(told, str) else told:
+        stated = facts.about.get(key, "not stated" if key == "licence" else ())
+        for line in [stated] if isinstance(stated, str) else stated:
             _line(label, str(line))
     for key, label in (("re-hosting", "condition"), ("converted from", "from")):
         if key in facts.about:
-            told = facts.about[key]
-            _line(label, f"{told['file']}, sha256 {told['sha256']}" if isinstance(told, dict) else str(told))
+            stated = facts.about[key]
+            _line(label, f"{stated['file']}, sha256 {stated['sha256']}" if isinstance(stated, dict) else str(stated))
     for metric in metrics_of(facts.about):
         _line(
             "measured", f"{metric.metric} {metric.value:g} on {metric.dataset}" + f" ({metric.how})" * bool(metric.how)

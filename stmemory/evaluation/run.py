@@ -59,12 +59,12 @@ class Evaluation:
             raise OptionError(
                 f"clips: expected one or more with names of their own, got {', '.join(names) or 'none'}; name each once"
             )
-        for name, value in (("--jobs", self.jobs), ("--threads", self.setup.threads)):
+        for name, value in (("jobs", self.jobs), ("threads", self.setup.threads)):
             if value is not None and value < 1:
                 raise OptionError(f"{name}: expected 1 or more, got {value}")
         if self.ray is not None and self.devices not in (("cpu",), ("cuda",)):
             raise OptionError(
-                "--device: expected cpu or, with --ray, cuda, without a number, since Ray gives each worker a GPU, "
+                "device: expected cpu or, with ray, cuda, without a number, since Ray gives each worker a GPU, "
                 f"got {','.join(self.devices)}"
             )
 

@@ -5,8 +5,7 @@
     OUT/clips/CLIP.json              scores of a clip, written when all its masks are there: the clip is finished
     OUT/*.csv, OUT/report.json       written when the run ends; OUT/page, OUT/submission.zip if wanted
 
-Owns these names, and what is refused or deleted. Whatever `run.json` does not say a run wrote is the user's. Measures
-nothing.
+Files that `run.json` does not say a run wrote are the user's, and are not deleted.
 """
 
 from __future__ import annotations
@@ -27,7 +26,8 @@ from stmemory.evaluation.clips import Clip
 from stmemory.evaluation.metrics import ObjectScores, statistics
 from stmemory.evaluation.protocol import ClipResult
 from stmemory.evaluation.report import TABLES
-from stmemory.io.files import whole_file
+from stmemory.io.files import expect_folder, whole_file
+from stmemory.io.run_folder import expect_same, foreign_files, read_record, write_record
 from stmemory.io.untrusted import checked_name, expect_below, parse_json, read_json, whole
 
 __all__ = ["RunFolder"]
@@ -93,16 +93,13 @@ class RunFolder:
         Args:
             record: what is evaluated and how, plain JSON values; `clips` are its names.
             resume: go on with the run in the folder.
-            force: begin anew though there is one.
+            force: begin again though there is one.
 
         Raises:
             OptionError: there are results already, or files that no run wrote; there is nothing to resume, or the run
                 there is another one; a clip has a name that no folder can have, or a link leads out of the folder.
         """
-        if self.path.exists() and not self.path.is_dir():
-            raise OptionError(
-                f"-o: expected a folder for the results, got the file {str(self.path)!r}; give the name of a folder"
-            )
+        expect_folder(self.path)
         for name in (*_FOLDERS, "run.json"):
             expect_below(self.path / name, self.path)
         old = self._recorded()
@@ -116,28 +113,20 @@ class RunFolder:
             ]
             if there:
                 found = "a run.json that cannot be read" if there[0] == "run.json" else f"{there[0]} without a run.json"
-                raise OptionError(
-                    f"{self.path}: expected an empty folder or one of an evaluation, got {found}: no run is known to "
-                    "have written "
-                    "what is there, so even --force does not delete it; move it away, or pass another -o"
-                )
+                raise foreign_files(self.path, found, of="an evaluation")
             if resume:
-                raise OptionError(f"{self.path}: nothing to resume: no evaluation was begun there; leave out --resume")
+                raise OptionError(
+                    f"{self.path}: nothing to resume: no evaluation was begun there; leave out resume=True"
+                )
             return
         if resume:
-            other = _differences(old, parse_json(json.dumps({"format": FORMAT, **record})))
-            if other:
-                raise OptionError(
-                    f"{self.path}: cannot resume another evaluation: {'; '.join(other)}; run it as it was begun, or "
-                    "begin anew "
-                    "with --force"
-                )
+            new = parse_json(json.dumps({"format": FORMAT, **record}))
+            expect_same(self.path, "evaluation", old, new, free=FREE)
         elif not force:
             done = len(self.finished)
             raise OptionError(
                 f"{self.path}: expected no evaluation yet, got one with {done} finished clip{'s' * (done != 1)}; pass "
-                "--resume to go on, --force to "
-                "begin anew, or another -o"
+                "resume=True to go on, force=True to begin again, or choose another folder"
             )
 
     def begin(self, record: Mapping[str, object], *, resume: bool, force: bool) -> None:
@@ -158,8 +147,7 @@ class RunFolder:
                 (self.path / name).unlink(missing_ok=True)
             clips = []
         both = sorted({*clips, *_clips_of(record)})
-        with whole_file(self.record) as part:
-            part.write_text(json.dumps({"format": FORMAT, **record, "clips": both}, indent=2) + "\n", encoding="utf-8")
+        write_record(self.record, {"format": FORMAT, **record, "clips": both})
 
     def clear(self, clip: str) -> None:
         """Delete a clip's masks and scores, whole or half written; what else lies in their folder stays.
@@ -204,8 +192,7 @@ class RunFolder:
         if document.get("files") != _files_digest(clip):
             raise OptionError(
                 f"{clip.name}: expected the frames and annotations that the finished run measured, got other files; "
-                "begin anew "
-                "with --force"
+                "begin again with force=True"
             )
         wanted = range(len(clip)) if clip.asked is None else clip.asked
         return found if all(self.mask_of(clip, index).is_file() for index in wanted) else None
@@ -235,15 +222,8 @@ class RunFolder:
 
     def _recorded(self) -> dict[str, Any] | None:
         """What `run.json` says; None where there is none of an evaluation, or where its clips are no names."""
-        try:
-            found: object = read_json(self.record)
-        except (OSError, ValueError):
-            return None
-        return (
-            found
-            if isinstance(found, dict) and found.get("format") == FORMAT and _are_names(found.get("clips"))
-            else None
-        )
+        found = read_record(self.record, FORMAT)
+        return found if found is not None and _are_names(found.get("clips")) else None
 
 
 def _checked(clip: str) -> str:
@@ -272,19 +252,6 @@ def _remove(files: Iterable[Path], folder: Path | None) -> None:
     with suppress(OSError):
         if folder is not None:
             folder.rmdir()
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What two records say differently, in words."""
-    told = []
-    for name in sorted({*old, *new} - set(FREE)):
-        before, now = old.get(name), new.get(name)
-        if isinstance(before, dict) and isinstance(now, dict):
-            keys = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
-            told += [f"{key.replace('_', ' ')} was {before.get(key)}, is {now.get(key)}" for key in keys]
-        elif before != now:
-            told.append(f"{name.replace('_', ' ')} was {before}, is {now}")
-    return told
 
 
 def _files_digest(clip: Clip) -> str:

@@ -345,7 +345,7 @@ def evaluate_on_cluster(
             address=address, include_dashboard=False if address == "local" else None, log_to_driver=False, **options
         )
     except (ConnectionError, RuntimeError, ValueError) as error:
-        raise OptionError(f"--ray: expected the address of a cluster, or local, got {address!r}: {error}") from error
+        raise OptionError(f"ray: expected the address of a cluster, or local, got {address!r}: {error}") from error
     try:
         on_gpu = setup.device.startswith("cuda")
         places = int(ray.cluster_resources().get("GPU" if on_gpu else "CPU", 0)) or 1
@@ -411,7 +411,7 @@ def load_ray() -> ModuleType:
     >>> sys.modules["ray"] = None  # as if it were not
     >>> load_ray()
     Traceback (most recent call last):
-    stmemory.errors.OptionError: --ray: expected Ray to be installed, got import of ray halted; None in sys.modules;
+    stmemory.errors.OptionError: ray: expected Ray to be installed, got import of ray halted; None in sys.modules;
     run: pip install "stmemory[cluster]"
     >>> del sys.modules["ray"]
     """
@@ -419,5 +419,5 @@ def load_ray() -> ModuleType:
         return importlib.import_module("ray")
     except ImportError as error:
         raise OptionError(
-            f'--ray: expected Ray to be installed, got {error}; run: pip install "stmemory[cluster]"'
+            f'ray: expected Ray to be installed, got {error}; run: pip install "stmemory[cluster]"'
         ) from error

@@ -196,7 +196,7 @@ def _white(picture: NDArray[np.uint8], *, exact: bool, where: str, codec: str) -
             raise MaskError(
                 f"{where}: expected black and white, since {codec} blurs levels so that they are no ids, got "
                 "greys or colours; write the masks as FFV1 "
-                "(stmemory export --to mask_video), or as PNGs"
+                '(format="mask_video"), or as PNGs'
             )
     ids: Ids = white.astype(np.int32)
     return ids

@@ -353,9 +353,7 @@ def export(
     """
     draws = format in FORMATS and FORMATS[format].draws
     if draws and frames is None:
-        raise FrameError(
-            f"{format}: expected the frames that it shows, got none; pass frames, on the command line --frames CLIP"
-        )
+        raise FrameError(f"{format}: expected the frames that it shows, got none; pass frames=CLIP")
     writer = new_writer(format, path, options=options)
     with writer:
         paired: Iterator[tuple[str, Ids, FrameLike | None]] = ((name, ids, None) for name, ids in masks)

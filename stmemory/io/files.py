@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and the folder of results that they go to. Knows no format."""
+"""Files that are written atomically, and checks of the places that results go to."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from types import ModuleType
 
 from stmemory.errors import FileError, OptionError
 
-__all__ = ["file_path", "out_file", "out_folder", "png_path", "rename_file", "whole_file"]
+__all__ = ["expect_folder", "file_path", "out_file", "out_folder", "png_path", "rename_file", "whole_file"]
 
 _ENDING = ".stmemory-part"
 _LONGEST = 200  # bytes of a name that is kept in the name of its part; file systems take 255
@@ -138,7 +138,7 @@ def _new_part(path: Path) -> tuple[Path, int | None]:
     """A new, empty file beside a path, and the descriptor that locks it while it is written; parts left behind are
     removed.
 
-    It is never one that is there already: nobody's file is written to, and no link is followed. The names are few and
+    It is never one that is there already: no other file is written to, and no link is followed. The names are few and
     always the same, so that those left behind have a bound and are found again without a look at all files of the
     folder.
     """
@@ -166,7 +166,7 @@ def _removed_if_abandoned(part: Path) -> bool:
         handle = os.open(part, os.O_RDONLY | _flag("O_NOFOLLOW") | _flag("O_NONBLOCK"))
     except FileNotFoundError:
         return True
-    except OSError:  # a link, or a file of somebody else
+    except OSError:  # a link, or a file of another user
         return False
     try:
         about = os.fstat(handle)
@@ -269,7 +269,7 @@ def out_file(path: str | os.PathLike[str]) -> Path:
 
 
 def out_folder(path: str | os.PathLike[str]) -> Path:
-    """The folder of results that `-o` names, checked before any work is done; makes nothing.
+    """The folder of results that a user names, checked before any work is done; makes nothing.
 
     Args:
         path: of a folder that is there or can be made.
@@ -284,19 +284,30 @@ def out_folder(path: str | os.PathLike[str]) -> Path:
     'results'
     >>> out_folder("results/report.json")
     Traceback (most recent call last):
-    stmemory.errors.OptionError: -o: expected the name of a folder, got 'results/report.json'; for results/report.json
-    pass -o results
+    stmemory.errors.OptionError: out: expected the name of a folder, got 'results/report.json'; name the folder
+    results for results/report.json
     """
     path = Path(path)
+    expect_folder(path)
+    if not path.exists() and path.suffix.lower() in (".json", ".csv"):
+        parent = path.parent if path.parent.name else path.with_suffix("")
+        raise OptionError(
+            f"out: expected the name of a folder, got {str(path)!r}; name the folder {parent} for {parent / path.name}"
+        )
+    return path
+
+
+def expect_folder(path: Path) -> None:
+    """Refuse a place for results that is a file or lies in one.
+
+    Raises:
+        OptionError: it does.
+
+    >>> expect_folder(Path("no/such/folder"))
+    """
     for place in (path, *path.parents):
         if place.exists() and not place.is_dir():
             where = (
                 f"the file {str(path)!r}" if place == path else f"{str(path)!r}, which lies in the file {str(place)!r}"
             )
-            raise OptionError(f"-o: expected a folder for the results, got {where}; give the name of a folder")
-    if not path.exists() and path.suffix.lower() in (".json", ".csv"):
-        parent = path.parent if path.parent.name else path.with_suffix("")
-        raise OptionError(
-            f"-o: expected the name of a folder, got {str(path)!r}; for {parent / path.name} pass -o {parent}"
-        )
-    return path
+            raise OptionError(f"out: expected a folder for the results, got {where}; give the name of a folder")

@@ -204,7 +204,7 @@ def read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
     try:
         array: object = np.load(path, mmap_mode="r", allow_pickle=False)
     except UNREADABLE_ARRAY as error:
-        # of what is no array numpy says that it may be loaded unsafely, which nobody should do here
+        # of what is no array numpy says that it may be loaded unsafely, which must not be done here
         came = (
             error.strerror
             if isinstance(error, OSError) and error.strerror

@@ -1,11 +1,9 @@
 """A tracking job's files: which frames it reads, and what lies where in its output folder.
 
-    OUT/masks/00000.png ...    one palette PNG a frame; a folder's frames keep their own names
-    OUT/overlay.mp4            if wanted
-    OUT/job.json               what is tracked, how, and the names of the masks; written when the first mask is there
-    OUT/state.safetensors      the stream, saved now and then and when the job stops; gone when the job is done
-
-Owns these files' names. Does not know what is in them, nor what is refused or deleted (`job_record.py`).
+OUT/masks/00000.png ...    one palette PNG a frame; a folder's frames keep their own names
+OUT/overlay.mp4            if wanted
+OUT/job.json               what is tracked, how, and the names of the masks; written when the first mask is there
+OUT/state.safetensors      the stream, saved now and then and when the job stops; gone when the job is done
 """
 
 from __future__ import annotations
@@ -183,7 +181,7 @@ def frames_of(job: TrackJob, stop: Callable[[], bool] = lambda: False) -> Iterat
         stop: asked while a live source sends nothing; see `LiveSource.frames`.
 
     Returns:
-        Frames: float32 `[3, H, W]` in [0, 1]. What is wrong with a folder's frame is told with its file.
+        Frames: float32 `[3, H, W]` in [0, 1]. Errors name the file of a folder's frame.
 
     Raises:
         FrameError: see `iterate_frames`.

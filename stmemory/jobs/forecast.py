@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -19,8 +18,8 @@ from stmemory.errors import FrameError, OptionError
 from stmemory.evaluation.frame_metrics import FrameScores, score_frames
 from stmemory.io.files import whole_file
 from stmemory.io.grey import clip_frames, of_channels
-from stmemory.io.run_folder import held
-from stmemory.io.untrusted import expect_below, read_json
+from stmemory.io.run_folder import held, read_record, write_record
+from stmemory.io.untrusted import expect_below
 from stmemory.prediction.predictor import FramePredictor
 from stmemory.prediction.recall import RepeatingPictures
 from stmemory.prediction.stream import PredictedFrame, checked_steps
@@ -72,7 +71,8 @@ def animation(seen: Row, ahead: Row, came: Row | None = None, *, side: int = 192
         OptionError: nothing was seen or predicted.
 
     >>> one = np.zeros((8, 8, 3), np.uint8)
-    >>> [image.size for image in animation(Row("seen", [one], [0]), Row("predicted", [one], [1], predicted=True), side=16)]
+    >>> seen, ahead = Row("seen", [one], [0]), Row("predicted", [one], [1], predicted=True)
+    >>> [image.size for image in animation(seen, ahead, side=16)]
     [(24, 24), (24, 24)]
     """
     _check(seen, ahead)
@@ -327,8 +327,8 @@ def _check_folder(job: ForecastJob) -> None:
     there = sorted(job.frames.iterdir()) if job.frames.is_dir() else []
     if there and not job.force:
         raise OptionError(
-            f"{job.frames}: expected no frames there yet, got {there[0].name}; choose another folder, or --force to "
-            "replace them"
+            f"{job.frames}: expected no frames there yet, got {there[0].name}; choose another folder, or pass "
+            "force=True to replace them"
         )
     written = _written(job)
     foreign = [file for file in there if _FRAME.fullmatch(file.name) and file.name not in written]
@@ -341,11 +341,7 @@ def _check_folder(job: ForecastJob) -> None:
 
 def _written(job: ForecastJob) -> list[str]:
     """Names of the frames that an earlier run wrote, as its record says; none where there is none."""
-    try:
-        found: object = read_json(job.record)
-    except (OSError, OptionError):
-        return []
-    names = found.get("frames") if isinstance(found, dict) and found.get("format") == _FORMAT else None
+    names = (read_record(job.record, _FORMAT) or {}).get("frames")
     return (
         [name for name in names if isinstance(name, str) and _FRAME.fullmatch(name)] if isinstance(names, list) else []
     )
@@ -357,9 +353,7 @@ def _write(job: ForecastJob, seen: Row, ahead: list[PredictedFrame], came: list[
     truth = Row("truth", [PredictedFrame(0, frame).picture() for frame in came], numbers) if came else None
     for name in _written(job):  # what else somebody keeps there stays
         (job.frames / name).unlink(missing_ok=True)
-    with whole_file(job.record) as part:
-        record = {"format": _FORMAT, "frames": [f"{number:05d}.png" for number in numbers]}
-        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_record(job.record, {"format": _FORMAT, "frames": [f"{number:05d}.png" for number in numbers]})
     for prediction in ahead:
         prediction.save(job.frames / f"{prediction.frame_index:05d}.png")
     images = animation(seen, predicted, truth)

@@ -42,7 +42,8 @@ class WeightsFacts:
             say. None where nothing is tracked.
         video_bytes: that one video of such `frames` takes in memory, with default options, whatever its length. None
             where nothing is predicted.
-        about: licence, data and measured figures, as the weights' own `config.json` states them; see `stmemory.weights.card`.
+        about: licence, data and measured figures, as the weights' own `config.json` states them; see
+            `stmemory.weights.card`.
     """
 
     name: str
@@ -72,7 +73,7 @@ def versions() -> dict[str, str]:
 
 
 def weights_facts(name: str | Path | None = None, *, where: Where | None = None) -> WeightsFacts:
-    """Find out about weights; they are loaded, so what is told of them can be had.
+    """Find out about weights; they are loaded, so their facts can be read.
 
     Args:
         name: see `stmemory.weights.pretrained.find_checkpoint`.

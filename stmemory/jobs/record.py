@@ -1,13 +1,11 @@
-"""A job's record, and what it allows: which folders are refused, which files an earlier job wrote and may be deleted.
+"""`job.json`, a job's record: which folders are refused, and which files an earlier job wrote and may be deleted.
 
-Owns `job.json`. Whatever that does not say a job wrote is the user's, and is neither deleted nor replaced. Tracks
-nothing, prints nothing.
+Files that no record names are the user's, and are neither deleted nor replaced.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +13,9 @@ from pathlib import Path
 from torch import Tensor
 
 from stmemory.errors import OptionError, WeightsError
-from stmemory.io.files import whole_file
-from stmemory.io.untrusted import expect_below, read_json
+from stmemory.io.files import expect_folder
+from stmemory.io.run_folder import expect_same, foreign_files, read_record, write_record
+from stmemory.io.untrusted import expect_below
 from stmemory.io.video import OverlayWriter
 from stmemory.jobs.folder import TrackJob, is_mask_name
 
@@ -28,7 +27,6 @@ __all__ = [
     "clear_folder",
     "job_record",
     "missing_masks",
-    "write_record",
 ]
 
 FORMAT = "stmemory.job 1"
@@ -53,36 +51,33 @@ def check_folder(job: TrackJob, *, resume: bool, force: bool) -> None:
     """
     if resume and job.is_live:
         raise OptionError(
-            f"{job.name}: a live source cannot be resumed, since what it showed meanwhile is gone; leave out "
-            "--resume, and name another folder"
+            f"{job.name}: a live source cannot be resumed, since what it showed meanwhile is gone; begin again "
+            "without resume=True, in another folder"
         )
     if job.overlay:
         OverlayWriter(job.overlay_path)  # makes no file; raises when PyAV is missing
     _check_places(job)
     written = _written(job)
     if resume and not job.state.exists():
-        case = "no job was begun there, or it ended before a state was saved; leave out --resume"
+        case = "no job was begun there, or it ended before a state was saved; leave out resume=True"
         if written is not None:
             done = (
                 "the job there is done"
                 if (_recorded(job) or {}).get("done")
                 else "the job there ended before a state was saved"
             )
-            case = f"{done}; leave out --resume, and pass --force to replace its masks"
+            case = f"{done}; leave out resume=True, and pass force=True to replace its masks"
         raise OptionError(f"{job.out}: nothing to resume: {case}")
     there = [*job.masks.glob("*.png"), *(path for path in (job.overlay_path, job.state) if path.exists())]
     if resume or not there:
         return
     if written is None:
-        raise OptionError(
-            f"{job.out}: expected an empty folder or one of a track job, got {there[0].relative_to(job.out)} without "
-            "a job.json: "
-            "no job is known to have written it, so even --force does not delete it; move it away, or pass another -o"
-        )
+        raise foreign_files(job.out, f"{there[0].relative_to(job.out)} without a job.json", of="a track job")
     if not force and any(path.suffix == ".png" for path in there):
-        hint = "--resume to go on, " if job.state.exists() else ""
+        hint = "resume=True to go on, " if job.state.exists() else ""
         raise OptionError(
-            f"{job.masks}: expected no masks yet, got some; pass {hint}--force to replace them, or another -o"
+            f"{job.masks}: expected no masks yet, got some; pass {hint}force=True to replace them, or choose another "
+            "folder"
         )
     names = job.mask_names
     hand_made = [
@@ -91,8 +86,7 @@ def check_folder(job: TrackJob, *, resume: bool, force: bool) -> None:
     if hand_made:
         raise OptionError(
             f"{hand_made[0]}: expected only masks of the job before, got one that it did not write and this one would "
-            "replace; "
-            "move it away, or pass another -o"
+            "replace; move it away, or choose another folder"
         )
 
 
@@ -142,24 +136,7 @@ def clear_folder(job: TrackJob, record: Mapping[str, object]) -> None:
         if old != job.mask_path(0):
             old.unlink(missing_ok=True)
     job.masks.mkdir(parents=True, exist_ok=True)
-    write_record(job, record)
-
-
-def write_record(job: TrackJob, record: Mapping[str, object]) -> None:
-    """Write a job's record; the file appears whole or not at all.
-
-    Args:
-        job: the job; its folder is there.
-        record: what `job_record` gave.
-
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write_record(TrackJob(Path("clip"), Path("0.png"), Path(folder)), {"frame_size": [4, 6]})
-    ...     json.loads(Path(folder, "job.json").read_text())
-    {'frame_size': [4, 6]}
-    """
-    with whole_file(job.record) as part:
-        part.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_record(job.record, record)
 
 
 def check_record(job: TrackJob, record: Mapping[str, object]) -> None:
@@ -182,16 +159,9 @@ def check_record(job: TrackJob, record: Mapping[str, object]) -> None:
     old = _recorded(job)
     if old is None:
         raise WeightsError(
-            f"{job.record}: expected the record of the job, got none that can be read; begin anew with another -o"
+            f"{job.record}: expected the record of the job, got none that can be read; begin again in another folder"
         )
-    other = [name for name in record if name not in FREE and old.get(name) != record[name]]
-    if other:
-        begun = "; ".join(
-            f"{name.replace('_', ' ')} was {_short(old.get(name))}, is {_short(record[name])}" for name in other
-        )
-        raise OptionError(
-            f"{job.out}: cannot resume another job: {begun}; run it as it was begun, or begin anew with --force"
-        )
+    expect_same(job.out, "job", {name: old.get(name) for name in record}, record, free=FREE)
 
 
 def check_later_masks(job: TrackJob, record: Mapping[str, object], *, done: int) -> None:
@@ -218,7 +188,7 @@ def check_later_masks(job: TrackJob, record: Mapping[str, object], *, done: int)
         raise OptionError(
             f"{job.out}: {done} frames are done, and the mask of frame {other[0]} is not the one that it had; leave "
             "the masks of these frames as "
-            "they were, or begin anew"
+            "they were, or begin again with force=True"
         )
 
 
@@ -258,11 +228,10 @@ def check_frames(job: TrackJob, done: int) -> None:
     if before == now:
         return
     first = next((old for old, new in zip(before or (), now or (), strict=False) if old != new), None)
-    told = f"the first that differs was {_short(first)}" if first is not None else "their number differs"
+    difference = f"the first that differs was {str(first)[:200]}" if first is not None else "their number differs"
     raise OptionError(
-        f"{job.name}: expected the {done} frames that are tracked, got other ones ({told}); put them back as they "
-        "were to go on, or begin anew in "
-        "another folder"
+        f"{job.name}: expected the {done} frames that are tracked, got other ones ({difference}); put them back as "
+        "they were to go on, or begin again in another folder"
     )
 
 
@@ -286,48 +255,33 @@ def missing_masks(job: TrackJob, done: int) -> OptionError | None:
     return OptionError(
         f"{job.masks}: expected a mask of each of {done} frames that were tracked, got none for {len(missing)} of "
         f"them ({named}): they were deleted "
-        "since; put them back, or begin anew"
+        "since; put them back, or begin again with force=True"
     )
-
-
-def _short(value: object) -> str:
-    text = str(value)
-    return f"{text[:8]}..." if len(text) == 64 else text[:200]
 
 
 def _check_places(job: TrackJob) -> None:
     """Refuse a job that would write over what it reads, or elsewhere than into its folder."""
-    if job.out.exists() and not job.out.is_dir():
-        raise OptionError(
-            f"-o: expected a folder for the masks, got the file {str(job.out)!r}; give the name of a folder"
-        )
+    expect_folder(job.out)
     for path in (job.masks, job.state, job.record, job.overlay_path):
         expect_below(path, job.out)
     masks, out = job.masks.resolve(), job.out.resolve()
     source = None if job.is_live else Path(job.source).resolve()
     if source is not None and source == out and source.is_dir():
         raise OptionError(
-            f"-o: expected another folder than the source's, got {str(job.out)!r} for both; name a new one"
+            f"out: expected another folder than the source's, got {str(job.out)!r} for both; name a new one"
         )
     read = [("the source", source)] if source is not None else []
     for name, path in (*read, *(("mask", mask.resolve()) for mask in job.given.values())):
         if path.is_relative_to(masks) or path == job.overlay_path.resolve():
             raise OptionError(
-                f"{name}: {path} lies where the job writes its own files; move it elsewhere, or pass another -o"
+                f"{name}: {path} lies where the job writes its own files; move it elsewhere, or choose another folder"
             )
 
 
 def _recorded(job: TrackJob) -> dict[str, object] | None:
     """What `job.json` says; None where there is none of a job."""
-    try:
-        found: object = read_json(job.record)
-    except (OSError, ValueError):
-        return None
-    return (
-        found
-        if isinstance(found, dict) and found.get("format") == FORMAT and _is_names(found.get("mask_names"))
-        else None
-    )
+    found = read_record(job.record, FORMAT)
+    return found if found is not None and _is_names(found.get("mask_names")) else None
 
 
 def _is_names(names: object) -> bool:

@@ -104,7 +104,7 @@ def _frame_names(source: Path, folder: Path, masks: set[Path]) -> list[str]:
         return []
     if source.resolve() == folder.resolve():
         raise MaskError(
-            f"{folder}: the masks lie among the frames, so that neither can be told from the other; move the "
+            f"{folder}: the masks lie among the frames, so that they cannot be distinguished; move the "
             "masks to a folder of their own"
         )
     return [file.stem for file in image_files(source, without=masks)]

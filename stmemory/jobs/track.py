@@ -22,7 +22,7 @@ from stmemory.errors import MaskError, OptionError, StmemoryError
 from stmemory.io.images import is_image_path
 from stmemory.io.masks import ObjectMasks, to_object_masks
 from stmemory.io.palette import read_palette_png
-from stmemory.io.run_folder import held
+from stmemory.io.run_folder import held, write_record
 from stmemory.io.video import OverlayWriter, frame_rate
 from stmemory.jobs.folder import TrackJob, frames_of, pictures_of
 from stmemory.jobs.record import (
@@ -33,7 +33,6 @@ from stmemory.jobs.record import (
     clear_folder,
     job_record,
     missing_masks,
-    write_record,
 )
 from stmemory.result import Segmentation
 
@@ -140,7 +139,7 @@ class Stream(Protocol):
         """Segment the next frame `[3, H, W]`, of which a mask may be given."""
 
     def save(self, path: Path, /) -> None:
-        """Write all that the stream remembers to a file, which appears whole or not at all."""
+        """Write all that the stream remembers to a file, atomically."""
 
 
 class Predictor(Protocol):
@@ -202,7 +201,7 @@ def run_job(
         predictor: what tracks.
         job: what to track.
         resume: go on from the state in the output folder.
-        force: begin anew though there are masks of a job already; those are deleted.
+        force: begin again though there are masks of a job already; those are deleted.
         stop: looked at between frames.
         on_frame: called with `"skip"`, `"track"` or `"draw"` and the number of frames that are through, for progress.
             What it raises ends the job and comes through; the masks that are done and the state to resume from are
@@ -224,7 +223,7 @@ def run_job(
     Traceback (most recent call last):
     stmemory.errors.FrameError: no such file or folder: 'no/such/clip'
     """
-    stop, tell = stop or Stop(), on_frame or (lambda part, done: None)
+    stop, notify = stop or Stop(), on_frame or (lambda part, done: None)
     check_folder(job, resume=resume, force=force)
     begun = clock()
     frames = frames_of(job, lambda: stop.wanted or (job.seconds is not None and clock() - begun >= job.seconds))
@@ -243,8 +242,8 @@ def run_job(
             clear_folder(job, record)
             stream = started
         if job.live is not None:
-            return _follow(stream, frames, job, record, (stop, tell))
-        return _run(stream, frames, job, record, resume, (stop, tell, clock))
+            return _follow(stream, frames, job, record, (stop, notify))
+        return _run(stream, frames, job, record, resume, (stop, notify, clock))
 
 
 def _run(
@@ -258,7 +257,7 @@ def _run(
     """Track from where the stream is, in a folder that is ready and held."""
     stop, report, clock = how
 
-    def tell(part: str, done: int) -> None:
+    def notify(part: str, done: int) -> None:
         try:
             report(part, done)
         except Exception:  # the caller's; what is done is resumed from
@@ -268,16 +267,16 @@ def _run(
     resumed_at = stream.frame_index + 1 if resume else 0
     error, more = None, False
     try:
-        more = _advance(stream, frames, job, stop, tell, clock)
+        more = _advance(stream, frames, job, stop, notify, clock)
         if job.overlay and not stop.wanted:
             stream.save(job.state)  # from here on an interruption costs the drawing only
-            _draw(job, stream.frame_index + 1, stop, tell)
+            _draw(job, stream.frame_index + 1, stop, notify)
     except StmemoryError as failure:  # what is done stays, and the report says why there is no more
         error = failure
-    error = error or missing_masks(job, stream.frame_index + 1)  # somebody may have deleted some meanwhile
+    error = error or missing_masks(job, stream.frame_index + 1)  # some may have been deleted meanwhile
     finished = error is None and not stop.wanted
     if finished and not more:
-        write_record(job, {**record, "done": True})
+        write_record(job.record, {**record, "done": True})
         job.state.unlink(missing_ok=True)
     else:
         stream.save(job.state)
@@ -294,14 +293,14 @@ def _follow(
 ) -> JobReport:
     """Track a live source from its second frame on. There is no state to resume from, and the overlay is drawn at
     once."""
-    stop, tell = how
+    stop, notify = how
     live, error = job.live, None
     part = job.overlay_path.with_name("overlay.part.mp4")
     try:
         with OverlayWriter(part) if job.overlay else nullcontext() as writer:
             if writer is not None and live is not None:
                 writer.write(stream.last.overlay(live.first()), time=0.0)
-            tell("track", 1)
+            notify("track", 1)
             while (
                 stream.frame_index + 1 != job.frames and not stop.wanted and (frame := next(frames, None)) is not None
             ):
@@ -310,7 +309,7 @@ def _follow(
                 result.save(job.mask_path(index))
                 if writer is not None and live is not None:
                     writer.write(result.overlay(frame), time=live.time)
-                tell("track", index + 1)
+                notify("track", index + 1)
     except StmemoryError as failure:  # what is done stays, and the report says why there is no more
         error = failure
     finally:
@@ -319,7 +318,7 @@ def _follow(
         if part.exists():
             os.replace(part, job.overlay_path)
     error = error or missing_masks(job, stream.frame_index + 1)
-    write_record(job, {**record, "done": True})
+    write_record(job.record, {**record, "done": True})
     unused = tuple(frame for frame in job.given if frame > stream.frame_index)
     return JobReport(stream.frame_index + 1, 0, error is None and not stop.wanted, error, unused=unused)
 
@@ -377,7 +376,7 @@ def _reopen(predictor: Predictor, job: TrackJob, record: Mapping[str, object]) -
         )
     check_later_masks(job, record, done=stream.frame_index + 1)
     check_frames(job, stream.frame_index + 1)
-    write_record(job, record)  # masks and frames may have been added to the folder
+    write_record(job.record, record)  # masks and frames may have been added to the folder
     _log.info("%s: resumed after %d frames", job.out, stream.frame_index + 1)
     return stream
 
@@ -387,7 +386,7 @@ def _advance(
     frames: Iterator[Tensor],
     job: TrackJob,
     stop: Stop,
-    tell: Callable[[str, int], None],
+    notify: Callable[[str, int], None],
     clock: Callable[[], float],
 ) -> bool:
     """Track from the second frame on, and say whether the clip goes on beyond the frames asked for.
@@ -395,7 +394,7 @@ def _advance(
     Frames that a resumed stream has seen are passed over.
     """
     saved_at = clock()
-    tell("track" if stream.frame_index == 0 else "skip", 1)
+    notify("track" if stream.frame_index == 0 else "skip", 1)
     for index in itertools.count(1):
         if stop.wanted:
             return False
@@ -408,10 +407,10 @@ def _advance(
         if frame is None or index == job.frames:
             return frame is not None
         if index <= stream.frame_index:
-            tell("skip", index + 1)
+            notify("skip", index + 1)
             continue
         _step(stream, frame, job.given.get(index)).save(job.mask_path(index))
-        tell("track", index + 1)
+        notify("track", index + 1)
         now = clock()
         if (index + 1) % job.save_every == 0 or now - saved_at >= SAVE_SECONDS:
             stream.save(job.state)
@@ -429,7 +428,7 @@ def _step(stream: Stream, frame: Tensor, mask: Path | None) -> Segmentation:
         raise MaskError(str(error) if str(mask) in str(error) else f"{mask}: {error}") from error
 
 
-def _draw(job: TrackJob, count: int, stop: Stop, tell: Callable[[str, int], None]) -> None:
+def _draw(job: TrackJob, count: int, stop: Stop, notify: Callable[[str, int], None]) -> None:
     """Draw the overlay video from the frames and the masks on disk; a stop leaves none."""
     part = job.overlay_path.with_name("overlay.part.mp4")
     rate = 25.0 if is_image_path(job.source) else frame_rate(job.source) or 25.0
@@ -440,7 +439,7 @@ def _draw(job: TrackJob, count: int, stop: Stop, tell: Callable[[str, int], None
                     return
                 ids = read_palette_png(job.mask_path(index))
                 writer.write(Segmentation(index, ids, torch.empty(0), (), {}, {}).overlay(frame), time=moment)
-                tell("draw", index + 1)
+                notify("draw", index + 1)
         os.replace(part, job.overlay_path)
     finally:
         part.unlink(missing_ok=True)

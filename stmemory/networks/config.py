@@ -6,12 +6,11 @@ import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from stmemory.errors import OptionError
-from stmemory.io.untrusted import shown
+from stmemory.io.records import read_record
 
-__all__ = ["PRESETS", "NetworkConfig", "own_values"]
+__all__ = ["PRESETS", "NetworkConfig"]
 
 BACKBONES = ("resnet50", "efficientnet_lite0")
 
@@ -114,34 +113,7 @@ class NetworkConfig:
         Raises:
             OptionError: a key is unknown or missing, or a value has another type.
         """
-        return cls(**own_values(cls(), {**_BEFORE, **values}))
-
-
-def own_values(default: Any, values: Mapping[str, object]) -> dict[str, Any]:
-    """The values of a config's fields, after making sure that they are exactly its own, of the types of a default one.
-
-    Lists, which JSON knows, stand for tuples of whole numbers.
-
-    Raises:
-        OptionError: a key is unknown or missing, or a value has another type.
-    """
-    name_of, known = type(default).__name__, {f.name: getattr(default, f.name) for f in dataclasses.fields(default)}
-    unknown, missing = sorted(set(values) - set(known)), sorted(set(known) - set(values))
-    if unknown or missing:
-        raise OptionError(
-            f"{name_of}: expected its own keys, got unknown keys {unknown}, missing keys {missing}; the file is of "
-            "another "
-            "version of stmemory"
-        )
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        kind = type(known[name])
-        if kind is tuple and isinstance(value, list | tuple) and all(type(item) is int for item in value):
-            value = tuple(value)
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise OptionError(f"{name_of}: expected {name} of type {kind.__name__}, got {shown(value)}")
-        found[name] = value
-    return found
+        return read_record(cls, {**_BEFORE, **values}, cls.__name__, complete=True)
 
 
 _BEFORE: dict[str, object] = {

@@ -236,7 +236,8 @@ def renamed(
     Raises:
         WeightsError: names are missing, unexpected or misshapen.
 
-    >>> renamed({"conv1.weight": torch.ones(2)}, {"stem.weight": "conv1.weight"}, {"conv1.weight": torch.empty(2)}, what="it")
+    >>> published, expected = {"conv1.weight": torch.ones(2)}, {"conv1.weight": torch.empty(2)}
+    >>> renamed(published, {"stem.weight": "conv1.weight"}, expected, what="it")
     {'stem.weight': tensor([1., 1.])}
     """
     known = set(names.values())
@@ -277,5 +278,5 @@ def _check_folder(folder: Path, network: SegmentationNetwork) -> None:
     if not same:
         raise WeightsError(
             f"{folder}: expected a folder without weights, got one with others; choose another, or replace them with "
-            "force=True (--force)"
+            "force=True"
         )

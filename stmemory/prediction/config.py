@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from stmemory.errors import OptionError
-from stmemory.networks.config import own_values
+from stmemory.io.records import read_record
 
 __all__ = ["PREDICTION_PRESETS", "PredictionConfig"]
 
@@ -108,7 +108,7 @@ class PredictionConfig:
         Raises:
             OptionError: a key is unknown or missing, or a value has another type.
         """
-        return cls(**own_values(cls(), values))
+        return read_record(cls, values, cls.__name__, complete=True)
 
 
 PREDICTION_PRESETS = {

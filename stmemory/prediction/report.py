@@ -301,16 +301,14 @@ def load_trained(run: Path, name: str, *, device: str = "cpu") -> Trained:
 
     >>> load_trained(Path("no/such/run"), "ours")
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or
-    directory; check the path
+    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, see
+    PredictionTraining, got: No such file or directory; check the path
     """
     config = PredictionTraining.load(run / "config.json")
     contender = config.contender(name)
     path = run / name / "state.pt"
     if not path.exists():
-        raise WeightsError(
-            f"{path}: expected a state of training, got no such file; python -m stmemory.training predict run"
-        )
+        raise WeightsError(f"{path}: expected a state of training, got no such file; stmemory train predict run")
     state = read_state(path, needs=("average", "step"))
     network = new_network(config, name).to(device).eval()
     network.load_state_dict(state["average"])
@@ -342,8 +340,8 @@ def report(
 
     >>> report([Path("no/such/run")], Path("report"))
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or
-    directory; check the path
+    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, see
+    PredictionTraining, got: No such file or directory; check the path
     """
     if clips < 0:
         raise OptionError(f"clips: expected 0, for as many as the configuration says, or more, got {clips}; change it")
@@ -361,8 +359,8 @@ def report(
             for result in _test(config, test, trained, mean.to(device), how):
                 results.append(result if len(runs) == 1 else replace(result, test=f"{result.test} ({label})"))
     circumstances = current_circumstances(device=device, seed=configs[labels[0]]["seed"] if runs else None)
-    told = f"device {circumstances.device}, {circumstances.threads} threads, torch {circumstances.torch}, seed {circumstances.seed}"
-    text = f"{prediction_tables(results)}\n{told}\n"
+    machine = f"device {circumstances.device}, {circumstances.threads} threads, torch {circumstances.torch}"
+    text = f"{prediction_tables(results)}\n{machine}, seed {circumstances.seed}\n"
     with whole_file(out / "prediction.md") as part:
         part.write_text(text, encoding="utf-8")
     with whole_file(out / "prediction.json") as part:
@@ -376,7 +374,7 @@ def report(
     if importlib.util.find_spec("matplotlib") is None:
         plot.unlink(missing_ok=True)  # that of another report, whose table is gone
         return f'{text}no plot: it needs matplotlib: pip install "stmemory[plot]"\n', missing
-    draw_recall(plot, results, title=told)
+    draw_recall(plot, results, title=f"{machine}, seed {circumstances.seed}")
     return text, missing
 
 
@@ -389,8 +387,8 @@ def export(run: Path, name: str, out: Path) -> int:
 
     >>> export(Path("no/such/run"), "ours", Path("weights"))
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, got: No such file or
-    directory; check the path
+    stmemory.errors.OptionError: no/such/run/config.json: expected the JSON of a comparison, see
+    PredictionTraining, got: No such file or directory; check the path
     """
     config = PredictionTraining.load(run / "config.json")
     trained = load_trained(run, name)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from stmemory.io.run_folder import expect_same
 from stmemory.prediction.baselines import RecurrentNetwork, matched, parameters
 from stmemory.prediction.evaluate import Predicts
 from stmemory.prediction.network import PredictionNetwork
@@ -29,8 +30,9 @@ from stmemory.prediction.synthetic import (
 )
 from stmemory.prediction.train_config import ClipSet, PredictionTraining
 from stmemory.training.learner import follow
-from stmemory.training.run_state import Journal, expect_same, read_state, write_state
-from stmemory.training.schedule import Window, averaging, learning_rate, repeatable
+from stmemory.training.run import Run, Step
+from stmemory.training.run_state import Journal
+from stmemory.training.schedule import averaging, learning_rate, repeatable
 
 __all__ = [
     "ClipSource",
@@ -68,7 +70,7 @@ class ClipSource:
     """Where clips come from; the same numbers give the same clips.
 
     Of a recall set training is given the frames up to where the rest can be known, and a test those up to where
-    something is recalled: nobody is tested on a curtain that stays closed.
+    something is recalled: no test has a curtain that stays closed.
 
     Args:
         clip_set: what to make.
@@ -144,7 +146,8 @@ def roll(network: Predicts, frames: Tensor, given: Tensor, *, capacity: int, pol
 
     >>> from stmemory.prediction.network import PredictionNetwork, PredictionConfig
     >>> network = PredictionNetwork(PredictionConfig.of("mini"))
-    >>> roll(network, torch.rand(1, 4, 1, 32, 32), torch.tensor([[True, True, False, False]]), capacity=2, policy="drop").shape
+    >>> given = torch.tensor([[True, True, False, False]])
+    >>> roll(network, torch.rand(1, 4, 1, 32, 32), given, capacity=2, policy="drop").shape
     torch.Size([1, 3, 1, 32, 32])
     """
     state, predicted = network.new_state(capacity, policy=policy), [frames[:, 0]]
@@ -176,7 +179,8 @@ def prediction_loss(predicted: Tensor, clips: Clips, *, unknown_weight: float, a
         absolute_weight: of the absolute error.
 
     >>> clips = Clips(torch.zeros(1, 3, 1, 8, 8), torch.tensor([2]))
-    >>> prediction_loss(torch.tensor([1.0, 0.0]).view(1, 2, 1, 1, 1).expand(1, 2, 1, 8, 8), clips, unknown_weight=0.0).item()
+    >>> predicted = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1, 1).expand(1, 2, 1, 8, 8)
+    >>> prediction_loss(predicted, clips, unknown_weight=0.0).item()
     0.0
     """
     off = predicted.float() - clips.frames[:, 1:]
@@ -186,11 +190,8 @@ def prediction_loss(predicted: Tensor, clips: Clips, *, unknown_weight: float, a
     return (error * weight).sum() / weight.sum()
 
 
-_NEEDS = ("network", "average", "optimiser", "step", "config")  # of a state, to go on from it
-
-
-class PredictionTrainer:
-    """One contender, and where in the schedule it is. Clips, weights and what is sampled depend on the seed and the
+class PredictionTrainer(Run):
+    """The training of one contender. Clips, weights and what is sampled depend on the seed and the
     step alone.
 
     Args:
@@ -203,13 +204,11 @@ class PredictionTrainer:
         OptionError: there is no contender of that name, or the clips cannot be made.
     """
 
+    needs = ("network", "average", "optimiser", "step", "config")
+
     def __init__(self, config: PredictionTraining, name: str, out: Path, *, device: str = "cpu") -> None:
-        self.config, self.contender, self.out, self.device = (
-            config,
-            config.contender(name),
-            out / name,
-            torch.device(device),
-        )
+        super().__init__(out / name, ("loss", "norm"), device=torch.device(device))
+        self.config, self.contender = config, config.contender(name)
         self.capacity = self.contender.capacity or config.capacity
         self.policy = self.contender.policy or config.policy
         self.network = new_network(config, name).to(self.device)
@@ -218,47 +217,26 @@ class PredictionTrainer:
             self.network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
         )
         self.source = ClipSource(config.train, seed=config.seed)
-        self.step = 0
-        self._window = Window("loss", "norm")
-        self._stopping = False
 
-    def stop(self) -> None:
-        """Let `run` end after the step that it is in, with its state saved; before the first step, let it do none."""
-        self._stopping = True
+    def _expect_free(self) -> None:
+        """Any folder is fine: the comparison's own is checked by the command."""
 
-    def resume(self) -> bool:
-        """Go on from `state.pt` if there is one; whether there was.
-
-        Raises:
-            OptionError: it was written by a run with another configuration.
-            WeightsError: it is damaged, or something else.
-        """
-        path = self.out / "state.pt"
-        if not path.exists():
-            return False
-        state, name = read_state(path, needs=_NEEDS), self.contender.name
-        written = PredictionTraining.from_json(state["config"])
-        before = written.learning_of(name) if name in [c.name for c in written.contenders] else None
-        advice = f"train into another folder, or go on with that of {self.out.parent / 'config.json'}"
-        expect_same(path, f"configuration that {name}", before, self.config.learning_of(name), advice=advice)
+    def _restore(self, state: Mapping[str, Any], path: Path) -> None:
+        written, name = PredictionTraining.from_json(state["config"]), self.contender.name
+        before = written.learning_of(name) if name in [c.name for c in written.contenders] else {}
+        advice = f"train into another folder, or go on with {self.out.parent / 'config.json'}"
+        expect_same(path, f"run of {name}", before, self.config.learning_of(name), advice=advice)
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step = int(state["step"])
-        self._window.load_state_dict(state.get("window", {}))
-        return True
 
-    def save(self) -> None:
-        """Write `state.pt`, whole or not at all."""
-        state = {
+    def _learned(self) -> dict[str, Any]:
+        return {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "window": self._window.state_dict(),
             "config": self.config.to_json(),
         }
-        write_state(self.out / "state.pt", state)
 
     def run(self, *, log_every: int = 10, until: int | None = None) -> Iterator[dict[str, float]]:
         """Train to the end of the schedule, to a step, or until `stop`, after which it takes a new trainer; yields what
@@ -270,22 +248,15 @@ class PredictionTrainer:
         """
         journal = Journal(self.out, step=self.step)
         last = self.config.steps if until is None else min(until, self.config.steps)
-        while self.step < last and not self._stopping:
-            since = perf_counter()
+        return self._follow(
+            self._steps(last), journal, last=last, log_every=log_every, save_every=self.config.save_every
+        )
+
+    def _steps(self, last: int) -> Iterator[Step]:
+        """Do the steps, one after another."""
+        while self.step < last:
             used = {"rate": self._rate(), "true": true_probability(self.config, self.step)}
-            losses = self.train_step()
-            self._window.add(losses, seconds=perf_counter() - since)
-            record: dict[str, float] = {}
-            if self.step % log_every == 0 or self.step == self.config.steps:
-                record = {"step": self.step, **used, **self._window.record()}
-                journal.write(record)
-            if self.step % self.config.save_every == 0 or self.step == last:
-                self.save()
-            if record:
-                yield record
-        if self.step % self.config.save_every and self.step != last:  # told to stop, at whatever moment
-            self.save()
-        journal.close()
+            yield Step(self.train_step(), used, self.config.steps)
 
     def train_step(self) -> dict[str, float]:
         """One step of the optimiser. One whose gradients are not finite changes no weight, and answers `lost` in place

@@ -1,5 +1,4 @@
-"""`PredictionTraining`: all that decides what a comparison of prediction networks makes, in one frozen record. Builds
-nothing."""
+"""`PredictionTraining`: all that decides what a comparison of prediction networks makes, in one frozen record."""
 
 from __future__ import annotations
 
@@ -11,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from stmemory.errors import OptionError
+from stmemory.io.records import check_types, check_values, load_record, parse_record
 from stmemory.memory.policy import update_policy
 from stmemory.prediction.config import PredictionConfig
-from stmemory.training.config import check_types, check_values, read_json, read_list, read_record, read_records
 
 __all__ = ["ClipSet", "Contender", "PredictionTraining"]
 
@@ -126,7 +125,7 @@ class PredictionTraining:
         clip_norm: of the gradients; at 1 a network with a bank can lose in ten steps what it has learned, and needs
             long to learn it again.
         sampling: share of the run in which the probability of a true frame, where none was promised, falls from 1 to 0.
-        unknown_weight: of the loss on frames of a recall set that nothing before them tells of; frames that can be
+        unknown_weight: of the loss on frames of a recall set that cannot be known from those before; frames that can be
             known weigh 1.
         absolute_weight: of the absolute error beside the squared one; with 1 a network on sparse frames predicts zeros
             for long.
@@ -242,16 +241,7 @@ class PredictionTraining:
         >>> PredictionTraining.from_json('{"steps": 5}').steps
         5
         """
-        values = read_json(text, see=cls.__name__)
-        if isinstance(values, dict):
-            for name, kind in (("contenders", Contender), ("tests", ClipSet)):
-                if name in values:
-                    values[name] = read_records(kind, values[name], name)
-            if "train" in values:
-                values["train"] = read_record(ClipSet, values["train"], "train")
-            if "periods" in values:
-                values["periods"] = tuple(read_list(values["periods"], "periods"))
-        return read_record(cls, values)
+        return parse_record(cls, text)
 
     @classmethod
     def load(cls, path: str | Path) -> PredictionTraining:
@@ -260,11 +250,4 @@ class PredictionTraining:
         Raises:
             OptionError: the file is missing, is not JSON, or names something that does not exist.
         """
-        try:
-            return cls.from_json(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise OptionError(
-                f"{path}: expected the JSON of a comparison, got: {error.strerror or error}; check the path"
-            ) from error
-        except ValueError as error:
-            raise OptionError(f"{path}: {error}") from error
+        return load_record(cls, path, what="a comparison")

@@ -1,5 +1,4 @@
-"""Several processes as one run: torch.distributed, as torchrun starts it. Each has a share of every batch. Knows no
-clips."""
+"""Several processes as one run: torch.distributed, as torchrun starts it. Each has a share of every batch."""
 
 from __future__ import annotations
 

@@ -44,7 +44,8 @@ def export(run: Path, out: Path, *, about: Mapping[str, Any] | None = None) -> i
     Args:
         run: folder of the run.
         out: folder that `from_pretrained` reads.
-        about: what to tell of the weights, see `stmemory.weights.card`; the run's steps, configuration and material are added.
+        about: what is known of the weights, see `stmemory.weights.card`; the run's steps, configuration and material
+            are added.
 
     Raises:
         OptionError: `out` cannot be a folder, or is that of a run.
@@ -96,14 +97,14 @@ def read_about(path: Path) -> dict[str, Any]:
 
     >>> read_about(Path("no/such.json"))
     Traceback (most recent call last):
-    stmemory.errors.OptionError: no/such.json: expected a JSON object, see stmemory.weights.card; got: No such file or directory
+    stmemory.errors.OptionError: no/such.json: expected a JSON object, see stmemory.weights.card; got: No such file or
+    directory
     """
     try:
         found = read_json(path)
     except (OSError, ValueError) as error:
-        raise OptionError(
-            f"{path}: expected a JSON object, see stmemory.weights.card; got: {getattr(error, 'strerror', None) or error}"
-        ) from error
+        came = getattr(error, "strerror", None) or error
+        raise OptionError(f"{path}: expected a JSON object, see stmemory.weights.card; got: {came}") from error
     if not isinstance(found, dict):
         raise OptionError(f"{path}: expected a JSON object, see stmemory.weights.card; got {type(found).__name__}")
     about: dict[str, Any] = found
@@ -251,6 +252,6 @@ def _from_hub(repo: str, file: str) -> Path:
         return download(name, [file], {"revision": revision} if revision else None) / file
     except WeightsError as error:
         raise WeightsError(
-            f"ImageNet weights: {error}; or download it from https://huggingface.co/{name} elsewhere, and name the "
-            "file with --imagenet FILE"
+            f"ImageNet weights: {error}; or download it from https://huggingface.co/{name} elsewhere, and pass it as "
+            "source=FILE"
         ) from error

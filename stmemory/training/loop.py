@@ -1,17 +1,19 @@
-"""`Trainer`: steps, validation, checkpoints, and the end of a run."""
+"""`Trainer`: the training of a segmentation network, and its validation."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from stmemory.io.run_folder import expect_same
 from stmemory.memory.policy import LearnedPolicy
 from stmemory.networks.lite import LiteAppearance, LiteQueryEncoder
 from stmemory.networks.segmentation import SegmentationNetwork
@@ -21,16 +23,9 @@ from stmemory.training.data.sources import Sources
 from stmemory.training.distributed import World
 from stmemory.training.learner import Learner
 from stmemory.training.loader import Batch, Feed, Parcel, load
-from stmemory.training.run_state import (
-    Journal,
-    expect_own_config,
-    expect_same,
-    find_start,
-    read_state,
-    write_config,
-    write_state,
-)
-from stmemory.training.schedule import Plateau, Window, hard_share, learning_rate, repeatable
+from stmemory.training.run import Run, Step
+from stmemory.training.run_state import Journal, expect_own_config, find_start, write_config
+from stmemory.training.schedule import Plateau, hard_share, learning_rate, repeatable
 from stmemory.training.synthesis.clips import Clip, Clips, render_clip
 from stmemory.training.unroll import Unroller, UnrollOptions
 
@@ -64,8 +59,9 @@ def validate(learner: Learner, clips: Clips, phase: Phase, *, device: torch.devi
     >>> from stmemory.training.config import TrainingConfig
     >>> class Still:
     ...     def draw(self, index):
-    ...         film = Film(torch.full((2, 3, 32, 32), index, dtype=torch.uint8), torch.ones(2, 32, 32, dtype=torch.uint8))
-    ...         return ClipPlan(Scene(film, (), 32, "made"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    ...         frames = torch.full((2, 3, 32, 32), index, dtype=torch.uint8)
+    ...         scene = Scene(Film(frames, torch.ones(2, 32, 32, dtype=torch.uint8)), (), 32, "made")
+    ...         return ClipPlan(scene, torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
     >>> learner = Learner(TrainingConfig(validation_clips=1), torch.device("cpu"))
     >>> 0 < validate(learner, Still(), Phase(size=32, frames=2)).error < 1
     True
@@ -92,11 +88,10 @@ def validate(learner: Learner, clips: Clips, phase: Phase, *, device: torch.devi
 
 
 _FIRST_CLIPS, _FIRST_CELLS = 64, 500  # whose features the discriminative read begins with, and cells of each
-_NEEDS = ("network", "average", "optimiser", "generator", "step")  # of a state, to go on from it
 
 
-class Trainer:
-    """One run: what it learns, and where in the schedule it is.
+class Trainer(Run):
+    """The training of one network.
 
     Args:
         config: what to do.
@@ -110,6 +105,8 @@ class Trainer:
         OptionError: there is nothing to make clips of, or a folder of the configuration cannot be used.
     """
 
+    needs = ("network", "average", "optimiser", "generator", "step")
+
     def __init__(
         self,
         config: TrainingConfig,
@@ -120,18 +117,14 @@ class Trainer:
         workers: int = 1,
         world: World | None = None,
     ) -> None:
+        super().__init__(out, ("cross_entropy", "dice", "scores", "norm"), device=torch.device(device), world=world)
         torch.manual_seed(config.seed)
-        self.config, self.out, self.workers, self.world = config, out, workers, world or World()
-        self.device = torch.device(device)
+        self.config, self.workers = config, workers
         self.sources = Sources(config, material)
         self._material = "" if material is None else material.fingerprint
         self.learner = Learner(config, self.device)
         self.generator = torch.Generator().manual_seed(config.seed)
-        self.step = 0
-        self._window = Window("cross_entropy", "dice", "scores", "norm")
         self._plateau = Plateau()
-        self._skipped: tuple[str, ...] | None = ()  # files that were of no use so far; None where a state does not say
-        self._stopping = False
 
     @property
     def network(self) -> SegmentationNetwork:
@@ -149,11 +142,6 @@ class Trainer:
         """The moving average of it: what is exported."""
         return self.learner.average
 
-    @property
-    def lost(self) -> int:
-        """How many of the last steps in a row changed no weight."""
-        return self._window.lost
-
     def adopt(self, weights: dict[str, Tensor]) -> None:
         """Start from these weights of a network, strictly."""
         self.learner.adopt(weights)
@@ -162,8 +150,8 @@ class Trainer:
         """Begin with the averaged weights of another run, those of its learned policy among them if both have one.
 
         Args:
-            where: the run's `state.pt`; or weights to track with, see `stmemory.weights.pretrained.find_checkpoint`, and the
-                policy beside them.
+            where: the run's `state.pt`; or weights to track with, see `stmemory.weights.pretrained.find_checkpoint`,
+                and the policy beside them.
 
         Raises:
             WeightsError: there is no such file and there are no such weights, or they are of another preset.
@@ -190,58 +178,33 @@ class Trainer:
         encoder.appearance.start_from(torch.cat(samples))
         return {f"query_encoder.appearance.{name}": t for name, t in encoder.appearance.state_dict().items()}
 
-    def stop(self) -> None:
-        """Let `run` end after the step that it is in, with its state saved; before the first step, let it do none."""
-        self._stopping = True
+    def _expect_free(self) -> None:
+        expect_own_config(self.out, self.config)
 
-    def resume(self) -> bool:
-        """Go on from `state.pt` if there is one; whether there was.
-
-        Raises:
-            OptionError: it was written by a run with another configuration or with other material; or there is none
-                yet, but the `config.json` of another run or of exported weights.
-            WeightsError: it is damaged, or something else.
-        """
-        path = self.out / "state.pt"
-        if not path.exists():
-            expect_own_config(self.out, self.config)
-            return False
-        state = read_state(path, needs=_NEEDS)
+    def _restore(self, state: Mapping[str, Any], path: Path) -> None:
+        other = "train into another folder, where start_from(STATE) begins with these weights"
         if "config" in state:
-            written = TrainingConfig.from_json(state["config"])
-            advice = f"go on with that of {self.out / 'config.json'}, or train into another folder, with --init to start from these weights"
-            expect_same(path, "configuration that this run", written, self.config, advice=advice)
+            written, advice = TrainingConfig.from_json(state["config"]), f"go on with {self.out / 'config.json'}"
+            expect_same(path, "run", written.decisive(), self.config.decisive(), advice=f"{advice}, or {other}")
         if "material" in state:
-            advice = "go on with the packed file that it began with, or train into another folder, with --init to start from these weights"
-            expect_same(path, "material that this run", state["material"], self._material, advice=advice)
-        self.learner.load_state_dict(state)
+            old, new = ({"material": digest} for digest in (state["material"], self._material))
+            expect_same(path, "run", old, new, advice=f"go on with the file that it began with, or {other}")
+        self.learner.load_state_dict(dict(state))
         self.generator.set_state(state["generator"])
-        self.step = int(state["step"])
-        self._window.load_state_dict(state.get("window", {}))
-        seen = {
-            "phase": self.config.phase_at(max(0, self.step - 1))[0],
-            **state.get("plateau", {}),
-        }  # once without its phase
+        phase = self.config.phase_at(max(0, int(state["step"]) - 1))[0]
+        seen = {"phase": phase, **state.get("plateau", {})}  # once without its phase
         self._plateau = Plateau(float(seen.get("best", math.inf)), int(seen.get("drops", 0)), int(seen["phase"]))
         self._skipped = tuple(state["skipped"]) if "skipped" in state else None
-        return True
 
-    def save(self) -> None:
-        """Write `state.pt`, whole or not at all."""
-        if not self.world.first:
-            return
-        state = {
+    def _learned(self) -> dict[str, Any]:
+        return {
             **self.learner.state_dict(),
             "generator": self.generator.get_state(),
-            "step": self.step,
-            "window": self._window.state_dict(),
             "plateau": dataclasses.asdict(self._plateau),
             "config": self.config.to_json(),
             "material": self._material,
+            **({} if self._skipped is None else {"skipped": list(self._skipped)}),
         }
-        if self._skipped is not None:
-            state["skipped"] = list(self._skipped)
-        write_state(self.out / "state.pt", state)
 
     def run(
         self,
@@ -262,66 +225,42 @@ class Trainer:
             tensorboard: write for TensorBoard too.
             until: step to end at.
         """
-        journal = (
-            Journal(self.out, step=self.step, skipped=self._skipped, tensorboard=tensorboard)
-            if self.world.first
-            else None
-        )
-        if journal is not None:
+        journal = None
+        if self.world.first:
+            journal = Journal(self.out, step=self.step, skipped=self._skipped, tensorboard=tensorboard)
             write_config(self.out, self.config)
             journal.skip(self.sources.skipped)
-        save_every = save_every or self.config.save_every
-        pending: list[str] = []  # files that were of no use, of this process, that the first one does not know of
         last = self.config.steps if until is None else min(until, self.config.steps)
-        while self.step < last and not self.world.any(self._stopping, self.device):
+        steps = self._steps(last, strip_every)
+        return self._follow(
+            steps, journal, last=last, log_every=log_every, save_every=save_every or self.config.save_every
+        )
+
+    def _steps(self, last: int, strip_every: int) -> Iterator[Step]:
+        """Do the steps, one after another."""
+        while self.step < last:
             number, phase = self.config.phase_at(self.step)
             of_phase = sum(p.steps for p in self.config.phases[: number + 1])
-            end = min(last, of_phase)
-            feed = Feed(
-                self.sources.clips(phase), (self.step, end), batch=phase.batch, part=self.world.part(phase.batch)
-            )
-            since = perf_counter()
+            clips, end = self.sources.clips(phase), min(last, of_phase)
+            feed = Feed(clips, (self.step, end), batch=phase.batch, part=self.world.part(phase.batch))
             for batch in load(feed, workers=self.workers, device=self._rendering, pin=self.device.type == "cuda"):
                 draws, rate = strip_every > 0 and (self.step + 1) % strip_every == 0, self.rate()
                 losses, predicted = self.train_step(batch, phase, predict=draws)
-                self._window.add(losses, seconds=perf_counter() - since)
-                pending += batch.skipped
-                stopping = self.world.any(self._stopping, self.device)
-                saves = self.step % save_every == 0 or self.step == end or stopping
-                record: dict[str, float] = {}
-                if (
-                    self.step % log_every == 0 or self.step == of_phase
-                ):  # not at `until`: the log of an interrupted run is that of a whole one
-                    record = {"step": self.step, "phase": number, "rate": rate, **self._window.record()}
-                if self.config.validate_every and self.step % self.config.validate_every == 0:
-                    found = self._validate(number, phase)
-                    record, pending = (
-                        {"step": self.step, **record, "validation": found.error},
-                        [*pending, *found.skipped],
-                    )
-                if record or saves:  # other steps need not wait for each other to tell of bad files
-                    bad, pending = self.world.gather(pending), []
-                    if journal is not None:
-                        known, self._skipped = journal.skip(bad), journal.skipped
-                        if record:
-                            record["skipped"] = known
-                            journal.write(record)
-                if journal is not None and predicted is not None:
-                    journal.strip(
-                        self.step,
+                validates = self.config.validate_every and self.step % self.config.validate_every == 0
+                strip = None
+                if predicted is not None:
+                    strip = (
                         Clip(batch.frames[0].cpu(), batch.ids[0].cpu(), ""),
                         Clip(batch.frames[0].cpu(), predicted, ""),
                     )
-                if saves:
-                    self.save()
-                if record:
-                    yield record
-                if stopping:
-                    self._stopping = True  # another process may have been told, and this one not
-                    break
-                since = perf_counter()
-        if journal is not None:
-            journal.close()
+                yield Step(
+                    losses,
+                    {"phase": number, "rate": rate},
+                    of_phase,
+                    batch.skipped,
+                    strip,
+                    functools.partial(self._validate, number, phase) if validates else None,
+                )
 
     def train_step(
         self, batch: Batch, phase: Phase, *, predict: bool = False
@@ -371,7 +310,7 @@ class Trainer:
         """The learning rate of the next step."""
         return learning_rate(self.config, self.step, drops=self._plateau.drops)
 
-    def _validate(self, number: int, phase: Phase) -> Validation:
+    def _validate(self, number: int, phase: Phase) -> tuple[float, tuple[str, ...]]:
         """Measure the averaged weights now; an error that does not fall lowers the rate of the schedule "plateau"."""
         clips = self.sources.clips(phase, validation=True)
         own = validate(self.learner, clips, phase, device=self._rendering) if self.world.first else Validation(0.0)
@@ -379,4 +318,4 @@ class Trainer:
             float(self.world.mean(torch.tensor([own.error], device=self.device))) * self.world.size
         )  # that of the first, for all
         self._plateau = self._plateau.after(error, number)
-        return dataclasses.replace(own, error=error)
+        return error, own.skipped

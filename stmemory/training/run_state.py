@@ -20,6 +20,7 @@ from torch import Tensor
 
 from stmemory.errors import OptionError, WeightsError
 from stmemory.io.files import whole_file
+from stmemory.io.run_folder import expect_same
 from stmemory.io.untrusted import parse_json, read_json
 from stmemory.memory.policy import LearnedPolicy, update_policy
 from stmemory.networks.config import NetworkConfig
@@ -36,10 +37,9 @@ __all__ = [
     "expect_no_run",
     "expect_no_weights",
     "expect_own_config",
-    "expect_same",
     "find_start",
+    "log_line",
     "read_state",
-    "told",
     "without_scores",
     "write_config",
     "write_state",
@@ -89,7 +89,7 @@ def read_state(path: Path, *, needs: Sequence[str] = ("average",)) -> dict[str, 
         why = (str(error).splitlines() or [type(error).__name__])[0]
         raise WeightsError(
             f"{path}: expected the state.pt of a run, got a damaged or foreign file ({why}); use a copy of it, or "
-            "begin anew in another folder"
+            "begin again in another folder"
         ) from error
     missing = [name for name in needs if name not in state] if isinstance(state, dict) else list(needs)
     if missing:
@@ -101,7 +101,7 @@ def read_state(path: Path, *, needs: Sequence[str] = ("average",)) -> dict[str, 
 
 
 def write_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a state, whole or not at all.
+    """Write a state, atomically.
 
     Raises:
         FileError: the file cannot be written there.
@@ -135,31 +135,9 @@ def _checked(path: Path, content: bytes) -> bytes:
         raise WeightsError(
             f"{path}: expected the state.pt of a run, got a damaged or foreign file (its digest is another, or there "
             "is none); use a copy "
-            "of it, or begin anew in another folder"
+            "of it, or begin again in another folder"
         )
     return plain
-
-
-def expect_same(path: Path, what: str, written: object, wanted: object, *, advice: str) -> None:
-    """Refuse to go on from a state that was written with something else.
-
-    Args:
-        path: of the state.
-        what: that something, and who it is of: `configuration that this run`.
-        written: with the state.
-        wanted: now.
-        advice: what to do instead.
-
-    Raises:
-        OptionError: the two differ.
-
-    >>> expect_same(Path("state.pt"), "configuration that this run", 1, 2, advice="train into another folder")
-    Traceback (most recent call last):
-    stmemory.errors.OptionError: state.pt: expected the configuration that this run began with, got another; train into
-    another folder
-    """
-    if written != wanted:
-        raise OptionError(f"{path}: expected the {what} began with, got another; {advice}")
 
 
 class Journal:
@@ -224,10 +202,10 @@ class Journal:
             self._board.close()
 
 
-def told(record: Mapping[str, float]) -> str:
+def log_line(record: Mapping[str, float]) -> str:
     """A line of the log for the screen: counts whole, the rest to five digits.
 
-    >>> told({"step": 123456, "rate": 0.000123456})
+    >>> log_line({"step": 123456, "rate": 0.000123456})
     'step 123456 rate 0.00012346'
     """
     return " ".join(
@@ -332,12 +310,12 @@ def _from_state(path: Path, config: TrainingConfig) -> Start:
         wanted = NetworkConfig.of(config.preset)
         expected, older = (SegmentationNetwork(each).state_dict() for each in (wanted, without_scores(wanted)))
     average = state["average"]
-    told = differences(average, expected) if isinstance(average, dict) else "no weights"
-    if told and isinstance(average, dict) and not differences(average, older):
-        told = ""
-    if told:
+    problem = differences(average, expected) if isinstance(average, dict) else "no weights"
+    if problem and isinstance(average, dict) and not differences(average, older):
+        problem = ""
+    if problem:
         raise WeightsError(
-            f"{path}: expected the state of a run with preset {config.preset!r}, got other weights; {told}"
+            f"{path}: expected the state of a run with preset {config.preset!r}, got other weights; {problem}"
         )
     return Start(average, _wanted_policy(state.get("policy_average"), path, config))
 
@@ -362,8 +340,8 @@ def _wanted_policy(found: dict[str, Tensor] | None, path: Path, config: Training
     policy = update_policy(config.policy)
     if found is None or not isinstance(policy, LearnedPolicy):
         return None
-    if told := differences(found, policy.state_dict()):
-        raise WeightsError(f"{path}: expected a learned policy as a run has it, got another; {told}")
+    if problem := differences(found, policy.state_dict()):
+        raise WeightsError(f"{path}: expected a learned policy as a run has it, got another; {problem}")
     return found
 
 
@@ -372,7 +350,7 @@ def expect_own_config(out: Path, config: TrainingConfig) -> None:
 
     Args:
         out: folder of the run.
-        config: of the run; fields that a run may change, such as `save_every`, are not compared.
+        config: of the run; what a run may change, such as `save_every`, is not compared.
 
     Raises:
         OptionError: the folder is taken.
@@ -389,12 +367,13 @@ def expect_own_config(out: Path, config: TrainingConfig) -> None:
         raise OptionError(
             f"{path}: expected the configuration of this run, got another file ({error}); train into another folder"
         ) from error
-    if written != config:
-        raise OptionError(
-            f"{path}: expected the configuration that this run began with, got another, and no state yet; go on with "
-            "that one, "
-            "train into another folder, or delete this one"
-        )
+    expect_same(
+        path,
+        "run",
+        written.decisive(),
+        config.decisive(),
+        advice="there is no state yet: go on with that configuration, train into another folder, or delete this one",
+    )
 
 
 def expect_no_weights(out: Path) -> None:

@@ -66,7 +66,7 @@ class Plateau:
     Attributes:
         best: the least error so far in a phase.
         drops: how often the error did not fall.
-        phase: number of that phase; errors in another one are of other clips, and begin anew.
+        phase: number of that phase; errors in another one are of other clips, and start over.
 
     >>> Plateau().after(0.3, 0).after(0.4, 0).after(0.9, 1)
     Plateau(best=0.9, drops=1, phase=1)
@@ -203,7 +203,7 @@ class Window:
             raise StmemoryError(
                 f"expected gradients that are finite, got none in {self._row} steps, one after another: the run "
                 "diverged; what was saved before "
-                "stays, but begin anew in another folder, with a lower learning_rate or a longer warmup"
+                "stays, but begin again in another folder, with a lower learning_rate or a longer warmup"
             )
 
     @property
@@ -213,7 +213,7 @@ class Window:
 
     def record(self) -> dict[str, float]:
         """Seconds a step, means of the losses over the steps that were not lost, if any, and how many were lost; and
-        begin anew."""
+        start over."""
         sums, self._sums = self._sums, self._empty()
         kept = sums["steps"] - sums["lost"]
         means = {

@@ -6,15 +6,16 @@ from stmemory.lazy import lazy_names
 
 if TYPE_CHECKING:
     from stmemory.weights.pretrained import load_network, load_part
-    from stmemory.weights.save import save_network, save_part
+    from stmemory.weights.save import push_part, save_network, save_part
 
-__all__ = ["load_network", "load_part", "save_network", "save_part"]
+__all__ = ["load_network", "load_part", "push_part", "save_network", "save_part"]
 
 __getattr__ = lazy_names(
     __name__,
     {
         "load_network": "stmemory.weights.pretrained",
         "load_part": "stmemory.weights.pretrained",
+        "push_part": "stmemory.weights.save",
         "save_network": "stmemory.weights.save",
         "save_part": "stmemory.weights.save",
     },

@@ -1,5 +1,5 @@
-"""A folder of weights: `config.json` and `model.safetensors`, written whole and read strictly. Builds nothing,
-unpickles nothing.
+"""A folder of weights: `config.json` and `model.safetensors`, written atomically and read strictly,
+without a pickle.
 
 `config.json` holds `format_version`, the config of the module under the name of its kind, `sha256` of the other file,
 and what is known of the weights under `about`. `model.safetensors` has the SHA-256 of the config among its words.
@@ -21,13 +21,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
 from stmemory.errors import OptionError, WeightsError
 from stmemory.io.files import rename_file, whole_file
 from stmemory.io.untrusted import read_json
-from stmemory.weights.tensors import with_words, words_of
+from stmemory.weights.tensors import tensor_bytes, words_of
 
 __all__ = [
     "CARD",
@@ -158,14 +158,14 @@ def read_tensors(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> dict
         raise WeightsError(
             f"{path}: expected a whole safetensors file, got: {error}{_nature(path)}; copy or download it again"
         ) from error
-    if told := differences(tensors, expected):
+    if problem := differences(tensors, expected):
         raise WeightsError(
-            f"{path}: expected the weights of {CONFIG} beside it, got {told}; the two files belong to different "
+            f"{path}: expected the weights of {CONFIG} beside it, got {problem}; the two files belong to different "
             "networks"
         )
     _check_finite(str(path), tensors)
     digest = hashlib.sha256(content).hexdigest()
-    # the second look is for somebody who wrote both files anew since config.json was read
+    # the second look is for a save of both files since config.json was read
     known = checkpoint if digest == checkpoint.sha256 else read_config(checkpoint.folder, checkpoint.name)
     if digest != known.sha256:
         raise WeightsError(
@@ -173,8 +173,8 @@ def read_tensors(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> dict
             f"{digest}: another or a "
             "damaged one; copy or download both again"
         )
-    told_config = words_of(content).get(_CONFIG_DIGEST)  # none in files of earlier versions
-    if told_config is not None and told_config != _config_digest(known.kind, known.config):
+    written_config = words_of(content).get(_CONFIG_DIGEST)  # none in files of earlier versions
+    if written_config is not None and written_config != _config_digest(known.kind, known.config):
         raise WeightsError(
             f"{path.parent / CONFIG}: expected the configuration that the weights beside it were written with, got "
             "another: the file was changed or is "
@@ -224,7 +224,7 @@ def write_checkpoint(
     dtype: torch.dtype = torch.float32,
     words: tuple[Mapping[str, Any], str | None] = ({}, None),
 ) -> None:
-    """Write a folder of weights, whole or not at all: after an interruption it holds the old weights or the new ones.
+    """Write a folder of weights atomically: after an interruption it holds the old weights or the new ones.
 
     Args:
         folder: made if it is not there; files in it are replaced.
@@ -232,17 +232,17 @@ def write_checkpoint(
         config: plain JSON values.
         tensors: by name.
         dtype: of the floats in the file.
-        words: what is told of the weights, plain JSON values, and the text of their card; None leaves the card that is
+        words: what is known of the weights, plain JSON values, and the text of their card; None leaves the card that is
             there.
 
     Raises:
-        WeightsError: a weight is NaN or infinite, or is so in `dtype`; what is told of them is no JSON; or nothing can
+        WeightsError: a weight is NaN or infinite, or is so in `dtype`; what is known of them is no JSON; or nothing can
             be written.
         OptionError: the dtype is no float that safetensors and torch both read.
     """
     if dtype not in _FLOATS:
         raise OptionError(f"dtype: expected one of {', '.join(map(str, _FLOATS))}, got {dtype!r}")
-    stored = {n: (t.to(dtype) if t.is_floating_point() else t).detach().cpu().contiguous() for n, t in tensors.items()}
+    stored = {n: (t.detach().to(dtype) if t.is_floating_point() else t) for n, t in tensors.items()}
     _check_finite(f"{folder}, in {dtype}", stored)
     try:
         words_beside = {"format": "pt", _CONFIG_DIGEST: _config_digest(kind, config)}
@@ -250,7 +250,7 @@ def write_checkpoint(
         raise WeightsError(
             f"config: expected plain JSON values, got: {error}; use strings, numbers, lists and dicts"
         ) from error
-    content = with_words(save(stored), words_beside)  # save_file() hides the file from other users of the machine
+    content = tensor_bytes(stored, words_beside)
     about, card = words
     digest, of_card = (
         hashlib.sha256(content).hexdigest(),
@@ -350,12 +350,15 @@ def _hint(folder: Path) -> str:
     if not pickles:
         return "; a folder of stmemory's holds both"
     if "state.pt" in pickles:  # what training leaves
-        return " but state.pt, a state of training; write its weights first, see `python -m stmemory.training export --help`, or `predict export`"
-    return f" but {pickles[0]}, a pickle, which can run code and is never loaded; convert it first, see `stmemory convert --help`"
+        commands = "`stmemory train export`, or of a comparison `stmemory train predict export`"
+        return f" but state.pt, a state of training; write its weights first: {commands}"
+    return (
+        f" but {pickles[0]}, a pickle, which can run code and is never loaded; convert it first with `stmemory convert`"
+    )
 
 
 def _nature(path: Path) -> str:
-    """What a file is that is not safetensors, where its first bytes tell."""
+    """What a file is that is not safetensors, by its first bytes."""
     if not path.is_file():
         return ""
     with path.open("rb") as file:

@@ -13,7 +13,7 @@ _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def devices() -> tuple[str, ...]:
-    """What `--device` can be here, with the names that the system gives.
+    """What `device` can be here, with the names that the system gives.
 
     >>> devices()[0].startswith("cpu")
     True

@@ -1,5 +1,5 @@
-"""The Hugging Face Hub: files of a repository in, a folder out. Knows no weights; loads huggingface_hub only when
-called."""
+"""The Hugging Face Hub: files of a repository in, a folder out; huggingface_hub is loaded
+when it is called."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Where(TypedDict, total=False):
         revision: a branch, a tag or a commit; a commit pins the weights for good.
         cache_dir: where downloads are kept.
         token: for repositories that are private or gated; None takes the one that was logged in with, False sends none.
-        local_files_only: ask nobody, take what was downloaded before.
+        local_files_only: do not connect, take what was downloaded before.
     """
 
     revision: str | None
@@ -165,7 +165,7 @@ def _told(repository: str, file: str, revision: str | None) -> Iterator[None]:
         raise WeightsError(
             f"{what}: expected a branch, tag or commit of it, got revision {revision!r}; look at its page"
         ) from error
-    except errors.LocalEntryNotFoundError as error:  # offline, or nobody answered
+    except errors.LocalEntryNotFoundError as error:  # offline, or no answer
         reason = _reason(error.__cause__ or error)
         raise WeightsError(
             f"{what}: expected {file} in the local cache, since the Hub was not or could not be asked, got nothing "

@@ -1,4 +1,4 @@
-"""`from_pretrained` and `save_pretrained` of networks and their parts: bundled weights, folders, and repositories of the Hub."""
+"""`from_pretrained` and `save_pretrained` of networks: bundled weights, folders, and repositories of the Hub."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack
 
@@ -18,7 +17,7 @@ from stmemory.errors import OptionError, WeightsError
 from stmemory.memory.fusion import FusionCell
 from stmemory.weights.checkpoint import CONFIG, TENSORS, Checkpoint, read_config, read_tensors
 from stmemory.weights.devices import place
-from stmemory.weights.hub import Where, checked, download, fetch_if_there, is_repository, upload
+from stmemory.weights.hub import Where, checked, download, is_repository
 
 if TYPE_CHECKING:
     from stmemory.networks.config import NetworkConfig
@@ -65,7 +64,8 @@ class Pretrained:
                 Face Hub; None is the bundled `default_weights`, which need no connection.
             device: where to put them, the CPU by default.
             dtype: what to turn them into, float32 by default.
-            where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see `stmemory.weights.hub.Where`.
+            where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see
+                `stmemory.weights.hub.Where`.
 
         Raises:
             WeightsError: there are no such weights, they are damaged, or hold no part of this kind.
@@ -81,13 +81,13 @@ class Pretrained:
         reads.
 
         Args:
-            folder: made if it is not there; files in it are replaced, but for a card that somebody has written to.
+            folder: made if it is not there; files in it are replaced, except a card that was edited.
             dtype: of the floats in the file.
-            about: what to tell of the weights, see `stmemory.weights.card`; plain JSON values.
+            about: what is known of the weights, see `stmemory.weights.card`; plain JSON values.
 
         Raises:
-            WeightsError: a weight is NaN or infinite (in `dtype`), the network no longer fits its config, what is told
-                of it is not of the form that `stmemory.weights.card` gives, or nothing can be written there.
+            WeightsError: a weight is NaN or infinite (in `dtype`), the network no longer fits its config, `about`
+                is not of the form that `stmemory.weights.card` gives, or nothing can be written there.
             OptionError: the dtype is no float.
         """
         from stmemory.weights.save import save_part
@@ -122,27 +122,15 @@ class Pretrained:
                 be reached.
             OptionError: the name is not of a repository.
         """
-        from stmemory.weights.card import CARD
-        from stmemory.weights.checkpoint import CONFIG
-        from stmemory.weights.save import save_part
+        from stmemory.weights.save import push_part
 
-        if not (isinstance(repository, str) and is_repository(repository)):
-            raise OptionError(f"push_to_hub: expected owner/name of a repository, got {repository!r}")
-        if "re-hosting" in self.inherited:
-            raise WeightsError(
-                "push_to_hub: expected weights that may be published, got some with the condition: "
-                f"{self.inherited['re-hosting']}"
-            )
-        with TemporaryDirectory() as folder:
-            fetch_if_there(Path(folder), repository, (CARD, CONFIG), token=token, revision=revision)
-            save_part(self, folder, dtype=dtype, about=about, name=repository)
-            return upload(Path(folder), repository, private=private, token=token, revision=revision)
+        return push_part(self, repository, private=private, token=token, revision=revision, dtype=dtype, about=about)
 
 
 _log = logging.getLogger(__name__)
 _BUNDLED = Path(__file__).parents[1] / "bundled"
 _Part = TypeVar("_Part")
-# What the weights of a kind are for, so that those of another kind can be told for what they are.
+# What the weights of a kind are for, for the message that refuses another kind.
 _USES = {
     "network": "it segments; for VOSPredictor or SegmentationNetwork",
     "prediction_network": "it predicts frames; for FramePredictor or PredictionNetwork",
@@ -351,7 +339,7 @@ def _built(checkpoint: Checkpoint) -> nn.Module:
             OptionError,
             TypeError,
             OverflowError,
-        ) as error:  # a key of another version, or a size that nobody can allocate
+        ) as error:  # a key of another version, or a size that cannot be allocated
             raise WeightsError(
                 f"{path}: expected the config of a {checkpoint.kind} that can be built, got: {error}"
             ) from error

@@ -1,5 +1,4 @@
-"""Saving what was learned: a module to a folder with its weights, its config and a card. Loads nothing; the format is
-`checkpoint`'s."""
+"""Saving and publishing a module: its weights, its config and a card, to a folder or to the Hub."""
 
 from __future__ import annotations
 
@@ -7,20 +6,22 @@ import dataclasses
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stmemory.errors import WeightsError
+from stmemory.errors import OptionError, WeightsError
 from stmemory.memory.fusion import FusionCell
 from stmemory.weights.card import card_text
-from stmemory.weights.checkpoint import CARD, finish_save, read_config, write_checkpoint
+from stmemory.weights.checkpoint import CARD, CONFIG, finish_save, read_config, write_checkpoint
+from stmemory.weights.hub import fetch_if_there, is_repository, upload
 
 if TYPE_CHECKING:
     from stmemory.networks.segmentation import SegmentationNetwork
     from stmemory.prediction.network import PredictionNetwork
 
-__all__ = ["save_network", "save_part"]
+__all__ = ["push_part", "save_network", "save_part"]
 
 
 def save_network(
@@ -48,15 +49,15 @@ def save_part(
     Args:
         module: a `SegmentationNetwork` that is not folded (see `fold_batch_norm`), a `PredictionNetwork`, or a
             `FusionCell`.
-        folder: made if it is not there; files in it are replaced, but for a card that somebody has written to.
+        folder: made if it is not there; files in it are replaced, except a card that was edited.
         dtype: of the floats in the file.
-        about: what to tell of the weights, see `stmemory.weights.card`.
+        about: what is known of the weights, see `stmemory.weights.card`.
         name: that the card's example loads them by; None is the folder's.
 
     Raises:
         WeightsError: the weights no longer fit their config, as after `fold_batch_norm`; one is NaN; it is a module of
-            another kind; what is told of it is not of the form that `stmemory.weights.card` gives; or nothing can be written
-            there.
+            another kind; `about` is not of the form that `stmemory.weights.card` gives; or the folder cannot be
+            written.
         OptionError: the dtype is no float.
     """
     from stmemory.networks.segmentation import SegmentationNetwork
@@ -71,14 +72,60 @@ def save_part(
     else:
         came = f"got {type(module).__name__}; save its state_dict() yourself"
         raise WeightsError(f"save: expected a SegmentationNetwork, a PredictionNetwork or a FusionCell, {came}")
-    folder, told = Path(folder), about or {}
-    if not isinstance(told, Mapping):
-        raise WeightsError(f"about: expected a dict, got {type(told).__name__}; see stmemory.weights.card")
-    told = {**getattr(module, "inherited", {}), **told}
-    text = card_text(kind, told, name=name or folder.resolve().name)
+    folder, known = Path(folder), about or {}
+    if not isinstance(known, Mapping):
+        raise WeightsError(f"about: expected a dict, got {type(known).__name__}; see stmemory.weights.card")
+    known = {**getattr(module, "inherited", {}), **known}
+    text = card_text(kind, known, name=name or folder.resolve().name)
     finish_save(folder)
     card = None if _card_by_hand(folder) else text
-    write_checkpoint(folder, kind, config, module.state_dict(), dtype=dtype, words=(told, card))
+    write_checkpoint(folder, kind, config, module.state_dict(), dtype=dtype, words=(known, card))
+
+
+def push_part(
+    module: object,
+    repository: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    about: Mapping[str, Any] | None = None,
+) -> str:
+    """Commit what `save_part` writes to a repository on the Hugging Face Hub, which is made if there is none.
+
+    `network.push_to_hub` is the same.
+
+    Args:
+        module: as for `save_part`.
+        repository: `owner/name`.
+        private: whether a repository that is made here is private.
+        token: with the right to write; None takes the one that was logged in with.
+        revision: branch to commit to; None is the main one.
+        dtype: of the floats in the file.
+        about: as for `save_part`.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        WeightsError: the weights cannot be saved, came with a license that forbids it, or the Hub refuses or cannot be
+            reached.
+        OptionError: the name is not of a repository.
+
+    >>> push_part(FusionCell(4), "cell")
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: repository: expected owner/name, got 'cell'
+    """
+    if not (isinstance(repository, str) and is_repository(repository)):
+        raise OptionError(f"repository: expected owner/name, got {repository!r}")
+    condition = getattr(module, "inherited", {}).get("re-hosting")
+    if condition is not None:
+        raise WeightsError(f"push: expected weights that may be published, got some with the condition: {condition}")
+    with TemporaryDirectory() as folder:
+        fetch_if_there(Path(folder), repository, (CARD, CONFIG), token=token, revision=revision)
+        save_part(module, folder, dtype=dtype, about=about, name=repository)
+        return upload(Path(folder), repository, private=private, token=token, revision=revision)
 
 
 def _check_unchanged(network: SegmentationNetwork | PredictionNetwork) -> None:
@@ -110,5 +157,5 @@ def _card_by_hand(folder: Path) -> bool:
         return False
     try:
         return read_config(folder, str(folder)).card != hashlib.sha256(path.read_bytes()).hexdigest()
-    except WeightsError:  # nothing to compare with: somebody's words
+    except WeightsError:  # nothing to compare with: it may be edited
         return True

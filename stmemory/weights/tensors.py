@@ -29,7 +29,7 @@ __all__ = [
     "read_tensor_file",
     "save_bank",
     "save_policy",
-    "with_words",
+    "tensor_bytes",
     "words_of",
     "write_tensor_file",
 ]
@@ -54,12 +54,15 @@ class TensorFile:
 
 
 def write_tensor_file(path: str | os.PathLike[str], tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> None:
-    """Write tensors, with the digest of all of the file; it appears whole or not at all.
+    """Write tensors and a digest of the whole file, atomically and with the rights of a new file.
+
+    Banks, policies, streams and training material are written by this function. Folders of weights, which keep the
+    digest in `config.json`, take `tensor_bytes`.
 
     Args:
         path: where it goes.
         tensors: by name; on any device, with a graph or without.
-        about: words; `digest` is no key of theirs.
+        about: text by name, for the header; `digest` is reserved.
 
     Raises:
         OptionError: the path is no name of a file.
@@ -71,10 +74,7 @@ def write_tensor_file(path: str | os.PathLike[str], tensors: Mapping[str, Tensor
     ...     read_tensor_file(f"{folder}/a", "mine").about
     {'format': 'mine'}
     """
-    plain = {
-        name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()
-    }  # safetensors refuses to share
-    head, tail = _around_digest(with_words(save(plain), {**about, "digest": _BLANK.decode()})) or (b"", b"")
+    head, tail = _around_digest(tensor_bytes(tensors, {**about, "digest": _BLANK.decode()})) or (b"", b"")
     digest = _sha256(head, tail).encode()
     with whole_file(path) as part, part.open("wb") as file:
         for piece in (head, digest, tail):
@@ -113,8 +113,16 @@ def read_tensor_file(path: str | os.PathLike[str], what: str) -> TensorFile:
     return TensorFile(tensors, about, around is not None)
 
 
-def with_words(content: bytes, about: Mapping[str, str]) -> bytes:
-    """A safetensors file with words in its header, which come in order: safetensors itself shuffles them."""
+def tensor_bytes(tensors: Mapping[str, Tensor], about: Mapping[str, str]) -> bytes:
+    """The content of a safetensors file. Equal tensors make equal bytes: the text in the header is sorted, which
+    safetensors itself does not do.
+
+    Args:
+        tensors: by name; on any device, with a graph or without.
+        about: text by name, for the header.
+    """
+    # copies, since safetensors refuses tensors that share memory
+    content = save({name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()})
     known = _header(content)
     head = json.dumps(
         {"__metadata__": dict(sorted(about.items())), **json.loads(known)}, separators=(",", ":")
@@ -155,7 +163,7 @@ def save_bank(bank: MemoryBank, path: str | Path) -> None:
     """Write all that a bank remembers to a safetensors file, with the format's version, the capacity and the policy's
     name.
 
-    The file appears whole or not at all, and has a digest of all that is in it.
+    The file is written atomically, with a digest of all of it.
 
     Raises:
         OptionError: the path is no name of a file.
@@ -208,7 +216,7 @@ _VERSION = 2  # 2 added a digest of all of the file
 
 
 def save_policy(policy: LearnedPolicy, path: str | Path) -> None:
-    """Write the weights of a learned policy. The file appears whole or not at all.
+    """Write the weights of a learned policy, atomically.
 
     Args:
         policy: trained or not.
@@ -244,7 +252,8 @@ def load_policy(path: str | Path) -> LearnedPolicy:
     about, tensors = file.about, file.tensors
     found, version = about.get("format"), about.get("version")
     if found != "stmemory.policy" or version not in ("1", "2") or (version == "2" and not file.whole):
-        came = f"{found or 'another file'} of version {version or 'unknown'}{'' if file.whole or version == '1' else ', without a digest'}"
+        came = f"{found or 'another file'} of version {version or 'unknown'}"
+        came += "" if file.whole or version == "1" else ", without a digest"
         raise WeightsError(
             f"{path}: expected a policy of version {_VERSION} or older that save_policy wrote, got {came}; use "
             "another copy"
