@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from stmemory.evaluation.growing import GrowingMemory, GrowingPredictor
 from stmemory.evaluation.protocol import ClipResult, summarise
 from stmemory.evaluation.report import Circumstances, current_circumstances, decimal, json_text
 from stmemory.evaluation.run_folder import RunFolder
-from stmemory.evaluation.workers import News, evaluate_and_tell
+from stmemory.evaluation.workers import ClipUpdate, measure_clip
 from stmemory.io.files import whole_file
 from stmemory.io.run_folder import held
 from stmemory.io.untrusted import expect_below, read_json, whole
@@ -218,7 +217,7 @@ def run_ablation(
     resume: bool = False,
     force: bool = False,
     on_begin: Callable[[int], None] | None = None,
-    on_news: Callable[[Row, News], None] | None = None,
+    on_news: Callable[[Row, ClipUpdate], None] | None = None,
     on_row: Callable[[tuple[RowResult, ...]], None] | None = None,
 ) -> tuple[RowResult, ...]:
     """Evaluate clips under each row, one row after the other; what is finished is on disk before the next begins.
@@ -298,28 +297,25 @@ class _Work:
             return None
         return None if result is None else (result, use)
 
-    def measure(self, on_news: Callable[[Row, News], None] | None) -> RowResult:
+    def measure(self, on_news: Callable[[Row, ClipUpdate], None] | None) -> RowResult:
         """Measure what is not there yet."""
         predictor, skipped = _Watched(self.row, self.device), {}
 
-        def tell(news: News) -> None:
+        def on_update(update: ClipUpdate) -> None:
             if on_news is not None:
-                on_news(self.row, news)
-
-        def told(name: str, done: int) -> None:
-            tell(News(name, done))
+                on_news(self.row, update)
 
         for clip in self.clips:
             if self.found(clip) is not None:
                 continue
-            news = evaluate_and_tell(predictor, clip, self.folder, on_frame=functools.partial(told, clip.name))
-            if news.error is not None:
-                skipped[clip.name] = news.error
+            update = measure_clip(predictor, clip, self.folder, on_update=on_update)
+            if update.error is not None:
+                skipped[clip.name] = update.error
                 self.folder.clear(clip.name)
             else:
                 with whole_file(self._use_of(clip)) as part:
                     part.write_text(json.dumps(dataclasses.asdict(predictor.use())) + "\n", encoding="utf-8")
-            tell(news)
+            on_update(update)
         there = [found for clip in self.clips if (found := self.found(clip)) is not None]
         return RowResult(
             self.row, self.fingerprint, tuple(one for one, _ in there), tuple(two for _, two in there), skipped
