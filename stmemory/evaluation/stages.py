@@ -124,8 +124,8 @@ def watched(network: SegmentationNetwork, clock: Clock) -> Iterator[Timeline]:
 class Products:
     """Counts the operations of convolutions, matrix products and attention, and times them, while it is entered.
 
-    Counts are those of `FlopCounterMode` of torch, which has no place for a clock and takes operations apart: its Python
-    code would add up to a third to the measured time of small products.
+    Counts are those of torch's `FlopCounterMode`, which has no place for a clock and takes operations apart: that would
+    add up to a third to the measured time of small products.
 
     Attributes:
         operations: number of each stage's operations; a multiplication and an addition count as two.
