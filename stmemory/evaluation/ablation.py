@@ -114,7 +114,7 @@ def ablation_rows(
         options: how to track, but for the policy.
         rules: policies, by name or letter; `MATCHING` is the policy of the options without the discriminative read.
         learned: the policy of the row "learned", which is left out without one: untrained it would mean nothing.
-        growing: the upper reference keeps every so-manieth frame for ever; 0 leaves it out.
+        growing: the upper reference keeps every n-th frame for ever; 0 leaves it out.
         weights: of all rows.
         weights_by_rule: other weights of some rows, by their names, such as those trained under each rule.
 
@@ -184,7 +184,7 @@ class MemoryUse:
 
 @dataclass(frozen=True)
 class RowResult:
-    """What a row gave so far.
+    """Results of a row so far.
 
     Attributes:
         row: which.
@@ -229,7 +229,7 @@ def run_ablation(
         device: where to compute.
         about: which clips they are, for the record: plain JSON values.
         resume: go on with the rows that are there, and begin the others.
-        force: begin anew though there are some.
+        force: begin again though there are some, and delete them.
         on_begin: called with the number of frames that are left.
         on_news: called after every frame and every clip.
         on_row: called with all results so far after every row.
@@ -289,7 +289,7 @@ class _Work:
         }
 
     def found(self, clip: Clip) -> tuple[ClipResult, MemoryUse] | None:
-        """What is known of a clip; None where it must be measured."""
+        """The results of a clip; None where it must be measured."""
         result = self.folder.result_of(clip)
         try:
             use = _use_from(read_json(self._use_of(clip)))
@@ -386,7 +386,7 @@ def ablation_table(
     Args:
         rows: what was measured.
         circumstances: what with.
-        extra: see `ablation_document`; `data set` and `frames` are told.
+        extra: see `ablation_document`; its `data set` and `frames` are named.
 
     >>> from stmemory.evaluation.report import current_circumstances
     >>> print(ablation_table([], current_circumstances()).splitlines()[0])
@@ -401,16 +401,16 @@ def ablation_table(
         scores = " | ".join(decimal(100 * value) for value in (mean.region, mean.boundary, mean.mean))
         size = "-" if math.isnan(row.bytes_per_object) else f"{round(row.bytes_per_object):,}"
         slots = sorted({use.slots for use in row.memory})
-        told = "-" if not slots else str(slots[0]) if len(slots) == 1 else f"{slots[0]} to {slots[-1]}"
+        count = "-" if not slots else str(slots[0]) if len(slots) == 1 else f"{slots[0]} to {slots[-1]}"
         few = f" ({len(row.results)} of {len(row.results) + len(row.skipped)} clips)" if row.skipped else ""
-        lines.append(f"| {row.row.title}{few} | {scores} | {size} | {told} | {decimal(mean.frames_per_second)} |")
+        lines.append(f"| {row.row.title}{few} | {scores} | {size} | {count} | {decimal(mean.frames_per_second)} |")
     return "\n".join([*lines, "", *_below(rows, circumstances, extra or {})]) + "\n"
 
 
 def write_ablation(
     out: Path, rows: Sequence[RowResult], circumstances: Circumstances, *, extra: Mapping[str, object] | None = None
 ) -> tuple[Path, Path]:
-    """Write `ablation.json` and `ablation.md` into a folder; each appears whole or not at all.
+    """Write `ablation.json` and `ablation.md` into a folder, each of them atomically.
 
     >>> import tempfile
     >>> from stmemory.evaluation.report import current_circumstances
@@ -465,10 +465,12 @@ def _below(rows: Sequence[RowResult], circumstances: Circumstances, extra: Mappi
     objects = max(summarise(row.results).objects for row in rows)
     frames = extra.get("frames")
     first = f", the first {frames} frames of each" if frames else ""
-    yield f"{extra.get('data set', 'folder')}: {len(clips)} clips ({', '.join(clips)}), {objects} objects{first}; means over the objects."
+    data_set = extra.get("data set", "folder")
+    yield f"{data_set}: {len(clips)} clips ({', '.join(clips)}), {objects} objects{first}; means over the objects."
     every = options.memory_every
     commits = "every frame" if every == 1 else f"one frame in {every}"
-    yield f"Fixed memories: K = {options.memory_size}, {commits} committed (memory_every {every}; the paper commits every frame)."
+    paper = "the paper commits every frame"
+    yield f"Fixed memories: K = {options.memory_size}, {commits} committed (memory_every {every}; {paper})."
     networks = {row.fingerprint.partition("-")[0]: row.row.weights or "lite" for row in reversed(rows)}
     if len(networks) == 1:
         yield "Weights of all rows: " + "".join(f"{name} ({fingerprint})." for fingerprint, name in networks.items())

@@ -279,7 +279,7 @@ def _id_of(row: Mapping[str, Any]) -> int:
 
 
 def _key(image_id: object) -> str:
-    """What an image is found by: numbers and texts, which JSON tells apart, stay apart."""
+    """The key of an image: a number and a text are different ids in JSON."""
     return repr(image_id)
 
 
@@ -379,9 +379,9 @@ def read_youtube_vis(path: str | os.PathLike[str], *, video: str | None = None) 
     if video is None and len(videos) == 1:
         video = next(iter(videos))
     if video not in videos:
-        told = ", ".join(list(videos)[:9]) + (", ..." if len(videos) > 9 else "")
+        there = ", ".join(list(videos)[:9]) + (", ..." if len(videos) > 9 else "")
         raise OptionError(
-            f"video: expected one of {os.fspath(path)} ({told or 'which has none'}), got {video!r}; name it"
+            f"video: expected one of {os.fspath(path)} ({there or 'which has none'}), got {video!r}; name it"
         )
     chosen = videos[video]
     tracks = [row for row in rows_in(document, "annotations", path) if row.get("video_id") == chosen.get("id")]

@@ -229,11 +229,11 @@ def read_label_studio(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]
     """Read the brush masks and polygons of a JSON that Label Studio exported, or `LabelStudioWriter` wrote.
 
     Of a task the last annotation counts that was not cancelled, or without one the last prediction. An object's id is
-    that in a region's text `track_id 7`, or in its label `object 7`. Other regions are told apart by their label, and
+    that in a region's text `track_id 7`, or in its label `object 7`. Other regions differ by their label, and
     by their order among those of the same label in a task: they are numbered from 1 through the whole file, past the
     ids that are taken, so that the first "dog" is the same object in each frame. A brush's pixels are those with at
     least half of its largest alpha. Where regions overlap, the later one is on top. Boxes, ellipses and points are
-    passed over, and so are tasks that nobody marked.
+    passed over, and so are tasks without marks.
 
     Args:
         path: the JSON. It is read when this is called, and held in memory while its frames are given out.
