@@ -1,4 +1,4 @@
-"""For the API page: doctests in docstrings are shown as code. Changes nothing but what is shown."""
+"""An extension of griffe: the API page shows doctests in docstrings as code."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""Draw the pictures of "How it works" by the library itself: `python docs/draw_pictures.py`, a minute on two cores.
+"""Draws the figures of "How it works" with the library: `python docs/draw_pictures.py`, a minute on two cores.
 
-`policies.png`: what each update policy decides about the same full row. `alignment.jpg`: eq. 3 at work on pixels.
-`recall.jpg`: a frame of the demo clip rebuilt from patches of the frames that the slots came from, by the read of the
-bundled network.
+`policies.png` shows the decision of each update policy for the same full row, and `alignment.jpg` eq. 3 on pixels.
+`recall.jpg` shows a frame of the demo clip rebuilt from patches of the frames in the slots, by the read of the bundled
+network.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from stmemory.memory.policy import BankView
 
 RULES = ("oldest", "newest", "least_similar", "most_similar", "drop", "input_to_memory")
 LETTERS = {"oldest": "A", "newest": "B", "least_similar": "C", "most_similar": "D", "input_to_memory": "I2M"}
-FRAMES = (0, 3, 9, 12, 21)  # that the five slots of the drawn row came from; the first is pinned
-# S(X_i, X_j) between them, made up: frames 9 and 12 are much alike, 3 and 21 least.
+FRAMES = (0, 3, 9, 12, 21)  # the frames of the five slots of the drawn row; the first is pinned
+# Invented S(X_i, X_j) between them: frames 9 and 12 are very similar, 3 and 21 least similar.
 SIMILARITY = (
     (1.0, 0.9, 0.7, 0.7, 0.5),
     (0.9, 1.0, 0.6, 0.6, 0.2),
@@ -41,7 +41,7 @@ Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 
 
 def draw_policies() -> Image.Image:
-    """One line a rule: the slots of a full row, which goes (a cross), and into which it is distilled (arrows)."""
+    """A line for each rule: a full row, the slot that is removed (a cross), and those it is fused into (arrows)."""
     view = BankView(
         similarity=torch.tensor(SIMILARITY)[None],
         age=torch.tensor([[4, 3, 2, 1, 0]]),
@@ -85,11 +85,11 @@ def draw_policies() -> Image.Image:
 
 
 def draw_alignment(guide: Picture, template: Picture) -> Image.Image:
-    """Eq. 3 on patches of 8 x 8 pixels: the template, laid out as the guide is."""
-    sharp = 24.0  # patches are told apart less than features are
+    """Eq. 3 on patches of 8 x 8 pixels: the template in the layout of the guide."""
+    sharp = 24.0  # patches differ less than features do
     feature = [_unit(_patches(p, 8)) for p in (guide, template)]
     content = _patches(template, 8)
-    both = torch.cat([feature[1], content], 1)  # what is compared, and what is laid out
+    both = torch.cat([feature[1], content], 1)  # the part that is compared, and the part that is moved
     rows = feature_alignment(torch.cat([feature[0], torch.zeros_like(content)], 1), both, scale=sharp)
     # feature_alignment compares all channels; the guide's zeros leave only the first half to be compared
     rebuilt = _picture(rows[:, content.shape[1] :], 8)
@@ -101,13 +101,12 @@ def draw_alignment(guide: Picture, template: Picture) -> Image.Image:
 
 
 def draw_recall(clip: list[Picture], first: NDArray[np.uint8]) -> Image.Image:
-    """A frame, the frames in memory, and the frame as the memory recalls it: eq. 13 with patches of pixels for
-    values."""
+    """A frame, the frames in memory, and the frame as recalled from them: eq. 13 with patches of pixels as values."""
     predictor = VOSPredictor.from_pretrained()
     stream = predictor.start(clip[0], first)
     for frame in clip[1:AT]:
         stream.step(frame)
-    row = 0  # the ball's
+    row = 0  # the row of the ball
     held = stream.bank.describe(row)
     with torch.inference_mode():
         pixels = _pixels(clip[AT])
@@ -163,7 +162,7 @@ def _side_by_side(
 
 
 def main() -> None:
-    """Draw all three."""
+    """Draw all three figures."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--out", type=Path, default=Path(__file__).parent / "pages" / "images")
     out: Path = parser.parse_args().out

@@ -1,8 +1,9 @@
-"""Score weights on DAVIS: J and F of every clip, masks and tables. Usage: python evaluate_davis.py DAVIS_ROOT OUT [CLIP
-...]
+"""Score weights on DAVIS: J and F of every clip, masks and tables.
+
+Usage: python evaluate_davis.py DAVIS_ROOT OUT [CLIP ...]
 
 DAVIS_ROOT is the folder with JPEGImages, Annotations and ImageSets. `stmemory evaluate davis2017 --root DAVIS_ROOT -o
-OUT` does the same, resumes, and spreads clips over processes; this shows what is inside.
+OUT` does the same, can be resumed, and uses several processes; this script shows the steps.
 """
 
 import sys
@@ -23,7 +24,7 @@ def main(root: str, out: str, *names: str) -> float:
         def save(index: int, ids: torch.Tensor, folder: Path = Path(out) / "Annotations" / clip.name) -> None:
             write_palette_png(folder / f"{index:05d}.png", ids)
 
-        # The true mask of the first frame goes in; all others are only compared with.
+        # The predictor gets the true mask of the first frame; all others are only used for the comparison.
         results.append(evaluate_clip(predictor, clip, on_frame=save))
         one = results[-1]
         print(

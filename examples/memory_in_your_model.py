@@ -1,5 +1,4 @@
-"""The memory bank in a model that is not ours: a recurrent denoiser that reads what it saw before, in constant
-memory."""
+"""The memory bank in your own model: a recurrent denoiser that reads earlier frames from constant memory."""
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +7,7 @@ from stmemory.memory import FusionCell, MemoryBank, ReadCache, SpaceTimeRead
 
 
 class Denoiser(nn.Module):
-    """Noisy frames in, clean frames out; everything remembered is in the bank that the caller owns."""
+    """Turns noisy frames into clean ones; all state is in the bank, which the caller owns."""
 
     def __init__(self, channels: int = 16) -> None:
         super().__init__()

@@ -1,5 +1,7 @@
-"""Track several videos at once, in turns. Usage: python several_videos.py OUT CLIP_0 MASK_0.png CLIP_1 MASK_1.png
-..."""
+"""Track several videos at once, in turns.
+
+Usage: python several_videos.py OUT CLIP_0 MASK_0.png CLIP_1 MASK_1.png ...
+"""
 
 import sys
 from pathlib import Path
@@ -11,7 +13,7 @@ def main(out: str, *clips_and_masks: str) -> dict[int, int]:
     clips, masks = clips_and_masks[::2], clips_and_masks[1::2]
     predictor = VOSPredictor.from_pretrained()  # one network for all
     frames = dict.fromkeys(range(len(clips)), 0)
-    # A frame of each video in turn, whatever their sizes and lengths. Cameras and generators are welcome as clips, too.
+    # One frame of each video in turn. Sizes and lengths may differ, and clips may be cameras or generators.
     for video, result in predictor.track_many(clips, masks):
         result.save(Path(out) / str(video) / f"{result.frame_index:05d}.png")
         frames[video] += 1

@@ -1,9 +1,9 @@
-"""Track a folder of frames, with masks for the frames in which objects enter. Usage: python track_folder.py FRAMES
-MASKS OUT
+"""Track a folder of frames, with masks for the frames in which objects enter.
 
-FRAMES holds 00000.jpg, 00001.jpg, ...; MASKS holds a palette PNG under the name of each frame in which a person marked
-something: 00000.png, and for an object that enters later 00012.png. Ids that are new enter there; ids that are known
-are corrected there.
+Usage: python track_folder.py FRAMES MASKS OUT
+
+FRAMES contains 00000.jpg, 00001.jpg, ...; MASKS contains a palette PNG for each frame that has a mask: 00000.png, and
+for an object that enters later 00012.png. New ids add objects at that frame; existing ids correct their objects.
 """
 
 import sys
@@ -26,7 +26,7 @@ def main(frames: str, masks: str, out: str) -> dict[str, tuple[int, ...]]:
             stream = predictor.start(file, marked[file.stem])
             result = stream.last
         else:
-            continue  # nothing was marked yet
+            continue  # no mask so far
         result.save(Path(out) / f"{file.stem}.png")
         tracked[file.stem] = result.object_ids
     print(f"{len(tracked)} masks of {len(files)} frames, objects at the end: {stream.object_ids}")

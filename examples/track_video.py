@@ -1,5 +1,7 @@
-"""Track objects through a video and leave palette PNGs and an overlay. Usage: python track_video.py CLIP FIRST_MASK.png
-OUT"""
+"""Track objects through a video and write palette PNGs and an overlay.
+
+Usage: python track_video.py CLIP FIRST_MASK.png OUT
+"""
 
 import sys
 from pathlib import Path
@@ -13,7 +15,7 @@ def main(clip: str, first_mask: str, out: str) -> None:
     folder, frames = Path(out), 0
     predictor = VOSPredictor.from_pretrained()  # bundled weights, no network needed
     with OverlayWriter(folder / "overlay.mp4") as overlay:
-        # Two passes over the same clip side by side: one is tracked, one is drawn on. Neither is held in memory.
+        # The clip is read twice in parallel: for tracking, and for drawing. Neither copy is held in memory.
         for frame, result in zip(iterate_frames(clip), predictor.track(clip, first_mask), strict=True):
             result.save(folder / "masks" / f"{result.frame_index:05d}.png")
             overlay.write(result.overlay(frame))

@@ -1,8 +1,10 @@
-"""Train the bundled weights on with pictures of your own. Usage: python train_on_your_images.py PICTURES RUN [STEPS]
+"""Continue the training of the bundled weights on your own images.
 
-PICTURES holds images/NAME.jpg and masks/NAME.png (palette or grey: 0 is background, 1 to N are objects), the more the
-better. The same command goes on after ctrl-C, from the last step that 20 divides. A real run takes thousands of steps,
-and a GPU; see docs/pages/guide/training.md.
+Usage: python train_on_your_images.py IMAGES RUN [STEPS]
+
+IMAGES contains images/NAME.jpg and masks/NAME.png (palette or grey: 0 is background, 1 to N are objects); more images
+are better. After ctrl-C the same command continues, from the last step that is a multiple of 20. A real run takes
+thousands of steps and a GPU; see docs/pages/guide/training.md.
 """
 
 import sys
@@ -16,12 +18,12 @@ from stmemory.weights.save import save_network
 
 
 def main(pictures: str, run: str, steps: str | int = 300, *, size: int = 224, batch: int = 4) -> Path:
-    # Each picture becomes a clip: its objects move, turn and hide each other. Five frames and three slots, so that
+    # Each image becomes a clip: its objects move, turn and occlude each other. With five frames and three slots,
     # slots are fused.
     config = TrainingConfig(
         sources=(Source(pictures, layout="stills"),),
         phases=(Phase(steps=int(steps), size=size, frames=5, batch=batch, capacity=3, max_objects=2),),
-        learning_rate=1e-4,  # lower than from scratch: the weights know a lot already
+        learning_rate=1e-4,  # lower than from scratch, because the weights are trained already
         warmup=10,
         ema=0.99,
     )
@@ -32,7 +34,7 @@ def main(pictures: str, run: str, steps: str | int = 300, *, size: int = 224, ba
         print(f"step {record['step']:.0f}: loss {record['cross_entropy'] + record['dice']:.3f}")
     weights = Path(run) / "weights"
     save_network(trainer.average, weights, about={"training": {"steps": trainer.step, "pictures": Path(pictures).name}})
-    VOSPredictor.from_pretrained(weights)  # it loads: use it like this
+    VOSPredictor.from_pretrained(weights)  # the exported weights load
     print(f"weights: {weights}; stmemory track CLIP --mask FIRST.png --weights {weights} -o OUT")
     return weights
 

@@ -1,9 +1,12 @@
-"""Track an object before a camera for hours, in the same memory at every frame. A camera needs OpenCV: pip install
-opencv-python
+"""Track an object in front of a camera for hours, with constant memory.
 
-python webcam.py [--source 1]                                            draw a box round the object, press Enter; q
-ends python webcam.py --source clip.mp4 --mask first.png --out overlay.mp4    a file in the camera's place, without
-OpenCV
+A camera needs OpenCV, pip install opencv-python:
+
+    python webcam.py [--source 1]
+
+Draw a box around the object and press Enter; q ends. This reads a file instead of a camera, and needs no OpenCV:
+
+    python webcam.py --source clip.mp4 --mask first.png --out overlay.mp4
 """
 
 import argparse
@@ -20,16 +23,15 @@ from stmemory.io.video import OverlayWriter
 def from_camera(cv2, number):
     camera = cv2.VideoCapture(number)
     while (answer := camera.read())[0]:
-        yield np.ascontiguousarray(answer[1][..., ::-1])  # OpenCV gives BGR
+        yield np.ascontiguousarray(answer[1][..., ::-1])  # OpenCV returns BGR
 
 
 def from_box(cv2, frame):
     picture, mask = np.ascontiguousarray(frame[..., ::-1]), np.zeros(frame.shape[:2], np.uint8)
     box, models = cv2.selectROI("draw a box, press Enter", picture), np.zeros((2, 1, 65))
-    all(box[2:]) and cv2.grabCut(
-        picture, mask, box, *models, 5, cv2.GC_INIT_WITH_RECT
-    )  # else no box was drawn: start() says so
-    return (mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)  # what GrabCut takes for the object inside of the box
+    if all(box[2:]):  # without a box the mask is empty, which start() reports
+        cv2.grabCut(picture, mask, box, *models, 5, cv2.GC_INIT_WITH_RECT)
+    return (mask == cv2.GC_FGD) | (mask == cv2.GC_PR_FGD)  # the object that GrabCut found inside the box
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,5 +1,4 @@
-"""An update policy of your own: keep the templates spread evenly over time. Compared with built-in ones on a rendered
-clip."""
+"""An update policy that keeps templates evenly spread over time, compared with other policies on a rendered clip."""
 
 import numpy as np
 import torch
@@ -11,18 +10,17 @@ from stmemory.memory import BankView, Decision
 
 
 class EvenlySpread:
-    """The template that stands closest between its neighbours in time goes, into the nearest one that may change."""
+    """Fuses the template with the closest neighbours in time into the nearest one that may change."""
 
     name = "evenly_spread"
-    uses_similarity = False  # it looks at ages alone, so the bank compares nothing
+    uses_similarity = False  # it uses only ages, so the bank computes no similarities
 
     def decide(self, view: BankView) -> Decision:
         age, far = view.age, torch.iinfo(view.age.dtype).max // 4
         older = age[:, None, :] - age[:, :, None]  # [B, K, K]: by how much slot j is older than slot i
         before = torch.where(older > 0, older, far).amin(2)  # [B, K]: to the neighbour before; the oldest has none
-        after = torch.where(older < 0, -older, age[:, :, None] + 1).amin(
-            2
-        )  # and after; the new template comes after the newest
+        # [B, K]: to the neighbour after; the new template comes after the newest
+        after = torch.where(older < 0, -older, age[:, :, None] + 1).amin(2)
         goes = (before + after).masked_fill(~view.movable, 2 * far).argmin(1)  # [B]; pinned slots stay
         remove = torch.nn.functional.one_hot(goes, age.shape[1]).float()
         others = view.movable & (remove == 0)

@@ -1,5 +1,4 @@
-"""`TrackingOptions` and `PredictionOptions`: all that a user can choose about a task, each in one frozen record. Knows
-no network."""
+"""`TrackingOptions` and `PredictionOptions`: all that a user can choose about a task, each in one frozen record."""
 
 from __future__ import annotations
 
@@ -17,9 +16,41 @@ from stmemory.memory.policy import UpdatePolicy, update_policy
 
 __all__ = ["PredictionOptions", "TrackingOptions", "ready_options"]
 
-_FACTOR, _MEASURED = 3.0, 120  # by which frames are enlarged at most, and the shorter side, px, from which on
+_FACTOR = 3.0  # times, by which frames are enlarged at most
+_MEASURED = 120  # px, the shorter side from which on they are
 
 _Options = TypeVar("_Options", "TrackingOptions", "PredictionOptions")
+
+
+@dataclass(frozen=True)
+class _Bounds:
+    """The numbers that an option may have, both ends included, and whether it may be None."""
+
+    name: str
+    least: float
+    unit: str = ""
+    most: float = math.inf
+    whole: bool = False
+    none: bool = False
+
+    def check(self, options: object) -> None:
+        """Refuse a value out of these bounds.
+
+        Raises:
+            OptionError: it is one, or no such number.
+        """
+        value = getattr(options, self.name)
+        if value is None and self.none:
+            return
+        number = isinstance(value, int if self.whole else (int, float)) and not isinstance(value, bool)
+        if number and self.least <= value <= self.most and value != math.inf:
+            return
+        kind = "a whole number" if self.whole else "a number"
+        most = " or more" if self.most == math.inf else f" to {self.most:g}"
+        raise OptionError(
+            f"{type(options).__name__}: expected {self.name} as {kind}, {self.least:g}{self.unit}{most}"
+            f"{', or None' * self.none}, got {value!r}; choose one in that range"
+        )
 
 
 @dataclass(frozen=True)
@@ -27,11 +58,11 @@ class TrackingOptions:
     """How videos are tracked.
 
     Attributes:
-        memory_size: K, slots a object; the paper uses 5.
+        memory_size: K, slots of each object; the paper uses 5.
         policy: update policy, by name, by the paper's letter, or an object.
         memory_every: commit every n-th frame to memory; between them the newest slot follows the video. 1 is the
             paper; 3 is as good with the bundled weights, and a quarter faster.
-        short_side: frames whose shorter side is longer, px, are shrunk to it for the network; None never resizes.
+        short_side: frames whose shorter side is longer are shrunk to it for the network; None never resizes.
         enlarge: frames whose shorter side is shorter than `short_side` are enlarged to it for the network, but at most
             by this factor; time grows with its square. 1 leaves them as they are. None is 3, and 1 for frames whose
             shorter side is below 120 px, for which nothing was measured.
@@ -39,8 +70,8 @@ class TrackingOptions:
             closely as at the whole frame; it costs no time. Not where an object was given at the frame's edge. 1 always
             looks at the whole frame.
         top_k: read from that many best memory cells only, for each query cell; None reads from all.
-        write_gate: memorise an object's frame only if its score is at least that, in [0, 1]; 0 memorises every frame in
-            which the object is seen. A frame in which it is not seen is never memorised.
+        write_gate: memorise an object's frame only if its score is at least that; 0 memorises every frame in which the
+            object is seen. A frame in which it is not seen is never memorised.
         reach: regions further than this share of the frame's short side from an object's last place are taken for false
             positives (section 3.4.1); None keeps every region.
 
@@ -51,69 +82,41 @@ class TrackingOptions:
     3
     """
 
-    memory_size: int = 5
-    policy: str | UpdatePolicy = "least_similar"
-    memory_every: int = 3
-    short_side: int | None = 480
-    enlarge: float | None = None
-    zoom: float = 2.0
-    top_k: int | None = None
-    write_gate: float = 0.5
-    reach: float | None = 0.2
+    # The memory: how large it is, and what it keeps.
+    memory_size: int = 5  # slots, 2 or more
+    policy: str | UpdatePolicy = "least_similar"  # name, letter or object
+    memory_every: int = 3  # frames, 1 or more
+
+    # What the network sees of a frame.
+    short_side: int | None = 480  # px, 16 or more
+    enlarge: float | None = None  # times, 1 or more
+    zoom: float = 2.0  # times, 1 or more
+
+    # What is read, written and believed.
+    top_k: int | None = None  # memory cells, 1 or more
+    write_gate: float = 0.5  # score, 0 to 1
+    reach: float | None = 0.2  # short sides of the frame, 0 or more
 
     def __post_init__(self) -> None:
         update_policy(self.policy)  # raises for unknown names
-        for name in ("memory_size", "memory_every", "short_side", "enlarge", "zoom", "top_k", "write_gate", "reach"):
-            value, whole = getattr(self, name), name not in ("enlarge", "zoom", "write_gate", "reach")
-            fine = isinstance(value, int if whole else (int, float)) and not isinstance(value, bool)
-            if not fine and not (value is None and name in ("short_side", "enlarge", "top_k", "reach")):
-                raise OptionError(
-                    f"TrackingOptions: expected {name} as a {'whole ' * whole}number, got {value!r}; convert it"
-                )
-        checks = (
-            ("memory_size", self.memory_size >= 2, "2 slots or more"),
-            ("memory_every", self.memory_every >= 1, "1 or more"),
-            ("short_side", self.short_side is None or self.short_side >= 16, "16 px or more, or None"),
-            (
-                "enlarge",
-                self.enlarge is None or 1 <= self.enlarge < math.inf,
-                "1 or more, or None, which chooses by the frames",
-            ),
-            ("zoom", 1 <= self.zoom < math.inf, "1 or more"),
-            ("top_k", self.top_k is None or self.top_k >= 1, "1 or more, or None"),
-            ("write_gate", 0 <= self.write_gate <= 1, "0 to 1"),
-            ("reach", self.reach is None or 0 <= self.reach < math.inf, "0 or more, or None, which keeps every region"),
-        )
-        for name, fine, expected in checks:
-            if not fine:
-                raise OptionError(
-                    f"TrackingOptions: expected {name} of {expected}, got {getattr(self, name)}; choose one in that "
-                    "range"
-                )
+        for bounds in _TRACKING:
+            bounds.check(self)
 
     def factor(self, height: int, width: int) -> float:
-        """By how much frames of that size are enlarged at most, see `enlarge`.
+        """The factor by which frames of that size are enlarged at most, see `enlarge`.
 
-        >>> TrackingOptions().factor(240, 320), TrackingOptions().factor(48, 64), TrackingOptions(enlarge=2).factor(48, 64)
-        (3.0, 1.0, 2.0)
+        >>> TrackingOptions().factor(240, 320), TrackingOptions().factor(48, 64)
+        (3.0, 1.0)
+        >>> TrackingOptions(enlarge=2).factor(48, 64)
+        2.0
         """
         if self.enlarge is not None:
             return float(self.enlarge)
         return _FACTOR if min(height, width) >= _MEASURED else 1.0
 
     def as_dict(self) -> dict[str, str | int | float | None]:
-        """Plain values, the policy by its name; what saved streams and reports carry."""
-        return {
-            "memory_size": self.memory_size,
-            "policy": update_policy(self.policy).name,
-            "memory_every": self.memory_every,
-            "short_side": self.short_side,
-            "enlarge": self.enlarge,
-            "zoom": self.zoom,
-            "top_k": self.top_k,
-            "write_gate": self.write_gate,
-            "reach": self.reach,
-        }
+        """Plain values, the policy by its name; saved streams and reports hold these."""
+        return _plain(self)
 
 
 @dataclass(frozen=True)
@@ -135,38 +138,39 @@ class PredictionOptions:
     {'memory_size': 16, 'policy': 'oldest', 'write_predictions': True, 'short_side': None}
     """
 
-    memory_size: int = 16
-    policy: str | UpdatePolicy = "most_similar"
+    memory_size: int = 16  # slots, 2 or more
+    policy: str | UpdatePolicy = "most_similar"  # name, letter or object
     write_predictions: bool = True
-    short_side: int | None = None
+    short_side: int | None = None  # px, 8 or more
 
     def __post_init__(self) -> None:
         update_policy(self.policy)  # raises for unknown names
-        checks = (
-            ("memory_size", type(self.memory_size) is int and self.memory_size >= 2, "2 slots or more"),
-            ("write_predictions", type(self.write_predictions) is bool, "True or False"),
-            (
-                "short_side",
-                self.short_side is None or (type(self.short_side) is int and self.short_side >= 8),
-                "8 px or more, or None",
-            ),
-        )
-        for name, fine, expected in checks:
-            if not fine:
-                raise OptionError(
-                    f"PredictionOptions: expected {name} of {expected}, got {getattr(self, name)!r}; choose one of "
-                    "those"
-                )
+        for bounds in _PREDICTION:
+            bounds.check(self)
+        if not isinstance(self.write_predictions, bool):
+            raise OptionError(
+                f"PredictionOptions: expected write_predictions as True or False, got {self.write_predictions!r}"
+            )
 
     def as_dict(self) -> dict[str, str | int | float | None]:
-        """Plain values, the policy by its name; what saved streams and reports carry."""
-        policy = update_policy(self.policy).name
-        return {
-            "memory_size": self.memory_size,
-            "policy": policy,
-            "write_predictions": self.write_predictions,
-            "short_side": self.short_side,
-        }
+        """Plain values, the policy by its name; saved streams and reports hold these."""
+        return _plain(self)
+
+
+_TRACKING = (
+    _Bounds("memory_size", 2, " slots", whole=True),
+    _Bounds("memory_every", 1, whole=True),
+    _Bounds("short_side", 16, " px", whole=True, none=True),
+    _Bounds("enlarge", 1, none=True),
+    _Bounds("zoom", 1),
+    _Bounds("top_k", 1, whole=True, none=True),
+    _Bounds("write_gate", 0, most=1),
+    _Bounds("reach", 0, none=True),
+)
+_PREDICTION = (
+    _Bounds("memory_size", 2, " slots", whole=True),
+    _Bounds("short_side", 8, " px", whole=True, none=True),
+)
 
 
 def ready_options(options: _Options | None, default: _Options, device: torch.device) -> _Options:
@@ -174,12 +178,12 @@ def ready_options(options: _Options | None, default: _Options, device: torch.dev
     noise.
 
     Args:
-        options: what a user chose; None is the default.
-        default: of the kind that is wanted.
-        device: of the network.
+        options: the user's; None is the default.
+        default: options of the expected kind.
+        device: the network's.
 
     Raises:
-        OptionError: they are of another kind.
+        OptionError: the options are of another kind.
 
     >>> ready_options(None, TrackingOptions(), torch.device("cpu")).memory_size
     5
@@ -193,3 +197,9 @@ def ready_options(options: _Options | None, default: _Options, device: torch.dev
     if not isinstance(policy, nn.Module):
         return options
     return dataclasses.replace(options, policy=copy.deepcopy(policy).to(device).eval().requires_grad_(False))
+
+
+def _plain(options: TrackingOptions | PredictionOptions) -> dict[str, str | int | float | None]:
+    """The fields in their order, the policy by its name."""
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(options)}
+    return values | {"policy": update_policy(options.policy).name}

@@ -1,7 +1,8 @@
-"""From the network's probabilities and the user's masks to object ids: connected regions, and masks that are given."""
+"""From each object's probabilities to a frame's result: aggregation, labels, given masks, and regions far away."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,19 +10,334 @@ from torch import Tensor
 
 from stmemory.errors import OptionError, ShapeError
 from stmemory.io.frames import WorkingSize
-from stmemory.io.masks import ObjectMasks, ids_of_winners, winners
+from stmemory.io.masks import ObjectMasks
 from stmemory.result import Segmentation
 from stmemory.window import Window
 
 __all__ = [
     "GivenMasks",
+    "Labels",
+    "ids_from",
+    "ids_of_winners",
     "impose",
     "keep_near",
     "last_places",
+    "mask_logits",
     "object_scores",
     "remove_false_positives",
     "segmentation_of",
+    "soft_aggregate",
+    "winners",
 ]
+
+EPSILON = 1e-7
+LEAST_LOGIT = 1e-4  # of a winner that is no better than another
+_FEW = 3  # objects that are summed one by one
+_PARTS = 1 << 30  # of a probability, in sums that must not depend on their order
+
+
+@dataclass(frozen=True, eq=False)
+class Labels:
+    """What a frame came to at one resolution, computed once: which object has each pixel, and how surely.
+
+    Attributes:
+        probabilities: `[1 + N, H, W]`, background first, sums to 1.
+        winner: int32 `[H, W]`, 0 to N, see `winners`.
+        scores: float32 `[N]` in [0, 1], see `object_scores`.
+        areas: int64 `[N]`, pixels that each object wins.
+
+    >>> labels = Labels.of(torch.tensor([[0.25], [0.75]]).view(2, 1, 1))
+    >>> labels.winner.tolist(), labels.scores.tolist(), labels.areas.tolist()
+    ([[1]], [0.75], [1])
+    """
+
+    probabilities: Tensor
+    winner: Tensor
+    scores: Tensor
+    areas: Tensor
+
+    @classmethod
+    def of(cls, probabilities: Tensor, winner: Tensor | None = None) -> Labels:
+        """Label the pixels of `probabilities`; `winner` is given where it is known already."""
+        winner = winners(probabilities) if winner is None else winner
+        return cls(probabilities, winner, *object_scores(probabilities, winner))
+
+    @property
+    def masks(self) -> Tensor:
+        """The pixels that each object wins, bool `[N, H, W]`."""
+        return _masks(self.winner, len(self.areas))
+
+
+def soft_aggregate(probabilities: Tensor) -> Tensor:
+    """Combine the objects' own probabilities into one distribution over background and objects (STM, Oh et al. 2019).
+
+    Background is what no object claims: p0 = prod(1 - p_i). Then each p becomes its odds p / (1 - p), and the odds are
+    divided by their sum. Worked out in logarithms. Each p, p0 too, is clamped to [1e-7, 1 - 1e-7] in its odds, so 0 and
+    1 stay finite, and two objects that both claim a pixel with 1 get one half each.
+
+    Args:
+        probabilities: `[N, H, W]` in [0, 1], N may be 0. Any dimensions after the first will do.
+
+    Returns:
+        `[1 + N, H, W]`, background first, sums to 1. float64 if `probabilities` are, else float32.
+
+    Raises:
+        ShapeError: `probabilities` have no dimension, or are not floats.
+
+    >>> soft_aggregate(torch.tensor([[[0.75]], [[0.0]]])).mul(100).round().flatten().tolist()
+    [10.0, 90.0, 0.0]
+    """
+    if probabilities.ndim == 0 or not probabilities.is_floating_point():
+        raise ShapeError(
+            f"soft_aggregate: expected floats [N, H, W], got {probabilities.dtype} {tuple(probabilities.shape)}; "
+            "pass the sigmoid of the logits"
+        )
+    if probabilities.dtype != torch.float64:
+        probabilities = probabilities.to(torch.float32)
+    below_one = probabilities.clamp(max=1 - EPSILON)
+    log_rest = torch.log1p(-below_one)  # [N, H, W], log(1 - p)
+    log_background = log_rest.sum(dim=0, keepdim=True)  # [1, H, W]
+    background = log_background.clamp(min=math.log(EPSILON)) - (-torch.expm1(log_background)).clamp(min=EPSILON).log()
+    objects = below_one.clamp(min=EPSILON).log() - log_rest
+    return torch.cat([background, objects]).softmax(dim=0)
+
+
+def winners(probabilities: Tensor) -> Tensor:
+    """Say for each pixel which map is the largest; at a tie the first.
+
+    Args:
+        probabilities: `[1 + N, H, W]`, background first.
+
+    Returns:
+        int32 `[H, W]`, 0 to N. Several times faster than `argmax` over the first dimension on the CPU.
+
+    >>> winners(torch.tensor([[0.2, 0.5], [0.8, 0.5]]).view(2, 1, 2)).tolist()
+    [[1, 0]]
+    """
+    best = probabilities[0]
+    winner = torch.zeros(best.shape, dtype=torch.int32, device=best.device)
+    for number in range(1, len(probabilities)):
+        better = probabilities[number] > best
+        winner = winner.masked_fill(better, number)
+        best = torch.maximum(best, probabilities[number])
+    return winner
+
+
+def object_scores(probabilities: Tensor, winner: Tensor) -> tuple[Tensor, Tensor]:
+    """How sure each object's mask is: the mean probability over the pixels where the object wins; 0 where it wins none.
+
+    Args:
+        probabilities: `[1 + N, H, W]`, background first.
+        winner: int32 `[H, W]`, see `winners`.
+
+    Returns:
+        Scores float32 `[N]` in [0, 1], and the numbers of pixels int64 `[N]`.
+
+    >>> object_scores(torch.tensor([[0.25], [0.75]]).view(2, 1, 1), torch.ones(1, 1).int())
+    (tensor([0.7500]), tensor([1]))
+    """
+    count = len(probabilities) - 1
+    if 1 <= count <= _FEW:
+        masks = _masks(winner, count)
+        area = masks.flatten(1).sum(1)
+        # whole numbers: their sum is the same in any order, on any device
+        total = (probabilities[1:] * masks).mul_(_PARTS).long().flatten(1).sum(1)
+    else:  # one pass for all, which the CPU does on one thread
+        number = winner.flatten().long()
+        own = probabilities.flatten(1).gather(0, number[None])[0]  # [H W], each pixel's winning probability
+        area = torch.bincount(number, minlength=1 + count)[1:]
+        total = winner.new_zeros(1 + count, dtype=torch.int64).index_add(0, number, (own * _PARTS).long())[1:]
+    return total.float() / area.clamp_min(1).float() / _PARTS, area
+
+
+def segmentation_of(labels: Labels, object_ids: tuple[int, ...], *, frame_index: int) -> Segmentation:
+    """The result of one frame.
+
+    Args:
+        labels: at the frame's own size.
+        object_ids: the N ids, in the order of `labels`.
+        frame_index: from 0.
+
+    >>> labels = Labels.of(torch.tensor([[0.25], [0.75]]).view(2, 1, 1))
+    >>> segmentation_of(labels, (7,), frame_index=0).scores
+    {7: 0.75}
+    """
+    return Segmentation(
+        frame_index=frame_index,
+        ids=ids_of_winners(labels.winner, object_ids),
+        probabilities=labels.probabilities,
+        object_ids=object_ids,
+        scores=dict(zip(object_ids, labels.scores.tolist(), strict=True)),
+        present=dict(zip(object_ids, (labels.areas > 0).tolist(), strict=True)),
+    )
+
+
+def ids_from(probabilities: Tensor, object_ids: tuple[int, ...]) -> Tensor:
+    """Say for each pixel which object is the most probable. At a tie the background wins, then the first object.
+
+    Args:
+        probabilities: `[1 + N, H, W]`, background first.
+        object_ids: the N ids, in the order of `probabilities`.
+
+    Returns:
+        int32 `[H, W]`, 0 = background.
+
+    Raises:
+        ShapeError: the number of ids is not N.
+
+    >>> ids_from(torch.tensor([[[0.2, 0.9]], [[0.8, 0.1]]]), (7,))
+    tensor([[7, 0]], dtype=torch.int32)
+    """
+    if probabilities.ndim != 3 or probabilities.shape[0] != 1 + len(object_ids):
+        raise ShapeError(
+            f"ids_from: expected [1 + N, H, W] with N = {len(object_ids)} ids, got {tuple(probabilities.shape)}; the "
+            "background comes first"
+        )
+    return ids_of_winners(winners(probabilities), object_ids)
+
+
+def ids_of_winners(winner: Tensor, object_ids: tuple[int, ...]) -> Tensor:
+    """Replace object numbers by ids.
+
+    Args:
+        winner: int32 `[H, W]`, 0 to N, see `winners`.
+        object_ids: the N ids.
+
+    Returns:
+        int32 `[H, W]`, 0 = background.
+
+    >>> ids_of_winners(torch.tensor([[1, 0]]).int(), (7,)).tolist()
+    [[7, 0]]
+    """
+    if object_ids == tuple(range(1, len(object_ids) + 1)):
+        return winner
+    names = torch.tensor((0, *object_ids), dtype=torch.int32, device=winner.device)
+    return names[winner.long()]
+
+
+def mask_logits(probabilities: Tensor) -> Tensor:
+    """The log-odds of each object against the best of its rivals, the background among them.
+
+    Above 0 is exactly where the object wins the pixel, as in `Segmentation.ids`, so masks never overlap. With one
+    object it is the logit of its probability. With several it is not: of 0.4, 0.35 and 0.25 the first wins, though its
+    own logit is negative.
+
+    Args:
+        probabilities: `[1 + N, H, W]`, background first, sums to 1.
+
+    Returns:
+        float32 `[N, H, W]`, between -16.2 and 16.2.
+
+    >>> mask_logits(torch.tensor([0.25, 0.4, 0.35]).view(3, 1, 1)).gt(0).flatten().tolist()
+    [True, False]
+    """
+    logs = probabilities.float().clamp_min(EPSILON).log()
+    winner = winners(probabilities)
+    best, second = logs[0], torch.full_like(logs[0], -torch.inf)
+    for one in logs[1:]:
+        second = torch.maximum(second, torch.minimum(best, one))
+        best = torch.maximum(best, one)
+    wins = _masks(winner, len(logs) - 1)
+    against = logs[1:] - torch.where(wins, second, best)
+    return torch.where(wins, against.clamp_min(LEAST_LOGIT), against)
+
+
+@dataclass(frozen=True, eq=False)
+class GivenMasks:
+    """Masks that a user gave for one frame, at the frame's own size and at the working size.
+
+    Attributes:
+        object_ids: the G ids, sorted.
+        full: `[G, H, W]` in [0, 1].
+        full_void: bool `[H, W]`, where the user says nothing.
+        working: `[G, H', W']`, the same through the window that is looked through, at the padded working size.
+        working_void: bool `[H', W']`.
+    """
+
+    object_ids: tuple[int, ...]
+    full: Tensor
+    full_void: Tensor
+    working: Tensor
+    working_void: Tensor
+
+    @classmethod
+    def of(cls, masks: ObjectMasks, size: WorkingSize, window: Window) -> GivenMasks:
+        """Bring masks to the working size."""
+        full, void = masks.probabilities, masks.void
+        return cls(masks.object_ids, full, void, window.see(full, size), window.see(void.float()[None], size)[0] > 0.5)
+
+
+def impose(probabilities: Tensor, given: Tensor, void: Tensor, rows: list[int]) -> Tensor:
+    """Put given masks in place of what was found: given objects are exactly there, the others keep what is left.
+
+    Args:
+        probabilities: `[1 + N, H, W]`, sums to 1.
+        given: `[G, H, W]` in [0, 1], of the objects `rows`.
+        void: bool `[H, W]`, where the found stays.
+        rows: G indices into the N objects.
+
+    Returns:
+        `[1 + N, H, W]`, sums to 1.
+
+    >>> found = torch.tensor([0.2, 0.8, 0.0]).view(3, 1, 1)
+    >>> impose(found, torch.ones(1, 1, 1), torch.zeros(1, 1).bool(), [1]).flatten().tolist()
+    [0.0, 0.0, 1.0]
+    """
+    if not rows:
+        return probabilities
+    given = given / given.sum(0).clamp_min(1)
+    result = probabilities * (1 - given.sum(0))
+    result[[1 + row for row in rows]] = given.to(result.dtype)
+    result[0] = (1 - result[1:].sum(0)).clamp_min(0)
+    return torch.where(void, probabilities, result)
+
+
+def keep_near(probabilities: Tensor, winner: Tensor, places: Tensor, *, reach: int) -> tuple[Tensor, Tensor]:
+    """Give regions that are far from an object's last place to the background (section 3.4.1).
+
+    Args:
+        probabilities: `[1 + N, H, W]`, sums to 1.
+        winner: int32 `[H, W]`, see `winners`.
+        places: bool `[N, H, W]`, where each object was seen last.
+        reach: see `remove_false_positives`, px.
+
+    Returns:
+        Probabilities `[1 + N, H, W]`, which sum to 1, and their winners `[H, W]`; the arguments themselves where
+        nothing is far.
+
+    >>> found = torch.tensor([[0.1, 0.9, 0.1], [0.9, 0.1, 0.9]]).view(2, 1, 3)
+    >>> near, winner = keep_near(found, winners(found), torch.tensor([[[True, False, False]]]), reach=0)
+    >>> winner.tolist()
+    [[1, 0, 0]]
+    """
+    masks = _masks(winner, len(probabilities) - 1)
+    far = masks & ~remove_false_positives(masks, places, reach=reach)
+    if not bool(far.any()):
+        return probabilities, winner
+    result = probabilities.clone()
+    result[1:].masked_fill_(far, 0.0)
+    result[0] = (1 - result[1:].sum(0)).clamp_min(0)
+    return result, winners(result)
+
+
+def last_places(masks: Tensor, before: Tensor | None) -> Tensor:
+    """The pixels where each object was seen last: an object that is not seen now stays where it was.
+
+    Args:
+        masks: bool `[N, H, W]`, the objects in this frame.
+        before: bool `[M, H, W]`, the places of the first M <= N objects until now.
+
+    Returns:
+        bool `[N, H, W]`.
+
+    >>> last_places(torch.zeros(1, 1, 1).bool(), torch.ones(1, 1, 1).bool()).item()
+    True
+    """
+    if before is None:
+        return masks
+    known, new = masks[: len(before)], masks[len(before) :]
+    seen = known.flatten(1).any(1)[:, None, None]
+    return torch.cat([known | (before & ~seen), new])
 
 
 def remove_false_positives(masks: Tensor, previous: Tensor, *, reach: int) -> Tensor:
@@ -141,158 +457,6 @@ def _shifted(length: int, shift: int) -> slice:
     return slice(max(0, shift), length + min(0, shift))
 
 
-_FEW = 3  # objects that are summed one by one
-_PARTS = 1 << 30  # of a probability, in sums that must not depend on their order
-
-
-@dataclass(frozen=True, eq=False)
-class GivenMasks:
-    """Masks that a user gave for one frame, at the frame's own size and at the working size.
-
-    Attributes:
-        object_ids: the G ids, sorted.
-        full: `[G, H, W]` in [0, 1].
-        full_void: bool `[H, W]`, where the user says nothing.
-        working: `[G, H', W']`, the same through the window that is looked through, at the padded working size.
-        working_void: bool `[H', W']`.
-    """
-
-    object_ids: tuple[int, ...]
-    full: Tensor
-    full_void: Tensor
-    working: Tensor
-    working_void: Tensor
-
-    @classmethod
-    def of(cls, masks: ObjectMasks, size: WorkingSize, window: Window) -> GivenMasks:
-        """Bring masks to the working size."""
-        full, void = masks.probabilities, masks.void
-        return cls(masks.object_ids, full, void, window.see(full, size), window.see(void.float()[None], size)[0] > 0.5)
-
-
-def impose(probabilities: Tensor, given: Tensor, void: Tensor, rows: list[int]) -> Tensor:
-    """Put given masks in place of what was found: given objects are exactly there, the others keep what is left.
-
-    Args:
-        probabilities: `[1 + N, H, W]`, sums to 1.
-        given: `[G, H, W]` in [0, 1], of the objects `rows`.
-        void: bool `[H, W]`, where the found stays.
-        rows: G indices into the N objects.
-
-    Returns:
-        `[1 + N, H, W]`, sums to 1.
-
-    >>> found = torch.tensor([0.2, 0.8, 0.0]).view(3, 1, 1)
-    >>> impose(found, torch.ones(1, 1, 1), torch.zeros(1, 1).bool(), [1]).flatten().tolist()
-    [0.0, 0.0, 1.0]
-    """
-    if not rows:
-        return probabilities
-    given = given / given.sum(0).clamp_min(1)
-    result = probabilities * (1 - given.sum(0))
-    result[[1 + row for row in rows]] = given.to(result.dtype)
-    result[0] = (1 - result[1:].sum(0)).clamp_min(0)
-    return torch.where(void, probabilities, result)
-
-
-def keep_near(probabilities: Tensor, places: Tensor, *, reach: int, winner: Tensor | None = None) -> Tensor:
-    """Give regions that are far from an object's last place to the background (section 3.4.1).
-
-    Args:
-        probabilities: `[1 + N, H, W]`, sums to 1.
-        places: bool `[N, H, W]`, where each object was seen last.
-        reach: see `remove_false_positives`, px.
-        winner: int32 `[H, W]`, where it is known, see `stmemory.io.masks.winners`.
-
-    Returns:
-        `[1 + N, H, W]`, sums to 1; `probabilities` themselves where nothing is far.
-
-    >>> found = torch.tensor([[0.1, 0.9, 0.1], [0.9, 0.1, 0.9]]).view(2, 1, 3)
-    >>> keep_near(found, torch.tensor([[[True, False, False]]]), reach=0)[1].gt(0.5).tolist()
-    [[True, False, False]]
-    """
-    masks = _masks(probabilities, winner)
-    far = masks & ~remove_false_positives(masks, places, reach=reach)
-    if not bool(far.any()):
-        return probabilities
-    result = probabilities.clone()
-    result[1:].masked_fill_(far, 0.0)
-    result[0] = (1 - result[1:].sum(0)).clamp_min(0)
-    return result
-
-
-def last_places(probabilities: Tensor, before: Tensor | None, *, winner: Tensor | None = None) -> Tensor:
-    """Where each object was seen last: who is not seen now stays where it was.
-
-    Args:
-        probabilities: `[1 + N, H, W]`, background first.
-        before: bool `[M, H, W]`, the places of the first M <= N objects until now.
-        winner: int32 `[H, W]`, where it is known, see `stmemory.io.masks.winners`.
-
-    Returns:
-        bool `[N, H, W]`.
-
-    >>> last_places(torch.tensor([[0.9], [0.1]]).view(2, 1, 1), torch.ones(1, 1, 1).bool()).item()
-    True
-    """
-    places = _masks(probabilities, winner)
-    if before is not None:
-        known = places[: len(before)]
-        known |= before & ~known.flatten(1).any(1)[:, None, None]
-    return places
-
-
-def object_scores(probabilities: Tensor, winner: Tensor) -> tuple[Tensor, Tensor]:
-    """How sure each object's mask is: the mean probability over the pixels where the object wins; 0 where it wins none.
-
-    Args:
-        probabilities: `[1 + N, H, W]`, background first.
-        winner: int32 `[H, W]`, see `stmemory.io.masks.winners`.
-
-    Returns:
-        Scores float32 `[N]` in [0, 1], and the numbers of pixels int64 `[N]`.
-
-    >>> object_scores(torch.tensor([[0.25], [0.75]]).view(2, 1, 1), torch.ones(1, 1).int())
-    (tensor([0.7500]), tensor([1]))
-    """
-    count = len(probabilities) - 1
-    if 1 <= count <= _FEW:
-        masks = winner == torch.arange(1, count + 1, device=winner.device).view(-1, 1, 1)
-        area = masks.flatten(1).sum(1)
-        # whole numbers: their sum is the same in any order, on any device
-        total = (probabilities[1:] * masks).mul_(_PARTS).long().flatten(1).sum(1)
-    else:  # one pass for all, which the CPU does on one thread
-        number = winner.flatten().long()
-        own = probabilities.flatten(1).gather(0, number[None])[0]  # [H W], each pixel's winning probability
-        area = torch.bincount(number, minlength=1 + count)[1:]
-        total = winner.new_zeros(1 + count, dtype=torch.int64).index_add(0, number, (own * _PARTS).long())[1:]
-    return total.float() / area.clamp_min(1).float() / _PARTS, area
-
-
-def segmentation_of(probabilities: Tensor, object_ids: tuple[int, ...], *, frame_index: int) -> Segmentation:
-    """What a user gets to hold of one frame.
-
-    Args:
-        probabilities: `[1 + N, H, W]`, at the frame's own size, background first, sums to 1.
-        object_ids: the N ids, in the order of `probabilities`.
-        frame_index: from 0.
-
-    >>> segmentation_of(torch.tensor([[0.25], [0.75]]).view(2, 1, 1), (7,), frame_index=0).scores
-    {7: 0.75}
-    """
-    winner = winners(probabilities)
-    scores, area = object_scores(probabilities, winner)
-    return Segmentation(
-        frame_index=frame_index,
-        ids=ids_of_winners(winner, object_ids),
-        probabilities=probabilities,
-        object_ids=object_ids,
-        scores=dict(zip(object_ids, scores.tolist(), strict=True)),
-        present=dict(zip(object_ids, (area > 0).tolist(), strict=True)),
-    )
-
-
-def _masks(probabilities: Tensor, winner: Tensor | None) -> Tensor:
-    """Where each object wins, bool `[N, H, W]`, of `[1 + N, H, W]`."""
-    winner = winners(probabilities) if winner is None else winner
-    return winner == torch.arange(1, len(probabilities), device=winner.device).view(-1, 1, 1)
+def _masks(winner: Tensor, count: int) -> Tensor:
+    """The pixels that each of `count` objects wins, bool `[N, H, W]`."""
+    return winner == torch.arange(1, count + 1, device=winner.device).view(-1, 1, 1)

@@ -1,5 +1,4 @@
-"""`VOSPredictor`: a network and options, ready for any number of videos. Remembers nothing of them; does no
-arithmetic."""
+"""`VOSPredictor`: a network and options, ready for any number of videos."""
 
 from __future__ import annotations
 
@@ -21,6 +20,7 @@ from stmemory.options import TrackingOptions, ready_options
 from stmemory.result import Segmentation
 from stmemory.state import load_state
 from stmemory.stream import VOSStream
+from stmemory.types import FrameLike, MaskLike, VideoLike
 from stmemory.weights.devices import place_to_compute
 from stmemory.weights.hub import Where
 from stmemory.weights.pretrained import load_network
@@ -69,7 +69,7 @@ class VOSPredictor:
         use_channels_last(self.network)
         place_to_compute(self.network, device=device, dtype=dtype)
         self.options = ready_options(options, TrackingOptions(), self.device)
-        self.network.read.top_k = self.options.top_k
+        self.network.read.top_k = self.options.top_k  # streams then share this very network
 
     def __repr__(self) -> str:
         config, weight = self.network.config, next(self.network.parameters())
@@ -93,7 +93,8 @@ class VOSPredictor:
             options: how to track.
             device: where to compute, `"cpu"` by default.
             dtype: what to compute in, float32 by default.
-            where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see `stmemory.weights.hub.Where`.
+            where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see
+                `stmemory.weights.hub.Where`.
 
         Raises:
             WeightsError: there are no such weights, or they cannot be loaded.
@@ -108,8 +109,8 @@ class VOSPredictor:
 
     def track(
         self,
-        frames: object,
-        first_mask: object,
+        frames: VideoLike,
+        first_mask: MaskLike,
         *,
         channels: str = "rgb",
         value_range: tuple[float, float] | None = None,
@@ -133,7 +134,9 @@ class VOSPredictor:
         """
         return _follow(*self._open(frames, first_mask, channels, value_range))
 
-    def track_many(self, videos: Iterable[object], first_masks: Iterable[object]) -> Iterator[tuple[int, Segmentation]]:
+    def track_many(
+        self, videos: Iterable[VideoLike], first_masks: Iterable[MaskLike]
+    ) -> Iterator[tuple[int, Segmentation]]:
         """Track several videos at once, in turns: a frame of each, then the next frame of each, until the last one
         ends.
 
@@ -157,7 +160,8 @@ class VOSPredictor:
 
         >>> import numpy as np
         >>> short, long = np.zeros((1, 48, 64, 3), np.uint8), np.zeros((2, 32, 32, 3), np.uint8)
-        >>> results = VOSPredictor.from_pretrained().track_many([short, long], [np.ones((48, 64), bool), np.ones((32, 32), bool)])
+        >>> masks = np.ones((48, 64), bool), np.ones((32, 32), bool)
+        >>> results = VOSPredictor.from_pretrained().track_many([short, long], masks)
         >>> [(index, result.frame_index) for index, result in results]
         [(0, 0), (1, 0), (1, 1)]
         """
@@ -180,7 +184,11 @@ class VOSPredictor:
         return _in_turns(opened)
 
     def _open(
-        self, frames: object, first_mask: object, channels: str = "rgb", value_range: tuple[float, float] | None = None
+        self,
+        frames: VideoLike,
+        first_mask: MaskLike,
+        channels: str = "rgb",
+        value_range: tuple[float, float] | None = None,
     ) -> tuple[VOSStream, Iterator[Tensor]]:
         """A stream that has seen the first frame of a video, and the frames after it."""
         source = iterate_frames(frames, channels=channels, value_range=value_range)
@@ -189,7 +197,7 @@ class VOSPredictor:
             raise FrameError("frames: expected at least one frame, got none; check where they come from")
         return self.start(first, first_mask), source
 
-    def start(self, frame: object, mask: object, *, allow_empty: bool = False) -> VOSStream:
+    def start(self, frame: FrameLike, mask: MaskLike | None, *, allow_empty: bool = False) -> VOSStream:
         """Begin a video; `stream.last` is the first frame's result, `stream.step(frame)` gives the next.
 
         Args:

@@ -18,6 +18,7 @@ from stmemory.io.files import png_path
 from stmemory.io.frames import to_frame
 from stmemory.io.palette import Ids, davis_palette, object_ids_in, write_palette_png
 from stmemory.io.rle import box_of, encode_rle
+from stmemory.types import FrameLike
 
 if TYPE_CHECKING:
     import supervision
@@ -84,7 +85,7 @@ class Segmentation:
                 f"expected an id of {self.object_ids}, got {object_id!r}; these are the objects that are tracked"
             )
 
-    def overlay(self, frame: object, *, opacity: float = 0.5) -> NDArray[np.uint8]:
+    def overlay(self, frame: FrameLike, *, opacity: float = 0.5) -> NDArray[np.uint8]:
         """Draw the objects over the frame: each in its DAVIS colour, with a solid contour one pixel wide along its
         inside.
 
@@ -108,27 +109,26 @@ class Segmentation:
         if pixels.shape[1:] != self.ids.shape:
             raise FrameError(
                 f"overlay: expected a frame of the masks' size, {tuple(self.ids.shape)} (H, W), got "
-                f"{tuple(pixels.shape[1:])}; "
-                "pass the frame that was segmented"
+                f"{tuple(pixels.shape[1:])}; pass the frame that was segmented"
             )
-        picture = pixels.permute(1, 2, 0).cpu().numpy() * 255  # [H, W, 3]
+        image = pixels.permute(1, 2, 0).cpu().numpy() * 255  # [H, W, 3]
         ids = self.ids.cpu().numpy()
         palette = np.frombuffer(davis_palette(), np.uint8).reshape(256, 3)
         shown = ids > 0
         colours = palette[(ids[shown] - 1) % 255 + 1]  # [shown pixels, 3]
         strength = np.where(contours(ids)[shown], 1.0, opacity)[:, None].astype(np.float32)
-        picture[shown] += strength * (colours - picture[shown])
-        drawn: NDArray[np.uint8] = np.rint(picture).astype(np.uint8)
+        image[shown] += strength * (colours - image[shown])
+        drawn: NDArray[np.uint8] = np.rint(image).astype(np.uint8)
         return drawn
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the ids as a PNG in the DAVIS palette. The file appears whole or not at all.
+        """Write the ids as a PNG in the DAVIS palette. The file is written atomically.
 
         Args:
-            path: where it goes, `.png`. Missing parent folders are made; a file that is there is replaced.
+            path: the file, `.png`. Missing parent folders are made; a file that is there is replaced.
 
         Raises:
-            OptionError: the name has another ending than `.png`; or it is no name of a file.
+            OptionError: the name has another ending than `.png`, or is not a name of a file.
             FileError: the file cannot be written there.
             MaskError: an id is above 254; a palette PNG cannot hold it, and 255 in it means void.
         """
@@ -190,7 +190,7 @@ def coco_annotation(mask: NDArray[np.bool_], object_id: int) -> dict[str, object
     }
 
 
-OTHER = "object"  # what an object without a name is
+OTHER = "object"  # the class of an object without a name
 
 
 def to_supervision(result: Segmentation, *, names: Mapping[int, str] | None = None) -> supervision.Detections:

@@ -1,7 +1,6 @@
-"""The method names of SAM 2's video predictor over a stream of ours, for scripts that were written for it. Tracks
-nothing itself.
+"""The method names of SAM 2's video predictor, for scripts that were written for it, over a `ClipSession`.
 
-Masks only: this library has no points and no boxes. Nothing of SAM 2 is needed or used.
+Masks are the only prompts: this library has no points and no boxes. SAM 2 itself is not needed.
 """
 
 from __future__ import annotations
@@ -15,11 +14,12 @@ import torch
 from torch import Tensor
 
 from stmemory.errors import FrameError, MaskError, OptionError
-from stmemory.io.masks import mask_logits
 from stmemory.options import TrackingOptions
+from stmemory.postprocess import mask_logits
 from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
 from stmemory.session import ClipSession
+from stmemory.types import ClipLike, MaskArrayLike
 from stmemory.weights.hub import Where
 
 __all__ = ["InferenceState", "Output", "VideoPredictor"]
@@ -123,7 +123,7 @@ class VideoPredictor:
 
     def init_state(
         self,
-        video_path: object,
+        video_path: ClipLike,
         offload_video_to_cpu: bool = False,
         offload_state_to_cpu: bool = False,
         async_loading_frames: bool = False,
@@ -142,7 +142,9 @@ class VideoPredictor:
         """
         return InferenceState(ClipSession(self.predictor, video_path))
 
-    def add_new_mask(self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, mask: object) -> Output:
+    def add_new_mask(
+        self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, mask: MaskArrayLike
+    ) -> Output:
         """Say where an object is in a frame: its first mask, or a correction.
 
         The frame last handed out is corrected where it is, as by `VOSStream.correct`, and the next goes on from there.
@@ -177,8 +179,8 @@ class VideoPredictor:
         """
         raise MaskError(
             "add_new_points_or_box: expected a mask, got points or a box, which this network does not know; make the "
-            "mask with any "
-            "image segmenter (SAM 2's image predictor does) and pass it to add_new_mask(state, frame_idx, obj_id, mask)"
+            "mask with any image segmenter (SAM 2's image predictor does) and pass it to add_new_mask(state, "
+            "frame_idx, obj_id, mask)"
         )
 
     add_new_points = add_new_points_or_box
@@ -201,7 +203,7 @@ class VideoPredictor:
 
         Returns:
             Frame index, all ids, and logits `[N, 1, H, W]` at the frame's size: above 0 exactly where the object wins
-            the pixel, see `stmemory.io.masks.mask_logits`; -1024 for objects that have not entered yet.
+            the pixel, see `stmemory.postprocess.mask_logits`; -1024 for objects that have not entered yet.
 
         Raises:
             MaskError: no mask was given.

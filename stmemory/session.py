@@ -19,14 +19,15 @@ from stmemory.io.frames import count_frames, iterate_frames, to_frame
 from stmemory.io.images import image_files, is_image_path
 from stmemory.io.masks import to_object_masks
 from stmemory.io.video import scan_video_frames
-from stmemory.postprocess import segmentation_of
+from stmemory.postprocess import Labels, segmentation_of
 from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
 from stmemory.stream import VOSStream
+from stmemory.types import ClipLike, MaskArrayLike
 
 __all__ = ["ClipReader", "ClipSession"]
 
-_HELD = 32  # frames of a file that are held for one who reads backwards, so that it is read again for every 32nd alone
+_HELD = 32  # frames held while a file is read backwards, so that it is read again for every 32nd alone
 
 
 class ClipReader:
@@ -49,22 +50,21 @@ class ClipReader:
     (5, torch.Size([3, 4, 6]), None)
     """
 
-    def __init__(self, source: object) -> None:
+    def __init__(self, source: ClipLike) -> None:
         self._source = source
-        self._pictures: Any = None  # has a length, and gives an image by its number
+        self._images: Any = None  # has a length, and gives an image by its number
         if isinstance(source, (str, os.PathLike)):
             if is_image_path(source) and Path(source).is_dir():
-                self._pictures = image_files(Path(source))
+                self._images = image_files(Path(source))
         elif hasattr(source, "__getitem__") and hasattr(source, "__len__") and not isinstance(source, (bytes, Mapping)):
-            self._pictures = source
+            self._images = source
         else:
             raise ShapeError(
-                f"clip: expected a path, an array, a tensor or a list of images, got {type(source).__name__}; what "
-                "can be read only "
-                "once goes to VOSPredictor.track, a camera to VOSPredictor.start and step"
+                f"clip: expected a path, an array, a tensor or a list of images, got {type(source).__name__}; what can "
+                "be read only once goes to VOSPredictor.track, a camera to VOSPredictor.start and step"
             )
         iterate_frames(source)  # checks it
-        self._count: int | None = None if self._pictures is None else len(self._pictures)
+        self._count: int | None = None if self._images is None else len(self._images)
         self._frames: Iterator[Tensor] = iter(())
         self._next = 0  # the number of what `_frames` gives next
         self._last: tuple[int, Tensor] | None = None
@@ -101,10 +101,10 @@ class ClipReader:
             return None
         if self._last is not None and self._last[0] == index:
             return self._last[1]
-        if self._pictures is not None:
-            if index >= len(self._pictures):
+        if self._images is not None:
+            if index >= len(self._images):
                 return None
-            self._last = (index, to_frame(self._pictures[index]))
+            self._last = (index, to_frame(self._images[index]))
             return self._last[1]
         if index in self._held:
             return self._held[index].float() / 255
@@ -126,7 +126,7 @@ class ClipReader:
 
     def _rewind(self) -> None:
         self._frames, self._next, self._last, self._held = iter(()), 0, None, {}
-        if self._pictures is None:
+        if self._images is None:
             self._frames = iterate_frames(self._source)
 
 
@@ -144,7 +144,7 @@ class _Run:
 
 
 class ClipSession:
-    """What is known of a clip, and what follows from it.
+    """The given masks of a clip, and the masks of all its frames that follow from them.
 
     The masks of a frame are those of a stream that began at the earliest frame with a given mask (backwards: at the
     latest), and got every other one at its frame. Asked for frame after frame, each is computed once; asked for one
@@ -169,7 +169,7 @@ class ClipSession:
     (True, (7,), (7,))
     """
 
-    def __init__(self, predictor: VOSPredictor, source: object) -> None:
+    def __init__(self, predictor: VOSPredictor, source: ClipLike) -> None:
         self.predictor, self._reader = predictor, ClipReader(source)
         first = self._reader.read(0)
         if first is None:
@@ -197,7 +197,7 @@ class ClipSession:
         """
         return self._reader.read(_whole(frame_index)) is not None
 
-    def give(self, frame_index: int, object_id: int, mask: object) -> None:
+    def give(self, frame_index: int, object_id: int, mask: MaskArrayLike) -> None:
         """Say where an object is in a frame: its first mask, or a correction; it replaces what was said of it in that
         frame before.
 
@@ -248,8 +248,7 @@ class ClipSession:
         if not self._has_mask_elsewhere(frame_index, object_id):
             raise MaskError(
                 f"object {object_id}: expected a mask of it in another frame than {frame_index}, got none; give one "
-                "first, or forget the "
-                "object with remove()"
+                "first, or forget the object with remove()"
             )
         had_mask = self._given.get(frame_index, {}).pop(object_id, None) is not None
         self._given = {frame: masks for frame, masks in self._given.items() if masks}
@@ -333,7 +332,8 @@ class ClipSession:
             return None
         masks = to_object_masks(ids, height=self.height, width=self.width)
         background = 1 - masks.probabilities.sum(0, keepdim=True)
-        return segmentation_of(torch.cat([background, masks.probabilities]), masks.object_ids, frame_index=frame_index)
+        labels = Labels.of(torch.cat([background, masks.probabilities]))
+        return segmentation_of(labels, masks.object_ids, frame_index=frame_index)
 
     def _there(self, frame_index: int) -> int:
         """The index of a frame that the clip has."""
@@ -392,7 +392,7 @@ def _id(object_id: object) -> int:
     return int(object_id)
 
 
-def _one_object(mask: object) -> Tensor:
+def _one_object(mask: MaskArrayLike) -> Tensor:
     """A mask as bool `[H, W]` on the CPU."""
     values = mask.detach().cpu().numpy() if isinstance(mask, Tensor) else np.asarray(mask)
     if values.dtype.kind not in "biuf" or values.ndim != 2:

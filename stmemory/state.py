@@ -45,7 +45,7 @@ _BEFORE = {"enlarge": 1.0, "zoom": 1.0}  # options that did not exist when a fil
 
 
 class StreamOptions(Protocol):
-    """What a state belongs to beside the weights; `TrackingOptions` and `PredictionOptions` are such."""
+    """Options that a state is saved with: `TrackingOptions` or `PredictionOptions`."""
 
     @property
     def policy(self) -> str | UpdatePolicy:
@@ -64,27 +64,27 @@ def write_state(
     network: nn.Module,
     options: StreamOptions,
 ) -> None:
-    """Write a state, with a digest of all of it. The file appears whole or not at all.
+    """Write a state, with a digest of all of it. The file is written atomically.
 
     Args:
-        path: where it goes.
+        path: the file.
         kind: name and version of the format.
         tensors: by name.
         about: plain JSON values.
-        network: whose weights it belongs to.
-        options: that it belongs to.
+        network: the network of the stream.
+        options: the options of the stream.
 
     Raises:
         OptionError: the path is no name of a file.
         FileError: the file cannot be written there.
     """
-    told = {
+    header = {
         "format": kind[0],
         "version": kind[1],
         "weights": weights_of(network, options),
         "options": options.as_dict(),
     }
-    write_tensor_file(path, tensors, {"about": json.dumps({**told, **about})})
+    write_tensor_file(path, tensors, {"about": json.dumps({**header, **about})})
 
 
 def read_state(
@@ -96,16 +96,16 @@ def read_state(
     network: nn.Module,
     options: StreamOptions,
 ) -> _State:
-    """What `write_state` wrote, put together again.
+    """Read a state that `write_state` wrote.
 
     Args:
         path: of the file.
         kind: name of the format, and the newest version that is understood.
-        build: makes the state of what was told and the tensors; LookupError, TypeError, ValueError and BankError say
-            that something is missing or wrong.
-        since: the version from which on files have a digest of every byte; those before have one of the tensors.
-        network: the very network that it was saved with.
-        options: the very options.
+        build: makes the state from the file's JSON values and tensors; LookupError, TypeError, ValueError and BankError
+            say that something is missing or wrong.
+        since: first version whose files have a digest of every byte; earlier ones have one of the tensors.
+        network: the network that it was saved with.
+        options: the options that it was saved with.
 
     Raises:
         WeightsError: the file is missing, damaged or of another kind, or belongs to other weights or options.
@@ -123,18 +123,18 @@ def read_state(
         if isinstance(error, WeightsError):
             raise
         raise WeightsError(
-            f"{path}: expected all that a stream remembers, got: {error!r}; start the video anew"
+            f"{path}: expected all that a stream remembers, got: {error!r}; start the video again"
         ) from error
 
 
 def memory_tensors(bank: MemoryBank, cache: ReadCache) -> dict[str, Tensor]:
-    """All that a bank and its cache hold, by name; copies nothing."""
+    """The tensors of a bank and its cache, by name, without a copy."""
     tensors = {f"bank.{name}": t for name, t in bank.state_dict().items()}
     return tensors | {f"cache.{name}": t for name, t in cache.state_dict(bank).items()}
 
 
 def fill_memory(bank: MemoryBank, cache: ReadCache, tensors: Mapping[str, Tensor]) -> None:
-    """Take over what `memory_tensors` gave, among others.
+    """Load the tensors that `memory_tensors` returned, out of all of a file's.
 
     Raises:
         BankError: the bank is of another capacity or kind.
@@ -144,8 +144,7 @@ def fill_memory(bank: MemoryBank, cache: ReadCache, tensors: Mapping[str, Tensor
 
 
 def check_shapes(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors of other shapes, as a file may have them that was not written here; those that are not there do
-    not count.
+    """Refuse tensors of other shapes, which a foreign file may have; missing ones are not looked at.
 
     Raises:
         BankError: names the first of them.
@@ -158,12 +157,12 @@ def check_shapes(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, 
 
 
 def weights_of(network: nn.Module, options: StreamOptions) -> str:
-    """Short names of all weights that what a stream gives depends on: the network's, and after it those of a policy
-    that was given.
+    """Fingerprints of all weights that a stream's results depend on: the network's, then those of a learned policy.
 
     >>> from stmemory.memory.policy import LearnedPolicy
     >>> from stmemory.options import PredictionOptions
-    >>> len(weights_of(nn.Linear(1, 1), PredictionOptions())), len(weights_of(nn.Linear(1, 1), PredictionOptions(policy=LearnedPolicy())))
+    >>> network, learned = nn.Linear(1, 1), PredictionOptions(policy=LearnedPolicy())
+    >>> len(weights_of(network, PredictionOptions())), len(weights_of(network, learned))
     (16, 33)
     """
     policy = options.policy
@@ -171,12 +170,12 @@ def weights_of(network: nn.Module, options: StreamOptions) -> str:
 
 
 def _words(path: str | Path, kind: tuple[str, int], file: TensorFile) -> dict[str, Any]:
-    """What a file says of itself, when it is of this kind."""
+    """The JSON header of a file of this kind."""
     try:
         about = json.loads(file.about.get("about", "{}"))
     except (ValueError, RecursionError) as error:
         raise WeightsError(
-            f"{path}: expected a stream that stream.save() wrote, got a damaged one ({error}); start the video anew"
+            f"{path}: expected a stream that stream.save() wrote, got a damaged one ({error}); start the video again"
         ) from error
     found, version = (about.get("format"), about.get("version")) if isinstance(about, dict) else (None, None)
     if found != kind[0] or type(version) is not int or not 1 <= version <= kind[1]:
@@ -194,7 +193,7 @@ def _check_digest(path: str | Path, about: dict[str, Any], file: TensorFile, sin
     if not fine:
         raise WeightsError(
             f"{path}: expected a stream with the digest of what was saved, got another; the file is damaged, start "
-            "the video anew"
+            "the video again"
         )
 
 
@@ -210,8 +209,10 @@ def _check_belongs(path: str | Path, about: dict[str, Any], weights: str, ours: 
         if theirs.get(name) != ours.get(name)
     }
     if changed:
-        told = ", ".join(f"{name} {then!r} (now {now!r})" for name, (then, now) in changed.items())
-        raise WeightsError(f"{path}: expected the options it was saved with: {told}; build the predictor with those")
+        differences = ", ".join(f"{name} {then!r} (now {now!r})" for name, (then, now) in changed.items())
+        raise WeightsError(
+            f"{path}: expected the options it was saved with: {differences}; build the predictor with those"
+        )
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -225,7 +226,7 @@ _KIND = ("stmemory.stream", FORMAT_VERSION)
 
 @dataclass(eq=False)
 class StreamState:
-    """What is kept from one frame of a video to the next. Nothing here grows with the video.
+    """Everything kept from one frame of a video to the next. Nothing here grows with the video.
 
     Attributes:
         bank: the memory; row n belongs to `object_ids[n]`.
@@ -235,10 +236,10 @@ class StreamState:
         frame_index: of the last frame, from 0; -1 before the first.
         size: frame size and working size; None before the first frame.
         cut: whether an object was given at the frame's edge, see `is_cut`; all of the frame is looked at from then on.
-        window: that the last frame was looked at through; None before the first frame.
+        window: the window of the last frame; None before the first frame.
         pixels: `[1, 3, H', W']`, the last frame through the window, at its padded working size.
         overview: `[1, 3, H', W']`, all of the last frame; None where windows are never smaller.
-        probabilities: `[1 + N, H', W']`, what was found in the window.
+        probabilities: `[1 + N, H', W']`, of the last frame in the window.
         places: bool `[N, H', W']`, where in it each object was seen last.
         last: the last frame's result.
     """
@@ -301,8 +302,8 @@ class StreamState:
 
 
 def save_state(state: StreamState, path: str | Path, *, network: SegmentationNetwork, options: TrackingOptions) -> None:
-    """Write a state, with the fingerprint of the weights and the options it belongs to. The file appears whole or not
-    at all.
+    """Write a state, with the fingerprint of the weights and the options it belongs to. The file is
+    written atomically.
 
     Raises:
         FrameError: no frame was seen yet.
@@ -333,8 +334,8 @@ def load_state(
     Args:
         path: what `save_state` wrote.
         bank: an empty bank of the network's, to be filled.
-        network: the very network that it was saved with.
-        options: the very options.
+        network: the network that it was saved with.
+        options: the options that it was saved with.
 
     Raises:
         WeightsError: the file is missing, damaged or of another kind, or belongs to other weights or options.

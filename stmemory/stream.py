@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
@@ -9,9 +10,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from stmemory.errors import BankError, FrameError, MaskError, WeightsError
+from stmemory.errors import BankError, FrameError, MaskError, OptionError, WeightsError
 from stmemory.io.frames import WorkingSize, check_unmoved, fit, size_of_next, to_frame
-from stmemory.io.masks import MAX_OBJECTS, ObjectMasks, soft_aggregate, to_object_masks, winners
+from stmemory.io.masks import MAX_OBJECTS, ObjectMasks, to_object_masks
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.discriminative import DiscriminativeMemory
 from stmemory.memory.read import ReadCache
@@ -20,36 +21,25 @@ from stmemory.memory.undo import Steps
 from stmemory.networks.layers import FrameFeatures, keep_large_buffers
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
-from stmemory.postprocess import GivenMasks, impose, keep_near, last_places, object_scores, segmentation_of
+from stmemory.postprocess import (
+    GivenMasks,
+    Labels,
+    impose,
+    keep_near,
+    last_places,
+    segmentation_of,
+    soft_aggregate,
+    winners,
+)
 from stmemory.result import Segmentation
 from stmemory.state import StreamState, save_state
+from stmemory.types import FrameLike, MaskLike
 from stmemory.window import Window, aim, is_cut
 
-__all__ = ["VOSStream", "room_for_pin"]
-
-
-def room_for_pin(bank: MemoryBank, row: int) -> bool:
-    """Whether one more slot of a row may be pinned, so that two stay free; the oldest correction gives way, the first
-    template never.
-
-    >>> import torch
-    >>> bank = MemoryBank(3)
-    >>> bank.write(torch.rand(1, 2, 4), pinned=True)
-    >>> room_for_pin(bank, 0)
-    False
-    """
-    pins = [slot for slot in bank.describe(row) if slot.pinned]
-    if len(pins) < max(1, bank.capacity - 2):
-        return True
-    if len(pins) > 1:
-        bank.unpin(pins[1].slot, row=row)
-    return len(pins) > 1
-
+__all__ = ["VOSStream"]
 
 _Answer = TypeVar("_Answer")
-_CELLS = (
-    2.5  # of a frame for each unknown of the discriminative read; with fewer it is left out, see docs/pages/limits.md
-)
+_CELLS = 2.5  # cells of a frame for each unknown of the discriminative read; with fewer it is left out, see limits.md
 _CHUNK = 4  # objects decoded or memorised at a time, so that many objects need no more working memory than these
 
 _NOT_FINITE = "expected finite values from the network, got NaN or infinity; use dtype=torch.float32, or other weights"
@@ -63,15 +53,19 @@ class VOSStream:
     size and the last result. Objects added later add their rows; objects removed free them.
 
     Args:
-        network: in eval mode; shared by all streams.
+        network: in eval mode; shared by all streams, and left as it is.
         options: how to track.
         state: what another stream remembered; None begins a new video.
+
+    Raises:
+        OptionError: the network is in training mode.
     """
 
     def __init__(
         self, network: SegmentationNetwork, options: TrackingOptions, state: StreamState | None = None
     ) -> None:
-        self.network, self.options = network, options
+        _check_eval(network)
+        self.network, self.options = _reading_from(network, options.top_k), options
         self._state = StreamState(self._new_bank()) if state is None else state
         self._began = next(network.parameters()).new_empty(0)
         self._steps = Steps()
@@ -108,7 +102,7 @@ class VOSStream:
 
     @property
     def window(self) -> Window:
-        """What the last frame was looked at through.
+        """The window of the last frame.
 
         Raises:
             FrameError: there was none.
@@ -138,7 +132,7 @@ class VOSStream:
         return {object_id: self.bank.describe(row) for row, object_id in enumerate(self.object_ids)}
 
     @torch.inference_mode()
-    def step(self, frame: object, mask: object = None, *, write: bool = True) -> Segmentation:
+    def step(self, frame: FrameLike, mask: MaskLike | None = None, *, write: bool = True) -> Segmentation:
         """Segment the next frame and memorise it: a step happens, or after any error, an interrupt among them, it did
         not.
 
@@ -158,33 +152,35 @@ class VOSStream:
             ShapeError: the frame is of another kind or shape.
             MaskError: the mask cannot be used, or has new ids although `write` is false.
             WeightsError: the network gave NaN or infinity.
-            OptionError: the network was moved or cast since the stream began. After any of these the stream is as it
-                was before.
+            OptionError: the network was moved, cast or put into training mode since the stream began. After any of
+                these the stream is as it was before.
         """
-        return self._whole(lambda: self._step(frame, mask, write=write))
+        return self._atomically(lambda: self._step(frame, mask, write=write))
 
-    def _step(self, frame: object, mask: object, *, write: bool) -> Segmentation:
-        image = to_frame(frame)
-        size = self._size(image)
-        masks = self._masks(mask, size)
+    def _step(self, frame: FrameLike, mask: MaskLike | None, *, write: bool) -> Segmentation:
+        image = to_frame(frame)  # [3, H, W]
+        size = self._working_size(image)
+        masks = self._object_masks(mask, size)
         if not write and not set(masks.object_ids) <= set(self.object_ids):
             known = f"only ids of {self.object_ids} with write=False"
             raise MaskError(f"step: expected {known}, got {masks.object_ids}; new objects must be memorised")
-        window = self._look(masks, size)
-        pixels, given = self._show(image, size, window), GivenMasks.of(masks, size, window)
-        features = self.network.encode_query(pixels)
-        found, winner = self._believe(
-            soft_aggregate(self._segment(features)), size, window
-        )  # [1 + N, H', W'], [H', W']
+        window = self._aim(masks, size)
+        pixels = self._fit(image, size, window)  # [1, 3, H', W']
+        features = self.network.encode_query(pixels)  # key [1, Ck, h, w], skips
+        recalled, cues = self._read(features)  # [N, Cv, h, w]
+        found = self._decode(recalled, cues, features)  # [N, H', W'], each object's own probability
+        probabilities = soft_aggregate(found)  # [1 + N, H', W']
+        labels = self._label(probabilities, size, window)
         self._state.size, self._state.pixels = size, pixels
         self._state.frame_index += 1
-        result, winner = self._conclude(found, window.put_back(found, size), given, winner)
+        given = GivenMasks.of(masks, size, window)
+        labels, result = self._conclude(labels, window.put_back(labels.probabilities, size), given)
         if write:
-            self._memorise(features, given, winner)
+            self._memorise(features, labels, given)
         return result
 
     @torch.inference_mode()
-    def correct(self, mask: object = None, *, absent: Iterable[int] = ()) -> Segmentation:
+    def correct(self, mask: MaskLike | None = None, *, absent: Iterable[int] = ()) -> Segmentation:
         """Replace what was found in the last frame, and memorise the correction, pinned.
 
         Args:
@@ -202,17 +198,16 @@ class VOSStream:
                 too, or is known from this frame alone.
             WeightsError: the network gave NaN or infinity. After any error the stream is as it was before.
         """
-        return self._whole(lambda: self._correct(mask, absent))
+        return self._atomically(lambda: self._correct(mask, absent))
 
-    def _correct(self, mask: object, absent: Iterable[int]) -> Segmentation:
+    def _correct(self, mask: MaskLike | None, absent: Iterable[int]) -> Segmentation:
         _, size, _ = self._state.last_frame()
-        masks = self._masks(mask, size)
-        gone = self._absent(absent, masks.object_ids)
+        masks = self._object_masks(mask, size)
+        gone = self._rows_of_absent(absent, masks.object_ids)
         if not masks.object_ids and not gone:
             raise MaskError(
                 "correct: expected a mask with at least one object, or absent=[...] with ids, got neither; mark an "
-                "object with its id, "
-                "or name those that are not in the frame"
+                "object with its id, or name those that are not in the frame"
             )
         if self._state.window is not None and not self._state.window.covers(masks.probabilities):
             self._state.pixels = self._state.overview
@@ -221,7 +216,7 @@ class VOSStream:
         self._state.cut = self._state.cut or is_cut(masks.probabilities)
         given = GivenMasks.of(masks, size, self._state.window or Window.whole(size))
         found, full = (_without(p, [1 + row for row in gone]) for p in (last, self.last.probabilities))
-        result, winner = self._conclude(found, full, given)
+        labels, result = self._conclude(Labels.of(found), full, given)
         if gone and self._state.places is not None:
             self._state.places[gone] = False
         self._state.sums.forget(self.frame_index, rows=gone)
@@ -230,10 +225,10 @@ class VOSStream:
                 if slot.frame == self.frame_index:
                     self._state.bank.drop(slot.slot, row=row)
         if given.object_ids:
-            self._memorise(self.network.encode_query(pixels), given, winner, only_given=True)
+            self._memorise(self.network.encode_query(pixels), labels, given, only_given=True)
         return result
 
-    def add_objects(self, mask: object) -> Segmentation:
+    def add_objects(self, mask: MaskLike) -> Segmentation:
         """Track more objects from the last frame on.
 
         Args:
@@ -247,7 +242,7 @@ class VOSStream:
             MaskError: the mask cannot be used, has no object, or names one that is tracked already.
         """
         _, size, _ = self._state.last_frame()
-        if known := sorted(set(self._masks(mask, size).object_ids) & set(self.object_ids)):
+        if known := sorted(set(self._object_masks(mask, size).object_ids) & set(self.object_ids)):
             raise MaskError(
                 f"add_objects: expected new ids, got {known}, which are tracked already; use correct() for those"
             )
@@ -270,7 +265,7 @@ class VOSStream:
             )
         if not gone:
             return
-        self._whole(lambda: self._remove(gone))
+        self._atomically(lambda: self._remove(gone))
 
     def _remove(self, gone: set[int]) -> None:
         rows = [row for row, object_id in enumerate(self.object_ids) if object_id not in gone]
@@ -291,17 +286,18 @@ class VOSStream:
                 kept[0] = (1 - kept[1:].sum(0)).clamp_min(0)
             self._report(full)
 
-    def _whole(self, work: Callable[[], _Answer]) -> _Answer:
+    def _atomically(self, work: Callable[[], _Answer]) -> _Answer:
         """Do something; what it changed is put back where it ends in an error: out of memory, an interrupt, or any
         other."""
         check_unmoved(self.network, self._began)
+        _check_eval(self.network)
         state, before = self._state, {**vars(self._state), "sums": self._state.sums.shared()}
         return self._steps.take(work, (state.bank, state.cache), lambda: vars(state).update(before))
 
     def _new_bank(self) -> MemoryBank:
         return self.network.new_bank(self.options.memory_size, policy=self.options.policy)
 
-    def _size(self, image: Tensor) -> WorkingSize:
+    def _working_size(self, image: Tensor) -> WorkingSize:
         """The working size of the video whose next frame this is, `[3, H, W]`."""
         options, index, stride = self.options, self.frame_index + 1, self.network.stride
         enlarge = options.factor(image.shape[1], image.shape[2])
@@ -309,21 +305,21 @@ class VOSStream:
             image, self._state.size, index=index, short_side=options.short_side, stride=stride, enlarge=enlarge
         )
 
-    def _look(self, masks: ObjectMasks, size: WorkingSize) -> Window:
+    def _aim(self, masks: ObjectMasks, size: WorkingSize) -> Window:
         """Turn to the window for the next frame: around the objects, while all of them are seen."""
         last, before = self._state.last, self._state.window
         self._state.cut = self._state.cut or is_cut(masks.probabilities)
         given = masks.probabilities.gt(0.5).any(0)
         seen = given if last is None else (last.ids > 0) | given
         all_seen = last is None or all(last.present.values())
-        window = (
-            aim(seen, size, before, zoom=self.options.zoom) if all_seen and not self._state.cut else Window.whole(size)
-        )
+        window = Window.whole(size)
+        if all_seen and not self._state.cut:
+            window = aim(seen, size, before, zoom=self.options.zoom)
         self._turn(window, size)
         return window
 
     def _turn(self, window: Window, size: WorkingSize) -> None:
-        """Have what was found in the last frame as the window has it."""
+        """Bring what was found in the last frame to the window."""
         before, last = self._state.window, self._state.last
         if before is not None and before != window and last is not None:
             self._state.probabilities = window.see(last.probabilities, size)
@@ -331,7 +327,7 @@ class VOSStream:
                 self._state.places = before.turn(self._state.places, window, size)
         self._state.window = window
 
-    def _show(self, image: Tensor, size: WorkingSize, window: Window) -> Tensor:
+    def _fit(self, image: Tensor, size: WorkingSize, window: Window) -> Tensor:
         """A frame through a window, `[1, 3, H', W']`; keeps all of it too, for corrections outside."""
         like = next(self.network.parameters())
         image = image.to(like.device)
@@ -339,7 +335,7 @@ class VOSStream:
             self._state.overview = fit(image, size)[None].to(like.dtype)
         return window.see(image, size)[None].to(like.dtype)
 
-    def _masks(self, mask: object, size: WorkingSize) -> ObjectMasks:
+    def _object_masks(self, mask: MaskLike | None, size: WorkingSize) -> ObjectMasks:
         """What the user says about a frame; checks that the objects fit in."""
         device = next(self.network.parameters()).device
         if mask is None:
@@ -354,7 +350,7 @@ class VOSStream:
             )
         return ObjectMasks(masks.object_ids, masks.probabilities.to(device), masks.void.to(device))
 
-    def _absent(self, absent: Iterable[int], given: tuple[int, ...]) -> list[int]:
+    def _rows_of_absent(self, absent: Iterable[int], given: tuple[int, ...]) -> list[int]:
         """The rows of objects that are said to be absent from the last frame; checks that each is known from another
         one."""
         if isinstance(absent, (str, bytes)) or not isinstance(absent, Iterable):
@@ -387,17 +383,26 @@ class VOSStream:
                 self._state.sums.add_rows(len(new))
         self._state.object_ids += new
 
-    def _segment(self, features: FrameFeatures) -> Tensor:
-        """Each object's own probability `[N, H', W']`: read the memory and decode."""
-        video = torch.zeros(len(self.object_ids), dtype=torch.int64, device=features.key.device)
-        if not len(video):
-            return torch.zeros(0, *features.frame.shape[2:], dtype=torch.float32, device=features.key.device)
+    def _read(self, features: FrameFeatures) -> tuple[Tensor, Tensor | None]:
+        """Read the memory: what the bank holds for each cell, `[N, Cv, h, w]`, and the cues of the discriminative read,
+        `[N, 5, H'/8, W'/8]`, or None without it."""
+        if not self.object_ids:
+            return features.key.new_zeros(0, self.network.config.value_channels, *features.key.shape[2:]), None
+        video = _rows_of_one_video(len(self.object_ids), features)
         recalled = self.network.recall(features, self._state.bank, video, self._state.cache)
+        if not _can_discriminate(features):
+            return recalled, None
         _, _, probabilities = self._state.last_frame()
         masks = probabilities[1:]  # [N, H', W'], of the last frame
         last = masks, (masks.sum(0) - masks).clamp(0, 1)
-        cues = self.network.cues(features, self._state.sums, last, video) if _can_discriminate(features) else None
-        parts = [slice(start, start + _CHUNK) for start in range(0, len(video), _CHUNK)]
+        return recalled, self.network.cues(features, self._state.sums, last, video)
+
+    def _decode(self, recalled: Tensor, cues: Tensor | None, features: FrameFeatures) -> Tensor:
+        """Each object's own probability, float32 `[N, H', W']`."""
+        if not len(recalled):
+            return torch.zeros(0, *features.frame.shape[2:], dtype=torch.float32, device=features.key.device)
+        video = _rows_of_one_video(len(recalled), features)
+        parts = [slice(start, start + _CHUNK) for start in range(0, len(recalled), _CHUNK)]
         decoded = (
             self.network.decode(recalled[p], features, video[p], None if cues is None else cues[p]) for p in parts
         )
@@ -406,56 +411,50 @@ class VOSStream:
             raise WeightsError(_NOT_FINITE)
         return found
 
-    def _believe(self, found: Tensor, size: WorkingSize, window: Window) -> tuple[Tensor, Tensor]:
-        """What was found, `[1 + N, H', W']`, without false positives far away, and who wins each pixel `[H', W']`."""
-        winner = winners(found)
-        if self._state.places is None or self.options.reach is None:
-            return found, winner
-        share = self.options.reach * size.frame_height / window.height
-        reach = round(min(share * min(size.height, size.width), size.height + size.width))
-        near = keep_near(found, self._state.places, reach=reach, winner=winner)
-        return near, winner if near is found else winners(near)
+    def _label(self, probabilities: Tensor, size: WorkingSize, window: Window) -> Labels:
+        """Label the pixels of `[1 + N, H', W']`, without false positives far away."""
+        winner = winners(probabilities)
+        if self._state.places is not None and self.options.reach is not None:
+            share = self.options.reach * size.frame_height / window.height
+            reach = round(min(share * min(size.height, size.width), size.height + size.width))
+            probabilities, winner = keep_near(probabilities, winner, self._state.places, reach=reach)
+        return Labels.of(probabilities, winner)
 
-    def _conclude(
-        self, found: Tensor, full: Tensor, given: GivenMasks, winner: Tensor | None = None
-    ) -> tuple[Segmentation, Tensor]:
-        """From what was found, `[1 + N, H', W']` and `[1 + N, H, W]`, and what is given, to the result; keeps both.
-
-        Takes who wins each pixel of `found`, where that is known; gives who does in the end too, `[H', W']`."""
+    def _conclude(self, labels: Labels, full: Tensor, given: GivenMasks) -> tuple[Labels, Segmentation]:
+        """Put given masks in place of what was found, `labels` at the working size and `full` `[1 + N, H, W]`; keep
+        what comes of it."""
         self._admit(given)
-        rows = [self.object_ids.index(i) for i in given.object_ids]
-        if new := 1 + len(self.object_ids) - len(found):
-            found, full = (torch.cat([p, p.new_zeros(new, *p.shape[1:])]) for p in (found, full))
-        self._state.probabilities = found = impose(found, given.working, given.working_void, rows)
-        winner = winners(found) if winner is None or rows else winner
-        self._state.places = last_places(found, self._state.places, winner=winner)
-        return self._report(impose(full, given.full, given.full_void, rows)), winner
+        if rows := [self.object_ids.index(i) for i in given.object_ids]:
+            found, full = (_with_maps(p, 1 + len(self.object_ids)) for p in (labels.probabilities, full))
+            labels = Labels.of(impose(found, given.working, given.working_void, rows))
+            full = impose(full, given.full, given.full_void, rows)
+        self._state.probabilities = labels.probabilities
+        self._state.places = last_places(labels.masks, self._state.places)
+        return labels, self._report(full)
 
     def _report(self, full: Tensor) -> Segmentation:
         """The result of probabilities `[1 + N, H, W]`; keeps it."""
-        self._state.last = segmentation_of(full, self.object_ids, frame_index=self.frame_index)
+        self._state.last = segmentation_of(Labels.of(full), self.object_ids, frame_index=self.frame_index)
         return self._state.last
 
     def _memorise(
-        self, features: FrameFeatures, given: GivenMasks, winner: Tensor, *, only_given: bool = False
+        self, features: FrameFeatures, labels: Labels, given: GivenMasks, *, only_given: bool = False
     ) -> None:
         """Write the last frame's templates of objects that were given (pinned), and of those that are seen well
         enough."""
-        _, _, probabilities = self._state.last_frame()
         known = [row for row, object_id in enumerate(self.object_ids) if object_id in given.object_ids]
-        scores, area = object_scores(probabilities, winner)
-        seen = (area > 0) & (scores >= self.options.write_gate)
+        seen = (labels.areas > 0) & (labels.scores >= self.options.write_gate)
         *good, finite = torch.cat([seen, _finite(features)[None]]).tolist()  # one look at the device for both
         if not finite:
             raise WeightsError(_NOT_FINITE)
         found = [] if only_given else [row for row, fine in enumerate(good) if fine and row not in known]
-        everything = probabilities[1:].sum(0)
+        everything = labels.probabilities[1:].sum(0)
         for rows, is_given in ((known, True), (found, False)):
             for start in range(0, len(rows), _CHUNK):
                 part = rows[start : start + _CHUNK]
-                mask = probabilities[[1 + row for row in part]].to(features.key.dtype)
+                mask = labels.probabilities[[1 + row for row in part]].to(features.key.dtype)
                 others = (everything - mask).clamp(0, 1).to(features.key.dtype)
-                video = torch.zeros(len(part), dtype=torch.int64, device=mask.device)
+                video = _rows_of_one_video(len(part), features)
                 self._write(self.network.encode_memory(features, mask, others, video), part, is_given)
                 if is_given or self.frame_index % self.options.memory_every == 0:
                     self._learn(features, (mask, others), part, is_given)
@@ -464,7 +463,7 @@ class VOSStream:
         """Add what the frame says of objects, `mask` and `others` `[R, H', W']`, to the sums of the discriminative
         read."""
         sums, first = self._state.sums, not self._state.sums.rows
-        video = torch.zeros(len(rows), dtype=torch.int64, device=masks[0].device)
+        video = _rows_of_one_video(len(rows), features)
         self.network.learn(
             sums, features, *masks, video, rows=None if first else rows, frame=self.frame_index, given=is_given
         )
@@ -478,12 +477,27 @@ class VOSStream:
             _store(bank, template, frame=number, pinned=is_given)
             bank.add_rows(len(self.object_ids) - bank.rows)
             return
-        pinned = [is_given and room_for_pin(bank, row) for row in rows]
+        for row in rows if is_given else ():
+            if not _has_room_for_pin(bank, row):
+                _unpin_oldest_correction(bank, row)
+        pinned = [is_given and _has_room_for_pin(bank, row) for row in rows]
         provisional = not is_given and number % self.options.memory_every != 0
         for pin in sorted(set(pinned)):
             part = [n for n in range(len(rows)) if pinned[n] == pin]
             at = [rows[n] for n in part]
             _store(bank, template[part], at, frame=number, pinned=pin, provisional=provisional)
+
+
+def _has_room_for_pin(bank: MemoryBank, row: int) -> bool:
+    """Whether one more slot of a row may be pinned: two stay free, but the first template is pinned in any bank."""
+    return sum(slot.pinned for slot in bank.describe(row)) < max(1, bank.capacity - 2)
+
+
+def _unpin_oldest_correction(bank: MemoryBank, row: int) -> None:
+    """Unpin the second pinned slot of a row, where there is one; the first template stays pinned."""
+    pins = [slot for slot in bank.describe(row) if slot.pinned]
+    if len(pins) > 1:
+        bank.unpin(pins[1].slot, row=row)
 
 
 def _store(
@@ -502,6 +516,35 @@ def _store(
         if bool(template.isfinite().all()):
             raise
         raise WeightsError(f"{_NOT_FINITE} ({error})") from error
+
+
+def _check_eval(network: SegmentationNetwork) -> None:
+    """Refuse a network of which a part is in training mode.
+
+    Raises:
+        OptionError: it is.
+    """
+    if network.training or any(part.training for part in network.children()):
+        raise OptionError(
+            "network: expected one in eval mode, got one in training mode, in which its results depend on the batch; "
+            "call network.eval()"
+        )
+
+
+def _reading_from(network: SegmentationNetwork, top_k: int | None) -> SegmentationNetwork:
+    """The network with another number of cells to read from: the same weights, and the argument left as it is."""
+    if network.read.top_k == top_k:
+        return network
+    same = copy.copy(network)
+    same._modules = dict(network._modules)
+    same.read = copy.copy(network.read)
+    same.read.top_k = top_k
+    return same
+
+
+def _rows_of_one_video(rows: int, features: FrameFeatures) -> Tensor:
+    """Each row's frame among those of `features`, int64 `[rows]`: a stream has one."""
+    return torch.zeros(rows, dtype=torch.int64, device=features.key.device)
 
 
 def _can_discriminate(features: FrameFeatures) -> bool:
@@ -528,3 +571,9 @@ def _without(probabilities: Tensor, maps: list[int]) -> Tensor:
     result[maps] = 0.0
     result[0] = (1 - result[1:].sum(0)).clamp_min(0)
     return result
+
+
+def _with_maps(probabilities: Tensor, count: int) -> Tensor:
+    """Probabilities `[1 + N, H, W]` with maps of new objects, all 0, up to `count` maps."""
+    new = count - len(probabilities)
+    return torch.cat([probabilities, probabilities.new_zeros(new, *probabilities.shape[1:])]) if new else probabilities

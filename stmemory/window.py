@@ -1,17 +1,15 @@
-"""Where the network looks: at the whole frame, or through a window at what is tracked, enlarged. Knows no network and
-no time."""
+"""Where the network looks: at the whole frame, or through a window at what is tracked, enlarged."""
 
 from __future__ import annotations
 
 from dataclasses import astuple, dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from stmemory.io.frames import WorkingSize, fit, resize, restore
+from stmemory.io.frames import WorkingSize, fit, restore
 
-__all__ = ["Window", "aim", "is_cut"]
+__all__ = ["Window", "aim", "is_cut", "place"]
 
 _ROOM = 1.3  # sides of a window, at the least, in sides of the box around the objects
 _STEP = 0.2  # between two factors
@@ -69,43 +67,43 @@ class Window:
         return maps[..., self.top : self.top + self.height, self.left : self.left + self.width]
 
     def see(self, maps: Tensor, size: WorkingSize) -> Tensor:
-        """Maps `[c, H, W]` through the window, at the padded working size `[c, H', W']`; those of the whole frame are
-        `fit`.
+        """Maps `[c, H, W]` through the window, at the padded working size `[c, H', W']`.
 
         >>> size = WorkingSize.of(32, 48, None, 16)
         >>> Window(0, 0, 16, 24).see(torch.ones(1, 32, 48), size).shape
         torch.Size([1, 32, 48])
         """
-        if self.is_whole(size):
-            return fit(maps, size)
-        seen = resize(self.part(maps), size.height, size.width)
-        return F.pad(seen, (0, size.padded_width - size.width, 0, size.padded_height - size.height))
+        return fit(self.part(maps), self.view(size))
 
     def put_back(self, probabilities: Tensor, size: WorkingSize) -> Tensor:
         """Probabilities `[1 + N, H', W']` of the window in the whole frame, `[1 + N, H, W]`: outside is background.
 
         >>> size = WorkingSize.of(32, 48, None, 16)
-        >>> Window(0, 0, 16, 24).put_back(torch.tensor([0.0, 1.0]).view(2, 1, 1).expand(2, 32, 48), size).sum((1, 2)).tolist()
+        >>> object_alone = torch.tensor([0.0, 1.0]).view(2, 1, 1).expand(2, 32, 48)
+        >>> Window(0, 0, 16, 24).put_back(object_alone, size).sum((1, 2)).tolist()
         [1152.0, 384.0]
         """
         if self.is_whole(size):
             return restore(probabilities, size)
         full = probabilities.new_zeros(len(probabilities), size.frame_height, size.frame_width)
         full[0] = 1
-        self.part(full).copy_(resize(probabilities[..., : size.height, : size.width], self.height, self.width))
-        return full
+        return self._paste(probabilities, full, size)
 
     def turn(self, places: Tensor, to: Window, size: WorkingSize) -> Tensor:
-        """Places bool `[N, H', W']` of this window, as another one has them: each cell that they touch."""
+        """Places bool `[N, H', W']` of this window, as another one has them: each pixel that they touch."""
         if self == to or not len(places):
             return places
         full = torch.zeros(len(places), size.frame_height, size.frame_width, device=places.device)
-        self.part(full).copy_(resize(places[..., : size.height, : size.width].float(), self.height, self.width))
-        return to.see(full, size) > 0
+        return to.see(self._paste(places.float(), full, size), size) > 0
+
+    def _paste(self, maps: Tensor, full: Tensor, size: WorkingSize) -> Tensor:
+        """Write maps `[c, H', W']` of the window to their place in `full` `[c, H, W]`, and return that."""
+        self.part(full).copy_(restore(maps, self.view(size)))
+        return full
 
 
 def aim(seen: Tensor, size: WorkingSize, before: Window | None, *, zoom: float) -> Window:
-    """The window to look through at the next frame. It stays where it is while that does.
+    """The window to look through at the next frame: that of the last frame, while it still suits the objects.
 
     Args:
         seen: bool `[H, W]`, where the objects are; without any, the whole frame is looked at.
@@ -122,14 +120,32 @@ def aim(seen: Tensor, size: WorkingSize, before: Window | None, *, zoom: float) 
     if zoom == 1 or not rows:
         return Window.whole(size)
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    first, before = before is None, before or Window.whole(size)
-    now = size.frame_height / before.height
+    current = before or Window.whole(size)
+    now = size.frame_height / current.height
     most = 1 / (_ROOM * max((bottom - top) / size.frame_height, (right - left) / size.frame_width))
     best = max(1.0, int(min(most, zoom) / _STEP + 1e-6) * _STEP)
-    factor = best if most < _FARTHER * now or best > _CLOSER * now or first else now
+    factor = best if before is None or most < _FARTHER * now or best > _CLOSER * now else now
     height, width = round(size.frame_height / factor), round(size.frame_width / factor)
-    across = _stays(before.left, width, (left, right), size.frame_width) and width == before.width
-    if across and _stays(before.top, height, (top, bottom), size.frame_height) and height == before.height:
+    return place((top, bottom, left, right), height, width, current, size)
+
+
+def place(box: tuple[int, int, int, int], height: int, width: int, before: Window, size: WorkingSize) -> Window:
+    """A window of that size around a box: the one before it, if it is as large and the box is not too near its edges.
+
+    Args:
+        box: top, bottom, left and right of the objects, px.
+        height: rows of the window.
+        width: columns of the window.
+        before: the window of the last frame.
+        size: of the frames.
+
+    >>> size = WorkingSize.of(100, 200, None, 16)
+    >>> place((40, 60, 150, 180), 50, 100, Window(24, 98, 50, 100), size)
+    Window(top=24, left=98, height=50, width=100)
+    """
+    top, bottom, left, right = box
+    across = _has_room(before.left, width, (left, right), size.frame_width) and width == before.width
+    if across and _has_room(before.top, height, (top, bottom), size.frame_height) and height == before.height:
         return before
     return Window(
         _around((top + bottom) / 2, height, size.frame_height),
@@ -152,13 +168,13 @@ def is_cut(given: Tensor) -> bool:
     return any(bool((side > 0.5).any()) for side in sides)
 
 
-def _stays(start: int, length: int, of: tuple[int, int], whole: int) -> bool:
-    """Whether what is from one place to another is far enough from the edges of a window; edges of the frame are
-    none."""
-    room = _EDGE * length
-    return (start == 0 or of[0] - start >= room) and (start + length == whole or start + length - of[1] >= room)
+def _has_room(start: int, length: int, span: tuple[int, int], whole: int) -> bool:
+    """Whether a span is far enough from both ends of a window, along one side; an end at the frame's edge does not
+    count."""
+    room, end = _EDGE * length, start + length
+    return (start == 0 or span[0] - start >= room) and (end == whole or end - span[1] >= room)
 
 
 def _around(centre: float, length: int, whole: int) -> int:
-    """Where a window of a length starts that has its centre there, as far as the frame allows."""
+    """The start of a window of a length with its centre there, as far as the frame allows."""
     return int(min(max(centre - length / 2, 0), whole - length))

@@ -151,7 +151,7 @@ def job_record(folder: Path) -> Path:
     picture(folder / "first.png")
     (folder / "out" / "state.safetensors").touch()
     record = {
-        "format": "stmemory.jobs.track 1",
+        "format": "stmemory.job 1",
         "source": "frames",
         "mask_names": ["00000", "00001"],
         "frame_size": [32, 48],
@@ -167,7 +167,7 @@ def read_job(folder: Path) -> None:
         check_folder(job(folder), resume=resume, force=not resume)
     check_record(
         job(folder),
-        {"format": "stmemory.jobs.track 1", "frame_size": [32, 48], "first_frame": "0" * 64, "first_mask": ""},
+        {"format": "stmemory.job 1", "frame_size": [32, 48], "first_frame": "0" * 64, "first_mask": ""},
     )
 
 

@@ -27,9 +27,8 @@ import numpy as np
 from PIL import Image
 
 from stmemory.errors import StmemoryError
-from stmemory.evaluation.clips import read_labels
 from stmemory.io.frames import iterate_frames
-from stmemory.io.palette import read_mask, read_palette_png, write_palette_png
+from stmemory.io.palette import read_id_image, read_mask, read_palette_png, write_palette_png
 from stmemory.training.data.masks import BinaryMask, IdMask
 
 SECONDS = 20  # of processor time that one file may take; a whole one takes a few thousandths
@@ -117,7 +116,7 @@ def read_all(path: Path) -> None:
         lambda: collections.deque(iterate_frames(path), maxlen=1),
         lambda: read_mask(path),
         lambda: read_palette_png(path),
-        lambda: read_labels(path),
+        lambda: read_id_image(path).ids,
         lambda: IdMask(path).read(32, 24),
         lambda: BinaryMask(path).read(32, 24),
     ):

@@ -1,4 +1,5 @@
-"""The documentation runs: every Python block of README.md and docs/pages is executed, one namespace a page.
+"""The documentation runs: every Python block of README.md, CONTRIBUTING.md and docs/pages is executed, one namespace a
+page.
 
 A block with `<!-- not run: reason -->` on the line before it is left out. The files that the pages use, a clip and the
 mask of its first frame, are made in a temporary folder, which is the working directory.
@@ -7,10 +8,12 @@ mask of its first frame, are made in a temporary folder, which is the working di
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import re
 import runpy
 import shutil
+import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,13 +23,16 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from test_house import ROOMS
 
+import stmemory
 from stmemory.io.palette import write_palette_png
 from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.synthesis.clips import ClipConfig
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "pages").rglob("*.md"))]
+SITE = sorted((ROOT / "docs" / "pages").rglob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *SITE]
 HEIGHT, WIDTH, FRAMES = 48, 64, 7
 
 FENCE = re.compile(r"^(?P<fence>```+)(?P<language>[^\n`]*)\n(?P<code>.*?)^(?P=fence)[ \t]*$", re.MULTILINE | re.DOTALL)
@@ -120,7 +126,7 @@ def test_every_page_is_in_the_navigation() -> None:
     """No page of the documentation is left out of its table of contents."""
     listed = re.findall(r": (\S+\.md)$", (ROOT / "docs" / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE)
 
-    assert sorted(listed) == sorted(page.relative_to(ROOT / "docs" / "pages").as_posix() for page in PAGES[1:])
+    assert sorted(listed) == sorted(page.relative_to(ROOT / "docs" / "pages").as_posix() for page in SITE)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
@@ -130,6 +136,49 @@ def test_links_lead_somewhere(page: Path) -> None:
     targets = [target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)]
 
     assert [] == [t for t in targets if t and "://" not in t and not (page.parent / t).exists()]
+
+
+def documented(path: str) -> object:
+    """The module, class or function that a directive `::: path` of the API page names."""
+    try:
+        return importlib.import_module(path)
+    except ModuleNotFoundError:
+        owner, _, member = path.rpartition(".")
+        return getattr(documented(owner), member)
+
+
+API_PAGE = (ROOT / "docs" / "pages" / "api.md").read_text(encoding="utf-8")
+API_PACKAGES = re.findall(
+    r"`(stmemory[\w.]*)`", API_PAGE.partition("These packages are public: ")[2].partition("\n")[0]
+)
+
+
+@pytest.mark.parametrize("package", API_PACKAGES)
+def test_the_api_page_documents_every_public_name(package: str) -> None:
+    """Each name in `__all__` of the packages that the API page lists is documented there."""
+    shown: set[int] = set()
+    for path in re.findall(r"^::: (\S+)$", API_PAGE, re.MULTILINE):
+        found = documented(path)
+        members = (
+            [getattr(found, member) for member in found.__all__] if isinstance(found, types.ModuleType) else [found]
+        )
+        shown |= {id(member) for member in members}
+    names = importlib.import_module(package)
+    missing = [name for name in names.__all__ if name != "__version__" and id(getattr(names, name)) not in shown]
+    constants = [name for name in names.__all__ if not callable(getattr(names, name))]
+
+    assert [] == missing
+    assert [] == [name for name in constants if f"| `{package}.{name}` |" not in API_PAGE]
+
+
+def test_the_api_page_documents_nothing_twice() -> None:
+    """Each directive of the API page stands there once, and the page names the public packages."""
+    directives = re.findall(r"^::: (\S+)$", API_PAGE, re.MULTILINE)
+
+    assert sorted(set(directives)) == sorted(directives)
+    assert {"stmemory", "stmemory.memory", "stmemory.weights", "stmemory.formats", "stmemory.evaluation"} < set(
+        API_PACKAGES
+    )
 
 
 def settings_tables() -> dict[str, dict[str, str]]:
@@ -164,6 +213,70 @@ def test_the_page_of_settings_has_all_of_them(heading: str, record: Any, elsewhe
         expected |= {"phases": "one", "sources": "[]"}
 
     assert expected == settings_tables()[heading]
+
+
+def test_the_page_on_contributing_is_the_file_at_the_root() -> None:
+    """The built page on contributing has the text of CONTRIBUTING.md, with links that are right in docs/pages."""
+    hook = runpy.run_path(str(ROOT / "docs" / "include_contributing.py"))["on_page_markdown"]
+    page = types.SimpleNamespace(file=types.SimpleNamespace(src_uri="contributing.md"))
+    text = hook("a pointer", page=page)
+    other = types.SimpleNamespace(file=types.SimpleNamespace(src_uri="index.md"))
+
+    assert "## Add an update policy" in text
+    assert [] == [
+        target
+        for target in re.findall(r"\]\(([^)\s#]+)", COMMENT.sub("", FENCE.sub("", text)))
+        if not (ROOT / "docs" / "pages" / target).exists()
+    ]
+    assert "another page" == hook("another page", page=other)
+
+
+def test_the_hour_of_reading() -> None:
+    """The README's list of files to read names files that exist, with their lines to within 10 %."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Read the code")[2].partition("\n## ")[0]
+    listed = re.findall(r"^\d\. \[`([^`]+)`\]\(([^)]+)\), (\d+) lines", text, re.MULTILINE)
+    lines = {path: len((ROOT / path).read_text(encoding="utf-8").splitlines()) for _, path, _ in listed}
+    total = re.search(r"([\d,]+) lines in all", text)
+
+    assert ["predictor", "stream", "memory/bank", "memory/policy", "memory/fusion", "memory/read"] == [
+        path.removeprefix("stmemory/").removesuffix(".py") for path in lines
+    ]
+    assert all(name == path for name, path, _ in listed)
+    assert [] == [(path, lines[path]) for _, path, said in listed if abs(int(said) - lines[path]) > lines[path] / 10]
+    assert total is not None
+    assert abs(int(total[1].replace(",", "")) - sum(lines.values())) <= sum(lines.values()) / 10
+
+
+def test_the_map_of_rooms_has_every_room() -> None:
+    """The table of rooms in CONTRIBUTING.md names each folder and each file of the package, in the order of rooms."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Where things are")[2]
+    cells = " ".join(re.findall(r"^\| ([^|]+) \|", text, re.MULTILINE))
+    named = re.findall(r"`(\w+(?:/|\.py))`", cells)
+    package = ROOT / "stmemory"
+    expected = {f"{path.parent.name}/" for path in package.glob("*/*.py")}
+    expected |= {path.name for path in package.glob("*.py") if not path.name.startswith("__")}
+    rooms = [name.removesuffix("/") for name in named if name.endswith("/")]
+
+    assert sorted(expected) == sorted(named)
+    assert rooms == sorted(rooms, key=ROOMS.index)
+
+
+def test_the_changelog_has_a_heading_for_the_version() -> None:
+    """The first heading of CHANGELOG.md is for changes to come, the second for this version, whose faults that no
+    release had are not listed as fixed."""
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+    assert ["Unreleased", stmemory.__version__] == re.findall(r"^## \[([^]]+)\]", text, re.MULTILINE)[:2]
+    assert "### Fixed" not in text.partition("## [0.1.0]")[2]
+
+
+def test_circles_are_groups_of_modules_that_import_each_other() -> None:
+    """The table of the layout counts a circle once, however many ways lead around it, and no chain."""
+    circles = runpy.run_path(str(ROOT / "docs" / "house_table.py"))["circles"]
+
+    assert [["a", "b", "c"], ["d", "e"]] == circles(
+        {"a": {"b"}, "b": {"a", "c"}, "c": {"a"}, "d": {"e"}, "e": {"d", "a"}, "f": {"a"}}
+    )
 
 
 CASES = [

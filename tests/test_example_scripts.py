@@ -61,7 +61,7 @@ def test_sittings_give_the_masks_of_one_go(tmp_path: Path, capsys: pytest.Captur
     reached = [script.main(clip, mask, str(tmp_path / "out"), at_most) for at_most in (2, 1, None, None)]
     assert [2, 3, 6, 6] == reached
     assert tracked(clip, mask) == masks_in(tmp_path / "out")
-    assert "going on after frame 2" in capsys.readouterr().out
+    assert "continuing after frame 2" in capsys.readouterr().out
 
 
 def test_a_folder_is_tracked_from_its_first_mask_on_with_late_objects(tmp_path: Path) -> None:

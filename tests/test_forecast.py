@@ -138,7 +138,7 @@ def test_an_earlier_run_is_replaced_only_if_asked(
 
 @pytest.mark.parametrize(
     "record",
-    [None, "{", "[]", '{"format": "stmemory.jobs.forecast 1", "frames": ["../../precious.png", 3, "00000.png/x"]}'],
+    [None, "{", "[]", '{"format": "stmemory.forecast 1", "frames": ["../../precious.png", 3, "00000.png/x"]}'],
 )
 def test_frames_of_no_run_are_never_deleted(
     record: str | None, weights: str, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -11,11 +11,10 @@ from fuzz_images import fuzz, read_all, seeds
 from PIL import Image
 
 from stmemory.errors import FrameError, MaskError, StmemoryError
-from stmemory.evaluation.clips import read_labels
 from stmemory.io import images
 from stmemory.io.frames import iterate_frames, to_frame
 from stmemory.io.images import count_images, opened_image, read_picture
-from stmemory.io.palette import read_mask, read_palette_png
+from stmemory.io.palette import read_id_image, read_mask, read_palette_png
 from stmemory.training.data.masks import BinaryMask, IdMask
 
 
@@ -78,7 +77,7 @@ def test_a_size_is_checked_before_pixels_are_decoded(
     for look in (
         read_mask,
         read_palette_png,
-        read_labels,
+        lambda path: read_id_image(path).ids,
         lambda file: IdMask(file).read(8, 8),
         lambda file: BinaryMask(file).read(8, 8),
     ):

@@ -7,8 +7,17 @@ import torch
 from torch import Tensor
 
 from stmemory.io.frames import WorkingSize
-from stmemory.io.masks import to_object_masks, winners
-from stmemory.postprocess import GivenMasks, impose, keep_near, last_places, object_scores, segmentation_of
+from stmemory.io.masks import to_object_masks
+from stmemory.postprocess import (
+    GivenMasks,
+    Labels,
+    impose,
+    keep_near,
+    last_places,
+    object_scores,
+    segmentation_of,
+    winners,
+)
 from stmemory.window import Window
 
 
@@ -86,10 +95,12 @@ def test_far_regions_go_to_the_background() -> None:
     probabilities[0] = 1 - probabilities[1]
     places = torch.zeros(1, 1, 9, dtype=torch.bool)
     places[0, 0, 0] = True
-    actual = keep_near(probabilities, places, reach=2)
+    winner = winners(probabilities)
+    actual, near = keep_near(probabilities, winner, places, reach=2)
     torch.testing.assert_close(torch.tensor([0.9, 0.9, 0.1, 0.1, 0.1, 0.1, 0.1, 0.0, 0.0]), actual[1, 0])
     torch.testing.assert_close(torch.ones(1, 9), actual.sum(0))
-    assert torch.equal(probabilities, keep_near(probabilities, places, reach=20))
+    assert torch.equal(winners(actual), near)
+    assert (probabilities, winner) == keep_near(probabilities, winner, places, reach=20)  # nothing is far
 
 
 def test_who_is_not_seen_stays_where_it_was() -> None:
@@ -97,7 +108,7 @@ def test_who_is_not_seen_stays_where_it_was() -> None:
     probabilities = torch.tensor([[0.1, 0.1, 0.2], [0.8, 0.1, 0.1], [0.05, 0.1, 0.1], [0.05, 0.7, 0.6]]).view(4, 1, 3)
     before = torch.tensor([[[False, True, False]], [[False, False, True]]])
     expected = [[[True, False, False]], [[False, False, True]], [[False, True, True]]]
-    assert expected == last_places(probabilities, before).tolist()
+    assert expected == last_places(Labels.of(probabilities).masks, before).tolist()
     assert [[[False, True, False]], [[False, False, True]]] == before.tolist()
 
 
@@ -113,9 +124,21 @@ def test_scores_are_means_over_the_pixels_that_an_object_wins() -> None:
         assert pytest.approx(float(own.mean()) if len(own) else 0.0) == float(scores[row])
 
 
+@pytest.mark.parametrize("objects", [0, 1, 2, 5], ids=str)
+def test_labels_are_winners_scores_and_areas_of_one_frame(objects: int) -> None:
+    """For any number of objects, the record holds what the functions give of its probabilities, and its masks are the
+    pixels that each object wins."""
+    probabilities = found(objects)
+    labels = Labels.of(probabilities)
+    scores, areas = object_scores(probabilities, winners(probabilities))
+    assert torch.equal(winners(probabilities), labels.winner) and labels.probabilities is probabilities
+    assert torch.equal(scores, labels.scores) and torch.equal(areas, labels.areas)
+    assert [(probabilities.argmax(0) == 1 + row).tolist() for row in range(objects)] == labels.masks.tolist()
+
+
 def test_a_segmentation_says_who_is_where() -> None:
     """Ids are the user's own, an object that wins no pixel is not present and scores 0."""
     probabilities = torch.tensor([[0.2, 0.9], [0.8, 0.06], [0.0, 0.04]]).view(3, 1, 2)
-    result = segmentation_of(probabilities, (7, 1000), frame_index=4)
+    result = segmentation_of(Labels.of(probabilities), (7, 1000), frame_index=4)
     assert (4, [[7, 0]], {7: True, 1000: False}) == (result.frame_index, result.ids.tolist(), result.present)
     assert pytest.approx({7: 0.8, 1000: 0.0}) == result.scores

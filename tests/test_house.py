@@ -351,7 +351,11 @@ folder = os.path.dirname(stmemory.__file__)
 report = {
     "changed": [name for name in before if before[name] != after[name]],
     "modules": sorted(sys.modules),
-    "opened": [path for path in opened if path.startswith(folder) and not path.endswith(".py") and "__pycache__" not in path],
+    "opened": [
+        path
+        for path in opened
+        if path.startswith(folder) and not path.endswith(".py") and "__pycache__" not in path
+    ],
 }
 with open(sys.argv[1], "w") as file:
     json.dump(report, file)
@@ -402,6 +406,19 @@ def test_the_front_door_waits_for_nothing() -> None:
         "[]\n"
         == subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=PACKAGE.parent).stdout
     )
+
+
+def test_the_memory_needs_torch_only() -> None:
+    """`import stmemory.memory` loads torch, the standard library and modules of stmemory, and nothing else: no Pillow,
+    numpy or safetensors that torch has not loaded itself."""
+    script = (
+        "import sys, torch; before = set(sys.modules); import stmemory.memory; "
+        "print(*{name.partition('.')[0] for name in set(sys.modules) - before})"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=PACKAGE.parent)
+
+    assert done.returncode == 0, done.stderr
+    assert {"stmemory"} == set(done.stdout.split()) - set(sys.stdlib_module_names)
 
 
 def test_help_loads_no_torch() -> None:

@@ -17,11 +17,18 @@ from PIL import Image
 from torch import Tensor
 
 from stmemory.errors import MaskError, ShapeError
-from stmemory.evaluation.clips import read_labels
 from stmemory.formats import read_objects
 from stmemory.formats.base import ids_of
-from stmemory.io.masks import ids_from, soft_aggregate, to_object_masks
-from stmemory.io.palette import davis_palette, read_palette_png, write_palette_png
+from stmemory.io.masks import to_object_masks
+from stmemory.io.palette import (
+    IdImage,
+    davis_palette,
+    read_id_image,
+    read_mask,
+    read_palette_png,
+    write_palette_png,
+)
+from stmemory.postprocess import ids_from, soft_aggregate
 from stmemory.training.data.masks import IdMask
 
 IDS = np.array([[0, 7, 7], [300, 0, 7]])
@@ -113,7 +120,8 @@ def by_every_reader(path: Path) -> list[NDArray[np.int64]]:
     later."""
     tracked = to_object_masks(path, height=40, width=60)
     numbers = torch.tensor(tracked.object_ids).view(-1, 1, 1)
-    labels, is_palette = read_labels(path)
+    found = read_id_image(path)
+    labels, is_palette = found.ids, found.palette
     alone = not is_palette and not ((labels > 0) & (labels < 255)).any()
     return [
         (tracked.probabilities * numbers).sum(0).long().numpy(),
@@ -148,6 +156,47 @@ def test_a_mask_with_smooth_edges_is_one_object(kind: str, method: Image.Resampl
     image.save(tmp_path / "objects" / "007" / "0.png")
     ((_, of_objects),) = read_objects(tmp_path / "objects")
     assert [0, 7] == np.unique(of_objects).tolist() and (expected != (of_objects > 0)).sum() <= 9
+
+
+@pytest.mark.parametrize(
+    ("values", "palette", "void_id", "is_white"),
+    [
+        (np.array([[0, 7, 255]], np.uint8), True, 255, False),
+        (np.array([[0, 255]], np.uint8), True, 255, False),
+        (np.array([[0, 7]], np.uint8), True, 255, False),
+        (np.array([[0, 7, 255]], np.uint8), False, 255, False),
+        (np.array([[0, 255]], np.uint8), False, None, True),
+        (np.array([[0, 7]], np.uint8), False, None, False),
+        (np.zeros((1, 2), np.uint8), False, None, False),
+        (np.array([[0, 255]], np.uint16), False, None, False),
+        (np.array([[0, 7, 255]], np.int32), False, None, False),
+        (np.array([[False, True]]), False, None, False),
+        (np.array([[[0, 255]]], np.uint8), False, None, False),
+    ],
+    ids=[
+        "palette",
+        "palette of void alone",
+        "palette without void",
+        "greys beside 255",
+        "black and white",
+        "greys without 255",
+        "black",
+        "16 bits",
+        "32 bits",
+        "one bit",
+        "a stack",
+    ],
+)
+def test_255_has_one_rule(values: NDArray[np.generic], palette: bool, void_id: int | None, is_white: bool) -> None:
+    """Void in a palette and beside other ids in bytes, the object where it is alone in bytes, else an id like others;
+    `ids` keeps it in all of them."""
+    found = IdImage(values, palette)
+    assert (void_id, is_white) == (found.void_id, found.is_white)
+    assert values.astype(int).tolist() == found.ids.tolist()
+    if values.ndim == 2 and not palette:
+        read, void = read_mask(np.array(values))
+        assert void_id == void
+        assert (values != 0 if is_white else values).astype(int).tolist() == read.int().tolist()
 
 
 def test_smooth_edges_in_arrays_are_edges_too() -> None:
@@ -215,7 +264,7 @@ def test_what_cannot_be_told_apart_is_refused_by_all(
     for read in (
         lambda: to_object_masks(tmp_path / "a.png", height=40, width=60),
         lambda: ids_of(tmp_path / "a.png"),
-        lambda: read_labels(tmp_path / "a.png"),
+        lambda: read_id_image(tmp_path / "a.png").ids,
         lambda: read_palette_png(tmp_path / "a.png"),
         lambda: IdMask(tmp_path / "a.png").read(60, 40),
     ):

@@ -14,7 +14,7 @@ from PIL import Image
 from tiny import HEIGHT, WIDTH, boxes, clip, tiny_predictor
 
 from stmemory.errors import FrameError, MaskError, OptionError, ShapeError
-from stmemory.io.masks import mask_logits, soft_aggregate, winners
+from stmemory.postprocess import mask_logits, soft_aggregate, winners
 from stmemory.result import Segmentation
 from stmemory.sam2 import NOTHING, InferenceState, Output, VideoPredictor
 from stmemory.session import ClipReader, ClipSession

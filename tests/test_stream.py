@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny import HEIGHT, WIDTH, bank_of, boxes, clip, new_predictor, same, state_of, tiny_predictor
+from tiny import HEIGHT, WIDTH, bank_of, boxes, clip, new_predictor, same, state_of, tiny_network, tiny_predictor
 
-from stmemory.errors import FrameError, MaskError
+from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.options import TrackingOptions
 from stmemory.postprocess import remove_false_positives
 from stmemory.stream import VOSStream
@@ -310,3 +310,51 @@ def test_an_absence_that_cannot_be_leaves_the_stream_as_it_was(name: str, tmp_pa
     with pytest.raises(MaskError, match=told):
         stream.correct(**arguments)
     assert before == state_of(stream, tmp_path)
+
+
+@pytest.mark.parametrize("top_k", [None, 3], ids=str)
+def test_a_stream_of_its_own_reads_as_its_options_say(top_k: int | None, tmp_path: Path) -> None:
+    """A stream made with a network that reads otherwise finds, bit for bit, what a predictor with its options finds;
+    the network is left as it is, and other streams of it too."""
+    expected = tiny_predictor(top_k=top_k).start(FRAMES[0], boxes(3, 9))
+    network = tiny_predictor(top_k=None if top_k else 5).network
+    before, other = network.read.top_k, VOSStream(network, tiny_predictor().options)
+    stream = VOSStream(network, tiny_predictor(top_k=top_k).options)
+    for index, frame in enumerate(FRAMES[:4]):
+        found = stream.step(frame, None if index else boxes(3, 9))
+        other.step(frame, None if index else boxes(3, 9))
+        wanted = expected.step(frame) if index else expected.last
+        assert torch.equal(wanted.probabilities, found.probabilities)
+    assert state_of(expected, tmp_path) == state_of(stream, tmp_path)
+    assert (before, top_k) == (network.read.top_k, stream.network.read.top_k)
+    if top_k is not None:
+        assert not torch.equal(found.probabilities, other.last.probabilities)
+    assert all(one is same for one, same in zip(network.parameters(), stream.network.parameters(), strict=True))
+
+
+def test_a_network_in_training_mode_is_refused(tmp_path: Path) -> None:
+    """When a stream is made and at every step; in eval mode again the stream goes on from where it was."""
+    network, options = tiny_network(), tiny_predictor(top_k=3).options
+    with pytest.raises(OptionError, match=r"training mode.*network\.eval"):
+        VOSStream(network.train(), options)
+    stream = VOSStream(network.eval(), options)
+    stream.step(FRAMES[0], boxes(3))
+    before = state_of(stream, tmp_path)
+    network.train()
+    for call in (lambda: stream.step(FRAMES[1]), lambda: stream.correct(boxes(3)), lambda: stream.remove_objects([3])):
+        with pytest.raises(OptionError, match="training mode"):
+            call()
+    network.eval()
+    assert before == state_of(stream, tmp_path)
+    assert 1 == stream.step(FRAMES[1]).frame_index
+
+
+def test_corrections_are_pinned_as_far_as_two_slots_stay_free() -> None:
+    """Of four slots two are pinned: the first template, and the latest correction in place of the one before; of three
+    slots the first template alone."""
+    for slots, expected in ((4, [[0], [0, 1], [0, 2], [0, 3]]), (3, [[0], [0], [0], [0]])):
+        stream, pinned = tiny_predictor(memory_size=slots).start(FRAMES[0], boxes(3)), []
+        for frame in FRAMES[1:5]:
+            pinned.append([slot.frame for slot in stream.describe()[3] if slot.pinned])
+            stream.step(frame, boxes(3))
+        assert expected == pinned

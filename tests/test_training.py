@@ -13,10 +13,10 @@ from pictures import TINY, pack_tiny
 
 from stmemory.cli.train import main
 from stmemory.errors import OptionError, WeightsError
-from stmemory.io.masks import soft_aggregate
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.lite import LiteTrunk
 from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.postprocess import soft_aggregate
 from stmemory.training.config import Phase, TrainingConfig
 from stmemory.training.data.material import Material
 from stmemory.training.export import read_efficientnet_lite0

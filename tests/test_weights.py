@@ -197,6 +197,13 @@ def test_a_fusion_cell_alone_is_saved_and_loaded(dims: int, bottleneck: int | No
     assert {"licence": "MIT"} == find_checkpoint(tmp_path).about
 
 
+def test_a_fusion_cell_loads_and_saves_itself(tmp_path: Path) -> None:
+    """`FusionCell.from_pretrained` and `save_pretrained` are `load_part` and `save_part` for it."""
+    FusionCell.from_pretrained().save_pretrained(tmp_path, about={"licence": "MIT"})
+    assert fingerprint(load_part(FusionCell)) == fingerprint(FusionCell.from_pretrained(tmp_path))
+    assert "MIT" == find_checkpoint(tmp_path).about["licence"]
+
+
 def test_a_fusion_cell_is_no_network(tmp_path: Path) -> None:
     """What it does not hold cannot be loaded from it; the message says what it is."""
     save_part(FusionCell(4), tmp_path)

@@ -13,8 +13,8 @@ from tiny import clip, new_predictor, state_of, tiny_predictor
 from stmemory.errors import WeightsError
 from stmemory.inspection import Inspector
 from stmemory.io.frames import WorkingSize, fit, restore
-from stmemory.io.masks import winners
 from stmemory.jobs.demo import run_demo
+from stmemory.postprocess import winners
 from stmemory.predictor import VOSPredictor
 from stmemory.stream import VOSStream
 from stmemory.window import Window, aim, is_cut
@@ -187,11 +187,11 @@ def test_regions_are_as_far_as_they_are_in_the_frame() -> None:
     found[0] = 1 - found[1]
     stream._state.places = found[1:].clone() > 0.5
     stream._state.places[0, 30, 80] = False
-    kept, winner = stream._believe(found, SIZE, stream.window)
-    assert 1 == int((winners(kept) > 0).sum()) == int((winner > 0).sum())
+    labels = stream._label(found, SIZE, stream.window)
+    assert 1 == int((winners(labels.probabilities) > 0).sum()) == int((labels.winner > 0).sum())
     found[1, 30, 50 + 30], found[1, 30, 50 + 10] = 0, 0.9  # 5 pixels
     found[0] = 1 - found[1]
-    assert 2 == int((stream._believe(found, SIZE, stream.window)[1] > 0).sum())
+    assert 2 == int((stream._label(found, SIZE, stream.window).winner > 0).sum())
 
 
 def test_the_inspector_shows_what_was_seen() -> None:

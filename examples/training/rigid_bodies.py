@@ -1,6 +1,6 @@
-"""Rigid bodies to film: meshes with a texture that differs from side to side. Knows no scene, no camera and no motion.
+"""Rigid bodies to render: meshes whose texture differs from side to side.
 
-Cars, animals, people, parcels and turned vessels are made here; the 1,000 random shapes come with pybullet (zlib
+Cars, animals, people, parcels and turned vessels are generated here; the 1,000 random shapes come with pybullet (zlib
 licence). All stand upright with +z up and +x ahead; the largest extent is 1.
 """
 

@@ -4,10 +4,10 @@ training.
     pip install pybullet
     python examples/training/rigid_clips.py --material PHOTOS --clips 120 --seed 0 -o OUT
 
-OUT is a folder of DAVIS' layout, a source of `stmemory.training` of layout `davis`. Clips that are there already stay,
-so an interrupted run goes on. A clip depends on (seed, number) and the photos alone. The emphasis is on large bodies
-that turn a side to the camera that was not seen before: cars that drift, cameras that go around, things that tumble.
-The licences of OUT are those of the photos; the shapes are made here, but for those of pybullet (zlib licence).
+OUT has the layout `davis` of DAVIS, as a source of `stmemory.training`. Existing clips are kept, so an interrupted run
+can be continued. A clip depends only on (seed, number) and the photos. The emphasis is on large bodies that turn a new
+side to the camera: cars that drift, cameras that orbit, things that tumble. The licences of the photos apply to OUT;
+the shapes are generated here, except those of pybullet (zlib licence).
 """
 
 from __future__ import annotations

@@ -1,5 +1,4 @@
-"""Rigid bodies before a camera: a backdrop of photos, a ground with shadows, pybullet's software renderer. Decides no
-motion."""
+"""Renders rigid bodies with pybullet's software renderer: a backdrop of photos and a ground with shadows."""
 
 from __future__ import annotations
 

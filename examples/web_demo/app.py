@@ -232,8 +232,8 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
                 slider = gr.Slider(0, 1, value=0, step=1, label="Frame", interactive=False, elem_id="frames")
                 canvas = gr.ImageEditor(
                     type="numpy", format="png", image_mode="RGBA", sources=(), transforms=(), layers=False, buttons=[],
-                    brush=brush(), eraser=gr.Eraser(default_size=14), canvas_size=(640, 360), show_label=False, elem_id="canvas",
-                    placeholder="Open a clip first",
+                    brush=brush(), eraser=gr.Eraser(default_size=14), canvas_size=(640, 360), show_label=False,
+                    elem_id="canvas", placeholder="Open a clip first",
                 )  # fmt: skip
             with gr.Column(elem_classes="stage", min_width=320):
                 gr.Markdown("## 3. Track")

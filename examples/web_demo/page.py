@@ -1,7 +1,6 @@
-"""What the page shows besides its controls, as HTML and CSS: pictures, progress, the objects' colours. Knows no gradio
-and no session.
+"""The HTML and CSS of the page besides its controls: images, progress, the objects' colours.
 
-Pictures travel inside the HTML: written to files, one a frame, they would fill the server's disk.
+Images are embedded in the HTML: written to files, one for each frame, they would fill the server's disk.
 """
 
 from __future__ import annotations
@@ -18,13 +17,13 @@ __all__ = ["CSS", "HEADER", "HOW", "idle", "message", "picture", "progress", "ti
 HEADER = """<h1>stmemory</h1>
 <p>Track anything through a video of any length, in memory that does not grow.</p>"""
 
-HOW = """Open a video file, or record one with your camera. Paint each object in a colour of its own, on any frame: it is found in
-the frames that follow.
+HOW = """Open a video file, or record one with your camera. Paint each object in its own colour, on any frame: it is
+tracked in the frames that follow.
 
-**Where it goes wrong** stop, paint on that frame what is missing or erase what is too much, and track again: it goes on from there.
-An object that is erased altogether is not tracked any further.
+**If a mask is wrong,** stop, paint missing parts on that frame or erase wrong ones, and track again: tracking continues
+from there. An object that is erased completely is not tracked any further.
 
-Nothing at hand? There is a rendered clip:"""
+No video? There is a rendered clip:"""
 
 _CHIPS = "\n".join(
     f"#objects label:nth-of-type({number})::before {{ background: rgb{colour}; }}"
@@ -43,24 +42,27 @@ main, .main, .contain {{ width: 100%; }}
 .stage h2 {{ font-size: 1.05rem; font-weight: 620; margin: 0; }}
 .stage .hint p {{ color: var(--body-text-color); opacity: .78; font-size: .9rem; margin: 0 0 .5rem; max-width: 40rem; }}
 .stage .hint strong {{ color: var(--body-text-color); }}
-#objects label::before {{ content: ""; width: .8rem; height: .8rem; border-radius: 3px; box-shadow: 0 0 0 1px rgba(0,0,0,.25); }}
+#objects label::before {{ content: ""; width: .8rem; height: .8rem; border-radius: 3px;
+  box-shadow: 0 0 0 1px rgba(0,0,0,.25); }}
 {_CHIPS}
 #objects .wrap {{ gap: 6px; }}
 #objects label {{ padding: 6px 12px; }}
 #objects label input {{ position: absolute; opacity: 0; }}
-#objects label:has(input:checked) {{ border-color: var(--body-text-color); box-shadow: inset 0 0 0 1px var(--body-text-color); }}
+#objects label:has(input:checked) {{ border-color: var(--body-text-color);
+  box-shadow: inset 0 0 0 1px var(--body-text-color); }}
 #objects label:has(input:focus-visible) {{ outline: 2px solid var(--color-accent); }}
 @media (min-width: 700px) {{ .side {{ padding-top: 2.1rem; }} }}
 .shot {{ display: block; width: 100%; border-radius: 8px; }}
-.empty {{ display: grid; place-items: center; aspect-ratio: 16 / 9; border-radius: 8px; text-align: center; padding: 1rem;
-  border: 1px dashed var(--border-color-primary); color: var(--body-text-color-subdued); }}
-.bar {{ height: 6px; border-radius: 3px; background: var(--border-color-primary); overflow: hidden; margin: 10px 0 6px; }}
+.empty {{ display: grid; place-items: center; aspect-ratio: 16 / 9; border-radius: 8px; text-align: center;
+  padding: 1rem; border: 1px dashed var(--border-color-primary); color: var(--body-text-color-subdued); }}
+.bar {{ height: 6px; border-radius: 3px; background: var(--border-color-primary); overflow: hidden;
+  margin: 10px 0 6px; }}
 .bar div {{ height: 100%; background: var(--color-accent); }}
 .told {{ display: flex; flex-wrap: wrap; gap: 4px 16px; font-size: .88rem; color: var(--body-text-color);
   font-variant-numeric: tabular-nums; }}
 .told b {{ color: var(--body-text-color); font-weight: 600; }}
-.chip {{ display: inline-block; width: .75rem; height: .75rem; border-radius: 3px; margin-right: 5px; vertical-align: -1px;
-  box-shadow: 0 0 0 1px rgba(0,0,0,.25); }}
+.chip {{ display: inline-block; width: .75rem; height: .75rem; border-radius: 3px; margin-right: 5px;
+  vertical-align: -1px; box-shadow: 0 0 0 1px rgba(0,0,0,.25); }}
 .scroll {{ overflow-x: auto; contain: inline-size; }}
 .scroll img {{ display: block; min-width: 860px; max-width: max(100%, 860px); border-radius: 8px; }}
 footer {{ display: none !important; }}

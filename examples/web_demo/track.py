@@ -16,6 +16,7 @@ from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
 from stmemory.state import StreamState
 from stmemory.stream import VOSStream
+from stmemory.types import FrameLike
 
 __all__ = ["MOST_STATES", "Track"]
 
@@ -60,7 +61,7 @@ class Track:
         """Of all that the stream remembers."""
         return self._inspector.stream.nbytes
 
-    def step(self, frame: object, given: Ids, gone: Sequence[int]) -> None:
+    def step(self, frame: FrameLike, given: Ids, gone: Sequence[int]) -> None:
         """Take the next frame.
 
         Args:

@@ -17,6 +17,7 @@ from stmemory.io.files import out_folder
 if TYPE_CHECKING:
     from stmemory.inspection import Inspector
     from stmemory.jobs.track import Stop
+    from stmemory.types import FrameLike, MaskLike
 
 __all__ = ["add_demo", "add_export", "add_inspect", "add_track"]
 
@@ -388,7 +389,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return FAILED if broken or stop.wanted or missing else DONE
 
 
-def _clip(arguments: argparse.Namespace) -> tuple[Iterator[object], object, int | None]:
+def _clip(arguments: argparse.Namespace) -> tuple[Iterator[FrameLike], MaskLike, int | None]:
     """The frames, the first mask, and how many frames there are, if that can be known."""
     from itertools import islice
 
@@ -406,7 +407,7 @@ def _clip(arguments: argparse.Namespace) -> tuple[Iterator[object], object, int 
     return iter(islice(frames_of(job), arguments.frames)), arguments.mask, job.total
 
 
-def _follow(inspector: Inspector, clip: Iterator[object], stop: Stop) -> Iterator[None]:
+def _follow(inspector: Inspector, clip: Iterator[FrameLike], stop: Stop) -> Iterator[None]:
     for frame in clip:
         inspector.step(frame)
         yield

@@ -104,3 +104,5 @@ __all__ = [
     "write_json",
     "write_tables",
 ]
+
+__path__.append(f"{__path__[0]}/../aliases/evaluation")  # modules that moved

@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from stmemory.errors import MaskError, OptionError
+from stmemory.errors import OptionError
 from stmemory.io.images import image_to_rgb, opened_image
-from stmemory.io.palette import read_id_image
+from stmemory.io.palette import VOID as VOID_ID
+from stmemory.io.palette import IdImage, Ids, object_ids_in, read_id_image
 
-__all__ = ["VOID_ID", "Clip", "find_clips", "object_ids_in", "open_clip", "read_labels"]
+__all__ = ["VOID_ID", "Clip", "find_clips", "is_black_and_white", "open_clip"]
 
-Ids = NDArray[np.int32]
-VOID_ID = 255
 _IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 
 
@@ -68,9 +67,9 @@ class Clip:
         """
         for path in self.annotation_paths:
             if path is not None:
-                ids, is_palette = read_labels(path)
-                if ids.any():
-                    return not is_palette and not object_ids_in(ids)
+                found = read_id_image(path)
+                if found.ids.any():
+                    return is_black_and_white(found)
         return False
 
     @functools.cached_property
@@ -94,7 +93,7 @@ class Clip:
             MaskError: the file cannot be read, or is neither a palette nor a grey image.
         """
         path = self.annotation_paths[index]
-        return None if path is None else self.as_ids(read_labels(path)[0])
+        return None if path is None else self.as_ids(read_id_image(path).ids)
 
     def as_ids(self, labels: Ids) -> Ids:
         """Labels [H, W] of a file, the clip's own or a prediction for it, as ids of the clip's objects."""
@@ -111,12 +110,13 @@ class Clip:
         path = self.void_paths[index]
         if path is None:
             return None
-        ignored: NDArray[np.bool_] = read_labels(path)[0] != 0
+        ignored: NDArray[np.bool_] = read_id_image(path).ids != 0
         return ignored
 
     def entering(self, truth: Ids | None, index: int, seen: Sequence[int]) -> list[int]:
         """Objects that enter with a frame: shown by its truth [H, W], and not seen before."""
-        new = [] if truth is None else [object_id for object_id in object_ids_in(truth) if object_id not in seen]
+        shown = () if truth is None else object_ids_in(truth, void=VOID_ID)
+        new = [object_id for object_id in shown if object_id not in seen]
         if self.listed is None:
             return new
         return [object_id for object_id in new if object_id in self.listed and index >= self.listed[object_id][0]]
@@ -253,27 +253,11 @@ def _holds_folders(folder: Path) -> bool:
     return folder.is_dir() and any(path.is_dir() for path in folder.iterdir())
 
 
-def object_ids_in(ids: Ids) -> list[int]:
-    """Objects of an id map [H, W], ascending, background and void left out.
+def is_black_and_white(found: IdImage) -> bool:
+    """Whether annotations hold nothing but 0 and 255, and no palette, so that 255 may be the object of the clip; images
+    of 16 bits too, unlike `IdImage.is_white`.
 
-    >>> object_ids_in(np.array([[0, 255], [7, 2]], dtype=np.int32))
-    [2, 7]
+    >>> is_black_and_white(IdImage(np.array([[0, 255]], np.uint16), palette=False))
+    True
     """
-    return [int(object_id) for object_id in np.unique(ids) if object_id not in (0, VOID_ID)]
-
-
-def read_labels(path: Path) -> tuple[Ids, bool]:
-    """Label values int32 [H, W], and whether the file has a palette; see `read_id_image` for what is understood how.
-
-    Raises:
-        MaskError: the file cannot be read, or does not hold ids.
-
-    >>> read_labels(Path("no/such.png"))  # doctest: +ELLIPSIS
-    Traceback (most recent call last):
-    stmemory.errors.MaskError: no/such.png: expected an image file, got one that cannot be read: [Errno 2] No such file
-    ...
-    """
-    found = read_id_image(path)
-    if found.values.dtype.kind == "f":
-        raise MaskError(f"{path}: expected a palette or grey PNG, got an image of floats; convert the labels")
-    return found.values.astype(np.int32), found.palette
+    return not found.palette and not object_ids_in(found.ids, void=VOID_ID)

@@ -17,6 +17,7 @@ from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
 from stmemory.state import StreamState
 from stmemory.stream import VOSStream
+from stmemory.types import FrameLike, MaskLike
 
 __all__ = ["GrowingMemory", "GrowingPredictor"]
 
@@ -51,7 +52,7 @@ class GrowingPredictor:
         options = dataclasses.replace(predictor.options, memory_size=_FIRST, policy="drop", memory_every=every)
         self.predictor = VOSPredictor(predictor.network, options=options)
 
-    def start(self, frame: object, mask: object) -> GrowingMemory:
+    def start(self, frame: FrameLike, mask: MaskLike) -> GrowingMemory:
         """Begin a video; see `VOSPredictor.start`."""
         memory = GrowingMemory(self.predictor)
         memory.step(frame, mask)
@@ -75,7 +76,7 @@ class GrowingMemory:
         """All that was kept; another object after it grew."""
         return self._state.bank
 
-    def step(self, frame: object, mask: object = None) -> Segmentation:
+    def step(self, frame: FrameLike, mask: MaskLike | None = None) -> Segmentation:
         """Segment the next frame and memorise it; see `VOSStream.step`. Nothing that was kept goes or changes."""
         if self.bank.rows and bool((self.bank.valid.all(1) & ~self.bank.state_dict()["provisional"]).any()):
             self._grow()

@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmemory.errors import MaskError, OptionError, ShapeError
-from stmemory.evaluation.clips import Clip, object_ids_in, read_labels
+from stmemory.evaluation.clips import Clip, is_black_and_white
 from stmemory.evaluation.protocol import ClipResult, check_clip, new_scores
 from stmemory.io.images import natural_order
+from stmemory.io.palette import read_id_image
 
 __all__ = [
     "MaskPairs",
@@ -231,9 +232,9 @@ def score_clip(folder: str | Path, clip: Clip, *, matched_only: bool = False) ->
 
 def _read(file: Path, clip: Clip) -> Ids:
     """Predicted ids [H, W]; where the truth has one object only, whatever is not 0 is that object."""
-    labels, is_palette = read_labels(file)
-    one = clip.binary or clip.merge_objects or (not is_palette and not object_ids_in(labels))
-    return (labels > 0).astype(np.int32) if one else labels
+    found = read_id_image(file)
+    ids, one = found.ids, clip.binary or clip.merge_objects or is_black_and_white(found)
+    return (ids > 0).astype(np.int32) if one else ids
 
 
 def _masks_in(folder: Path) -> list[Path]:

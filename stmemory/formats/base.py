@@ -26,6 +26,7 @@ from stmemory.io.images import image_files
 from stmemory.io.palette import Ids, object_ids_in, read_mask
 from stmemory.io.untrusted import checked_name, read_json
 from stmemory.result import Segmentation
+from stmemory.types import FrameLike, MaskLike, VideoLike
 
 __all__ = [
     "DocumentWriter",
@@ -88,7 +89,7 @@ class MaskWriter(ABC):
         self._stack = ExitStack()  # what is to be finished or thrown away
 
     @final
-    def add(self, masks: object, *, name: str | None = None, frame: object = None) -> None:
+    def add(self, masks: Segmentation | MaskLike, *, name: str | None = None, frame: FrameLike | None = None) -> None:
         """Append one frame's masks.
 
         Args:
@@ -160,7 +161,7 @@ class MaskWriter(ABC):
         return self._stack.enter_context(whole_file(self.path))
 
     @final
-    def _picture(self, frame: object, name: str, ids: Ids) -> Tensor:
+    def _picture(self, frame: FrameLike | None, name: str, ids: Ids) -> Tensor:
         if frame is None:
             raise FrameError(
                 f"{name}: {type(self).__name__} draws the frame, and got none; pass add(result, frame=frame)"
@@ -244,7 +245,7 @@ def read_document(path: str | os.PathLike[str], wanted: str) -> object:
     return document
 
 
-def ids_of(masks: object) -> Ids:
+def ids_of(masks: Segmentation | MaskLike) -> Ids:
     """Take the ids of one frame out of whatever holds them.
 
     Args:
@@ -408,7 +409,7 @@ def write_list(out: TextIO, items: Iterable[object]) -> None:
     out.write("]")
 
 
-def with_frames(masks: Iterator[tuple[str, Ids]], frames: object) -> Iterator[tuple[str, Ids, object]]:
+def with_frames(masks: Iterator[tuple[str, Ids]], frames: VideoLike) -> Iterator[tuple[str, Ids, FrameLike]]:
     """Give each mask its frame: by name, else by number, else in order. Holds one frame.
 
     Args:
@@ -437,7 +438,7 @@ def with_frames(masks: Iterator[tuple[str, Ids]], frames: object) -> Iterator[tu
 
 def _by_name(
     masks: Iterator[tuple[str, Ids]], files: dict[str, Path], folder: Path
-) -> Iterator[tuple[str, Ids, object]]:
+) -> Iterator[tuple[str, Ids, FrameLike]]:
     named = None
     for name, ids in masks:
         if named is None:
@@ -453,9 +454,9 @@ def _by_name(
         yield name, ids, files[name]
 
 
-def _by_number(masks: Iterator[tuple[str, Ids]], frames: object) -> Iterator[tuple[str, Ids, object]]:
+def _by_number(masks: Iterator[tuple[str, Ids]], frames: VideoLike) -> Iterator[tuple[str, Ids, FrameLike]]:
     clip = iterate_frames(frames)
-    position, frame = -1, None
+    position, frame = -1, torch.empty(0)  # before the first frame
     for index, (name, ids) in enumerate(masks):
         wanted = int(name) if name.isdecimal() else index
         if wanted < position:
@@ -464,12 +465,13 @@ def _by_number(masks: Iterator[tuple[str, Ids]], frames: object) -> Iterator[tup
                 "them all, or none"
             )
         while position < wanted:
-            frame = next(clip, None)
+            following = next(clip, None)
             position += 1
-            if frame is None:
+            if following is None:
                 raise FrameError(
                     f"frames: expected one for the mask {name}, got only {position}; pass the clip that was segmented"
                 )
+            frame = following
         yield name, ids, frame
 
 

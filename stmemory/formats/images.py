@@ -157,6 +157,8 @@ class GifWriter(MaskWriter):
 
 def _overlay(frame: Labelled, opacity: float) -> NDArray[np.uint8]:
     found = Segmentation(frame.index, torch.from_numpy(frame.ids), torch.empty(0), (), {}, {})
+    if frame.picture is None:
+        raise FrameError(f"{frame.name}: expected the frame to draw on, got none; pass add(result, frame=frame)")
     return found.overlay(frame.picture, opacity=opacity)
 
 

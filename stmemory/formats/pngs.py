@@ -256,10 +256,8 @@ def _each_object_mask(
 
 def _mask_in(file: Path) -> NDArray[np.bool_]:
     """All that is not 0; in a palette file 255 is void for others, but here it can only be the object."""
-    values = read_id_image(file).values
-    if values.dtype.kind == "f":
-        raise MaskError(f"{file}: expected a black and white mask, got an image of floats; save it with 8 bits")
-    return values.astype(np.bool_)
+    mask: NDArray[np.bool_] = read_id_image(file).ids != 0
+    return mask
 
 
 def _combined(masks: dict[int, NDArray[np.bool_]]) -> Ids:

@@ -28,6 +28,7 @@ from stmemory.formats.polygons import YoloWriter, read_yolo
 from stmemory.formats.volume import VolumeWriter, read_volume
 from stmemory.io.palette import Ids
 from stmemory.io.untrusted import read_json
+from stmemory.types import FrameLike, VideoLike
 
 __all__ = [
     "FORMATS",
@@ -320,7 +321,7 @@ def export(
     path: str | os.PathLike[str],
     *,
     format: str,
-    frames: object = None,
+    frames: VideoLike | None = None,
     options: FormatOptions | None = None,
     on_frame: Callable[[int], None] | None = None,
 ) -> int:
@@ -356,9 +357,9 @@ def export(
         )
     writer = new_writer(format, path, options=options)
     with writer:
-        paired: Iterator[tuple[str, Ids, object]] = (
-            with_frames(masks, frames) if draws else ((name, ids, None) for name, ids in masks)
-        )
+        paired: Iterator[tuple[str, Ids, FrameLike | None]] = ((name, ids, None) for name, ids in masks)
+        if draws and frames is not None:
+            paired = iter(with_frames(masks, frames))
         for name, ids, frame in paired:
             writer.add(ids, name=name, frame=frame)
             if on_frame is not None:

@@ -15,6 +15,8 @@ from stmemory.formats.archive import read_archive
 from stmemory.formats.base import Labelled, MaskWriter, ids_of
 from stmemory.io.palette import Ids
 from stmemory.io.untrusted import read_array
+from stmemory.result import Segmentation
+from stmemory.types import MaskLike
 
 __all__ = ["VolumeWriter", "read_volume", "to_label_volume"]
 
@@ -73,7 +75,7 @@ class VolumeWriter(MaskWriter):
         npy.write_array_header_1_0(self._file, {"descr": self._dtype.str, "fortran_order": False, "shape": shape})
 
 
-def to_label_volume(results: Iterable[object]) -> NDArray[np.int32]:
+def to_label_volume(results: Iterable[Segmentation | MaskLike]) -> NDArray[np.int32]:
     """Stack results as ids; all of them are in memory then, so for long videos use `VolumeWriter`.
 
     Args:

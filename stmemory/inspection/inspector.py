@@ -33,6 +33,7 @@ from stmemory.io.frames import WorkingSize, iterate_frames, to_frame
 from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
 from stmemory.stream import VOSStream
+from stmemory.types import FrameLike, MaskLike, VideoLike
 
 __all__ = ["MOST_MOMENTS", "MOST_OBJECTS", "Inspector", "inspect"]
 
@@ -111,7 +112,7 @@ class Inspector:
         )
 
     @torch.inference_mode()
-    def step(self, frame: object, mask: object = None, *, write: bool = True) -> Segmentation:
+    def step(self, frame: FrameLike, mask: MaskLike | None = None, *, write: bool = True) -> Segmentation:
         """Take the stream one frame further; arguments, result and errors are those of `VOSStream.step`.
 
         Raises:
@@ -281,8 +282,8 @@ class Inspector:
 
 def inspect(
     predictor: VOSPredictor,
-    frames: object,
-    first_mask: object,
+    frames: VideoLike,
+    first_mask: MaskLike,
     *,
     at: Iterable[int] | None = None,
     objects: Iterable[int] | None = None,

@@ -1,4 +1,4 @@
-"""Anything that holds a clip, as RGB frames of floats `[3, H, W]` in [0, 1], and the size at which a network sees them."""
+"""A clip of any kind, as RGB frames of floats `[3, H, W]` in [0, 1], and the size at which a network sees them."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from torch.utils.dlpack import from_dlpack
 from stmemory.errors import FrameError, OptionError, ShapeError
 from stmemory.io.images import count_images, image_to_rgb, is_image_path, iterate_images
 from stmemory.io.video import count_video_frames, iterate_video
+from stmemory.types import FrameLike, VideoLike
 
 __all__ = [
     "WorkingSize",
@@ -44,7 +45,7 @@ ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__dlpack__", "asnumpy")
 NOT_AN_ARRAY = (TypeError, ValueError, RuntimeError, BufferError, AttributeError, NotImplementedError)
 
 
-def to_frame(image: object, *, channels: str = "rgb", value_range: tuple[float, float] | None = None) -> Tensor:
+def to_frame(image: FrameLike, *, channels: str = "rgb", value_range: tuple[float, float] | None = None) -> Tensor:
     """Turn one image of any kind into a frame.
 
     Args:
@@ -75,7 +76,7 @@ def to_frame(image: object, *, channels: str = "rgb", value_range: tuple[float, 
 
 
 def iterate_frames(
-    source: object, *, channels: str = "rgb", damaged: str = "error", value_range: tuple[float, float] | None = None
+    source: VideoLike, *, channels: str = "rgb", damaged: str = "error", value_range: tuple[float, float] | None = None
 ) -> Iterator[Tensor]:
     """Read a clip of any kind, one frame at a time.
 
@@ -120,7 +121,7 @@ def iterate_frames(
     return _checked(iter(source) if isinstance(source, Iterable) else _by_number(source), channels, limits)
 
 
-def count_frames(source: object) -> int | None:
+def count_frames(source: VideoLike) -> int | None:
     """Say how many frames a clip has, where that can be known without reading it; for progress bars.
 
     Args:
@@ -230,8 +231,7 @@ def fit(pixels: Tensor, size: WorkingSize) -> Tensor:
     """
     own = (size.frame_height, size.frame_width)
     _check_maps(pixels, own, "fit", "make another WorkingSize for frames of another size")
-    if (size.height, size.width) != own:
-        pixels = resize(pixels, size.height, size.width)
+    pixels = resize(pixels, size.height, size.width)
     return F.pad(pixels, (0, size.padded_width - size.width, 0, size.padded_height - size.height))
 
 
@@ -252,10 +252,7 @@ def restore(maps: Tensor, size: WorkingSize) -> Tensor:
     torch.Size([2, 30, 40])
     """
     _check_maps(maps, (size.padded_height, size.padded_width), "restore", "pass maps with the padding that fit() gave")
-    maps = maps[..., : size.height, : size.width]
-    if (size.height, size.width) == (size.frame_height, size.frame_width):
-        return maps
-    return resize(maps, size.frame_height, size.frame_width)
+    return resize(maps[..., : size.height, : size.width], size.frame_height, size.frame_width)
 
 
 def resize(maps: Tensor, height: int, width: int) -> Tensor:
@@ -445,7 +442,10 @@ def _check_layout(name: str, value: Any, *, clip: bool) -> None:
 
 
 def _wrong_numbers(name: str, dtype: str) -> ShapeError:
-    hint = "convert with .astype('uint8') or .to(torch.uint8) if it holds 0..255, or state what is black and white: value_range=(0, 65535) of 16 bits, (0, 4095) of 12"
+    hint = (
+        "convert with .astype('uint8') or .to(torch.uint8) if it holds 0..255, or state what is black and white: "
+        "value_range=(0, 65535) of 16 bits, (0, 4095) of 12"
+    )
     return ShapeError(f"{name}: expected uint8, or floats in [0, 1], got {dtype}; {hint}")
 
 
@@ -535,6 +535,5 @@ def check_unmoved(network: nn.Module, then: Tensor) -> None:
     if (now.device, now.dtype) != (then.device, then.dtype):
         raise OptionError(
             f"expected the network as it was when the stream began, {then.dtype} on {then.device}, got {now.dtype} on "
-            f"{now.device}; move it back, or "
-            "make a predictor with device= and dtype=, and start a stream of that one"
+            f"{now.device}; move it back, or make a predictor with device= and dtype=, and start a stream of that one"
         )

@@ -1,9 +1,4 @@
-"""Grey and colour, one for the other: a network that predicts takes either kind of frame. Knows no networks and no
-sizes.
-
-`frames.py` owns what a colour frame is and all checks; here a grey one is given its value three times, as a view, and a
-colour frame becomes grey by `Y = 0.299 R + 0.587 G + 0.114 B` (ITU-R BT.601, as Pillow's "L").
-"""
+"""Grey frames as colour frames and back: by repeating a value three times, and by ITU-R BT.601's luma, Pillow's "L"."""
 
 from __future__ import annotations
 
@@ -17,11 +12,12 @@ from torch import Tensor
 from stmemory.errors import FrameError, OptionError, ShapeError
 from stmemory.io.frames import iterate_frames
 from stmemory.io.untrusted import read_array
+from stmemory.types import FrameLike, GreyFrameLike, GreyVideoLike, VideoLike
 
 __all__ = ["as_colour", "clip_frames", "of_channels"]
 
 
-def as_colour(image: object) -> object:
+def as_colour(image: GreyFrameLike) -> FrameLike:
     """Give a grey image its value three times, so that `to_frame` takes it; anything else comes back as it is.
 
     Args:
@@ -42,7 +38,7 @@ def as_colour(image: object) -> object:
     return image
 
 
-def clip_frames(source: object) -> Iterator[Tensor]:
+def clip_frames(source: GreyVideoLike) -> Iterator[Tensor]:
     """Read a clip of any kind, grey or in colour, one frame at a time.
 
     Args:
@@ -95,7 +91,7 @@ def of_channels(frame: Tensor, channels: int) -> Tensor:
     )  # the weights sum to 1: no rounding where all are equal
 
 
-def _clip_as_colour(clip: np.ndarray | Tensor) -> object:
+def _clip_as_colour(clip: np.ndarray | Tensor) -> VideoLike:
     """A grey clip with its values three times; others as they are."""
     if isinstance(clip, Tensor):
         tensor = clip[:, None] if clip.dim() == 3 else clip

@@ -212,14 +212,12 @@ def check_cost(image: Image.Image, error: type[FrameError] | type[MaskError] = F
     if width * height > MOST_PIXELS:
         raise error(
             f"expected an image of at most {MOST_PIXELS // 10**6} million pixels, got one that says it is {width} x "
-            f"{height}; shrink it, "
-            "or decode it yourself and pass an array"
+            f"{height}; shrink it, or decode it yourself and pass an array"
         )
     if width * height * pages > MOST_PIXELS_IN_ALL:
         raise error(
             f"expected at most {MOST_PIXELS_IN_ALL // 10**9} billion pixels in one file, got one that says it has "
-            f"{pages} pages of "
-            f"{width} x {height}; split it, or decode it yourself and pass its frames one at a time"
+            f"{pages} pages of {width} x {height}; split it, or decode it yourself and pass its frames one at a time"
         )
 
 
@@ -281,8 +279,7 @@ def image_files(folder: Path, *, without: Collection[Path] = ()) -> list[Path]:
         if not files:
             raise FrameError(
                 f"{folder}: expected a folder with frames, got one with nothing but the masks that were named; name "
-                "the "
-                "folder of the frames"
+                "the folder of the frames"
             )
     jpegs = {file.stem for file in files if file.suffix.lower() in JPEG_SUFFIXES}
     if jpegs:
@@ -291,8 +288,8 @@ def image_files(folder: Path, *, without: Collection[Path] = ()) -> list[Path]:
         if others and _looks_like_a_mask(others[0]):
             raise FrameError(
                 f"{folder}: expected frames of one kind, got {len(jpegs)} JPEGs and {len(others)} others, of which "
-                f"{others[0].name} looks "
-                "like a mask; give masks the names of their frames, or move them to a folder of their own"
+                f"{others[0].name} looks like a mask; give masks the names of their frames, or move them to a folder "
+                "of their own"
             )
     if not files:
         raise FrameError(f"{folder}: expected a folder with images ({', '.join(FOLDER_SUFFIXES)}), got one without any")
@@ -315,7 +312,7 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
 
 
 def _looks_like_a_mask(file: Path) -> bool:
-    """Whether a file has a palette or is grey, by its header; a damaged one is left to whoever reads it."""
+    """Whether a file has a palette or is grey, by its header; a damaged file does not."""
     try:
         with opened_image(file) as image:
             return image.mode in ("1", "L", "P") or image.mode.startswith("I")
@@ -381,8 +378,8 @@ def _pages(path: Path, count: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """Read a picture as RGB, turned as its EXIF orientation says: masks are drawn on what people see, and tracking sees
-    that too.
+    """Read an image as RGB, turned as its EXIF orientation says: masks are drawn on the turned image, and tracking sees
+    it too.
 
     Raises:
         FrameError: it cannot be read, or is not of 8 bits a channel.
@@ -398,13 +395,12 @@ def read_picture(path: Path) -> Image.Image:
 
 
 def shrunk(picture: Image.Image, side: int, resample: Image.Resampling) -> Image.Image:
-    """The picture with its longer side at most `side` pixels; never enlarged.
+    """The image with its longer side at most `side` pixels; never enlarged.
 
     Args:
-        picture: of any mode that can be resampled so.
+        picture: an image of a mode that `resample` can handle.
         side: pixels.
-        resample: pictures that are packed once have the time for LANCZOS, those that are read anew for each clip have
-            not.
+        resample: LANCZOS for images that are packed once; a faster one for those read again for each clip.
 
     >>> shrunk(Image.new("RGB", (40, 20)), 10, Image.Resampling.BILINEAR).size
     (10, 5)

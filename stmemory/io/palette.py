@@ -1,10 +1,11 @@
-"""Images of object ids: the palette of DAVIS, reading and writing of palette PNGs, and masks in files."""
+"""Images of object ids: the palette of DAVIS, one reader with one rule for 255, and the writer of palette PNGs."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from stmemory.errors import MaskError
 from stmemory.io.files import whole_file
 from stmemory.io.images import opened_image
+from stmemory.types import MaskLike
 
 __all__ = [
     "VOID",
@@ -34,26 +36,66 @@ VOID = 255
 _WHITE = 255
 _COUNTED = 50  # objects are numbered up to here at the most, and greys are not
 _JPEG = ("JPEG", "MPO", "JPEG2000")
-_SMOOTHED = "it looks like a mask with smoothed edges, or of a JPEG; save ids 1 to N as PNG without smoothing, or pass an array of booleans"
+_SMOOTHED = (
+    "it looks like a mask with smoothed edges, or of a JPEG; save ids 1 to N as PNG without smoothing, or pass an "
+    "array of booleans"
+)
 
 
 @dataclass(frozen=True, eq=False)
 class IdImage:
-    """What an image of ids holds.
+    """What an image or an array of ids holds, and what 255 means in it.
+
+    | values                         | 255                                                            |
+    |--------------------------------|----------------------------------------------------------------|
+    | palette                        | void                                                           |
+    | greys or an array of 8 bits    | void beside other ids; alone, as in a black and white mask, it |
+    |                                | is the one object (`is_white`)                                 |
+    | integers of more bits          | an id                                                          |
+
+    Readers that know more than one image (a clip whose other frames have ids, a folder of one object) decide by
+    `ids`, `void_id` and `is_white`.
 
     Attributes:
         values: `[H, W]`; bool, integers, or float32 for an image of floats. Of a black and white mask with smooth edges
             0 and 255, the white part.
-        palette: whether the values are numbers of colours, so that 255 is void even where nothing else is marked.
+        palette: whether the values are numbers of colours.
+        name: of the file, for messages; empty where there is none.
     """
 
     values: NDArray[np.generic]
     palette: bool
+    name: str = ""
 
     @property
-    def is_bytes(self) -> bool:
-        """Whether the values are greys of 8 bits, in which 255 alone is an object, and void beside other ids."""
-        return not self.palette and self.values.dtype == np.uint8
+    def ids(self) -> Ids:
+        """The values as ids, int32 `[H, W]`: 255 stays 255, true is 1.
+
+        Raises:
+            MaskError: the image is one of floats.
+        """
+        if self.values.dtype.kind == "f":
+            raise MaskError(
+                f"{self.name or 'mask'}: expected a palette or grey image, whose values are ids, got an image of "
+                "floats (mode 'F'); save it with integers"
+            )
+        return self.values.astype(np.int32)
+
+    @property
+    def is_white(self) -> bool:
+        """Whether 255 is the one object: the values are bytes without a palette, and 0 and 255 alone."""
+        if self.palette or self.values.dtype != np.uint8 or self.values.ndim != 2:
+            return False
+        marked = self.values[self.values != 0]
+        return len(marked) > 0 and bool((marked == _WHITE).all())
+
+    @property
+    def void_id(self) -> int | None:
+        """The id that is void: 255 in a palette image, and in bytes where it stands beside other ids; else none."""
+        if self.palette:
+            return VOID
+        is_byte = self.values.dtype == np.uint8 and self.values.ndim == 2
+        return VOID if is_byte and not self.is_white and bool((self.values == VOID).any()) else None
 
 
 def davis_palette() -> bytes:
@@ -98,11 +140,11 @@ def read_id_image(source: str | os.PathLike[str] | Image.Image) -> IdImage:
         return _ids_in(source)
     with opened_image(source, MaskError) as image:
         image.load()
-        return _ids_in(image)
+        return replace(_ids_in(image), name=os.fspath(source))
 
 
 def grey_ids(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Tell ids from the greys of a painted mask.
+    """Distinguish ids from the greys of a painted mask.
 
     Greys look painted where three or more lie above 50, more than three in four of all greys nowhere fill 3 x 3 pixels,
     and most of their pixels lie between two others. If nothing but black and white fills 3 x 3 pixels then, it is a
@@ -117,7 +159,7 @@ def grey_ids(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
     Raises:
         MaskError: edges are smoothed, and there is more than black and white; or beside 255, which is then void, there
-            are only greys above 50, so that it cannot be told from a painted object.
+            are only greys above 50, so that it may be a painted object.
 
     >>> edge = np.repeat(np.array([[0, 0, 0, 0, 40, 90, 130, 180, 230, 255, 255, 255]], np.uint8), 4, axis=0)
     >>> grey_ids(edge)[0].tolist()
@@ -136,12 +178,11 @@ def grey_ids(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
             f"expected ids, got {len(greys)} greys, most of them in thin lines: {_SMOOTHED} such as mask > 127"
         )
     if painted:
-        told = ", ".join(str(grey) for grey in greys[:4]) + (", ..." if len(greys) > 4 else "")
+        listed = ", ".join(str(grey) for grey in greys[:4]) + (", ..." if len(greys) > 4 else "")
         raise MaskError(
-            f"expected ids, got the greys {told} and 255, and 255 is void beside other ids: is it an object that was "
-            "painted white? "
-            "Number the objects 1 to N; or pass int64, in which 255 is an id; if 255 is void, save the mask with a "
-            "palette"
+            f"expected ids, got the greys {listed} and 255, and 255 is void beside other ids: is it an object that was "
+            "painted white? Number the objects 1 to N; or pass int64, in which 255 is an id; if 255 is void, save the "
+            "mask with a palette"
         )
     return values
 
@@ -164,20 +205,14 @@ def read_palette_png(path: str | os.PathLike[str]) -> Tensor:
     ...     read_palette_png(f"{folder}/a.png")
     tensor([[0, 7]], dtype=torch.int32)
     """
-    values = read_id_image(path).values
-    if values.dtype.kind == "f":
-        raise MaskError(
-            f"{os.fspath(path)}: expected a palette or grey image, whose values are ids, got mode 'F'; save it with "
-            "integers"
-        )
-    return torch.from_numpy(values.astype(np.int32))
+    return torch.from_numpy(read_id_image(path).ids)
 
 
 def write_palette_png(path: str | os.PathLike[str], ids: Tensor | NDArray[np.integer]) -> None:
-    """Write ids as a PNG in the DAVIS palette. The file appears whole or not at all.
+    """Write ids as a PNG in the DAVIS palette, atomically.
 
     Args:
-        path: where it goes. Missing parent folders are made; a file that is there is replaced.
+        path: the file. Missing parent folders are made; a file that is there is replaced.
         ids: integers `[H, W]`, 0 to 255.
 
     Raises:
@@ -196,8 +231,7 @@ def write_palette_png(path: str | os.PathLike[str], ids: Tensor | NDArray[np.int
     if values.min() < 0 or values.max() > 255:
         raise MaskError(
             f"{os.fspath(path)}: a palette PNG holds the ids 0 to 255, got {values.min()} to {values.max()}; number "
-            "the "
-            "objects from 1, or store them whole with numpy.save(path, result.ids.cpu().numpy())"
+            "the objects from 1, or store them whole with numpy.save(path, result.ids.cpu().numpy())"
         )
     image = Image.fromarray(values.astype(np.uint8))
     image.putpalette(davis_palette())
@@ -229,9 +263,8 @@ def _ids_in(image: Image.Image) -> IdImage:
         ):
             return IdImage(grey_ids(channels[0]), palette=False)
     raise MaskError(
-        f"expected a palette or grey image, whose values are ids, got mode {image.mode!r}; map its colours to ids, "
-        "for example with "
-        "np.unique(colours, axis=0, return_inverse=True)"
+        f"expected a palette or grey image, whose values are ids, got mode {image.mode!r}; map its colours to ids, for "
+        "example with np.unique(colours, axis=0, return_inverse=True)"
     )
 
 
@@ -248,13 +281,13 @@ def _ids_in_palette(image: Image.Image) -> IdImage:
         greys = np.unique(shown[:, 0])
         if len(colours) == 256 and np.array_equal(colours, np.repeat(np.arange(256)[:, None], 3, axis=1)):
             return IdImage(grey_ids(indices), palette=False)
-        picture = colours[:, 0][np.minimum(indices, len(colours) - 1)]
+        shades = colours[:, 0][np.minimum(indices, len(colours) - 1)]
         if (
             int((greys > _COUNTED).sum()) >= 4
             and greys[-1] == _WHITE
-            and _thin_and_between(picture, greys[1:-1], _filled(picture))
+            and _thin_and_between(shades, greys[1:-1], _filled(shades))
         ):
-            return IdImage(grey_ids(picture), palette=False)
+            return IdImage(grey_ids(shades), palette=False)
     black = known[~shown.any(axis=1)]
     if len(black) and black[0] != 0:
         free = int(black[0]) if black[0] != VOID else int(np.setdiff1d(np.arange(1, VOID), used)[0])
@@ -313,7 +346,7 @@ def _speckled(ids: NDArray[np.uint8]) -> bool:
     return single >= 16 and 4 * single > int((ids > 0).sum())
 
 
-def read_mask(mask: object) -> tuple[Tensor, int | None]:
+def read_mask(mask: MaskLike) -> tuple[Tensor, int | None]:
     """Turn a mask of any kind into a tensor, and say which id is void.
 
     Args:
@@ -321,7 +354,8 @@ def read_mask(mask: object) -> tuple[Tensor, int | None]:
             images as `read_id_image`.
 
     Returns:
-        bool, int64 or float32, of the mask's own shape; and the id that is void in it, None if none is.
+        bool, int64 or float32, of the mask's own shape; and the id that is void in it, None if none is, see `IdImage`.
+        A mask of 0 and 255 alone comes as 0 and 1.
 
     Raises:
         MaskError: it is of another kind; holds colours; is a JPEG, which blurs ids; or there is no such file.
@@ -330,55 +364,62 @@ def read_mask(mask: object) -> tuple[Tensor, int | None]:
     (tensor([[  0,   7, 255]]), 255)
     """
     try:
-        return _read(mask)
+        found, device = _id_image(mask)
+        if found is None and isinstance(mask, Tensor):
+            return _as_mask_tensor(mask.detach()), None
     except MaskError as error:
         raise MaskError(f"mask: {error}") from error
+    if found is None:
+        raise MaskError(f"mask: expected an array, a tensor, a PIL image or a path, got {type(mask).__name__}")
+    # a copy in a type of torch's, which warns of read-only arrays and refuses foreign byte orders
+    dtype = {"b": np.bool_, "f": np.float32}.get(found.values.dtype.kind, np.int64)
+    values = torch.from_numpy(np.array(found.values, dtype=dtype, order="C")).to(device)
+    return (values.clamp(max=1), None) if found.is_white else (values, found.void_id)
 
 
-def _read(mask: object) -> tuple[Tensor, int | None]:
-    found = None
+def _id_image(mask: MaskLike) -> tuple[IdImage | None, torch.device]:
+    """A mask as an image of ids, and its device; no image for tensors of other kinds than bytes `[H, W]`."""
+    here = torch.device("cpu")
     if isinstance(mask, (str, os.PathLike)):
         if not Path(mask).is_file():
             raise MaskError(f"no file {os.fspath(mask)!r}; pass the path of an image file")
-        found = read_id_image(mask)
-    elif isinstance(mask, Image.Image):
-        found = read_id_image(mask)
-    elif isinstance(mask, np.ndarray):
-        if mask.dtype.kind not in "biuf":
-            raise MaskError(f"expected booleans, integers or floats, got an array of {mask.dtype}; convert it")
-        found = IdImage(grey_ids(mask) if mask.dtype == np.uint8 and mask.ndim == 2 else mask, palette=False)
-    if found is not None:
-        # a copy in a type of torch's, which warns of read-only arrays and refuses foreign byte orders
-        dtype = {"b": np.bool_, "f": np.float32}.get(found.values.dtype.kind, np.int64)
-        values = torch.from_numpy(np.array(found.values, dtype=dtype, order="C"))
-        if found.palette:
-            return values, VOID
-        grey = found.is_bytes
-    elif isinstance(mask, Tensor):
+        return read_id_image(mask), here
+    if isinstance(mask, Image.Image):
+        return read_id_image(mask), here
+    if isinstance(mask, Tensor):
         if mask.is_complex():
             raise MaskError(f"expected booleans, integers or floats, got a tensor of {mask.dtype}; convert it")
-        grey = mask.dtype == torch.uint8
-        if grey and mask.ndim == 2:
-            mask = torch.from_numpy(grey_ids(mask.detach().cpu().numpy())).to(mask.device)
-        kept = mask.dtype == torch.bool or mask.is_floating_point()
-        values = mask.detach().to((mask.dtype if mask.dtype == torch.bool else torch.float32) if kept else torch.int64)
-    else:
-        raise MaskError(f"expected an array, a tensor, a PIL image or a path, got {type(mask).__name__}")
-    if grey and values.ndim == 2 and bool((values == VOID).any()):
-        others = bool(((values != 0) & (values != VOID)).any())
-        return (values, VOID) if others else (values.clamp(max=1), None)
-    return values, None
+        if mask.dtype != torch.uint8 or mask.ndim != 2:
+            return None, mask.device
+        return IdImage(grey_ids(mask.detach().cpu().numpy()), palette=False), mask.device
+    if isinstance(mask, np.ndarray):
+        if mask.dtype.kind not in "biuf":
+            raise MaskError(f"expected booleans, integers or floats, got an array of {mask.dtype}; convert it")
+        values: NDArray[Any] = mask
+        return IdImage(
+            grey_ids(values) if values.dtype == np.uint8 and values.ndim == 2 else values, palette=False
+        ), here
+    return None, here
 
 
-def object_ids_in(ids: Ids) -> tuple[int, ...]:
+def _as_mask_tensor(mask: Tensor) -> Tensor:
+    """A tensor as bool, int64 or float32."""
+    if mask.dtype == torch.bool:
+        return mask
+    return mask.to(torch.float32 if mask.is_floating_point() else torch.int64)
+
+
+def object_ids_in(ids: Ids, *, void: int | None = None) -> tuple[int, ...]:
     """List the ids that a mask shows, without 0, sorted.
 
     Args:
         ids: `[H, W]`, 0 or more.
+        void: an id that is no object, as 255 in data sets; None where every id is one.
 
-    >>> object_ids_in(np.array([[0, 300, 7]], np.int32))
-    (7, 300)
+    >>> object_ids_in(np.array([[0, 300, 7]], np.int32)), object_ids_in(np.array([[0, 255, 7]], np.int32), void=255)
+    ((7, 300), (7,))
     """
     # counting is ten times as fast as sorting; ids that are far apart would need a long table
-    found = np.flatnonzero(np.bincount(ids.ravel())) if ids.max(initial=0) < 1 << 16 else np.unique(ids)
-    return tuple(int(i) for i in found if i > 0)
+    near = ids.min(initial=0) >= 0 and ids.max(initial=0) < 1 << 16
+    found = np.flatnonzero(np.bincount(ids.ravel())) if near else np.unique(ids)
+    return tuple(int(i) for i in found if i > 0 and i != void)

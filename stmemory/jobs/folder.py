@@ -24,6 +24,7 @@ from stmemory.io.frames import count_frames, iterate_frames
 from stmemory.io.images import image_files, is_image_path
 from stmemory.io.live import LiveSource, is_live
 from stmemory.io.video import DAMAGED, iterate_timed_video
+from stmemory.types import FrameLike
 
 __all__ = ["TrackJob", "frames_of", "is_mask_name", "pictures_of"]
 
@@ -202,7 +203,7 @@ def frames_of(job: TrackJob, stop: Callable[[], bool] = lambda: False) -> Iterat
     )
 
 
-def pictures_of(job: TrackJob) -> Iterator[tuple[float | None, object]]:
+def pictures_of(job: TrackJob) -> Iterator[tuple[float | None, FrameLike]]:
     """Read a job's frames to draw on them.
 
     Args:

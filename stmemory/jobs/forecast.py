@@ -26,6 +26,7 @@ from stmemory.prediction.predictor import FramePredictor
 from stmemory.prediction.recall import RepeatingPictures
 from stmemory.prediction.stream import PredictedFrame, checked_steps
 from stmemory.prediction.synthetic import glyphs, halved
+from stmemory.types import GreyVideoLike
 
 __all__ = ["DEMO_CYCLE", "Forecast", "ForecastJob", "Row", "animation", "demo_clip", "run_forecast", "strip"]
 
@@ -154,7 +155,7 @@ def _check(seen: Row, ahead: Row) -> None:
 
 DEMO_CYCLE = 6  # pictures
 _LEAST_FOR_SSIM = 7  # px
-_FORMAT = "stmemory.jobs.forecast 1"
+_FORMAT = "stmemory.forecast 1"
 _FRAME = re.compile(r"[0-9]{5,250}\.png")
 
 
@@ -233,7 +234,7 @@ class Forecast:
 
 def run_forecast(
     predictor: FramePredictor,
-    clip: object,
+    clip: GreyVideoLike,
     job: ForecastJob,
     *,
     on_frame: Callable[[int, int, int], None] | None = None,

@@ -31,7 +31,7 @@ __all__ = [
     "write_record",
 ]
 
-FORMAT = "stmemory.jobs.track 1"
+FORMAT = "stmemory.job 1"
 # Facts that a job may change and still be the same.
 FREE = ("source", "mask_names", "frame_files", "later_masks")
 

@@ -66,3 +66,5 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__, dict.fromkeys(("load_bank", "load_policy", "save_bank", "save_policy"), "stmemory.weights.tensors")
 )
+
+__path__.append(f"{__path__[0]}/../aliases/memory")  # modules that moved

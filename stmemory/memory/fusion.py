@@ -4,7 +4,9 @@ bank."""
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -110,6 +112,34 @@ class FusionCell(nn.Module):
         """The arguments that make a cell of this shape, by name."""
         names = ("channels", "spatial_dims", "kernel_size", "bottleneck", "scale")
         return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path | None = None) -> FusionCell:
+        """A trained cell, in eval mode, float32, on the CPU: that of a network, or one that was saved alone.
+
+        Args:
+            name: of weights, see `stmemory.weights.load_part`; None is the bundled network's.
+
+        Raises:
+            WeightsError: there are no such weights, they are damaged, or hold no fusion cell.
+        """
+        from stmemory.weights.pretrained import load_part
+
+        return load_part(FusionCell, name)
+
+    def save_pretrained(self, folder: str | Path, *, about: Mapping[str, Any] | None = None) -> None:
+        """Write the cell alone to a folder that `from_pretrained` reads; see `stmemory.weights.save_part`.
+
+        Args:
+            folder: made if it is not there.
+            about: licence, data and measured figures, see `stmemory.weights.card`.
+
+        Raises:
+            WeightsError: a weight is NaN or infinite, or nothing can be written there.
+        """
+        from stmemory.weights.save import save_part
+
+        save_part(self, folder, about=about)
 
     @torch.no_grad()
     def start_near_identity(self, update: float = 0.05) -> None:

@@ -16,6 +16,7 @@ from stmemory.io.grey import clip_frames
 from stmemory.options import PredictionOptions, ready_options
 from stmemory.prediction.network import PredictionNetwork
 from stmemory.prediction.stream import FrameStream, PredictedFrame, checked_steps, load_frame_state
+from stmemory.types import GreyVideoLike
 from stmemory.weights.devices import place_to_compute
 from stmemory.weights.hub import Where
 from stmemory.weights.pretrained import load_part
@@ -96,7 +97,7 @@ class FramePredictor:
         """Where it computes."""
         return next(self.network.parameters()).device
 
-    def predict(self, frames: object, steps: int = 10) -> Iterator[PredictedFrame]:
+    def predict(self, frames: GreyVideoLike, steps: int = 10) -> Iterator[PredictedFrame]:
         """Watch a clip to its end, and predict the frames after it.
 
         Args:

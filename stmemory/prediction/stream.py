@@ -26,6 +26,7 @@ from stmemory.networks.layers import keep_large_buffers
 from stmemory.options import PredictionOptions
 from stmemory.prediction.network import PredictionNetwork, PredictionState
 from stmemory.state import check_shapes, fill_memory, memory_tensors, read_state, write_state
+from stmemory.types import GreyFrameLike
 
 __all__ = ["FORMAT_VERSION", "FrameStream", "FrameStreamState", "PredictedFrame", "checked_steps", "load_frame_state"]
 
@@ -175,7 +176,7 @@ class FrameStream:
         about = {"time": memory.time, "size": dataclasses.asdict(size)}
         write_state(path, _KIND, tensors, about, network=self.network, options=self.options)
 
-    def step(self, frame: object) -> PredictedFrame:
+    def step(self, frame: GreyFrameLike) -> PredictedFrame:
         """Take the video one frame further: remember the frame, and say what comes next. It happens, or after any error
         it did not.
 

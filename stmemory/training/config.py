@@ -305,6 +305,7 @@ class TrainingConfig:
             begin.
         score_weight: of the loss of the discriminative read alone.
         damage: probability that something goes wrong with an object's masks on their way to the memory.
+        zoom: probability that a clip is seen through a window around its objects, as in tracking.
         temperature: of a learned policy's Gumbel-Softmax, at the first step.
         final_temperature: at the last one.
         weight_decay: of the optimiser.
@@ -343,6 +344,7 @@ class TrainingConfig:
     projection_factor: float = 0.0
     score_weight: float = 0.5
     damage: float = 0.0
+    zoom: float = 0.0
     temperature: float = 1.0
     final_temperature: float = 0.2
     weight_decay: float = 0.01
@@ -381,6 +383,7 @@ class TrainingConfig:
             ("projection_factor", self.projection_factor >= 0, "0 or more"),
             ("score_weight", self.score_weight >= 0, "0 or more"),
             ("damage", 0 <= self.damage <= 1, "0 to 1"),
+            ("zoom", 0 <= self.zoom <= 1, "0 to 1"),
             ("temperature", self.temperature > 0, "above 0"),
             ("final_temperature", self.final_temperature > 0, "above 0"),
             ("validate_every", self.validate_every >= 0, "0 or more"),

@@ -342,6 +342,7 @@ class Trainer:
             config.damage,
             length,
             config.matching_factor > 0,
+            config.zoom,
         )
         weigh = self.world.object_weights if self.world.size > 1 else None
         unroller = Unroller(self.learner.network, options=options, generator=self.generator, weigh=weigh)
@@ -358,7 +359,7 @@ class Trainer:
                     torch.autograd.backward(loss)
             sums += torch.stack([result.cross_entropy.detach(), result.dice.detach(), result.scores.detach()]) * weight
             if predict:
-                predicted.append(result.probabilities[0].argmax(1).to(torch.uint8).cpu())
+                predicted.append(result.ids(0).cpu())
         self.world.average_gradients(self.learner.parameters())
         norm = self.learner.update(self.step)
         self.step += 1

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from stmemory.io.frames import WorkingSize
 from stmemory.memory.discriminative import DiscriminativeMemory
 from stmemory.memory.policy import UpdatePolicy
 from stmemory.memory.read import ReadCache
 from stmemory.networks.layers import FrameFeatures
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.damage import Damage, damaged, draw_damage
+from stmemory.training.views import Views, carried, draw_views, seen_through
+from stmemory.window import Window
 
 __all__ = ["UnrollOptions", "Unrolled", "Unroller", "aggregate_logits", "score_loss", "segmentation_loss", "unroll"]
 
@@ -24,7 +27,7 @@ def aggregate_logits(logits: Tensor, rows: Tensor, *, clips: int, objects: int) 
     """Soft aggregation (Oh et al. 2019) in the log domain, for many clips at once.
 
     With each object's probability p = sigmoid(logit), the background's is the product of all (1 - p), and the class
-    scores are the log-odds of each; their softmax is what `stmemory.io.masks.soft_aggregate` gives.
+    scores are the log-odds of each; their softmax is what `stmemory.postprocess.soft_aggregate` gives.
 
     Args:
         logits: `[B, H, W]`, one row an object.
@@ -111,7 +114,8 @@ class UnrollOptions:
         damage: probability that something goes wrong with an object's masks on their way to the memory, see
             `draw_damage`.
         through_time: whether gradients go on through the masks that are fed back.
-        length: T of the clip, over which damage is drawn; 0 is that of the first segment.
+        length: T of the clip, over which damage and views are drawn; 0 is that of the first segment.
+        zoom: probability that a clip is seen through a window around its objects, see `draw_views`.
     """
 
     capacity: int = 4
@@ -122,6 +126,7 @@ class UnrollOptions:
     damage: float = 0.0
     length: int = 0
     through_time: bool = True
+    zoom: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,19 +137,29 @@ class Unrolled:
         cross_entropy: scalar.
         dice: scalar.
         probabilities: `[V, L, 1 + N, H, W]`, detached; L is one less than the frames in the segment with the given
-            masks.
+            masks. Of what the windows show.
         scores: scalar, the loss of the discriminative read alone; 0 in a network without one.
+        windows: of the L frames of each of the V clips; none where no clip is seen through one.
     """
 
     cross_entropy: Tensor
     dice: Tensor
     probabilities: Tensor
     scores: Tensor
+    windows: tuple[tuple[Window, ...], ...] = ()
 
     @property
     def length(self) -> int:
         """L."""
         return self.probabilities.shape[1]
+
+    def ids(self, clip: int) -> Tensor:
+        """Who wins each pixel of a clip's whole frames, uint8 `[L, H, W]`; outside of a window it is the background."""
+        found = self.probabilities[clip]
+        if self.windows:
+            size = _size(found)
+            found = torch.stack([w.put_back(p, size) for w, p in zip(self.windows[clip], found, strict=True)])
+        return found.argmax(1).to(torch.uint8)
 
 
 class Unroller:
@@ -158,7 +173,7 @@ class Unroller:
     Args:
         network: in training mode or not.
         options: see `UnrollOptions`.
-        generator: draws when the truth is fed back.
+        generator: draws when the truth is fed back, damage and views.
         weigh: turns the numbers of visible objects in S frames `[S]` into factors on their means of objects' losses
             `[S]`; see `World.object_weights`. None is 1.
     """
@@ -176,6 +191,8 @@ class Unroller:
         self.sums = DiscriminativeMemory()
         self.time = 0  # frames seen
         self._damages: tuple[Damage | None, ...] = ()  # of the rows
+        self._views: Views | None = None  # None where all clips are seen whole
+        self._through: tuple[Window, ...] = ()  # the windows of the masks that were fed back, [V]
         self._rows = torch.zeros(0, dtype=torch.int64)  # [B], clip * objects + object
         self._objects = 0  # N
         self._pending: tuple[FrameFeatures, Tensor] | None = (
@@ -193,12 +210,17 @@ class Unroller:
         """
         clips, length = frames.shape[:2]
         if self.time == 0:
-            self._begin(ids[:, 0], self.options.length or length)
+            self._begin(ids[:, 0], self.options.length or length, clips)
         rows, objects = self._rows, self._objects
         video, number = rows // objects, rows % objects + 1
         clip = torch.arange(clips, device=ids.device)
         tracked = torch.zeros(clips, 256, dtype=torch.int64, device=ids.device).index_put((video, number), number)
         target = tracked[clip[:, None, None, None], ids]  # [V, S, H, W]
+        windows: tuple[tuple[Window, ...], ...] = ()
+        if self._views is not None:
+            windows = self._views.advance(target > 0)
+            frames, ids = seen_through(frames, ids, windows, self._views.size)
+            target = tracked[clip[:, None, None, None], ids]
         # the graph of the segment before is cut; from here the key head learns from all that is remembered
         self.bank.rekey()
         encoded = self.network.encode_query(frames.flatten(0, 1).contiguous(memory_format=torch.channels_last))
@@ -209,6 +231,8 @@ class Unroller:
         for t in range(length):
             features = encoded.of_rows(clip * length + t)
             masks = (ids[video, t] == number[:, None, None]).to(frames.dtype)  # [B, H, W]
+            if windows:
+                self._turn(tuple(of_clip[t] for of_clip in windows))
             if self.time > 0:
                 self._write()
                 recalled = self.network.recall(features, self.bank, video, cache)
@@ -233,14 +257,32 @@ class Unroller:
             self.time += 1
         self._cut()
         of_scores = torch.stack(scored).mean() if scored else frames.new_zeros(())
-        return Unrolled(torch.stack(cross_entropy).mean(), torch.stack(dice).mean(), torch.stack(seen, 1), of_scores)
+        return Unrolled(
+            torch.stack(cross_entropy).mean(),
+            torch.stack(dice).mean(),
+            torch.stack(seen, 1),
+            of_scores,
+            tuple(of_clip[length - len(seen) :] for of_clip in windows),
+        )
 
-    def _begin(self, first: Tensor, frames: int) -> None:
+    def _begin(self, first: Tensor, frames: int, clips: int) -> None:
         """Learn from the first masks `[V, H, W]` of clips of T frames which objects there are."""
         self._objects = int(first.max())
         wanted = torch.arange(1, self._objects + 1, device=first.device)[None, :, None, None]
         self._rows = (first[:, None] == wanted).flatten(2).any(2).flatten().nonzero().squeeze(1)
         self._damages = draw_damage(len(self._rows), frames, self.options.damage, self.generator)
+        views = draw_views(clips, frames, self.options.zoom, self.generator)
+        self._views = Views(views, _size(first)) if any(view is not None for view in views) else None
+
+    def _turn(self, windows: tuple[Window, ...]) -> None:
+        """Have what was fed back of the frame before as the windows `[V]` of this one show it.
+
+        What is yet to be written stays as it is: its features are those of its own window.
+        """
+        if self._views is not None and self.time > 0 and windows != self._through:
+            clips = (self._rows // self._objects).tolist()
+            self._fed = carried(self._fed, clips, self._through, windows, self._views.size)
+        self._through = windows
 
     def _last_masks(self) -> tuple[Tensor, Tensor]:
         """What was fed back of the frame before this one, without its graph: each object's mask, and those of all
@@ -269,6 +311,11 @@ class Unroller:
             self._pending = features.detach(), masks.detach()
 
 
+def _size(maps: Tensor) -> WorkingSize:
+    """Of maps `[*, H, W]`, whose sides are multiples of the stride."""
+    return WorkingSize.of(maps.shape[-2], maps.shape[-1], None, 16)
+
+
 def _others(masks: Tensor, video: Tensor) -> Tensor:
     """For each of the masks `[B, H, W]` all others of its video together."""
     total = masks.new_zeros(int(video.max()) + 1, *masks.shape[1:]).index_add(0, video, masks)
@@ -285,6 +332,6 @@ def unroll(
         frames: `[V, T, 3, H, W]`, RGB in [0, 1]; H and W multiples of 16.
         ids: `[V, T, H, W]` int64, see `Unroller.advance`.
         options: see `UnrollOptions`.
-        generator: draws when the truth is fed back.
+        generator: draws when the truth is fed back, damage and views.
     """
     return Unroller(network, options=options, generator=generator).advance(frames, ids)

@@ -80,10 +80,8 @@ class IdMask:
                 "bits"
             )
         values = found.values.astype(np.uint8)
-        void = values == VOID
-        ids = np.where(void, 0, values).astype(np.uint8)
-        alone = found.is_bytes and bool(void.any()) and not ids.any()
-        return ids, void.astype(np.uint8) if alone else None
+        white = (values == VOID).astype(np.uint8)
+        return np.where(white, 0, values).astype(np.uint8), white if found.is_white else None
 
 
 @dataclass(frozen=True)
