@@ -30,7 +30,7 @@ from stmemory.evaluation.growing import GrowingPredictor
 from stmemory.evaluation.growth import BankBytes
 from stmemory.evaluation.protocol import Predictor, evaluate_clip
 from stmemory.evaluation.report import current_circumstances
-from stmemory.evaluation.workers import News, Setup
+from stmemory.evaluation.workers import ClipUpdate, Setup
 from stmemory.io.run_folder import held
 from stmemory.memory import LearnedPolicy, load_policy, save_policy
 from stmemory.options import TrackingOptions
@@ -114,8 +114,8 @@ def test_an_interrupted_run_goes_on(
 ) -> None:
     """What was finished is not measured again, and all of it is what one go gives."""
 
-    def interrupt(row: Row, news: News) -> None:
-        if (row.name, news.clip, news.frames) == ("drop", "walk", 4):
+    def interrupt(row: Row, update: ClipUpdate) -> None:
+        if (row.name, update.clip, update.frames) == ("drop", "walk", 4):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -128,7 +128,7 @@ def test_an_interrupted_run_goes_on(
         tmp_path,
         resume=True,
         on_begin=left.append,
-        on_news=lambda row, news: measured.append((row.name, news.clip)),
+        on_news=lambda row, update: measured.append((row.name, update.clip)),
     )
 
     assert [("drop", "walk"), ("growing", "run"), ("growing", "walk")] == list(dict.fromkeys(measured))

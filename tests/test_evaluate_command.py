@@ -25,7 +25,7 @@ from tiny import tiny_network
 from stmemory.cli import main
 from stmemory.evaluation.report import TABLES
 from stmemory.evaluation.run_folder import RunFolder
-from stmemory.evaluation.workers import News, Setup, evaluate_in_processes
+from stmemory.evaluation.workers import ClipUpdate, Setup, evaluate_in_processes
 from stmemory.options import TrackingOptions
 from stmemory.weights.pretrained import fingerprint, load_network
 from stmemory.weights.save import save_network
@@ -189,11 +189,11 @@ def test_what_an_interrupted_run_says_is_what_it_kept(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """A clip that was finished when the signal came counts, though its news was not heard; a part of its file does not
-    outlive it."""
+    """A clip that was finished when the signal came counts, though its last update was lost; a part of its file is
+    removed by the next run."""
 
-    def interrupted(teller: object, news: News) -> None:
-        if news.last:
+    def interrupted(teller: object, update: ClipUpdate) -> None:
+        if update.last:
             raise KeyboardInterrupt
 
     monkeypatch.setattr("stmemory.cli.evaluate._Reporter.update", interrupted)
@@ -383,12 +383,14 @@ def test_a_process_that_dies_takes_one_clip_with_it(davis: Path, tmp_path: Path)
     """A worker that cannot live is named with its exit code for the clip that it had; none is left waiting."""
     from stmemory.evaluation import find_data_set
 
-    folder, heard = RunFolder(tmp_path), list[News]()
+    folder, updates = RunFolder(tmp_path), list[ClipUpdate]()
     folder.begin({"clips": list(CLIPS)}, resume=False, force=False)
     dead = Setup(None, TrackingOptions(), device="cuda:99")
-    evaluate_in_processes([dead, dead], find_data_set("davis2017", davis, names=CLIPS[:3]), folder, heard.append)
+    evaluate_in_processes([dead, dead], find_data_set("davis2017", davis, names=CLIPS[:3]), folder, updates.append)
 
-    assert dict.fromkeys(CLIPS[:3], "its process ended with exit code 1") == {news.clip: news.error for news in heard}
+    assert dict.fromkeys(CLIPS[:3], "its process ended with exit code 1") == {
+        update.clip: update.error for update in updates
+    }
 
 
 @pytest.mark.parametrize("name", ["notes/out", "report.json"], ids=["below-a-file", "name-of-a-report"])
@@ -438,8 +440,8 @@ def test_bad_arguments(arguments: list[str], told: str, capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("more", "clips", "told"),
     [
-        (("--jobs", "0"), (), "--jobs"),
-        (("--threads", "0"), (), "--threads"),
+        (("--jobs", "0"), (), "jobs: expected 1 or more"),
+        (("--threads", "0"), (), "threads: expected 1 or more"),
         (("--device", "cuda:99"), (), "cuda:99"),
         (("--revision", "v9"), (), "not on the Hub"),
         ((), ("walk", "walk"), "name each once"),

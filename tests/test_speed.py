@@ -115,6 +115,7 @@ def test_products_are_counted_as_torch_counts_them(mode: type) -> None:
         torch.bmm(rows[0], rows[1].transpose(1, 2))
         torch.nn.functional.linear(rows[0, 0], rows[0, 1])
         rows[0, 0] @ rows[0, 1].t()
+        rows @ rows[0, 0].t()  # several matrices by one
 
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         work()
@@ -123,6 +124,16 @@ def test_products_are_counted_as_torch_counts_them(mode: type) -> None:
     assert counter.get_total_flops() == products.operations["prepare"]
     assert 2 * 2 * 8 * 35 * 27 == products.convolutions
     assert all(spent > 0 for spent in products.seconds())
+
+
+def test_products_are_counted_as_by_hand() -> None:
+    """Two operations for each number of the result and each product in its sum."""
+    convolution, features = torch.nn.Conv2d(6, 8, 3, padding=1), torch.randn(2, 6, 5, 7)
+    with torch.inference_mode(), Products(Timeline(Clock(CPU))) as products:
+        convolution(features)
+        torch.randn(4, 3, 16) @ torch.randn(16, 5)
+    assert 2 * (2 * 8 * 5 * 7) * (6 * 3 * 3) == products.convolutions
+    assert products.convolutions + 2 * (4 * 3 * 5) * 16 == products.operations["prepare"]
 
 
 def test_attention_is_two_products() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,7 +20,7 @@ from stmemory.evaluation.growing import GrowingMemory, GrowingPredictor
 from stmemory.evaluation.protocol import ClipResult, summarise
 from stmemory.evaluation.report import Circumstances, current_circumstances, decimal, json_text
 from stmemory.evaluation.run_folder import RunFolder
-from stmemory.evaluation.workers import News, evaluate_and_tell
+from stmemory.evaluation.workers import ClipUpdate, measure_clip
 from stmemory.io.files import whole_file
 from stmemory.io.run_folder import held
 from stmemory.io.untrusted import expect_below, read_json, whole
@@ -115,7 +114,7 @@ def ablation_rows(
         options: how to track, but for the policy.
         rules: policies, by name or letter; `MATCHING` is the policy of the options without the discriminative read.
         learned: the policy of the row "learned", which is left out without one: untrained it would mean nothing.
-        growing: the upper reference keeps every so-manieth frame for ever; 0 leaves it out.
+        growing: the upper reference keeps every n-th frame for ever; 0 leaves it out.
         weights: of all rows.
         weights_by_rule: other weights of some rows, by their names, such as those trained under each rule.
 
@@ -185,7 +184,7 @@ class MemoryUse:
 
 @dataclass(frozen=True)
 class RowResult:
-    """What a row gave so far.
+    """Results of a row so far.
 
     Attributes:
         row: which.
@@ -218,7 +217,7 @@ def run_ablation(
     resume: bool = False,
     force: bool = False,
     on_begin: Callable[[int], None] | None = None,
-    on_news: Callable[[Row, News], None] | None = None,
+    on_news: Callable[[Row, ClipUpdate], None] | None = None,
     on_row: Callable[[tuple[RowResult, ...]], None] | None = None,
 ) -> tuple[RowResult, ...]:
     """Evaluate clips under each row, one row after the other; what is finished is on disk before the next begins.
@@ -230,7 +229,7 @@ def run_ablation(
         device: where to compute.
         about: which clips they are, for the record: plain JSON values.
         resume: go on with the rows that are there, and begin the others.
-        force: begin anew though there are some.
+        force: begin again though there are some, and delete them.
         on_begin: called with the number of frames that are left.
         on_news: called after every frame and every clip.
         on_row: called with all results so far after every row.
@@ -290,7 +289,7 @@ class _Work:
         }
 
     def found(self, clip: Clip) -> tuple[ClipResult, MemoryUse] | None:
-        """What is known of a clip; None where it must be measured."""
+        """The results of a clip; None where it must be measured."""
         result = self.folder.result_of(clip)
         try:
             use = _use_from(read_json(self._use_of(clip)))
@@ -298,28 +297,25 @@ class _Work:
             return None
         return None if result is None else (result, use)
 
-    def measure(self, on_news: Callable[[Row, News], None] | None) -> RowResult:
+    def measure(self, on_news: Callable[[Row, ClipUpdate], None] | None) -> RowResult:
         """Measure what is not there yet."""
         predictor, skipped = _Watched(self.row, self.device), {}
 
-        def tell(news: News) -> None:
+        def on_update(update: ClipUpdate) -> None:
             if on_news is not None:
-                on_news(self.row, news)
-
-        def told(name: str, done: int) -> None:
-            tell(News(name, done))
+                on_news(self.row, update)
 
         for clip in self.clips:
             if self.found(clip) is not None:
                 continue
-            news = evaluate_and_tell(predictor, clip, self.folder, on_frame=functools.partial(told, clip.name))
-            if news.error is not None:
-                skipped[clip.name] = news.error
+            update = measure_clip(predictor, clip, self.folder, on_update=on_update)
+            if update.error is not None:
+                skipped[clip.name] = update.error
                 self.folder.clear(clip.name)
             else:
                 with whole_file(self._use_of(clip)) as part:
                     part.write_text(json.dumps(dataclasses.asdict(predictor.use())) + "\n", encoding="utf-8")
-            tell(news)
+            on_update(update)
         there = [found for clip in self.clips if (found := self.found(clip)) is not None]
         return RowResult(
             self.row, self.fingerprint, tuple(one for one, _ in there), tuple(two for _, two in there), skipped
@@ -390,7 +386,7 @@ def ablation_table(
     Args:
         rows: what was measured.
         circumstances: what with.
-        extra: see `ablation_document`; `data set` and `frames` are told.
+        extra: see `ablation_document`; its `data set` and `frames` are named.
 
     >>> from stmemory.evaluation.report import current_circumstances
     >>> print(ablation_table([], current_circumstances()).splitlines()[0])
@@ -405,16 +401,16 @@ def ablation_table(
         scores = " | ".join(decimal(100 * value) for value in (mean.region, mean.boundary, mean.mean))
         size = "-" if math.isnan(row.bytes_per_object) else f"{round(row.bytes_per_object):,}"
         slots = sorted({use.slots for use in row.memory})
-        told = "-" if not slots else str(slots[0]) if len(slots) == 1 else f"{slots[0]} to {slots[-1]}"
+        count = "-" if not slots else str(slots[0]) if len(slots) == 1 else f"{slots[0]} to {slots[-1]}"
         few = f" ({len(row.results)} of {len(row.results) + len(row.skipped)} clips)" if row.skipped else ""
-        lines.append(f"| {row.row.title}{few} | {scores} | {size} | {told} | {decimal(mean.frames_per_second)} |")
+        lines.append(f"| {row.row.title}{few} | {scores} | {size} | {count} | {decimal(mean.frames_per_second)} |")
     return "\n".join([*lines, "", *_below(rows, circumstances, extra or {})]) + "\n"
 
 
 def write_ablation(
     out: Path, rows: Sequence[RowResult], circumstances: Circumstances, *, extra: Mapping[str, object] | None = None
 ) -> tuple[Path, Path]:
-    """Write `ablation.json` and `ablation.md` into a folder; each appears whole or not at all.
+    """Write `ablation.json` and `ablation.md` into a folder, each of them atomically.
 
     >>> import tempfile
     >>> from stmemory.evaluation.report import current_circumstances
@@ -469,10 +465,12 @@ def _below(rows: Sequence[RowResult], circumstances: Circumstances, extra: Mappi
     objects = max(summarise(row.results).objects for row in rows)
     frames = extra.get("frames")
     first = f", the first {frames} frames of each" if frames else ""
-    yield f"{extra.get('data set', 'folder')}: {len(clips)} clips ({', '.join(clips)}), {objects} objects{first}; means over the objects."
+    data_set = extra.get("data set", "folder")
+    yield f"{data_set}: {len(clips)} clips ({', '.join(clips)}), {objects} objects{first}; means over the objects."
     every = options.memory_every
     commits = "every frame" if every == 1 else f"one frame in {every}"
-    yield f"Fixed memories: K = {options.memory_size}, {commits} committed (memory_every {every}; the paper commits every frame)."
+    paper = "the paper commits every frame"
+    yield f"Fixed memories: K = {options.memory_size}, {commits} committed (memory_every {every}; {paper})."
     networks = {row.fingerprint.partition("-")[0]: row.row.weights or "lite" for row in reversed(rows)}
     if len(networks) == 1:
         yield "Weights of all rows: " + "".join(f"{name} ({fingerprint})." for fingerprint, name in networks.items())

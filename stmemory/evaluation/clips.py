@@ -1,8 +1,4 @@
-"""Clips on disk: frames, true masks, pixels to ignore, and which frames count. Pixels are read when asked for.
-
-Owns the reading of annotations, and clips in a folder of the user's own. The layouts of data sets are in `layouts.py`.
-Does not know predictors or scores.
-"""
+"""Clips on disk: frames, true masks, pixels to ignore, and which frames count."""
 
 from __future__ import annotations
 

@@ -1,14 +1,11 @@
-"""Data sets: where their files lie, which clips a split has, which frames count, and what their servers want to be
-sent.
+"""Data sets: where their files lie, which clips a split has, which frames count, and what their servers want.
 
-Owns the table of data sets. Reads lists and `meta.json`, no pixels. Folders of your own are found by `clips.py`.
-
-    davis2016, davis2017   ROOT/JPEGImages/480p/CLIP, ROOT/Annotations/480p/CLIP, ROOT/ImageSets/2017/val.txt
-    youtube2018, youtube2019   ROOT/valid/JPEGImages/CLIP, ROOT/valid/Annotations/CLIP, ROOT/valid/meta.json;
-                               with all frames: ROOT/valid_all_frames/JPEGImages/CLIP
-    longtime               ROOT/long_video/JPEGImages/CLIP, ROOT/long_video/Annotations/CLIP
-    lvos1, lvos2           ROOT/val/JPEGImages/CLIP, ROOT/val/Annotations/CLIP, ROOT/val/val_meta.json
-    mose                   ROOT/valid/JPEGImages/CLIP, ROOT/valid/Annotations/CLIP
+davis2016, davis2017   ROOT/JPEGImages/480p/CLIP, ROOT/Annotations/480p/CLIP, ROOT/ImageSets/2017/val.txt
+youtube2018, youtube2019   ROOT/valid/JPEGImages/CLIP, ROOT/valid/Annotations/CLIP, ROOT/valid/meta.json;
+                           with all frames: ROOT/valid_all_frames/JPEGImages/CLIP
+longtime               ROOT/long_video/JPEGImages/CLIP, ROOT/long_video/Annotations/CLIP
+lvos1, lvos2           ROOT/val/JPEGImages/CLIP, ROOT/val/Annotations/CLIP, ROOT/val/val_meta.json
+mose                   ROOT/valid/JPEGImages/CLIP, ROOT/valid/Annotations/CLIP
 """
 
 from __future__ import annotations
@@ -206,9 +203,10 @@ def _folder(root: Path, places: Sequence[Path], what: str) -> Path:
     for place in places:
         if (root / place).is_dir():
             return root / place
-    told = " or ".join(place.as_posix() for place in places)
+    wanted = " or ".join(place.as_posix() for place in places)
     raise OptionError(
-        f"{root}: expected the clips of {what} in {told}, got no such folder; pass the folder that it was unpacked into"
+        f"{root}: expected the clips of {what} in {wanted}, got no such folder; pass the folder that it was "
+        "unpacked into"
     )
 
 

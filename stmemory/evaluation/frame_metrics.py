@@ -1,11 +1,7 @@
-"""How near predicted frames come to the true ones: MSE, MAE, SSIM and PSNR, as the tables of video prediction have
-them.
-
-Owns the measures of single frames, and the conventions under which published tables were made. Knows no network and no
-data.
+"""MSE, MAE, SSIM and PSNR of predicted frames, as the tables of video prediction have them.
 
 Published figures differ in what they sum over, in whether predictions are clipped to [0, 1], and in the range that SSIM
-takes for granted; `FrameProtocol` names these conventions, so that figures are only set beside their like.
+takes for granted; `FrameProtocol` names these conventions, so that only figures of one convention are compared.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""A memory that never forgets: STM's rule, as the upper reference beside which a fixed number of slots is measured.
+"""A memory that never forgets, STM's rule: the upper reference for a fixed number of slots.
 
 Same network, same step, same read; every n-th frame is kept for ever, and the last frame beside them (Oh et al. 2019).
-Owns the growing and nothing else. Not for use: its memory and its time per frame grow with the video, which is what it
-shows.
+Not for use: its memory and its time per frame grow with the video, which is what it shows.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class GrowingPredictor:
 
     Args:
         predictor: whose network and options are used; memory size and policy have no say.
-        every: keep every so-manieth frame for ever; 5 is STM's.
+        every: keep every n-th frame for ever; 5 is STM's.
 
     Raises:
         OptionError: `every` is below 1.

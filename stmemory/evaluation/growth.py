@@ -66,7 +66,7 @@ class Slope:
 
 @dataclass(frozen=True, eq=False)
 class GrowthReport:
-    """What a long run took, frame by frame.
+    """Memory and time of a long run, frame by frame.
 
     Attributes:
         bank_bytes: int64 [T], bytes of the memory bank after each step.
@@ -137,7 +137,7 @@ def measure_growth(
     on_step: Callable[[int], bool | None] | None = None,
     enough: Callable[[float, int], bool] | None = None,
 ) -> GrowthReport:
-    """Step through a long video and write down what each step took.
+    """Step through a long video and record the memory and time of each step.
 
     Answers of `step` are dropped at once. The time to make a frame is not counted, and the records are allocated and
     touched before the first step, so that the measuring itself does not look like growth.
@@ -224,7 +224,7 @@ def block_slope(values: NDArray[np.integer] | NDArray[np.floating], *, blocks: i
 
 
 def resident_bytes() -> int:
-    """Bytes of this process in memory now; where the system does not tell (not Linux), the most it ever had.
+    """Bytes of this process in memory now; without Linux, the most it ever had.
 
     >>> resident_bytes() > 0
     True
@@ -246,11 +246,11 @@ RECENT = 50  # steps whose median time is compared with the limit
 
 @dataclass(frozen=True)
 class GrowthLimit:
-    """When a memory that grows has been seen enough of.
+    """Where the run of a growing memory ends.
 
     Attributes:
-        bank_bytes: of its bank, at most.
-        seconds: of a step, at most, by the median of the last fifty.
+        bank_bytes: most bytes of its bank.
+        seconds: most seconds of a step, by the median of the last fifty.
     """
 
     bank_bytes: int
@@ -259,7 +259,7 @@ class GrowthLimit:
 
 @dataclass(frozen=True)
 class BankBytes:
-    """What a bank takes, worked out from shapes before it runs. The length of the video is not among them.
+    """Bytes of a bank, computed from shapes before it runs. The length of the video is not among them.
 
     Attributes:
         rows: B, objects.
@@ -300,7 +300,8 @@ class BankBytes:
 
     def __str__(self) -> str:
         product = f"{self.rows} x {self.slots} x {self.channels} x {self.cells} x {self.itemsize}"
-        return f"B K (C + Ck) h w {self.itemsize} + B {self.bookkeeping} = {product} + {self.rows} x {self.bookkeeping} = {self.total:,}"
+        formula = f"B K (C + Ck) h w {self.itemsize} + B {self.bookkeeping}"
+        return f"{formula} = {product} + {self.rows} x {self.bookkeeping} = {self.total:,}"
 
 
 def soak(
@@ -414,15 +415,14 @@ def write_growth(
 
 def _curves(report: GrowthReport) -> dict[str, list[float]]:
     every = max(1, report.frames // POINTS)
-    curves: tuple[NDArray[np.int64] | NDArray[np.float64], ...] = (
-        report.bank_bytes,
-        report.process_bytes,
-        report.seconds,
-    )
-    names = ("bank_bytes", "process_bytes", "seconds")
-    return {"frame": [float(frame) for frame in range(1, report.frames + 1, every)]} | {
-        name: [float(value) for value in curve[::every]] for name, curve in zip(names, curves, strict=True)
+    frames = np.arange(1, report.frames + 1)
+    curves = {
+        "frame": frames,
+        "bank_bytes": report.bank_bytes,
+        "process_bytes": report.process_bytes,
+        "seconds": report.seconds,
     }
+    return {name: [float(value) for value in curve[::every]] for name, curve in curves.items()}
 
 
 def _clip(
@@ -432,12 +432,8 @@ def _clip(
     if frames < 2:
         raise OptionError(f"frames: expected 2 or more, got {frames}")
     loop = list(render_scene(min(frames + 1, LOOP), height=size[0], width=size[1], seed=seed))
-    return loop[0], (loop[index][0] for index in _to_and_fro(len(loop)))
-
-
-def _to_and_fro(count: int) -> Iterator[int]:
-    """1, 2 ... count - 1 ... 2, 1, 0, 1, 2 ..."""
-    return itertools.cycle([*range(1, count), *range(count - 2, -1, -1)])
+    forth_and_back = [*range(1, len(loop)), *range(len(loop) - 2, -1, -1)]
+    return loop[0], (loop[index][0] for index in itertools.cycle(forth_and_back))
 
 
 def _finite(value: float | int | bool) -> float | int | bool | None:

@@ -1,8 +1,4 @@
-"""Predictions on disk: folders of mask images against true ones, scored without running any model.
-
-Owns where a clip's predictions lie, which of them is of which true mask, how their labels are read, and clips of masks
-without frames. Which frames and objects count is the clip's affair.
-"""
+"""Folders of predicted mask images, paired with the true ones and scored without running a model."""
 
 from __future__ import annotations
 

@@ -174,7 +174,7 @@ BINS = 4  # of the decay
 
 @dataclass(frozen=True)
 class Statistics:
-    """What one measure did over one sequence.
+    """Statistics of one measure over one sequence.
 
     Attributes:
         mean: mean over frames, in [0, 1]; NaN without frames.
@@ -197,7 +197,7 @@ class ObjectScores:
         object_id: the object's id in the true masks.
         region: statistics of J.
         boundary: statistics of F.
-        frames: positions in the video of the frames measured; empty where they were not told.
+        frames: positions in the video of the frames measured; empty where they are not known.
     """
 
     object_id: int

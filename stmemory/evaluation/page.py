@@ -1,8 +1,4 @@
-"""A page of an evaluation: J over time of each clip, its worst frames with the truth drawn over the prediction, and an
-index.
-
-Needs matplotlib (extra `plot`) for the curves. Measures nothing: it draws the scores and masks of a folder.
-"""
+"""A page of an evaluation, by matplotlib (extra `plot`): J over time, the worst frames of each clip, and an index."""
 
 from __future__ import annotations
 

@@ -1,8 +1,6 @@
-"""The protocol: a predictor and clips in, scores out.
+"""The protocol of an evaluation: a predictor and clips in, scores out.
 
-Owns the rule that a predictor is given nothing but the mask of each object where it first appears. Which objects enter
-and count in a frame is the clip's affair (`clips.py`). Does not know how a predictor works, reads no files, measures
-nothing itself, and prints nothing.
+A predictor is given nothing but the mask of each object where it first appears.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from stmemory.evaluation.metrics import ObjectScores
-from stmemory.evaluation.protocol import ClipResult, Summary, summarise
+from stmemory.evaluation.protocol import ClipResult, summarise
 from stmemory.io.files import whole_file
 
 __all__ = [
@@ -37,7 +37,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Circumstances:
-    """What a number was measured with; without it the number means little.
+    """What a figure was measured with; without it the figure means little.
 
     Attributes:
         commit: the project's commit, with `-dirty` after it when files were changed; None outside a checkout.
@@ -45,7 +45,7 @@ class Circumstances:
         torch: version of torch.
         numpy: version of numpy.
         python: version of Python.
-        device: name of the device, as the system tells it.
+        device: name of the device, from the system.
         threads: threads of torch on the CPU.
         resolution: working short side in pixels; None for the frames' own size.
         seed: of whatever was drawn; None when nothing was.
@@ -141,11 +141,11 @@ def markdown_table(results: Sequence[ClipResult], circumstances: Circumstances |
     """
     lines = ["| clip | objects | J&F | J | F | frames | frames/s |", "|---|---:|---:|---:|---:|---:|---:|"]
     for result in results:
-        mean = (result.region + result.boundary) / 2
-        scores = f"{_percent(mean)} | {_percent(result.region)} | {_percent(result.boundary)}"
-        speed = decimal(result.frames_per_second)
-        lines.append(f"| {result.name} | {len(result.objects)} | {scores} | {result.frames} | {speed} |")
-    lines.append(_summary_line(summarise(results), sum(result.frames for result in results)))
+        shares = ((result.region + result.boundary) / 2, result.region, result.boundary)
+        lines.append(_line(result.name, len(result.objects), shares, result.frames, result.frames_per_second))
+    all_of, frames = summarise(results), sum(result.frames for result in results)
+    shares = (all_of.mean, all_of.region, all_of.boundary)
+    lines.append(_line("**all**", all_of.objects, shares, frames, all_of.frames_per_second))
     if circumstances is not None:
         size = "own size" if circumstances.resolution is None else f"short side {circumstances.resolution}"
         lines += [
@@ -159,13 +159,9 @@ def markdown_table(results: Sequence[ClipResult], circumstances: Circumstances |
     return "\n".join(lines) + "\n"
 
 
-def _summary_line(summary: Summary, frames: int) -> str:
-    scores = f"{_percent(summary.mean)} | {_percent(summary.region)} | {_percent(summary.boundary)}"
-    return f"| **all** | {summary.objects} | {scores} | {frames} | {decimal(summary.frames_per_second)} |"
-
-
-def _percent(share: float) -> str:
-    return decimal(100 * share)
+def _line(name: str, objects: int, shares: Sequence[float], frames: int, speed: float) -> str:
+    scores = " | ".join(decimal(100 * share) for share in shares)
+    return f"| {name} | {objects} | {scores} | {frames} | {decimal(speed)} |"
 
 
 def decimal(value: float) -> str:
@@ -187,7 +183,6 @@ def json_text(document: object) -> str:
 
 
 def _without_nan(value: object) -> object:
-    """The value with NaN, which JSON lacks, as None."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -205,7 +200,7 @@ def _version(package: str) -> str:
 
 
 def _commit() -> str | None:
-    """The checkout's commit; None for an installed copy, even one that lies inside somebody else's checkout."""
+    """The checkout's commit; None for an installed copy, even one that lies inside another checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -234,7 +229,7 @@ TABLES = ("global_results.csv", "per-sequence_results.csv", "per-object_results.
 
 
 def write_tables(folder: str | Path, results: Sequence[ClipResult]) -> tuple[Path, ...]:
-    """Write the three tables; each file appears whole or not at all.
+    """Write the three tables, each of them atomically.
 
     Args:
         folder: where they go.
@@ -283,13 +278,11 @@ def table_of(name: str, results: Sequence[ClipResult]) -> str:
 def _means(objects: Sequence[ObjectScores]) -> list[str]:
     """Means over objects, in the order of `MEASURES`."""
     means = [
-        math.fsum(values) / len(objects) if objects else math.nan
-        for measure in ([scores.region for scores in objects], [scores.boundary for scores in objects])
-        for values in (
-            [each.mean for each in measure],
-            [each.recall for each in measure],
-            [each.decay for each in measure],
-        )
+        math.fsum(getattr(getattr(scores, measure), value) for scores in objects) / len(objects)
+        if objects
+        else math.nan
+        for measure in ("region", "boundary")
+        for value in ("mean", "recall", "decay")
     ]
     return ["" if math.isnan(value) else f"{value:.3f}" for value in ((means[0] + means[3]) / 2, *means)]
 

@@ -1,8 +1,4 @@
-"""An evaluation from beginning to end: what is left to do, how it is spread, and what is written when it is done.
-
-Owns the order of events and the record of what makes a run the same run. How a clip is measured, where files lie, and
-how clips are spread are others' affairs. Prints nothing.
-"""
+"""An evaluation from beginning to end: the record of the run, the clips that are left, the tables and the report."""
 
 from __future__ import annotations
 
@@ -17,7 +13,14 @@ from stmemory.evaluation.clips import Clip
 from stmemory.evaluation.protocol import ClipResult
 from stmemory.evaluation.report import Circumstances, as_json, current_circumstances, write_tables
 from stmemory.evaluation.run_folder import RunFolder
-from stmemory.evaluation.workers import News, Setup, evaluate_here, evaluate_in_processes, evaluate_on_cluster, load_ray
+from stmemory.evaluation.workers import (
+    ClipUpdate,
+    Setup,
+    evaluate_here,
+    evaluate_in_processes,
+    evaluate_on_cluster,
+    load_ray,
+)
 from stmemory.io.files import whole_file
 from stmemory.io.run_folder import held
 from stmemory.networks.segmentation import SegmentationNetwork
@@ -35,11 +38,10 @@ class Evaluation:
 
     Attributes:
         clips: what to measure on; their names differ.
-        setup: the predictor.
+        setup: how to make the predictor.
         about: which data set and split, for the record: plain JSON values.
         devices: where to compute; processes take them in turn.
-        jobs: processes, or actors of a cluster; by default one for each device, and as many actors as the cluster has
-            places.
+        jobs: number of processes or actors; by default one for each device, or one for each CPU or GPU of the cluster.
         ray: address of a Ray cluster; None stays on this machine.
 
     Raises:
@@ -64,8 +66,8 @@ class Evaluation:
                 raise OptionError(f"{name}: expected 1 or more, got {value}")
         if self.ray is not None and self.devices not in (("cpu",), ("cuda",)):
             raise OptionError(
-                "device: expected cpu or, with ray, cuda, without a number, since Ray gives each worker a GPU, "
-                f"got {','.join(self.devices)}"
+                "devices: expected cpu or cuda, without a number, since Ray gives each worker a GPU, got "
+                f"{','.join(self.devices)}"
             )
 
 
@@ -91,7 +93,7 @@ def run_evaluation(
     resume: bool = False,
     force: bool = False,
     on_begin: Callable[[tuple[ClipResult, ...], int], None] | None = None,
-    on_news: Callable[[News], None] | None = None,
+    on_news: Callable[[ClipUpdate], None] | None = None,
 ) -> Outcome:
     """Evaluate clips into a folder.
 
@@ -102,9 +104,9 @@ def run_evaluation(
         evaluation: what, on what, and how.
         folder: where the results go.
         resume: go on with the run that is there; its finished clips are taken as they are.
-        force: begin anew though there is a run.
+        force: begin again though there is a run, and delete what it wrote.
         on_begin: called with the results that are there already, and the number of frames that are left.
-        on_news: called after every frame and every clip; what it raises ends the run.
+        on_news: called with an update after every frame and every clip; what it raises ends the run.
 
     Returns:
         The results, and why there are no more.
@@ -134,7 +136,7 @@ def _run(
     folder: RunFolder,
     found: Mapping[str, ClipResult | None],
     on_begin: Callable[[tuple[ClipResult, ...], int], None] | None,
-    on_news: Callable[[News], None] | None,
+    on_news: Callable[[ClipUpdate], None] | None,
 ) -> Outcome:
     """Evaluate what is not there yet, into a folder that is ready and held."""
     left = [clip for clip in evaluation.clips if found[clip.name] is None]
@@ -142,14 +144,14 @@ def _run(
         on_begin(tuple(result for result in found.values() if result is not None), sum(len(clip) for clip in left))
     skipped: dict[str, str] = {}
 
-    def tell(news: News) -> None:
-        if news.error is not None:
-            skipped[news.clip] = news.error
-            folder.clear(news.clip)
+    def on_update(update: ClipUpdate) -> None:
+        if update.error is not None:
+            skipped[update.clip] = update.error
+            folder.clear(update.clip)
         if on_news is not None:
-            on_news(news)
+            on_news(update)
 
-    _spread(evaluation, left, folder, tell)
+    _spread(evaluation, left, folder, on_update)
     results = {clip.name: folder.result_of(clip) for clip in evaluation.clips if clip.name not in skipped}
     outcome = Outcome(
         tuple(result for result in results.values() if result is not None),
@@ -160,19 +162,18 @@ def _run(
     return outcome
 
 
-def _spread(evaluation: Evaluation, clips: list[Clip], folder: RunFolder, tell: Callable[[News], None]) -> None:
+def _spread(
+    evaluation: Evaluation, clips: list[Clip], folder: RunFolder, on_update: Callable[[ClipUpdate], None]
+) -> None:
     """Evaluate clips here, in processes, or on a cluster."""
-    setup, devices = evaluation.setup, evaluation.devices
+    devices, jobs = evaluation.devices, min(_jobs(evaluation), max(len(clips), 1))
+    setups = [replace(evaluation.setup, device=devices[place % len(devices)]) for place in range(jobs)]
     if evaluation.ray is not None and clips:
-        one = replace(setup, device=devices[0])
-        evaluate_on_cluster(one, clips, folder, tell, address=evaluation.ray, jobs=evaluation.jobs)
-        return
-    jobs = min(_jobs(evaluation), max(len(clips), 1))
-    if jobs == 1:
-        evaluate_here(replace(setup, device=devices[0]), clips, folder, tell)
-        return
-    setups = [replace(setup, device=devices[place % len(devices)]) for place in range(jobs)]
-    evaluate_in_processes(setups, clips, folder, tell)
+        evaluate_on_cluster(setups[0], clips, folder, on_update, address=evaluation.ray, jobs=evaluation.jobs)
+    elif jobs == 1:
+        evaluate_here(setups[0], clips, folder, on_update)
+    else:
+        evaluate_in_processes(setups, clips, folder, on_update)
 
 
 def _jobs(evaluation: Evaluation) -> int:
@@ -181,7 +182,7 @@ def _jobs(evaluation: Evaluation) -> int:
 
 
 def _threads(evaluation: Evaluation) -> int:
-    """Threads of torch in each process, so that they do not fight for the cores; a worker of a cluster has one core."""
+    """Threads of torch in each process, so that all fit the cores; a worker of a cluster has one core."""
     if evaluation.ray is not None:
         return evaluation.setup.threads or 1
     return evaluation.setup.threads or max(1, torch.get_num_threads() // _jobs(evaluation))
@@ -198,8 +199,7 @@ def _circumstances(evaluation: Evaluation) -> Circumstances:
 
 
 def _pinned(evaluation: Evaluation) -> tuple[Evaluation, str]:
-    """The evaluation with weights of the Hub held to one commit, for whichever process asks for them; and their
-    fingerprint."""
+    """The evaluation with weights of the Hub pinned to one commit for all processes; and their fingerprint."""
     setup = evaluation.setup
     checkpoint = find_checkpoint(setup.weights, {} if setup.revision is None else {"revision": setup.revision})
     network = load_part(SegmentationNetwork, checkpoint)

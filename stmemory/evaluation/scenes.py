@@ -1,8 +1,8 @@
 """A rendered clip with exact true masks: a ball and a kite on a beach that passes by.
 
-Owns the scenery and who is where at which frame. Object 1 is the ball, object 2 the kite. A second ball that looks
-alike is background; a post passes in front of both. Any frame is a function of its index and the seed alone, and
-nothing is kept from frame to frame, so a clip can be as long as one likes.
+Object 1 is the ball, object 2 the kite. A second ball that looks alike is background; a post passes in front of both.
+Any frame is a function of its index and the seed alone, and nothing is kept from frame to frame, so a clip can have any
+length.
 """
 
 from __future__ import annotations

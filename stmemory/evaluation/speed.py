@@ -127,7 +127,7 @@ def measure_speed(
     """Step a stream of every case once a round, so that a machine that slows down for a while slows all of them.
 
     Memory is full before the first round, and the write gate is open: every object is memorised at every step. A round
-    is as many steps as come to one commit (`memory_every`), and tells their mean: policy and fusion have the share in
+    is as many steps as come to one commit (`memory_every`), and reports their mean: policy and fusion have the share in
     it that they have in a video.
 
     Args:
@@ -270,7 +270,8 @@ def speed_document(
         extra: further entries, such as the options.
 
     >>> from stmemory.evaluation.report import current_circumstances
-    >>> speed_document(SpeedReport((), np.array([3e11]), "float32"), current_circumstances())["matrix_product_per_second"]
+    >>> report = SpeedReport((), np.array([3e11]), "float32")
+    >>> speed_document(report, current_circumstances())["matrix_product_per_second"]
     {'median': 300000000000.0, 'spread': 0.0}
     """
     return {
@@ -344,7 +345,8 @@ def describe_speed(document: Mapping[str, Any]) -> Iterator[str]:
         for stage, seconds in case["replayed"].items():
             yield f"  {stage} as a CUDA graph: {1000 * seconds:.2f} ms"
         if case["memorised"] < case["objects"]:
-            yield f"  {case['memorised']} of {case['objects']} objects were memorised: the network lost the others, so this means little"
+            few = f"{case['memorised']} of {case['objects']} objects were memorised"
+            yield f"  {few}: the network lost the others, so this means little"
 
 
 def compare_speed(document: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[str]:
@@ -352,7 +354,7 @@ def compare_speed(document: Mapping[str, Any], other: Mapping[str, Any]) -> Iter
 
     Args:
         document: this run.
-        other: the run that it is compared with; cases that both have are told.
+        other: the run that it is compared with; cases that both have are compared.
 
     >>> of = {"commit": "a", "device": "cpu", "threads": 1, "torch": "2"}
     >>> run = {"circumstances": of, "matrix_product_per_second": {"median": 3e11}, "cases": {}}
@@ -362,10 +364,10 @@ def compare_speed(document: Mapping[str, Any], other: Mapping[str, Any]) -> Iter
     rates = [run["matrix_product_per_second"]["median"] for run in (document, other)]
     commits = [run["circumstances"]["commit"] for run in (document, other)]
     yield f"{commits[0]} beside {commits[1]}; above 1 the first is faster; matrix product {rates[0] / rates[1]:.2f}"
-    told = [_circumstances(run) for run in (document, other)]
-    for key in dict.fromkeys([*told[0], *told[1]]):
-        if told[0].get(key) != told[1].get(key):
-            yield f"another {key}: {told[0].get(key)} beside {told[1].get(key)}"
+    settings = [_circumstances(run) for run in (document, other)]
+    for key in dict.fromkeys([*settings[0], *settings[1]]):
+        if settings[0].get(key) != settings[1].get(key):
+            yield f"another {key}: {settings[0].get(key)} beside {settings[1].get(key)}"
     shared = [name for name in document["cases"] if name in other["cases"]]
     for name in shared:
         ours, theirs = (run["cases"][name]["stages"] for run in (document, other))
@@ -376,8 +378,13 @@ def compare_speed(document: Mapping[str, Any], other: Mapping[str, Any]) -> Iter
 
 
 def _circumstances(run: Mapping[str, Any]) -> dict[str, object]:
-    """What has to be alike where times are compared."""
-    brought = ("memory_size", "policy", "write_gate", "short_side")  # by the cases; always open; told as the resolution
+    """Settings that have to be equal where times are compared."""
+    brought = (
+        "memory_size",
+        "policy",
+        "write_gate",
+        "short_side",
+    )  # the cases have them; it is open; it is the resolution
     options = {key: value for key, value in run.get("options", {}).items() if key not in brought}
     settings = {key: run.get(key) for key in ("dtype", "weights")}
     return (

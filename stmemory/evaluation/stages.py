@@ -1,4 +1,4 @@
-"""Time of each stage of a step, and what a machine can do: its rate, its memory, its CUDA graphs."""
+"""Time and operations of each stage of a step, and what a machine can do: its rate, its memory, its CUDA graphs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Clock:
         self.device = device
 
     def mark(self) -> Any:
-        """The present, to be given to `between`."""
+        """The present moment, for `between`."""
         if self.device.type != "cuda":
             return time.perf_counter()
         make_event: Any = torch.cuda.Event
@@ -59,9 +59,9 @@ class Timeline:
     """The stages of one step, as they began.
 
     Attributes:
-        clock: what gave the marks.
+        clock: source of the marks.
         stages: name of each stage that began.
-        marks: when, as the clock tells it.
+        marks: when each began.
         rows: objects that were memorised.
         calls: the last call of each of the network's parts, `(module, arguments)` by stage.
     """
@@ -73,7 +73,7 @@ class Timeline:
     calls: dict[str, tuple[nn.Module, tuple[Any, ...]]] = field(default_factory=dict)
 
     def begin(self, stage: str) -> None:
-        """From here on time belongs to that stage."""
+        """End the current stage and begin another."""
         self.stages.append(stage)
         self.marks.append(self.clock.mark())
 
@@ -90,7 +90,7 @@ def watched(network: SegmentationNetwork, clock: Clock) -> Iterator[Timeline]:
     """Follow one step of a stream of this network through its stages; the network is as before afterwards.
 
     Args:
-        network: of the stream that makes the step.
+        network: the network of the stream that makes the step.
         clock: what to measure with.
 
     >>> from stmemory.networks.config import NetworkConfig
@@ -122,14 +122,17 @@ def watched(network: SegmentationNetwork, clock: Clock) -> Iterator[Timeline]:
 
 
 class Products:
-    """Counts the operations of convolutions and matrix products, and the time that they take, while it is entered.
+    """Counts the operations of convolutions, matrix products and attention, and times them, while it is entered.
+
+    Counts are those of torch's `FlopCounterMode`, which has no place for a clock and takes operations apart: that would
+    add up to a third to the measured time of small products.
 
     Attributes:
-        operations: of each stage, a multiplication and an addition counted as two.
-        convolutions: those of all convolutions.
+        operations: number of each stage's operations; a multiplication and an addition count as two.
+        convolutions: number of operations of all convolutions.
 
     Args:
-        timeline: of the step that runs meanwhile.
+        timeline: timeline of the step that runs meanwhile.
 
     >>> with Products(Timeline(Clock(torch.device("cpu"))) ) as products:
     ...     product = torch.ones(3, 4) @ torch.ones(4, 5)
@@ -148,7 +151,7 @@ class Products:
         ) -> Any:
             return self._run(func, args, kwargs)
 
-        # made here since the class itself has no types
+        # made here, since the base class has no types
         self._mode: Any = type("_Counting", (TorchDispatchMode,), {"__torch_dispatch__": dispatch})()
 
     def __enter__(self) -> Products:
@@ -160,12 +163,13 @@ class Products:
 
     def _run(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> Any:
         """Run one operation; count and time it if it is a product."""
-        formula = _formula(func)
+        kwargs, packet = kwargs or {}, func._overloadpacket
+        formula: Any = _WHOLE.get(packet) or flop_registry.get(packet)
         if formula is None:
-            return func(*args, **(kwargs or {}))
+            return func(*args, **kwargs)
         began = self.timeline.clock.mark()
-        out = func(*args, **(kwargs or {}))
-        count, is_convolution = int(formula(*args, **(kwargs or {}), out_val=out)), "conv" in str(func)
+        out = func(*args, **kwargs)
+        count, is_convolution = int(formula(*args, **kwargs, out_val=out)), "conv" in str(func)
         self._marks.append((is_convolution, began, self.timeline.clock.mark()))
         stage = self.timeline.stages[-1] if self.timeline.stages else STAGES[0]
         self.operations[stage] += count
@@ -195,13 +199,6 @@ def _leaving(timeline: Timeline, stage: str) -> Callable[[nn.Module, tuple[Any, 
     return hook
 
 
-def _formula(func: Any) -> Callable[..., int] | None:
-    packet = getattr(func, "_overloadpacket", func)
-    found: Any = _WHOLE.get(packet) or flop_registry.get(packet)
-    known: Callable[..., int] | None = found
-    return known
-
-
 def _convolution(features: Tensor, weight: Tensor, *_: object, out_val: Tensor, **__: object) -> int:
     return 2 * out_val.numel() * weight[0].numel()
 
@@ -227,12 +224,12 @@ _WHOLE = {
 
 
 def matrix_rate(clock: Clock, dtype: torch.dtype, *, side: int = 2048) -> float:
-    """Operations a second of one large matrix product: what this machine can do now, the ceiling of all the rest.
+    """Operations a second of one large matrix product: what this machine can do now, the ceiling of everything else.
 
     Args:
         clock: what to measure with; the product runs on its device.
-        dtype: of the matrices.
-        side: rows and columns.
+        dtype: dtype of the matrices.
+        side: number of rows and of columns.
 
     >>> matrix_rate(Clock(torch.device("cpu")), torch.float32, side=64) > 0
     True
@@ -245,11 +242,11 @@ def matrix_rate(clock: Clock, dtype: torch.dtype, *, side: int = 2048) -> float:
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
-    """The most memory that was held while something ran: of the device, or of the whole process on the CPU.
+    """The most memory that was held during a call: by the device, or on the CPU by the whole process.
 
     Args:
-        run: what runs.
-        device: where.
+        run: what to call.
+        device: where it computes.
 
     >>> peak_bytes(lambda: torch.zeros(1 << 20), torch.device("cpu")) > 1 << 22
     True
@@ -258,8 +255,8 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         torch.cuda.reset_peak_memory_stats(device)
         run()
         return int(torch.cuda.max_memory_allocated(device))
-    with contextlib.suppress(OSError):  # elsewhere than on Linux it is the most that the process ever held
-        Path("/proc/self/clear_refs").write_text("5")  # the high-water mark begins anew
+    with contextlib.suppress(OSError):  # without Linux, it is the most that the process ever held
+        Path("/proc/self/clear_refs").write_text("5")  # resets the high-water mark
     run()
     try:
         lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
@@ -269,14 +266,14 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
 
 
 def replay_seconds(timeline: Timeline, *, repeats: int = 20) -> dict[str, float]:
-    """Seconds of the network's parts as CUDA graphs: what is left of them once Python does not launch each kernel.
+    """Seconds of the network's parts as CUDA graphs: without the time that Python needs to launch each kernel.
 
     Args:
-        timeline: of a step that was watched; its last calls are captured and replayed.
-        repeats: replays that the mean is taken of.
+        timeline: timeline of a step that was watched; its last calls are captured and replayed.
+        repeats: number of replays in the mean.
 
     Returns:
-        By stage; empty where the step did not run on CUDA.
+        Seconds by stage; empty where the step did not run on CUDA.
     """
     found: dict[str, float] = {}
     clock = timeline.clock

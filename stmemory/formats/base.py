@@ -1,7 +1,8 @@
-"""What writers of masks share: the protocol, folders, pairing with frames, and spools for documents that are written at the end."""
+"""What writers and readers of masks share: the protocol, documents, folders, and the pairing of masks with frames."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -23,11 +24,12 @@ from stmemory.io.files import whole_file
 from stmemory.io.frames import iterate_frames, to_frame
 from stmemory.io.images import image_files
 from stmemory.io.palette import Ids, object_ids_in, read_mask
-from stmemory.io.untrusted import checked_name
+from stmemory.io.untrusted import checked_name, read_json
 from stmemory.result import Segmentation
 from stmemory.types import FrameLike, MaskLike, VideoLike
 
 __all__ = [
+    "DocumentWriter",
     "Labelled",
     "MaskWriter",
     "Spool",
@@ -35,6 +37,7 @@ __all__ = [
     "ids_of",
     "new_file",
     "new_folder",
+    "read_document",
     "spool_beside",
     "with_frames",
     "write_list",
@@ -69,8 +72,8 @@ class Labelled:
 class MaskWriter(ABC):
     """Takes results one at a time and keeps none; a context manager.
 
-    At the end of the `with` block a file is put in its place, whole. An error or ctrl-C inside the block leaves no part
-    of a file, and what was at the path before; in a folder, the files that were done stay, each whole.
+    At the end of the `with` block the complete file is put in its place. An error or ctrl-C inside the block leaves no
+    part of a file, and what was at the path before; in a folder, the complete files stay.
 
     Args:
         path: a file, which is replaced if it is there; or a folder, which must be new or empty.
@@ -146,8 +149,8 @@ class MaskWriter(ABC):
 
     @final
     def _whole(self, *endings: str) -> Path:
-        """Where to write the file, which has one of these endings, so that it appears whole or not at all."""
-        if self.path.is_dir():  # found now, not when all the work is done
+        """Where to write the file, which has one of these endings and appears when it is complete."""
+        if self.path.is_dir():  # an error now, not when all the work is done
             raise OptionError(f"{self.path}: expected the name of a file, got a folder; name a file in it")
         if self.path.suffix.lower() not in endings:  # other programs, and `guess_format`, go by it
             wanted = " or ".join(endings)
@@ -183,6 +186,63 @@ class MaskWriter(ABC):
         else:
             self._open = False
             self._stack.__exit__(kind, error, trace)
+
+
+class DocumentWriter(MaskWriter):
+    """A writer of one document about all frames. Rows can wait in files beside it, so that memory does not grow.
+
+    Args:
+        path: the document.
+        ending: the ending that its name must have.
+        categories: for an id, what the object is.
+        file_names: for the name of a mask, that of its frame's file; others are called NAME.jpg.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        ending: str,
+        *,
+        categories: Mapping[int, str] | None = None,
+        file_names: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(path)
+        self._categories, self._files = dict(categories or {}), dict(file_names or {})
+        self._known = set[int]()  # the objects that were shown
+        self._part = self._whole(ending)
+
+    @final
+    @functools.cached_property
+    def _spool(self) -> Spool:
+        return self._stack.enter_context(spool_beside(self.path))
+
+    @final
+    def _file_of(self, frame: Labelled) -> str:
+        """The name of the frame's file."""
+        return self._files.get(frame.name, f"{frame.name}.jpg")
+
+
+def read_document(path: str | os.PathLike[str], wanted: str) -> object:
+    """The values of a JSON file of masks.
+
+    Args:
+        path: the file.
+        wanted: what it should be, for the message.
+
+    Raises:
+        MaskError: it cannot be read.
+
+    >>> read_document("no/such/file.json", "a JSON file")
+    Traceback (most recent call last):
+    stmemory.errors.MaskError: no/such/file.json: expected a JSON file, got: No such file or directory
+    """
+    try:
+        document: object = read_json(path)
+    except OSError as error:
+        raise MaskError(f"{os.fspath(path)}: expected {wanted}, got: {error.strerror}") from error
+    except OptionError as error:
+        raise MaskError(f"{error} ({wanted} is wanted)") from error
+    return document
 
 
 def ids_of(masks: Segmentation | MaskLike) -> Ids:
@@ -269,7 +329,7 @@ class Spool:
     """Appends rows to named files in a folder, and reads them back.
 
     Args:
-        folder: an empty one; whoever made it deletes it.
+        folder: an empty folder; its maker removes it.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     spool = Spool(Path(folder))
@@ -296,7 +356,7 @@ class Spool:
 
 @contextmanager
 def spool_beside(path: Path) -> Iterator[Spool]:
-    """A spool in a hidden folder beside a file that is being written; the folder goes at the end.
+    """A spool in a hidden folder beside a file that is being written; the folder is removed at the end.
 
     Args:
         path: of the file. Missing parent folders are made.
@@ -366,7 +426,8 @@ def with_frames(masks: Iterator[tuple[str, Ids]], frames: VideoLike) -> Iterator
 
     >>> import numpy as np
     >>> masks = [("00001", np.zeros((1, 2), np.int32))]
-    >>> [(name, int(frame[0, 0, 0])) for name, _, frame in with_frames(iter(masks), [np.full((1, 2, 3), grey, np.uint8) for grey in (0, 255)])]
+    >>> clip = [np.full((1, 2, 3), grey, np.uint8) for grey in (0, 255)]
+    >>> [(name, int(frame[0, 0, 0])) for name, _, frame in with_frames(iter(masks), clip)]
     [('00001', 1)]
     """
     if isinstance(frames, str | Path) and Path(frames).is_dir():

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmemory.errors import MaskError, OptionError
-from stmemory.formats.base import Labelled, MaskWriter, column, spool_beside, write_list
+from stmemory.formats.base import DocumentWriter, Labelled, column, read_document, write_list
 from stmemory.formats.polygons import draw_polygon, is_hole, joined_rings, polygon_points, rings_of
 from stmemory.io.palette import Ids
 from stmemory.io.rle import LARGEST_MASK, box_of, decode_rle, encode_rle
-from stmemory.io.untrusted import checked_name, read_json, whole
+from stmemory.io.untrusted import checked_name, whole
 from stmemory.result import coco_annotation
 
 __all__ = [
@@ -70,12 +70,7 @@ def load_document(path: str | os.PathLike[str], key: str) -> dict[str, Any]:
     Traceback (most recent call last):
     stmemory.errors.MaskError: no/such/file.json: expected a JSON file with "images", got: No such file or directory
     """
-    try:
-        document: object = read_json(path)
-    except OSError as error:
-        raise MaskError(f'{os.fspath(path)}: expected a JSON file with "{key}", got: {error.strerror}') from error
-    except OptionError as error:
-        raise MaskError(f'{error} (a JSON file with "{key}" is wanted)') from error
+    document = read_document(path, f'a JSON file with "{key}"')
     if not isinstance(document, dict) or key not in document:
         raise MaskError(
             f'{os.fspath(path)}: expected a JSON object with "{key}", got another; lists of results have no '
@@ -183,7 +178,7 @@ def draw_segmentation(ids: Ids, object_id: int, segmentation: object, *, name: s
     ids[mask] = object_id
 
 
-class CocoWriter(MaskWriter):
+class CocoWriter(DocumentWriter):
     """Writes one JSON in COCO's instances format, with `track_id`, the object's id, in each annotation, and its `score`
     where the result has one. Any id.
 
@@ -212,28 +207,13 @@ class CocoWriter(MaskWriter):
         polygons: bool = False,
         file_names: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(path)
-        self._polygons = polygons
-        self._files = dict(file_names or {})
-        self._categories = dict(categories or {})
-        self._known: set[int] = set()
-        self._annotations = 0
-        self._part = self._whole(".json")
-        self._spool = self._stack.enter_context(spool_beside(self.path))
+        super().__init__(path, ".json", categories=categories, file_names=file_names)
+        self._polygons, self._annotations = polygons, 0
 
     def _write(self, frame: Labelled) -> None:
         height, width = frame.ids.shape
-        self._spool.append(
-            "images",
-            [
-                {
-                    "id": frame.index + 1,
-                    "file_name": self._files.get(frame.name, f"{frame.name}.jpg"),
-                    "height": height,
-                    "width": width,
-                }
-            ],
-        )
+        image = {"id": frame.index + 1, "file_name": self._file_of(frame), "height": height, "width": width}
+        self._spool.append("images", [image])
         self._known.update(frame.shown)
         for object_id in frame.shown:
             self._annotations += 1
@@ -299,7 +279,7 @@ def _id_of(row: Mapping[str, Any]) -> int:
 
 
 def _key(image_id: object) -> str:
-    """What an image is found by: numbers and texts, which JSON tells apart, stay apart."""
+    """The key of an image: a number and a text are different ids in JSON."""
     return repr(image_id)
 
 
@@ -318,7 +298,7 @@ def _each_image(images: list[dict[str, Any]], masks: Mapping[str, list[dict[str,
         yield name, ids
 
 
-class YouTubeVisWriter(MaskWriter):
+class YouTubeVisWriter(DocumentWriter):
     """Writes a JSON with one video; an annotation's `id` is the object's id. Any id.
 
     Masks wait in files beside the JSON until the last frame, so memory does not grow.
@@ -348,17 +328,12 @@ class YouTubeVisWriter(MaskWriter):
         categories: Mapping[int, str] | None = None,
         file_names: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(path)
-        self._files = dict(file_names or {})
-        self._video, self._categories = video, dict(categories or {})
-        self._size: tuple[int, ...] = ()
-        self._known: set[int] = set()
-        self._part = self._whole(".json")
-        self._spool = self._stack.enter_context(spool_beside(self.path))
+        super().__init__(path, ".json", categories=categories, file_names=file_names)
+        self._video, self._size = video, (0, 0)
 
     def _write(self, frame: Labelled) -> None:
         self._size = frame.ids.shape
-        self._spool.append("names", [f"{self._video}/{self._files.get(frame.name, f'{frame.name}.jpg')}"])
+        self._spool.append("names", [f"{self._video}/{self._file_of(frame)}"])
         self._known.update(frame.shown)
         for object_id in frame.shown:
             mask = frame.ids == object_id
@@ -404,9 +379,9 @@ def read_youtube_vis(path: str | os.PathLike[str], *, video: str | None = None) 
     if video is None and len(videos) == 1:
         video = next(iter(videos))
     if video not in videos:
-        told = ", ".join(list(videos)[:9]) + (", ..." if len(videos) > 9 else "")
+        there = ", ".join(list(videos)[:9]) + (", ..." if len(videos) > 9 else "")
         raise OptionError(
-            f"video: expected one of {os.fspath(path)} ({told or 'which has none'}), got {video!r}; name it"
+            f"video: expected one of {os.fspath(path)} ({there or 'which has none'}), got {video!r}; name it"
         )
     chosen = videos[video]
     tracks = [row for row in rows_in(document, "annotations", path) if row.get("video_id") == chosen.get("id")]

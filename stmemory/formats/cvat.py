@@ -1,5 +1,4 @@
-"""CVAT for images 1.1: an XML with a mask of run lengths for each object in each image. Reads CVAT's tracks of a video
-too."""
+"""CVAT's XML: written as images 1.1, with run lengths for each object in each image; read as that or as video 1.1."""
 
 from __future__ import annotations
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmemory.errors import MaskError, OptionError
-from stmemory.formats.base import Labelled, MaskWriter, spool_beside
+from stmemory.formats.base import DocumentWriter, Labelled
 from stmemory.formats.polygons import draw_polygon, polygon_points
 from stmemory.io.palette import Ids
 from stmemory.io.rle import LARGEST_MASK, box_of
@@ -24,7 +23,7 @@ __all__ = ["CvatWriter", "read_cvat"]
 MOST_BYTES = 1 << 30
 
 
-class CvatWriter(MaskWriter):
+class CvatWriter(DocumentWriter):
     """Writes one XML in CVAT's format for images 1.1; a mask's attribute `track_id` is the object's id. Any id.
 
     Args:
@@ -40,13 +39,9 @@ class CvatWriter(MaskWriter):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, categories: Mapping[int, str] | None = None) -> None:
-        super().__init__(path)
-        self._categories = dict(categories or {})
-        for label in self._categories.values():
+        for label in (categories or {}).values():
             _check_text(label)
-        self._known: set[str] = set()
-        self._part = self._whole(".xml")
-        self._spool = self._stack.enter_context(spool_beside(self.path))
+        super().__init__(path, ".xml", categories=categories)
 
     def _write(self, frame: Labelled) -> None:
         height, width = frame.ids.shape
@@ -54,9 +49,9 @@ class CvatWriter(MaskWriter):
         lines = [
             f'  <image id="{frame.index}" name={quoteattr(frame.name + ".jpg")} width="{width}" height="{height}">'
         ]
+        self._known.update(frame.shown)
         for object_id in frame.shown:
             label = self._categories.get(object_id, "object")
-            self._known.add(label)
             mask = frame.ids == object_id
             left, top, across, down = box_of(mask)
             runs = ", ".join(map(str, _runs(mask[top : top + down, left : left + across])))
@@ -66,16 +61,18 @@ class CvatWriter(MaskWriter):
         self._spool.append("images", ["\n".join([*lines, "  </image>\n"])])
 
     def _finish(self) -> None:
-        attribute = "<attribute><name>track_id</name><mutable>False</mutable><input_type>text</input_type><default_value></default_value><values></values></attribute>"
+        attribute = (
+            "<attribute><name>track_id</name><mutable>False</mutable><input_type>text</input_type>"
+            "<default_value></default_value><values></values></attribute>"
+        )
         labels = "".join(
             f"<label><name>{quoteattr(name)[1:-1]}</name><type>mask</type><attributes>{attribute}</attributes></label>"
-            for name in sorted(self._known)
+            for name in sorted({self._categories.get(object_id, "object") for object_id in self._known})
         )
+        task = f"<size>{self.count}</size><mode>annotation</mode><labels>{labels}</labels>"
         with self._part.open("w", encoding="utf-8") as out:
             out.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
-            out.write(
-                f"  <meta><task><size>{self.count}</size><mode>annotation</mode><labels>{labels}</labels></task></meta>\n"
-            )
+            out.write(f"  <meta><task>{task}</task></meta>\n")
             for row in self._spool.rows("images"):
                 out.write(row[0])
             out.write("</annotations>\n")

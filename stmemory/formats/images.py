@@ -1,9 +1,10 @@
-"""Masks over frames, to be looked at or edited: overlays as GIF and MP4, and cut-outs with alpha."""
+"""Images and videos of masks: overlays as GIF and MP4, cut-outs with alpha, and what all writers of videos share."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from abc import abstractmethod
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,10 +19,60 @@ from stmemory.io.files import whole_file
 from stmemory.io.video import OverlayWriter
 from stmemory.result import Segmentation
 
-__all__ = ["CutoutMovWriter", "CutoutWriter", "GifWriter", "Mp4Writer", "ObjectVideos", "alpha_of"]
+__all__ = ["CutoutMovWriter", "CutoutWriter", "GifWriter", "Mp4Writer", "VideoWriter", "alpha_of"]
 
 
-class Mp4Writer(MaskWriter):
+class VideoWriter(MaskWriter):
+    """A writer of one video of all objects; or of a folder with a video for each object, as long as the clip.
+
+    Args:
+        path: the video; with `per_object` the folder, new or empty.
+        codecs: the codec for each ending that the video may have, see `OverlayWriter`; a folder's are `.mov`.
+        rate: frames per second.
+        per_object: a video for each object.
+        comment: what a file says of itself.
+
+    Raises:
+        FrameError: PyAV is missing.
+        OptionError: `rate` or a codec is out of range.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        codecs: Mapping[str, str],
+        *,
+        rate: float,
+        per_object: bool = False,
+        comment: str = "",
+    ) -> None:
+        super().__init__(path)
+        OverlayWriter(path, rate=rate, codec=next(iter(codecs.values())))  # raises before any file is made
+        self._videos: _ObjectVideos | None = None
+        if per_object:
+            folder = new_folder(self.path)
+            self._videos = _ObjectVideos(folder, self._stack, rate=rate, codec=codecs[".mov"], comment=comment)
+        else:
+            part = self._whole(*codecs)
+            self._video = OverlayWriter(part, rate=rate, codec=codecs[self.path.suffix.lower()], comment=comment)
+            self._stack.callback(self._video.close)
+
+    @abstractmethod
+    def _drawn(self, frame: Labelled, object_ids: tuple[int, ...]) -> NDArray[np.uint8]:
+        """A frame's image of some objects, as the codec takes it."""
+
+    def _write(self, frame: Labelled) -> None:
+        if self._videos is None:
+            self._video.write(self._drawn(frame, frame.tracked))
+            return
+        for object_id in self._videos.known(frame):
+            self._videos.write(frame, object_id, self._drawn(frame, (object_id,)))
+
+    def _finish(self) -> None:
+        (self._videos or self._video).close()
+
+
+class Mp4Writer(VideoWriter):
     """Writes an MP4 with the objects over the frames; `add` needs `frame`. Needs PyAV (the extra `video`).
 
     Args:
@@ -37,17 +88,11 @@ class Mp4Writer(MaskWriter):
     draws = True
 
     def __init__(self, path: str | os.PathLike[str], *, rate: float = 25.0, opacity: float = 0.5) -> None:
-        super().__init__(path)
         self._opacity = _checked(opacity)
-        OverlayWriter(path, rate=rate)  # makes no file; raises before anything else does
-        self._video = OverlayWriter(self._whole(".mp4"), rate=rate)
-        self._stack.callback(self._video.close)
+        super().__init__(path, {".mp4": "h264"}, rate=rate)
 
-    def _write(self, frame: Labelled) -> None:
-        self._video.write(_drawn(frame, self._opacity))
-
-    def _finish(self) -> None:
-        self._video.close()
+    def _drawn(self, frame: Labelled, object_ids: tuple[int, ...]) -> NDArray[np.uint8]:
+        return _overlay(frame, self._opacity)
 
 
 class GifWriter(MaskWriter):
@@ -96,7 +141,7 @@ class GifWriter(MaskWriter):
         if len(self._kept) == self._most:
             del self._kept[1::2]
             self._step *= 2  # this frame's index, `most` steps, is still a multiple
-        picture = Image.fromarray(_drawn(frame, self._opacity))
+        picture = Image.fromarray(_overlay(frame, self._opacity))
         picture.thumbnail((self._longest, self._longest), Image.Resampling.LANCZOS)
         # the method that keeps the colours of small objects: cutting at the median loses them among those of the
         # background
@@ -110,7 +155,7 @@ class GifWriter(MaskWriter):
         )
 
 
-def _drawn(frame: Labelled, opacity: float) -> NDArray[np.uint8]:
+def _overlay(frame: Labelled, opacity: float) -> NDArray[np.uint8]:
     found = Segmentation(frame.index, torch.from_numpy(frame.ids), torch.empty(0), (), {}, {})
     if frame.picture is None:
         raise FrameError(f"{frame.name}: expected the frame to draw on, got none; pass add(result, frame=frame)")
@@ -170,7 +215,7 @@ class CutoutWriter(MaskWriter):
             Image.fromarray(picture).save(part, format="PNG")
 
 
-class CutoutMovWriter(MaskWriter):
+class CutoutMovWriter(VideoWriter):
     """Writes a `.mov` with an alpha channel, for video editors; or a folder of them, `FOLDER/<object id>.mov`. `add`
     needs `frame`. Needs PyAV (the extra `video`).
 
@@ -201,55 +246,24 @@ class CutoutMovWriter(MaskWriter):
         soft: bool = False,
         per_object: bool = False,
     ) -> None:
-        super().__init__(path)
         if codec not in ALPHA_CODECS:
             raise OptionError(f"codec: expected one of {', '.join(ALPHA_CODECS)}, got {codec!r}")
-        OverlayWriter(path, rate=rate, codec=codec)  # makes no file; raises before anything else does
         self._soft = soft
-        self._videos = ObjectVideos(new_folder(self.path), self._stack, rate=rate, codec=codec) if per_object else None
-        if self._videos is None:
-            self._video = OverlayWriter(self._whole(".mov"), rate=rate, codec=codec)
-            self._stack.callback(self._video.close)
+        super().__init__(path, {".mov": codec}, rate=rate, per_object=per_object)
 
-    def _write(self, frame: Labelled) -> None:
-        if self._videos is None:
-            self._video.write(_with_alpha(frame, alpha_of(frame, frame.tracked, soft=self._soft)))
-            return
-        for object_id in self._videos.known(frame):
-            picture = _with_alpha(frame, alpha_of(frame, (object_id,), soft=self._soft))
-            self._videos.write(frame, object_id, picture)
-
-    def _finish(self) -> None:
-        if self._videos is None:
-            self._video.close()
-        else:
-            self._videos.close()
+    def _drawn(self, frame: Labelled, object_ids: tuple[int, ...]) -> NDArray[np.uint8]:
+        return _with_alpha(frame, alpha_of(frame, object_ids, soft=self._soft))
 
 
-class ObjectVideos:
-    """A video for each object, all of them as long as the clip.
+class _ObjectVideos:
+    """A video for each object, `<object id, three digits or more>.mov`, all of them as long as the clip."""
 
-    Args:
-        folder: where they go, as `<object id, three digits or more>.mov`.
-        stack: what finishes them, or throws them away.
-        rate: frames per second.
-        codec: see `OverlayWriter`.
-        comment: what each file says of itself.
-    """
-
-    def __init__(self, folder: Path, stack: ExitStack, *, rate: float, codec: str, comment: str = "") -> None:
+    def __init__(self, folder: Path, stack: ExitStack, *, rate: float, codec: str, comment: str) -> None:
         self._folder, self._stack, self._rate, self._codec, self._comment = folder, stack, rate, codec, comment
         self._videos: dict[int, OverlayWriter] = {}  # of objects, not of frames
 
     def known(self, frame: Labelled) -> tuple[int, ...]:
-        """The objects that have a video from this frame on.
-
-        Args:
-            frame: the next frame.
-
-        Raises:
-            MaskError: there are more than 200.
-        """
+        """The objects that have a video from this frame on, at most 200."""
         ids = tuple(sorted({*self._videos, *frame.tracked}))
         if len(ids) > MOST_VIDEOS:
             raise MaskError(
@@ -259,13 +273,7 @@ class ObjectVideos:
         return ids
 
     def write(self, frame: Labelled, object_id: int, picture: NDArray[np.uint8]) -> None:
-        """Append a picture to the video of an object; a new one gets blank pictures for the frames before.
-
-        Args:
-            frame: the frame.
-            object_id: of the object.
-            picture: see `OverlayWriter.write`.
-        """
+        """Append a picture to the video of an object; a new one gets blank pictures for the frames before."""
         video = self._videos.get(object_id)
         if video is None:
             part = self._stack.enter_context(whole_file(self._folder / f"{object_id:03d}.mov"))
@@ -278,11 +286,7 @@ class ObjectVideos:
         video.write(picture)
 
     def close(self) -> None:
-        """Finish the videos.
-
-        Raises:
-            FrameError: there are none, or what is left of one cannot be written.
-        """
+        """Finish the videos, of which there must be one."""
         if not self._videos:
             raise FrameError(f"{self._folder}: expected frames with objects, got background only; no file was made")
         for video in self._videos.values():

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmemory.errors import MaskError, OptionError
-from stmemory.formats.base import Labelled, MaskWriter
+from stmemory.formats.base import DocumentWriter, Labelled, read_document
 from stmemory.formats.coco import blank_ids
 from stmemory.formats.polygons import draw_polygon, polygon_points
 from stmemory.io.images import natural_order
 from stmemory.io.palette import Ids
 from stmemory.io.rle import LARGEST_MASK
-from stmemory.io.untrusted import checked_name, read_json, shown, whole
+from stmemory.io.untrusted import checked_name, shown, whole
 
 __all__ = ["LabelStudioWriter", "decode_brush", "encode_brush", "is_label_studio", "read_label_studio"]
 
@@ -150,7 +150,7 @@ def _numbers(data: bytes, place: int, count: int) -> NDArray[np.uint8]:
 _MASKS = ("brushlabels", "brush", "polygonlabels", "polygon")
 
 
-class LabelStudioWriter(MaskWriter):
+class LabelStudioWriter(DocumentWriter):
     """Writes one JSON of tasks to import into Label Studio: `data.image`, and a prediction with a brush region for each
     object. Any id.
 
@@ -183,21 +183,24 @@ class LabelStudioWriter(MaskWriter):
         prefix: str = "",
         annotations: bool = False,
     ) -> None:
-        super().__init__(path)
-        self._categories, self._files, self._prefix = dict(categories or {}), dict(file_names or {}), prefix
-        self._annotations = annotations
-        self._out = self._stack.enter_context(self._whole(".json").open("w", encoding="utf-8"))
+        super().__init__(path, ".json", categories=categories, file_names=file_names)
+        self._prefix, self._annotations = prefix, annotations
+        self._out = self._stack.enter_context(self._part.open("w", encoding="utf-8"))
 
     def _write(self, frame: Labelled) -> None:
         height, width = frame.ids.shape
-        image = self._prefix + self._files.get(frame.name, f"{frame.name}.jpg")
         results = [self._region(frame, object_id) for object_id in frame.shown]
         scores = [frame.scores[object_id] for object_id in frame.shown if object_id in frame.scores]
         about: dict[str, object] = {} if self._annotations else {"model_version": "stmemory"}
         if scores and not self._annotations:
             about["score"] = sum(scores) / len(scores)
         task = {
-            "data": {"image": image, "frame": frame.name, "width": width, "height": height},
+            "data": {
+                "image": self._prefix + self._file_of(frame),
+                "frame": frame.name,
+                "width": width,
+                "height": height,
+            },
             "annotations" if self._annotations else "predictions": [{**about, "result": results}],
         }
         self._out.write((",\n" if self.count else "[") + json.dumps(task))
@@ -226,11 +229,11 @@ def read_label_studio(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]
     """Read the brush masks and polygons of a JSON that Label Studio exported, or `LabelStudioWriter` wrote.
 
     Of a task the last annotation counts that was not cancelled, or without one the last prediction. An object's id is
-    that in a region's text `track_id 7`, or in its label `object 7`. Other regions are told apart by their label, and
+    that in a region's text `track_id 7`, or in its label `object 7`. Other regions differ by their label, and
     by their order among those of the same label in a task: they are numbered from 1 through the whole file, past the
     ids that are taken, so that the first "dog" is the same object in each frame. A brush's pixels are those with at
     least half of its largest alpha. Where regions overlap, the later one is on top. Boxes, ellipses and points are
-    passed over, and so are tasks that nobody marked.
+    passed over, and so are tasks without marks.
 
     Args:
         path: the JSON. It is read when this is called, and held in memory while its frames are given out.
@@ -242,13 +245,7 @@ def read_label_studio(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]
     Raises:
         MaskError: the file cannot be read, is of another kind, or a mask in it is damaged.
     """
-    name = os.fspath(path)
-    try:
-        document: object = read_json(path)
-    except OSError as error:
-        raise MaskError(f"{name}: expected a JSON of Label Studio's tasks, got: {error.strerror}") from error
-    except OptionError as error:
-        raise MaskError(f"{error} (a JSON of Label Studio's tasks is wanted)") from error
+    name, document = os.fspath(path), read_document(path, "a JSON of Label Studio's tasks")
     if not is_label_studio(document):
         raise MaskError(
             f'{name}: expected a list of tasks with "data" and "annotations" or "predictions", got another JSON; '

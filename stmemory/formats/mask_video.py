@@ -1,5 +1,4 @@
-"""Mask videos: a grey video whose levels are ids, written without loss and read back; and mattes, in which white is
-what is kept."""
+"""Mask videos, lossless grey videos whose levels are ids, written and read; and mattes, white where objects are."""
 
 from __future__ import annotations
 
@@ -10,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stmemory.errors import FrameError, MaskError
-from stmemory.formats.base import Labelled, MaskWriter, ids_of, new_folder
-from stmemory.formats.images import ObjectVideos, alpha_of
+from stmemory.formats.base import Labelled, ids_of
+from stmemory.formats.images import VideoWriter, alpha_of
 from stmemory.io.decoder import open_video
 from stmemory.io.palette import Ids
-from stmemory.io.video import OverlayWriter, iterate_video
+from stmemory.io.video import iterate_video
 
 __all__ = ["VIDEO_SUFFIXES", "MaskVideoWriter", "MatteWriter", "read_mask_video"]
 
@@ -40,7 +39,7 @@ _IDS, _MATTE = "stmemory: levels are ids", "stmemory: white is what is kept"
 _CODECS = {".mkv": "grey_ffv1", ".mov": "grey_png"}
 
 
-class MaskVideoWriter(MaskWriter):
+class MaskVideoWriter(VideoWriter):
     """Writes a grey video without loss, in which a pixel's level is its object's id. Ids 1 to 254. Needs PyAV (the
     extra `video`).
 
@@ -61,26 +60,19 @@ class MaskVideoWriter(MaskWriter):
     """
 
     def __init__(self, path: str | os.PathLike[str], *, rate: float = 25.0) -> None:
-        super().__init__(path)
-        OverlayWriter(path, rate=rate)  # makes no file; raises before anything else does
-        part = self._whole(*_CODECS)
-        self._video = OverlayWriter(part, rate=rate, codec=_CODECS[self.path.suffix.lower()], comment=_IDS)
-        self._stack.callback(self._video.close)
+        super().__init__(path, _CODECS, rate=rate, comment=_IDS)
 
-    def _write(self, frame: Labelled) -> None:
+    def _drawn(self, frame: Labelled, object_ids: tuple[int, ...]) -> NDArray[np.uint8]:
         most = int(frame.ids.max())
         if most > 254:
             raise MaskError(
                 f"{frame.name}: a grey video holds ids up to 254, got {most}; write youtube_vis or volume "
                 "instead, or number the objects from 1"
             )
-        self._video.write(frame.ids.astype(np.uint8))
-
-    def _finish(self) -> None:
-        self._video.close()
+        return frame.ids.astype(np.uint8)
 
 
-class MatteWriter(MaskWriter):
+class MatteWriter(VideoWriter):
     """Writes a matte for video editors, a grey video without loss: white where objects are, black elsewhere, and soft
     edges where results are added. Needs PyAV (the extra `video`).
 
@@ -100,31 +92,11 @@ class MatteWriter(MaskWriter):
     def __init__(
         self, path: str | os.PathLike[str], *, rate: float = 25.0, soft: bool = True, per_object: bool = False
     ) -> None:
-        super().__init__(path)
-        OverlayWriter(path, rate=rate)  # makes no file; raises before anything else does
+        super().__init__(path, _CODECS, rate=rate, per_object=per_object, comment=_MATTE)
         self._soft = soft
-        self._videos = (
-            ObjectVideos(new_folder(self.path), self._stack, rate=rate, codec="grey_png", comment=_MATTE)
-            if per_object
-            else None
-        )
-        if self._videos is None:
-            part = self._whole(*_CODECS)
-            self._video = OverlayWriter(part, rate=rate, codec=_CODECS[self.path.suffix.lower()], comment=_MATTE)
-            self._stack.callback(self._video.close)
 
-    def _write(self, frame: Labelled) -> None:
-        if self._videos is None:
-            self._video.write(alpha_of(frame, frame.tracked, soft=self._soft))
-            return
-        for object_id in self._videos.known(frame):
-            self._videos.write(frame, object_id, alpha_of(frame, (object_id,), soft=self._soft))
-
-    def _finish(self) -> None:
-        if self._videos is None:
-            self._video.close()
-        else:
-            self._videos.close()
+    def _drawn(self, frame: Labelled, object_ids: tuple[int, ...]) -> NDArray[np.uint8]:
+        return alpha_of(frame, object_ids, soft=self._soft)
 
 
 def read_mask_video(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:

@@ -296,7 +296,7 @@ class YouTubeVosWriter(MaskWriter):
             )
         self._video, self._categories = video, dict(categories or {})
         self._meta = self.path / "meta.json"
-        _other_videos(self._meta, video)  # an unreadable one is told before the work, not after it
+        _other_videos(self._meta, video)  # an unreadable one is an error now, not when all the work is done
         expect_below(self.path / "Annotations" / video, self.path)
         self._folder = new_folder(self.path / "Annotations" / video)
         self._spool = self._stack.enter_context(spool_beside(self._meta))
@@ -342,8 +342,8 @@ def read_youtube_vos(path: str | os.PathLike[str], *, video: str | None = None) 
     if video is None and len(names) == 1:
         video = names[0]
     if video not in names:
-        told = ", ".join(names[:9]) + (", ..." if len(names) > 9 else "")
-        raise OptionError(f"video: expected one of {folder} ({told or 'which has none'}), got {video!r}; name it")
+        there = ", ".join(names[:9]) + (", ..." if len(names) > 9 else "")
+        raise OptionError(f"video: expected one of {folder} ({there or 'which has none'}), got {video!r}; name it")
     return read_davis(folder / str(video))
 
 

@@ -76,7 +76,7 @@ class Format:
     Attributes:
         title: as people write it.
         write: makes its writer.
-        read: reads it; None for pictures, which hold no ids.
+        read: reads it; None for images that hold no ids.
         draws: whether the writer needs the frames.
     """
 
@@ -293,8 +293,7 @@ def _json_format(path: Path) -> str:
     if not isinstance(document, dict) or "annotations" not in document:
         raise MaskError(
             f'{path}: expected a JSON object with "annotations", or a list of Label Studio\'s tasks, got another; '
-            "lists of results have no "
-            "frames: pass the file of the split"
+            "lists of results have no frames: pass the file of the split"
         )
     return "coco" if "images" in document else "youtube_vis"
 

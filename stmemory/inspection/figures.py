@@ -32,8 +32,8 @@ from stmemory.memory.slots import SlotInfo
 
 __all__ = ["draw_attention", "draw_slots", "peak_of", "spread"]
 
-BIG, SMALL, HEAT_GAP, HEAT_CAPTION = 400, 230, 14, 44  # px
-MOST_IN_A_ROW = 6
+BIG, TILE, GAP, CAPTION, BARS, CELL = 400, 230, 14, 44, 34, 46  # px
+MOST_IN_A_ROW = 6  # tiles
 ALONE = 0.2  # of the attention: a cell that gets so much is circled
 
 
@@ -62,19 +62,18 @@ def draw_attention(
     slots = sorted(part.slots)
     across = min(len(slots), MOST_IN_A_ROW)
     ratio = moment.picture.ids.shape[0] / moment.picture.ids.shape[1]
-    small, big = round(SMALL * ratio), round(BIG * ratio)
+    small, big = round(TILE * ratio), round(BIG * ratio)
     lines = -(-len(slots) // across)
-    row_height = 26 + lines * (small + HEAT_CAPTION)
+    row_height = 26 + lines * (small + CAPTION)
     rows = [] if over_all is None else [(f"mean over object {object_id}", over_all)]
     rows += [
         (f"{_letter(n)}: pixel {x}, {y}", heat) for n, ((x, y), heat) in enumerate(zip(points, heats, strict=True))
     ]
-    height = max(len(rows) * row_height, big + HEAT_CAPTION)
-    width = 2 * MARGIN + BIG + 2 * HEAT_GAP + across * (SMALL + HEAT_GAP)
+    height = max(len(rows) * row_height, big + CAPTION)
+    width = 2 * MARGIN + BIG + 2 * GAP + across * (TILE + GAP)
     notes = (
         "Brighter is read more; grey is not read. Each row has one scale, from 0 to its strongest cell, drawn as its "
-        "square root. "
-        "Lines: the object's mask.",
+        "square root. Lines: the object's mask.",
     )
     image, pen, top = page(width, height, f"What object {object_id} read in frame {moment.frame}", notes)
     frame = Image.fromarray(outlined(moment.picture.picture, moment.picture.ids, object_id))
@@ -86,21 +85,21 @@ def draw_attention(
         _ring(pen, MARGIN + (x + 0.5) * scale, top + (y + 0.5) * scale, _letter(number))
     for number, (words, heat) in enumerate(rows):
         y = top + number * row_height
-        x = MARGIN + BIG + 2 * HEAT_GAP
+        x = MARGIN + BIG + 2 * GAP
         most = float(heat.max())
         pen.text((x, y), f"{words}; the strongest cell gets {_percent(most)} of the attention", INK, font=font(15))
         best = max(slots, key=lambda slot: float(heat[slot].sum()))
         for place, slot in enumerate(slots):
-            left = x + place % across * (SMALL + HEAT_GAP)
-            above = y + 26 + place // across * (small + HEAT_CAPTION)
+            left = x + place % across * (TILE + GAP)
+            above = y + 26 + place // across * (small + CAPTION)
             tile = _tile(part.origins.get(part.slots[slot].frame), heat[slot], moment.size, object_id, most)
-            image.paste(tile.resize((SMALL, small), Image.Resampling.BICUBIC), (left, above))
+            image.paste(tile.resize((TILE, small), Image.Resampling.BICUBIC), (left, above))
             if heat[slot].max() >= max(most / 4, ALONE):  # a single cell is small
                 x_peak, y_peak = peak_of(heat[slot], moment.size)
-                shrink = SMALL / moment.size.frame_width
+                shrink = TILE / moment.size.frame_width
                 _circle(pen, left + (x_peak + 0.5) * shrink, above + (y_peak + 0.5) * shrink)
             if slot == best:
-                pen.rectangle((left - 2, above - 2, left + SMALL + 1, above + small + 1), None, INK, 2)
+                pen.rectangle((left - 2, above - 2, left + TILE + 1, above + small + 1), None, INK, 2)
             fused = fused_words(part.slots[slot].frames_inside, frame=moment.frame)
             _heat_caption(
                 pen, (left, above + small + 4), part.slots[slot], fused, float(heat[slot].sum()), most_read=slot == best
@@ -143,7 +142,7 @@ def peak_of(heat: NDArray[np.floating], size: WorkingSize) -> Point:
 def _tile(
     origin: Thumbnail | None, heat: NDArray[np.floating], size: WorkingSize, object_id: int, most: float
 ) -> Image.Image:
-    """A slot's frame under its heat; plain where the frame was never seen."""
+    """A slot's frame under its heat; a plain grey where the inspector did not see the frame."""
     shape = (round(400 * size.frame_height / size.frame_width), 400) if origin is None else origin.ids.shape
     picture = np.full((*shape, 3), 120, np.uint8) if origin is None else origin.picture
     covered = heat_over(picture, spread(heat, size, (shape[0], shape[1])), most=most)
@@ -155,10 +154,10 @@ def _heat_caption(
 ) -> None:
     x, y = place
     pen.text((x, y), f"slot {slot.slot}, frame {slot.frame}", INK, font=font(14))
-    pen.text((x + SMALL, y), _percent(share), INK if most_read else FAINT, font=font(16), anchor="ra")
+    pen.text((x + TILE, y), _percent(share), INK if most_read else FAINT, font=font(16), anchor="ra")
     pen.text((x, y + 17), ", ".join(filter(None, (fused, "pinned" * slot.pinned))), FAINT, font=font(13))
-    pen.rectangle((x + SMALL - 80, y + 23, x + SMALL, y + 28), GRID)
-    pen.rectangle((x + SMALL - 80, y + 23, x + SMALL - 80 + 80 * share, y + 28), INK)
+    pen.rectangle((x + TILE - 80, y + 23, x + TILE, y + 28), GRID)
+    pen.rectangle((x + TILE - 80, y + 23, x + TILE - 80 + 80 * share, y + 28), INK)
 
 
 def _letter(number: int) -> str:
@@ -178,10 +177,6 @@ def _ring(pen: ImageDraw.ImageDraw, x: float, y: float, letter: str) -> None:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %" if share >= 0.0005 or share == 0 else "< 0.1 %"
-
-
-TILE, SHEET_GAP, SHEET_CAPTION, BARS, CELL = 230, 14, 44, 34, 46  # px
-MOST_IN_A_ROW = 6
 
 
 def draw_slots(
@@ -207,9 +202,9 @@ def draw_slots(
     most = max((len(held) for held in slots.values()), default=1) or 1
     across = min(most, MOST_IN_A_ROW)
     matrix = 40 + CELL * max((len(m) for m in similarity.values()), default=1)
-    line = tall + SHEET_CAPTION + BARS + SHEET_GAP
+    line = tall + CAPTION + BARS + GAP
     heights = [34 + max(-(-max(len(held), 1) // across) * line, matrix) + 24 for held in slots.values()]
-    width = 2 * MARGIN + across * (TILE + SHEET_GAP) + 40 + matrix
+    width = 2 * MARGIN + across * (TILE + GAP) + 40 + matrix
     notes = (
         "Under each frame, which frames are inside the slot, its own and those fused into it, from the first frame to "
         "the last.",
@@ -221,14 +216,14 @@ def draw_slots(
         pen.text((MARGIN + 22, y), f"object {object_id}", INK, font=font(18))
         pen.text((MARGIN + 130, y + 4), f"after frame {histories[object_id].last}", FAINT, font=font(14))
         for place, info in enumerate(held[slot] for slot in sorted(held)):
-            x, top = MARGIN + place % across * (TILE + SHEET_GAP), y + 34 + place // across * line
+            x, top = MARGIN + place % across * (TILE + GAP), y + 34 + place // across * line
             _picture(image, pen, (x, top, tall), thumbnails.get(info.frame), object_id)
             _slot_caption(
                 pen, x, top + tall + 4, info, fused_words(info.frames_inside, frame=histories[object_id].last)
             )
-            _bars(pen, x, top + tall + SHEET_CAPTION, histories[object_id], info.slot)
+            _bars(pen, x, top + tall + CAPTION, histories[object_id], info.slot)
         if object_id in similarity:
-            _matrix(pen, MARGIN + across * (TILE + SHEET_GAP) + 40, y + 34, similarity[object_id], sorted(held))
+            _matrix(pen, MARGIN + across * (TILE + GAP) + 40, y + 34, similarity[object_id], sorted(held))
         y += height
     return image
 

@@ -124,7 +124,7 @@ def compare(before: RowState, after: RowState, *, frame: int, missed: str = "unw
         if old is None:
             written.append(info)
         elif before.versions[slot] != after.versions[slot]:
-            fused = info.frame == old.frame and info.frames_inside != 1  # what was written anew holds one frame
+            fused = info.frame == old.frame and info.frames_inside != 1  # a slot that was written again holds one frame
             (into if fused else written).append(info)
     unpinned = tuple(
         slot

@@ -51,7 +51,7 @@ class Inspector:
 
     Args:
         stream: a new one (`VOSStream(predictor.network, predictor.options)`), or one that has seen frames already; of
-            those nothing is known but what `describe()` tells.
+            those nothing is known but what `describe()` says.
         at: frames whose reads are kept whole, at most 16; None keeps a few, evenly spread, and thins them out as the
             video goes on, and the last frame.
         points: pixels (x, y) to look at in those frames; None is each object's centre and a point of its contour.

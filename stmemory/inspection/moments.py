@@ -290,7 +290,7 @@ def cells_of(mask: Tensor, size: WorkingSize, grid: tuple[int, int]) -> Tensor:
     x = (torch.arange(columns) * stride[1] + stride[1] // 2) * size.frame_width // size.width
     mask = mask.cpu()
     seen = mask[y.clamp(max=mask.shape[0] - 1)][:, x.clamp(max=mask.shape[1] - 1)]
-    seen &= (y < mask.shape[0])[:, None] & (x < mask.shape[1])[None]  # the padding is nobody's
+    seen &= (y < mask.shape[0])[:, None] & (x < mask.shape[1])[None]  # the padding belongs to no object
     cells = seen.flatten().nonzero().squeeze(1)
     if len(cells) == 0 and bool(mask.any()):
         top, left = mask.nonzero()[0].tolist()

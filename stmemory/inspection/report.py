@@ -1,11 +1,9 @@
-"""`InspectionReport`: what an inspector saw, as pictures and as JSON. Owns the files' names; the drawing is done
-elsewhere.
+"""`InspectionReport`: what an inspector saw, as images and as JSON.
 
 OUT/timeline.png                       what became of each frame, what the slots held, what was read
 OUT/slots.png                          what the slots hold at the end
 OUT/attention_00012_object_5.png ...   where points of frame 12 read from, one a frame and object
-OUT/inspection.json                    all that is drawn, as numbers; of weights those of 1e-6 and more, as [row,
-column, weight]
+OUT/inspection.json                    all that is drawn, as numbers; weights of 1e-6 and more, as [row, column, weight]
 """
 
 from __future__ import annotations
@@ -190,8 +188,7 @@ class InspectionReport:
             ids = sorted(self.moments[frame].objects)
             raise MaskError(
                 f"attention: expected an object whose memory frame {frame} read, of {ids}, got {object_id}; the frame "
-                "in which an "
-                "object enters reads nothing of it"
+                "in which an object enters reads nothing of it"
             )
         return self.moments[frame]
 

@@ -98,7 +98,7 @@ class Plot:
 
 
 def legend(plot: Plot, y: int, outcomes: Sequence[str]) -> None:
-    """Say what colours and marks mean, in three lines from y on; of the outcomes only those that occur."""
+    """Draw the legend, three lines from y on, with those of the outcomes that occur."""
     x, letters = float(MARGIN), font(13)
     for outcome in outcomes:
         chip(plot.pen, (x, y + 1), OUTCOME_COLOURS[outcome], size=13)
@@ -188,8 +188,7 @@ def draw_timeline(histories: Mapping[int, History], *, gate: float = 0.0) -> Ima
     grain = f", a column is {stride} frames" if stride > 1 else ""
     notes = (
         f"frames {first:,} to {first + frames - 1:,}{grain}. A lane shows what a slot held, in the colour of the "
-        "frame that it was "
-        "written at: find it on the axis.",
+        "frame that it was written at: find it on the axis.",
     )
     counts = sum(history.outcomes.sum(1) for history in histories.values())
     used = [outcome for outcome, count in zip(OUTCOMES, np.asarray(counts), strict=True) if count]
@@ -208,7 +207,8 @@ def _object(plot: Plot, y: int, object_id: int, history: History, gate: float) -
     chip(pen, (left, y + 4), colour_of_object(object_id, bright=True))
     pen.text((left + 22, y), f"object {object_id}", INK, font=font(18))
     counts = [f"{int(n):,} {_SHORT.get(k, k)}" for k, n in zip(OUTCOMES, history.outcomes.sum(1), strict=True) if n]
-    summary = f"frames: {', '.join(counts) or 'none'};  fusions: {int(history.fusions.sum()):,};  dropped: {int(history.drops.sum()):,}"
+    fusions, drops = int(history.fusions.sum()), int(history.drops.sum())
+    summary = f"frames: {', '.join(counts) or 'none'};  fusions: {fusions:,};  dropped: {drops:,}"
     pen.text((left + LEFT, y + 4), summary, FAINT, font=font(14))
     y += HEAD
     pen.text((left, y - 2), "frame was", FAINT, font=font(13))
@@ -234,7 +234,7 @@ def _object(plot: Plot, y: int, object_id: int, history: History, gate: float) -
 
 
 def _stack(plot: Plot, history: History, column: int, y: int) -> None:
-    """What became of a column's frames, bad news at the top."""
+    """What became of a column's frames, the worst outcome at the top."""
     counts = history.outcomes[:, column]
     left, right = _span(plot, history, column)
     top = float(y)

@@ -1,8 +1,4 @@
-"""How a video file becomes frames: what may be opened, which stream is read, what is damage, and how a frame is turned
-and colored.
-
-Owns all reading through PyAV. What users call stands in `video.py`.
-"""
+"""Decoding of videos by PyAV: what may be opened, which stream is read, what is damage, how a frame is turned."""
 
 from __future__ import annotations
 
@@ -54,7 +50,7 @@ CONTAINERS = (
 PROTOCOLS = ("rtsp", "rtsps", "http", "https", "udp", "rtp", "tcp", "srt", "rtmp")
 BELOW = ("tls", "crypto", "httpproxy", "rtmps", "tcp")
 STREAMS = "rtsp,rtp,sdp,hls,dash"  # what an address may be beside `CONTAINERS`
-# Colors are told apart by the matrix that players take where a file names none: BT.709 from this size on, BT.601 below.
+# The matrix that players take where a file names none: BT.709 from this size on, BT.601 below.
 HD_LINES, HD_COLUMNS = 720, 1280
 BT601 = 5
 BT709 = 1
@@ -340,8 +336,8 @@ def _is_joint(packet: Any, coming: Iterable[Any]) -> bool:
 
 def _picture(frame: Any) -> Picture:
     """A frame as RGB, as players show it."""
-    told = {1: BT709, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: 9, 10: 9}.get(int(frame.colorspace))
-    matrix = told or (BT709 if is_hd(frame.height, frame.width) else BT601)
+    named = {1: BT709, 4: 4, 5: BT601, 6: BT601, 7: 7, 9: 9, 10: 9}.get(int(frame.colorspace))
+    matrix = named or (BT709 if is_hd(frame.height, frame.width) else BT601)
     # PyAV before 17 passes over a source matrix to which no other stands opposite
     options = {} if frame.format.is_rgb else {"src_colorspace": matrix, "dst_colorspace": BT601}
     picture: Picture = frame.reformat(format="rgb24", **options).to_ndarray()

@@ -1,4 +1,4 @@
-"""Drawing of figures on images: paper, ink, fonts, outlines, and sheets of tiles with captions."""
+"""Drawing on images: one palette, font, page and outline for all figures, and sheets of tiles with captions."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ GRID: Colour = (223, 220, 211)
 EMPTY: Colour = (241, 239, 232)
 MARGIN = 30  # px
 
-# Told apart by the colour blind too (Okabe and Ito's set, without black); the ninth slot begins again.
+# Distinct for the colour blind too (Okabe and Ito's set, without black); the ninth slot has the first colour again.
 _SLOTS: tuple[Colour, ...] = (
     (0, 114, 178),
     (230, 159, 0),
@@ -56,7 +56,7 @@ _SLOTS: tuple[Colour, ...] = (
     (240, 228, 66),
     (110, 110, 110),
 )
-# From dark to light in even steps, told apart by the colour blind too.
+# From dark to light in even steps, distinct for the colour blind too.
 _FRAMES = np.array(
     [(68, 1, 84), (64, 67, 135), (41, 120, 142), (34, 167, 132), (121, 209, 81), (240, 220, 60)], np.float64
 )
@@ -81,7 +81,8 @@ def colour_of_frame(share: float) -> Colour:
     >>> colour_of_frame(0.0)
     (68, 1, 84)
     """
-    return _between(_FRAMES, share)
+    red, green, blue = np.rint(_between(_FRAMES, np.array(share))).astype(int).tolist()
+    return red, green, blue
 
 
 def colour_of_object(object_id: int, *, bright: bool = False) -> Colour:
@@ -127,7 +128,7 @@ def page(
 
     Args:
         width: px.
-        height: px of what comes under the title.
+        height: px of the room under the title.
         title: the headline.
         notes: lines under it.
 
@@ -195,7 +196,7 @@ def outlined(picture: Picture, ids: NDArray[np.integer], object_id: int) -> Pict
 
 
 def heat_over(picture: Picture, heat: NDArray[np.floating], *, most: float) -> Picture:
-    """Lay a heat map over a picture that is made grey and dark.
+    """Lay a heat map over an image, which becomes grey and dark.
 
     Args:
         picture: `[H, W, 3]`.
@@ -206,23 +207,21 @@ def heat_over(picture: Picture, heat: NDArray[np.floating], *, most: float) -> P
     [[[60, 60, 60], [245, 231, 126]]]
     """
     grey = 0.6 * (picture @ np.array([0.299, 0.587, 0.114]))[..., None]
-    strength = np.sqrt(np.clip(heat / max(most, 1e-12), 0, 1))[..., None]
-    place = strength[..., 0] * (len(_HEAT) - 1)
-    low = np.minimum(place.astype(np.int64), len(_HEAT) - 2)
-    colours = _HEAT[low] + (place - low)[..., None] * (_HEAT[low + 1] - _HEAT[low])
-    cover = np.clip(1.6 * strength, 0, 0.95)
-    mixed: Picture = np.rint((1 - cover) * grey + cover * colours).astype(np.uint8)
+    strength = np.sqrt(np.clip(heat / max(most, 1e-12), 0, 1))
+    cover = np.clip(1.6 * strength, 0, 0.95)[..., None]
+    mixed: Picture = np.rint((1 - cover) * grey + cover * _between(_HEAT, strength)).astype(np.uint8)
     return mixed
 
 
-def _between(colours: NDArray[np.float64], share: float) -> Colour:
-    place = min(max(share, 0.0), 1.0) * (len(colours) - 1)
-    low = min(int(place), len(colours) - 2)
-    red, green, blue = np.rint(colours[low] + (place - low) * (colours[low + 1] - colours[low])).astype(int).tolist()
-    return red, green, blue
+def _between(colours: NDArray[np.float64], share: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Colours `[..., 3]` at shares `[...]` of a scale of colours `[n, 3]`."""
+    place = np.clip(share, 0, 1) * (len(colours) - 1)
+    low = np.minimum(place.astype(np.int64), len(colours) - 2)
+    mixed: NDArray[np.float64] = colours[low] + (place - low)[..., None] * (colours[low + 1] - colours[low])
+    return mixed
 
 
-SHEET_MARGIN, SHEET_GAP, SHEET_CAPTION = 36, 18, 30  # px
+SHEET_GAP, SHEET_CAPTION = 18, 30  # px
 DASH = 5  # px
 
 
@@ -232,8 +231,8 @@ class Tile:
 
     Attributes:
         picture: uint8 RGB `[H, W, 3]`.
-        caption: what stands under it, at the left.
-        figure: what stands under it, at the right.
+        caption: text under it, at the left.
+        figure: text under it, at the right.
     """
 
     picture: Picture
@@ -259,8 +258,9 @@ def contact_sheet(
     Raises:
         OptionError: there are no tiles, or no columns.
 
-    >>> contact_sheet([Tile(np.zeros((9, 16, 3), np.uint8), "frame 0")] * 5, title="five", columns=3, tile_width=160).size
-    (588, 392)
+    >>> tiles = [Tile(np.zeros((9, 16, 3), np.uint8), "frame 0")] * 5
+    >>> contact_sheet(tiles, title="five", columns=3, tile_width=160).size
+    (576, 364)
     """
     if not tiles or columns < 1 or tile_width < 1:
         came = f"{len(tiles)}, {columns}, {tile_width}"
@@ -269,27 +269,17 @@ def contact_sheet(
         )
     columns = min(columns, len(tiles))
     tile_height = round(tile_width * tiles[0].picture.shape[0] / tiles[0].picture.shape[1])
-    rows = -(-len(tiles) // columns)
-    header = SHEET_MARGIN + 44 + 26 * len(notes) + SHEET_GAP
-    size = (
-        2 * SHEET_MARGIN + columns * tile_width + (columns - 1) * SHEET_GAP,
-        header + rows * (tile_height + SHEET_CAPTION + SHEET_GAP) - SHEET_GAP + SHEET_MARGIN,
-    )
-    sheet = Image.new("RGB", size, PAPER)
-    pen = ImageDraw.Draw(sheet)
-    pen.text((SHEET_MARGIN, SHEET_MARGIN), title, INK, font=ImageFont.load_default(30))
-    small = ImageFont.load_default(17)
-    for line, note in enumerate(notes):
-        pen.text((SHEET_MARGIN, SHEET_MARGIN + 46 + 26 * line), note, FAINT, font=small)
+    across, down = tile_width + SHEET_GAP, tile_height + SHEET_CAPTION + SHEET_GAP
+    width, height = 2 * MARGIN + columns * across - SHEET_GAP, -(-len(tiles) // columns) * down - SHEET_GAP
+    sheet, pen, top = page(width, height, title, tuple(notes))
     mask = Image.new("L", (tile_width, tile_height), 0)
     ImageDraw.Draw(mask).rounded_rectangle((0, 0, tile_width - 1, tile_height - 1), 8, 255)
     for place, tile in enumerate(tiles):
-        x = SHEET_MARGIN + place % columns * (tile_width + SHEET_GAP)
-        y = header + place // columns * (tile_height + SHEET_CAPTION + SHEET_GAP)
+        x, y = MARGIN + place % columns * across, top + place // columns * down
         picture = Image.fromarray(tile.picture).resize((tile_width, tile_height), Image.Resampling.LANCZOS)
         sheet.paste(picture, (x, y), mask)
-        pen.text((x + 2, y + tile_height + 6), tile.caption, INK, font=small)
-        pen.text((x + tile_width - 2, y + tile_height + 6), tile.figure, FAINT, font=small, anchor="ra")
+        pen.text((x + 2, y + tile_height + 6), tile.caption, INK, font=font(17))
+        pen.text((x + tile_width - 2, y + tile_height + 6), tile.figure, FAINT, font=font(17), anchor="ra")
     return sheet
 
 

@@ -1,7 +1,6 @@
 """Cameras and network streams: frames as they come, late ones left out, with reconnection after a loss.
 
-A thread reads through PyAV, and a short queue lies between it and whoever takes the frames. Decoding is that of
-`video_decoder.py`.
+A thread reads through PyAV into a short queue.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ class LiveSource:
     A camera or stream does not wait: at most two frames are held, and where they come faster than they are taken the
     older one is left out and counted. What does wait, a pipe or a stream that states its duration (a file behind
     `http://`), loses none. Where a stream is lost or ends, it is opened again after 0.5 s, then 1 s, 2 s and so on up
-    to 30 s, as often as `reconnect` says; each frame that comes begins the count anew. The thread that reads ends with
+    to 30 s, as often as `reconnect` says; each frame that comes resets the count. The thread that reads ends with
     `close`, with the `with` block or with the process.
 
     Args:
@@ -188,7 +187,7 @@ class LiveSource:
     def _read(self) -> None:
         try:
             self._sessions()
-        except Exception as error:  # whoever takes the frames is told, in their own thread
+        except Exception as error:  # raised again in the thread that takes the frames
             self._error = error
         with self._changed:
             self._ended = True
@@ -214,9 +213,9 @@ class LiveSource:
             if self._waits or (not self._attempts and not lost):
                 return
             if failed >= self._attempts:
-                told = f"{failed} attempts to open it again failed" if failed else "it was not to be opened again"
+                attempts = f"{failed} attempts to open it again failed" if failed else "it was not to be opened again"
                 raise FrameError(
-                    f"{self.name}: the stream was lost, and {told}: {lost or 'it ended'}; is it still sending?"
+                    f"{self.name}: the stream was lost, and {attempts}: {lost or 'it ended'}; is it still sending?"
                 )
             pause = min(0.5 * 2 ** min(failed, 10), LONGEST_WAIT)
             failed += 1

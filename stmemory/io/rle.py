@@ -1,4 +1,4 @@
-"""COCO's run-length code of one mask. Knows no files and no ids.
+"""COCO's run-length code of one mask.
 
 A mask is read column by column. `counts` are the lengths of its runs: first of zeros (0 if it begins with a one), then
 of ones, and so on. In the compressed form each count, from the fourth on less the one two before it, becomes characters

@@ -1,8 +1,6 @@
-"""Video files: reads one frame at a time, and writes an MP4, a `.mov` with transparency, or a lossless video of grey.
+"""Video files, by PyAV: read one frame at a time, and written as MP4, as `.mov` with transparency, or as lossless grey.
 
-What a file may be, and how its packets become frames, is said by `video_decoder.py`; PyAV is imported only when a video
-file is opened or written. Image files are read by `images.py`; tensors and sizes are those of `frames.py`, drawings
-those of `result.py`.
+PyAV is imported when a video file is opened or written.
 """
 
 from __future__ import annotations
@@ -344,14 +342,14 @@ class OverlayWriter:
         odd = (height % 2, width % 2) if codec.is_yuv else (0, 0)
         self._stream.width, self._stream.height = width + odd[1], height + odd[0]
         self._stream.pix_fmt = codec.pixels
-        told = self._stream.codec_context
+        context = self._stream.codec_context
         if codec.is_yuv:
-            told.color_range, told.colorspace = 1, BT709 if is_hd(height, width) else BT601
-            told.color_primaries = told.color_trc = 1 if is_hd(height, width) else 6
+            context.color_range, context.colorspace = 1, BT709 if is_hd(height, width) else BT601
+            context.color_primaries = context.color_trc = 1 if is_hd(height, width) else 6
         else:
-            told.color_range = 2
+            context.color_range = 2
         if timed:
-            told.time_base = Fraction(1, CLOCK)
+            context.time_base = Fraction(1, CLOCK)
             self._ticks = -1
         self._shape = picture.shape
 

@@ -20,8 +20,8 @@ from PIL import Image
 from stmemory.errors import OptionError
 from stmemory.evaluation.metrics import ObjectScores, SequenceScores, region_similarity
 from stmemory.evaluation.scenes import render_scene
-from stmemory.io.drawing import Tile, contact_sheet, contours, draw_outline
-from stmemory.io.palette import davis_palette, write_palette_png
+from stmemory.io.drawing import Tile, contact_sheet, draw_outline, outlined
+from stmemory.io.palette import write_palette_png
 from stmemory.io.video import OverlayWriter
 from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
@@ -186,8 +186,7 @@ def _draw(frame: Picture, result: Segmentation) -> Picture:
     ids = result.ids.cpu().numpy()
     picture = result.overlay(frame, opacity=0.55)
     for object_id in result.object_ids:
-        colour = np.frombuffer(davis_palette(), np.uint8)[3 * object_id : 3 * object_id + 3]
-        picture[contours(ids == object_id)] = np.where(colour > 0, 255, 0)
+        picture = outlined(picture, ids, object_id)
     return picture
 
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from stmemory.errors import FrameError, OptionError
 from stmemory.evaluation.frame_metrics import FrameScores, score_frames
+from stmemory.io.drawing import INK, PAPER, font
 from stmemory.io.files import whole_file
 from stmemory.io.grey import clip_frames, of_channels
 from stmemory.io.run_folder import held, read_record, write_record
@@ -31,7 +32,6 @@ __all__ = ["DEMO_CYCLE", "Forecast", "ForecastJob", "Row", "animation", "demo_cl
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB
 
 OWN, PREDICTED = (64, 120, 200), (236, 132, 36)  # frames of the clip itself, and of its continuation
-PAPER, INK = (250, 248, 243), (38, 40, 46)
 EDGE, GAP, LABEL, CAPTION = 4, 6, 84, 20  # px
 LONGEST = 50  # frames of each kind that an animation shows
 COLUMNS = 10
@@ -118,14 +118,14 @@ def strip(seen: Row, ahead: Row, came: Row | None = None, *, side: int = 96) -> 
     image = Image.new(
         "RGB", (LABEL + columns * (width + GAP) + GAP, len(rows) * (height + CAPTION + GAP) - CAPTION // 2 + GAP), PAPER
     )
-    pen, font = ImageDraw.Draw(image), ImageFont.load_default(13)
+    pen, letters = ImageDraw.Draw(image), font(13)
     for line, (row, places) in enumerate(rows):
         y = GAP + line * (height + CAPTION + GAP)
-        pen.text((GAP, y + height // 2), row.label, INK, font=font, anchor="lm")
+        pen.text((GAP, y + height // 2), row.label, INK, font=letters, anchor="lm")
         for column, place in enumerate(places):
             x = LABEL + column * (width + GAP)
             image.paste(_framed(row.pictures[place], side, predicted=row.predicted), (x, y))
-            pen.text((x + width // 2, y + height + 2), str(row.numbers[place]), INK, font=font, anchor="ma")
+            pen.text((x + width // 2, y + height + 2), str(row.numbers[place]), INK, font=letters, anchor="ma")
     return image
 
 

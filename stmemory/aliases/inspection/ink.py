@@ -4,7 +4,9 @@ from stmemory.io.drawing import (
     EMPTY,
     FAINT,
     GRID,
+    INK,
     MARGIN,
+    PAPER,
     Colour,
     chip,
     colour_of_frame,
@@ -16,7 +18,6 @@ from stmemory.io.drawing import (
     page,
     text_on,
 )
-from stmemory.jobs.forecast import INK, PAPER
 
 __all__ = [
     "EMPTY",
