@@ -13,8 +13,8 @@ from pathlib import Path
 from stmemory import StmemoryError, VOSPredictor
 from stmemory.training.config import Phase, Source, TrainingConfig
 from stmemory.training.loop import Trainer
+from stmemory.weights import save_network
 from stmemory.weights.pretrained import load_network
-from stmemory.weights.save import save_network
 
 
 def main(pictures: str, run: str, steps: str | int = 300, *, size: int = 224, batch: int = 4) -> Path:

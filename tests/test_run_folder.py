@@ -19,7 +19,7 @@ from stmemory.training.__main__ import main
 from stmemory.training.config import TrainingConfig
 from stmemory.training.data.material import Material
 from stmemory.training.loop import Trainer
-from stmemory.weights.save import save_network
+from stmemory.weights import save_network
 
 
 @pytest.fixture(scope="module")

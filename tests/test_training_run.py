@@ -36,7 +36,7 @@ from stmemory.training.loader import _begin_worker
 from stmemory.training.loop import Trainer
 from stmemory.training.run_state import without_scores
 from stmemory.training.schedule import repeatable, temperature
-from stmemory.weights.save import save_network
+from stmemory.weights import save_network
 from stmemory.weights.tensors import load_policy, save_policy
 
 LEARNED = dataclasses.replace(TINY, policy="learned", temperature=2.0, final_temperature=0.5)

@@ -19,7 +19,7 @@ from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.prediction.network import PredictionNetwork
 from stmemory.prediction.predictor import FramePredictor
 from stmemory.predictor import VOSPredictor
-from stmemory.weights import load_part, push_part, save_part
+from stmemory.weights import load_part, push_part, save_network, save_part
 from stmemory.weights.card import card_text, metrics_of
 from stmemory.weights.pretrained import (
     bundled_names,
@@ -29,7 +29,6 @@ from stmemory.weights.pretrained import (
     network_info,
     tensors_digest,
 )
-from stmemory.weights.save import save_network
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from stmemory.prediction.predictor import FramePredictor
 from stmemory.prediction.stream import FrameStream
 from stmemory.predictor import VOSPredictor
 from stmemory.stream import VOSStream
-from stmemory.weights.save import save_network
+from stmemory.weights import save_network
 
 FRAMES = clip(9)
 PACKAGE = str(Path(stmemory.__file__).parent)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from stmemory.errors import OptionError, ShapeError
+from stmemory.lazy import by_name
 from stmemory.memory.checks import check_floats
 
 __all__ = ["Fusion", "FusionCell", "MeanFusion", "feature_alignment", "part_of_the_way"]
@@ -124,9 +125,8 @@ class FusionCell(nn.Module):
         Raises:
             WeightsError: there are no such weights, they are damaged, or hold no fusion cell.
         """
-        from stmemory.weights.pretrained import load_part
-
-        return load_part(FusionCell, name)
+        cell: FusionCell = by_name("stmemory.weights", "load_part")(FusionCell, name)
+        return cell
 
     def save_pretrained(self, folder: str | Path, *, about: Mapping[str, Any] | None = None) -> None:
         """Write the cell alone to a folder that `from_pretrained` reads; see `stmemory.weights.save_part`.
@@ -138,9 +138,7 @@ class FusionCell(nn.Module):
         Raises:
             WeightsError: a weight is NaN or infinite, or nothing can be written there.
         """
-        from stmemory.weights.save import save_part
-
-        save_part(self, folder, about=about)
+        by_name("stmemory.weights", "save_part")(self, folder, about=about)
 
     @torch.no_grad()
     def start_near_identity(self, update: float = 0.05) -> None:

@@ -22,8 +22,7 @@ from stmemory.networks.config import NetworkConfig
 from stmemory.networks.resnet import ImageNetNormalisation
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.weights.checkpoint import differences, listed
-from stmemory.weights.pretrained import fingerprint, load_network
-from stmemory.weights.save import save_network
+from stmemory.weights.pretrained import fingerprint, load_network, save_network
 
 __all__ = ["RESNET_NAMES", "Conversion", "convert_stm", "read_tensors", "renamed", "stm_state", "translated"]
 

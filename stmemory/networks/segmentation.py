@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,10 @@ class SegmentationNetwork(Pretrained, nn.Module):
     >>> network.encode_query(torch.rand(1, 3, 64, 96)).key.shape
     torch.Size([1, 64, 4, 6])
     """
+
+    kind: ClassVar[str] = "network"
+    config_type: ClassVar[type[NetworkConfig]] = NetworkConfig
+    config: NetworkConfig
 
     stride = 16
 

@@ -228,6 +228,9 @@ class PredictionNetwork(Pretrained, nn.Module):
     torch.Size([2, 1, 32, 32])
     """
 
+    kind: ClassVar[str] = "prediction_network"
+    config_type: ClassVar[type[PredictionConfig]] = PredictionConfig
+    config: PredictionConfig
     default_weights: ClassVar[str] = "mini"
 
     def __init__(self, config: PredictionConfig) -> None:

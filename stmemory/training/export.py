@@ -22,7 +22,7 @@ from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.training.config import TrainingConfig
 from stmemory.training.run_state import expect_no_run, read_state
 from stmemory.weights.hub import download, is_repository
-from stmemory.weights.save import save_network
+from stmemory.weights.pretrained import save_network
 from stmemory.weights.tensors import save_policy
 
 __all__ = [

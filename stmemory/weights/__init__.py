@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 from stmemory.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from stmemory.weights.pretrained import load_network, load_part
-    from stmemory.weights.save import push_part, save_network, save_part
+    from stmemory.weights.pretrained import load_network, load_part, push_part, save_network, save_part
 
 __all__ = ["load_network", "load_part", "push_part", "save_network", "save_part"]
 
@@ -15,8 +14,8 @@ __getattr__ = lazy_names(
     {
         "load_network": "stmemory.weights.pretrained",
         "load_part": "stmemory.weights.pretrained",
-        "push_part": "stmemory.weights.save",
-        "save_network": "stmemory.weights.save",
-        "save_part": "stmemory.weights.save",
+        "push_part": "stmemory.weights.pretrained",
+        "save_network": "stmemory.weights.pretrained",
+        "save_part": "stmemory.weights.pretrained",
     },
 )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack
 
@@ -14,10 +16,21 @@ import torch
 from torch import Tensor, nn
 
 from stmemory.errors import OptionError, WeightsError
+from stmemory.lazy import by_name
 from stmemory.memory.fusion import FusionCell
-from stmemory.weights.checkpoint import CONFIG, TENSORS, Checkpoint, read_config, read_tensors
+from stmemory.weights.card import card_text
+from stmemory.weights.checkpoint import (
+    CARD,
+    CONFIG,
+    TENSORS,
+    Checkpoint,
+    finish_save,
+    read_config,
+    read_tensors,
+    write_checkpoint,
+)
 from stmemory.weights.devices import place
-from stmemory.weights.hub import Where, checked, download, is_repository
+from stmemory.weights.hub import Where, checked, download, fetch_if_there, is_repository, upload
 
 if TYPE_CHECKING:
     from stmemory.networks.config import NetworkConfig
@@ -32,6 +45,9 @@ __all__ = [
     "load_network",
     "load_part",
     "network_info",
+    "push_part",
+    "save_network",
+    "save_part",
     "tensors_digest",
 ]
 
@@ -40,12 +56,18 @@ class Pretrained:
     """Adds `from_pretrained`, `save_pretrained` and `push_to_hub` to an `nn.Module` that is built from its own config.
 
     Attributes:
+        kind: the key of the config in `config.json`, see `stmemory.weights.checkpoint`.
+        config_type: the class of `config`.
         default_weights: the bundled name that is taken where none is given.
+        config: what the module is built from.
         inherited: what holds of these weights and of all that is trained from them, such as the licence that they came
             with. It is written beside them unless `about` says otherwise.
     """
 
+    kind: ClassVar[str]
+    config_type: ClassVar[type[Any]]
     default_weights: ClassVar[str] = "lite"
+    config: Any
     inherited: Mapping[str, Any] = MappingProxyType({})
 
     @classmethod
@@ -90,8 +112,6 @@ class Pretrained:
                 is not of the form that `stmemory.weights.card` gives, or nothing can be written there.
             OptionError: the dtype is no float.
         """
-        from stmemory.weights.save import save_part
-
         save_part(self, folder, dtype=dtype, about=about)
 
     def push_to_hub(
@@ -122,14 +142,17 @@ class Pretrained:
                 be reached.
             OptionError: the name is not of a repository.
         """
-        from stmemory.weights.save import push_part
-
         return push_part(self, repository, private=private, token=token, revision=revision, dtype=dtype, about=about)
 
 
 _log = logging.getLogger(__name__)
 _BUNDLED = Path(__file__).parents[1] / "bundled"
 _Part = TypeVar("_Part")
+# The class of each kind of weights; this room knows no layers.
+_NETWORKS = {
+    "network": ("stmemory.networks.segmentation", "SegmentationNetwork"),
+    "prediction_network": ("stmemory.prediction.network", "PredictionNetwork"),
+}
 # What the weights of a kind are for, for the message that refuses another kind.
 _USES = {
     "network": "it segments; for VOSPredictor or SegmentationNetwork",
@@ -214,9 +237,8 @@ def load_network(name: str | Path | None = None, *, where: Where | None = None) 
     >>> load_network().config.preset
     'lite'
     """
-    from stmemory.networks.segmentation import SegmentationNetwork
-
-    return load_part(SegmentationNetwork, name, where=where)
+    network: SegmentationNetwork = load_part(_network_class("network"), name, where=where)
+    return network
 
 
 def load_part(
@@ -271,6 +293,106 @@ def load_part(
     return next(module for module in whole.modules() if isinstance(module, kind))
 
 
+def save_network(
+    network: SegmentationNetwork,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a network to a folder that `load_network` reads; `network.save_pretrained` is the same. See `save_part`."""
+    save_part(network, folder, dtype=dtype, about=about)
+
+
+def save_part(
+    module: object,
+    folder: str | Path,
+    *,
+    dtype: torch.dtype = torch.float32,
+    about: Mapping[str, Any] | None = None,
+    name: str | None = None,
+) -> None:
+    """Write a module and its card to a folder that `from_pretrained` reads. After an interruption it holds the old
+    weights or the new ones.
+
+    Args:
+        module: a `SegmentationNetwork` that is not folded (see `fold_batch_norm`), a `PredictionNetwork`, or a
+            `FusionCell`.
+        folder: made if it is not there; files in it are replaced, except a card that was edited.
+        dtype: of the floats in the file.
+        about: what is known of the weights, see `stmemory.weights.card`.
+        name: that the card's example loads them by; None is the folder's.
+
+    Raises:
+        WeightsError: the weights no longer fit their config, as after `fold_batch_norm`; one is NaN; it is a module of
+            another kind; `about` is not of the form that `stmemory.weights.card` gives; or the folder cannot be
+            written.
+        OptionError: the dtype is no float.
+    """
+    if isinstance(module, Pretrained) and isinstance(module, nn.Module):
+        kind, config = module.kind, dataclasses.asdict(module.config)
+        _check_unchanged(module)
+    elif isinstance(module, FusionCell):
+        kind, config = "fusion_cell", module.config()
+    else:
+        came = f"got {type(module).__name__}; save its state_dict() yourself"
+        raise WeightsError(f"save: expected a SegmentationNetwork, a PredictionNetwork or a FusionCell, {came}")
+    folder, known = Path(folder), about or {}
+    if not isinstance(known, Mapping):
+        raise WeightsError(f"about: expected a dict, got {type(known).__name__}; see stmemory.weights.card")
+    known = {**getattr(module, "inherited", {}), **known}
+    text = card_text(kind, known, name=name or folder.resolve().name)
+    finish_save(folder)
+    card = None if _card_by_hand(folder) else text
+    write_checkpoint(folder, kind, config, module.state_dict(), dtype=dtype, words=(known, card))
+
+
+def push_part(
+    module: object,
+    repository: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    revision: str | None = None,
+    dtype: torch.dtype = torch.float32,
+    about: Mapping[str, Any] | None = None,
+) -> str:
+    """Commit what `save_part` writes to a repository on the Hugging Face Hub, which is made if there is none.
+
+    `network.push_to_hub` is the same.
+
+    Args:
+        module: as for `save_part`.
+        repository: `owner/name`.
+        private: whether a repository that is made here is private.
+        token: with the right to write; None takes the one that was logged in with.
+        revision: branch to commit to; None is the main one.
+        dtype: of the floats in the file.
+        about: as for `save_part`.
+
+    Returns:
+        The commit's address.
+
+    Raises:
+        WeightsError: the weights cannot be saved, came with a license that forbids it, or the Hub refuses or cannot be
+            reached.
+        OptionError: the name is not of a repository.
+
+    >>> push_part(FusionCell(4), "cell")
+    Traceback (most recent call last):
+    stmemory.errors.OptionError: repository: expected owner/name, got 'cell'
+    """
+    if not (isinstance(repository, str) and is_repository(repository)):
+        raise OptionError(f"repository: expected owner/name, got {repository!r}")
+    condition = getattr(module, "inherited", {}).get("re-hosting")
+    if condition is not None:
+        raise WeightsError(f"push: expected weights that may be published, got some with the condition: {condition}")
+    with TemporaryDirectory() as folder:
+        fetch_if_there(Path(folder), repository, (CARD, CONFIG), token=token, revision=revision)
+        save_part(module, folder, dtype=dtype, about=about, name=repository)
+        return upload(Path(folder), repository, private=private, token=token, revision=revision)
+
+
 def network_info(name: str | Path | None = None, *, where: Where | None = None) -> NetworkInfo:
     """What is known of a network's weights, see `load_network`.
 
@@ -304,6 +426,32 @@ def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
+def _check_unchanged(network: Any) -> None:
+    """Refuse a network that its config would not make again."""
+    with torch.device("meta"):
+        fresh: nn.Module = _network_class(network.kind)(network.config)
+    expected, found = ({n: tuple(t.shape) for n, t in one.state_dict().items()} for one in (fresh, network))
+    changed = sorted(n for n in expected.keys() | found.keys() if expected.get(n) != found.get(n))
+    cells = [[cell.config() for cell in one.modules() if isinstance(cell, FusionCell)] for one in (fresh, network)]
+    if changed or cells[0] != cells[1]:
+        raise WeightsError(
+            f"save: expected a network as its config makes it, got another ({changed[0] if changed else 'fusion'} "
+            "...); save it before "
+            "BatchNorm is folded, and its parts by themselves"
+        )
+
+
+def _card_by_hand(folder: Path) -> bool:
+    """Whether a folder has a card that is not as it was written here."""
+    path = folder / CARD
+    if not path.is_file():
+        return False
+    try:
+        return read_config(folder, str(folder)).card != hashlib.sha256(path.read_bytes()).hexdigest()
+    except WeightsError:  # nothing to compare with: it may be edited
+        return True
+
+
 def _on_the_hub(name: str, where: Where) -> Checkpoint:
     """Download the config, and the weights only if it is understood, of the same commit."""
     try:
@@ -324,16 +472,12 @@ def _is_there(path: Path) -> bool:
 
 def _built(checkpoint: Checkpoint) -> nn.Module:
     """The module that a checkpoint describes, with random weights."""
-    from stmemory.networks.segmentation import SegmentationNetwork
-    from stmemory.prediction.config import PredictionConfig
-    from stmemory.prediction.network import PredictionNetwork
-
     path = checkpoint.folder / CONFIG
     if checkpoint.kind != "fusion_cell":
+        network = _network_class(checkpoint.kind)
         try:
-            if checkpoint.kind == "network":
-                return SegmentationNetwork(_network_config(checkpoint))
-            return PredictionNetwork(PredictionConfig.from_dict(checkpoint.config))
+            built: nn.Module = network(network.config_type.from_dict(checkpoint.config))
+            return built
         except (
             RuntimeError,
             OptionError,
@@ -356,17 +500,20 @@ def _built(checkpoint: Checkpoint) -> nn.Module:
         raise WeightsError(f"{path}: expected the config of a fusion cell that can be built, got: {error}") from error
 
 
-def _network_config(checkpoint: Checkpoint) -> NetworkConfig:
-    from stmemory.networks.config import NetworkConfig
+def _network_class(kind: str) -> Any:
+    return by_name(*_NETWORKS[kind])
 
+
+def _network_config(checkpoint: Checkpoint) -> NetworkConfig:
     if checkpoint.kind != "network":
         raise WeightsError(
             f"weights {checkpoint.name!r}: expected a network, got a {checkpoint.kind} ({_USES[checkpoint.kind]})"
         )
     try:
-        return NetworkConfig.from_dict(checkpoint.config)
+        config: NetworkConfig = _network_class("network").config_type.from_dict(checkpoint.config)
     except OptionError as error:
         raise WeightsError(f"{checkpoint.folder / CONFIG}: {error}") from error
+    return config
 
 
 def _inherited(checkpoint: Checkpoint) -> dict[str, Any]:
