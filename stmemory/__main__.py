@@ -1,4 +1,4 @@
-"""`python -m stmemory`: the command line, where the script `stmemory` is not on the path. Owns nothing else."""
+"""`python -m stmemory`: the command line, where the script `stmemory` is not on the path."""
 
 from stmemory.cli import main
 

@@ -45,11 +45,12 @@ _NOT_FINITE = "expected finite values from the network, got NaN or infinity; use
 
 
 class VOSStream:
-    """One video: made by `VOSPredictor.start` or `VOSPredictor.resume`. The only thing that changes from frame to
-    frame.
+    """One video on its way, made by `VOSPredictor.start` or `VOSPredictor.resume`; network and options are shared and
+    never change.
 
-    What it holds does not grow with the video: the bank, a cache of its keys and values, the last frame at its working
-    size and the last result. Objects added later add their rows; objects removed free them.
+    What it holds does not grow with the video: the bank, a cache of its keys and values, the sums of the discriminative
+    read, the window, and of the last frame the image, the places of the objects and the result. Objects added later add
+    their rows; objects removed free them.
 
     Args:
         network: in eval mode; shared by all streams, and left as it is.
@@ -132,15 +133,15 @@ class VOSStream:
 
     @torch.inference_mode()
     def step(self, frame: FrameLike, mask: MaskLike | None = None, *, write: bool = True) -> Segmentation:
-        """Segment the next frame and memorise it: a step happens, or after any error, an interrupt among them, it did
-        not.
+        """Segment the next frame and memorise it. Atomic: after any error, KeyboardInterrupt among them, the stream is
+        as it was before.
 
         Args:
             frame: the next frame, of any kind that `to_frame` takes, of the same size as those before.
             mask: what is known of this frame, of any kind that `to_object_masks` takes. New ids are objects that enter
                 here; known ids are corrected. 0 says nothing about objects that the mask does not name. Given objects
-                come back as they were given, and their templates are pinned: of an object the first, and the last of
-                the others up to `memory_size - 2` in all.
+                come back as they were given. Each object keeps its first given template pinned, and the most recent
+                corrections: at most `memory_size - 2` pinned slots in all.
             write: whether to memorise; False only looks, and takes no new objects.
 
         Returns:
@@ -472,7 +473,7 @@ class VOSStream:
     def _write(self, template: Tensor, rows: list[int], is_given: bool) -> None:
         """Store templates; given ones are pinned, as far as that leaves two slots free."""
         bank, number = self._state.bank, self.frame_index
-        if not bank.rows:  # the first template makes the bank, for the first of the objects
+        if not bank.rows:  # the first write makes rows for these objects, add_rows those of the others
             _store(bank, template, frame=number, pinned=is_given)
             bank.add_rows(len(self.object_ids) - bank.rows)
             return
@@ -508,7 +509,7 @@ def _store(
     pinned: bool,
     provisional: bool = False,
 ) -> None:
-    """Write to a bank; a template that is not finite is the network's."""
+    """Write to a bank; a template that is not finite is reported as an error of the weights."""
     try:
         bank.write(template, rows=rows, frame=frame, pinned=pinned, provisional=provisional)
     except BankError as error:
@@ -542,13 +543,13 @@ def _reading_from(network: SegmentationNetwork, top_k: int | None) -> Segmentati
 
 
 def _rows_of_one_video(rows: int, features: FrameFeatures) -> Tensor:
-    """Each row's frame among those of `features`, int64 `[rows]`: a stream has one."""
+    """Each row's frame among those of `features`, int64 `[rows]`: all 0, since a stream passes one frame."""
     return torch.zeros(rows, dtype=torch.int64, device=features.key.device)
 
 
 def _finite(features: FrameFeatures) -> Tensor:
-    """Whether the sums of the discriminative read stay finite with a frame's features in them, bool `[]`; nothing waits
-    for it here."""
+    """Whether the squared features of a frame sum to a finite value, bool `[]`, so that the sums of the discriminative
+    read stay finite; a tensor, so that nothing waits for the device here."""
     if features.appearance is None:
         return torch.ones((), dtype=torch.bool, device=features.key.device)
     return features.appearance.float().square().sum().isfinite()  # no product of two is larger

@@ -39,10 +39,8 @@ def add_track(commands: Commands) -> None:
         action="append",
         metavar="[FRAME:]MASK",
         help="ids of the first frame: a palette or grey image; with FRAME: of a later one, counted from 0, where "
-        "objects enter or are corrected; "
-        "or a folder of masks named like the frames; or masks of many frames in any format that export reads (.json, "
-        ".xml, .npy, .npz, "
-        "a video). "
+        "objects enter or are corrected; or a folder of masks named like the frames; or masks of many frames in any "
+        "format that export reads (.json, .xml, .npy, .npz, a video). "
         "May be given several times",
     )
     track.add_argument("-o", "--out", type=Path, help="folder; masks go to OUT/masks")

@@ -485,6 +485,5 @@ def _below(rows: Sequence[RowResult], circumstances: Circumstances, extra: Mappi
     threads = f"{circumstances.threads} thread{'s' * (circumstances.threads != 1)}"
     yield (
         f"{circumstances.device}, {threads}, torch {circumstances.torch}, Python {circumstances.python}, stmemory "
-        f"{circumstances.stmemory}"
-        f"{', commit ' * bool(made_at)}{', '.join(made_at)}, {size}."
+        f"{circumstances.stmemory}{', commit ' * bool(made_at)}{', '.join(made_at)}, {size}."
     )

@@ -220,8 +220,7 @@ def _pair(predicted: Tensor, truth: Tensor) -> tuple[Tensor, Tensor]:
     if predicted.shape != truth.shape or truth.ndim < 3 or truth.numel() == 0:
         raise ShapeError(
             "frames: expected predicted and truth [..., C, H, W] of one shape, with frames in it, got "
-            f"{tuple(predicted.shape)} and "
-            f"{tuple(truth.shape)}; cut both to the frames that were predicted"
+            f"{tuple(predicted.shape)} and {tuple(truth.shape)}; cut both to the frames that were predicted"
         )
     if not (predicted.is_floating_point() and truth.is_floating_point()):
         raise ShapeError(

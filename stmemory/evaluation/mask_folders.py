@@ -222,8 +222,7 @@ def score_clip(folder: str | Path, clip: Clip, *, matched_only: bool = False) ->
     if missing and not (matched_only and frames):
         raise MaskError(
             f"{folder}: expected a mask for each of {frames + len(missing)} frames that count, got none for "
-            f"{len(missing)} of them, "
-            f"the first {missing[0]}; predict them too"
+            f"{len(missing)} of them, the first {missing[0]}; predict them too"
         )
     if not seen:
         raise MaskError(f"clip {clip.name}: expected an object in at least one annotation, got none")

@@ -222,15 +222,13 @@ def check_clip(clip: Clip) -> None:
     if clip.last_annotated < 0 and not clip.stray_paths:
         raise MaskError(
             f"clip {clip.name}: expected a true mask in Annotations for one frame or more, got none; put it there, or "
-            "name the clips "
-            "that are wanted"
+            "name the clips that are wanted"
         )
     if clip.stray_paths:
         first, many = clip.stray_paths[0], len(clip.stray_paths)
         raise MaskError(
             f"clip {clip.name}: expected a frame for each annotation, got none for {many} of them, the first {first}; "
-            "add the "
-            "frames or take the annotations away"
+            "add the frames or take the annotations away"
         )
 
 

@@ -170,8 +170,7 @@ class MaskWriter(ABC):
         if picture.shape[1:] != ids.shape:
             raise FrameError(
                 f"{name}: expected a frame of the masks' size, {ids.shape} (H, W), got {tuple(picture.shape[1:])}; "
-                "pass the frame "
-                "that was segmented"
+                "pass the frame that was segmented"
             )
         return picture
 
@@ -268,8 +267,7 @@ def ids_of(masks: Segmentation | MaskLike) -> Ids:
     if values.ndim != 2 or values.numel() == 0 or values.is_floating_point():
         raise MaskError(
             f"masks: expected a Segmentation, or integer ids [H, W], got {values.dtype} {tuple(values.shape)}; soft "
-            "maps become ids "
-            "by argmax"
+            "maps become ids by argmax"
         )
     if void is not None:
         values = values.masked_fill(values == void, 0)

@@ -98,8 +98,7 @@ def write_named_palette_png(folder: Path, frame: Labelled) -> None:
     if largest > 254:
         raise MaskError(
             f"{path}: a palette PNG holds the ids 1 to 254, since 255 is void in it, got {largest}; track it under "
-            "another id, or "
-            "write objects, youtube_vis or volume, which hold any id"
+            "another id, or write objects, youtube_vis or volume, which hold any id"
         )
     write_palette_png(path, frame.ids)
 
@@ -246,8 +245,7 @@ def _each_object_mask(
             if shape not in (None, mask.shape):
                 raise FrameError(
                     f"{file}: expected the size of the masks before it, {shape} (H, W), got {mask.shape}; resize it "
-                    "with nearest "
-                    "neighbours"
+                    "with nearest neighbours"
                 )
             shape = mask.shape
             masks[object_id] = mask

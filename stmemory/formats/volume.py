@@ -97,8 +97,7 @@ def to_label_volume(results: Iterable[Segmentation | MaskLike]) -> NDArray[np.in
         if slices[-1].shape != slices[0].shape:
             raise FrameError(
                 f"frame {index}: expected the size of those before it, {slices[0].shape} (H, W), got "
-                f"{slices[-1].shape}; make "
-                "another volume"
+                f"{slices[-1].shape}; make another volume"
             )
     if not slices:
         raise FrameError("results: expected at least one, got none; a generator can be used once only")

@@ -1,6 +1,6 @@
 """The demo: renders a clip whose true masks are known, tracks it, and leaves what to look at and what to try next.
 
-Owns the choice of what to show. Renders, tracks, scores and draws nothing itself.
+Owns the choice of what to show.
 """
 
 from __future__ import annotations

@@ -187,8 +187,7 @@ def check_later_masks(job: TrackJob, record: Mapping[str, object], *, done: int)
     if other:
         raise OptionError(
             f"{job.out}: {done} frames are done, and the mask of frame {other[0]} is not the one that it had; leave "
-            "the masks of these frames as "
-            "they were, or begin again with force=True"
+            "the masks of these frames as they were, or begin again with force=True"
         )
 
 
@@ -253,9 +252,8 @@ def missing_masks(job: TrackJob, done: int) -> OptionError | None:
         return None
     named = ", ".join(missing[:3]) + ", ..." * (len(missing) > 3)
     return OptionError(
-        f"{job.masks}: expected a mask of each of {done} frames that were tracked, got none for {len(missing)} of "
-        f"them ({named}): they were deleted "
-        "since; put them back, or begin again with force=True"
+        f"{job.masks}: expected a mask of each of {done} frames that were tracked, got none for {len(missing)} of them "
+        f"({named}): they were deleted since; put them back, or begin again with force=True"
     )
 
 

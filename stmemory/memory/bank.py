@@ -42,9 +42,9 @@ class MemoryBank(nn.Module):
     Args:
         capacity: K, at least 2.
         policy: an `UpdatePolicy`, or its name or letter.
-        fusion: what distils one template into another; None is `MeanFusion()`.
-        key: makes of templates `[P, C, *S]` the keys `[P, Ck, *S]` that eq. 1 compares, as `SpaceTimeRead.key`; None
-            compares templates.
+        fusion: merges one template into another; None is `MeanFusion()`.
+        key: computes from templates `[P, C, *S]` the keys `[P, Ck, *S]` that eq. 1 compares, as `SpaceTimeRead.key`;
+            None compares templates.
         borrow: those of "policy", "fusion" and "key" that another module owns. The bank uses them, and leaves it to
             their owner to list, move and save their parameters; a model that holds both then has them once.
 
@@ -100,7 +100,7 @@ class MemoryBank(nn.Module):
         return f"MemoryBank({self.capacity} slots, {self.policy.name}, {self.rows} rows, in use {in_use})"
 
     def forward(self, *given: object, **named: object) -> NoReturn:
-        """A bank is no layer.
+        """A bank is not a layer: this only raises an error that names what to call.
 
         Raises:
             OptionError: always.
@@ -197,9 +197,11 @@ class MemoryBank(nn.Module):
             template: `[R, C, *S]`, floats, finite.
             rows: `[R]`, the rows they belong to, each once; None means all, in order.
             frame: index of the frame, for `describe()`.
-            pinned: keep the slot for good, unchanged; it is stored even where the policy stores no new template.
+            pinned: keep the slot unchanged until `unpin()` or `drop()`; it is stored even where the policy stores no
+                new template.
             provisional: let the next write to these rows take this slot's place, so that the newest slot follows the
-                video while only every n-th frame is committed.
+                video while only every n-th frame is committed. A policy that stores no new template, as I2M, fuses it
+                for good.
 
         Raises:
             ShapeError: the template does not fit the bank, or is not a tensor of floats.
@@ -267,8 +269,8 @@ class MemoryBank(nn.Module):
         self._slots.detach_all()
 
     def rekey(self) -> None:
-        """Make all keys again of their templates; after `detach()`, so that the key's weights learn from old templates
-        too."""
+        """Compute all keys from their templates again; after `detach()`, so that the key's weights learn from old
+        templates too."""
         self._slots.rekey(self.key)
 
     def fork(self) -> MemoryBank:
@@ -352,8 +354,8 @@ class MemoryBank(nn.Module):
         if not inside or (len(index), *template.shape[1:]) != (len(template), *expected):
             raise ShapeError(
                 f"write: expected a template [R, {', '.join(map(str, expected))}] for R different rows of "
-                f"0..{self.rows - 1}, "
-                f"got {tuple(template.shape)} for rows {index.tolist()}; start a new bank for another size"
+                f"0..{self.rows - 1}, got {tuple(template.shape)} for rows {index.tolist()}; start a new bank for "
+                "another size"
             )
         return index.to(self.valid.device)
 
@@ -399,25 +401,22 @@ class MemoryBank(nn.Module):
         size = torch.where(goes, self._slots["size"][rows, leaving], torch.ones_like(rows))
         origin = torch.where(goes, self._slots["frame"][rows, leaving], torch.full_like(rows, frame))
         past = self._slots["log"][rows, leaving].masked_fill(~goes[:, None], NO_FRAME)
-        self._distil(rows, (decision.into, wrong), source, size, torch.cat([past, origin[:, None]], 1))
+        self._fuse(rows, (decision.into, wrong), source, size, torch.cat([past, origin[:, None]], 1))
         slot = slot.index_put((full,), torch.where(goes, leaving, torch.full_like(leaving, -1)))
         if not remove.requires_grad:
             return slot, None
         self._slots.put("templates", (rows,), self.templates[rows] * (1 - remove).view(*remove.shape, *shape[1:]))
         return slot, template.new_ones(len(index)).index_put((full,), chosen[:, 0]).view(shape)
 
-    def _distil(
-        self, rows: Tensor, choice: tuple[Tensor, Tensor], source: Tensor, size: Tensor, frames: Tensor
-    ) -> None:
+    def _fuse(self, rows: Tensor, choice: tuple[Tensor, Tensor], source: Tensor, size: Tensor, frames: Tensor) -> None:
         """Fuse the sources `[F, C, *S]` (of `size [F]` frames, the last of them `frames [F, L]`) into slots, as far as
         `into [F, K]` says."""
         into, wrong = choice
         where = _positions((into.detach() > 0).flatten(), unless=wrong)
         if where is None:
             raise OptionError(
-                f"policy {self.policy.name!r}: expected remove with at most one 1 a row and into between 0 and 1, "
-                "both 0 where a slot is pinned "
-                "or empty, got others; choose among view.movable"
+                f"policy {self.policy.name!r}: expected remove with at most one 1 a row and into between 0 and 1, both "
+                "0 where a slot is pinned or empty, got others; choose among view.movable"
             )
         if len(where) == 0:
             return

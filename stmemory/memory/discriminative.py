@@ -1,9 +1,9 @@
 """The discriminative read: one linear classifier an object, solved in closed form over all that was memorised of it.
 
 The space-time read (eq. 13) asks which remembered cell looks like this one. A part of the object that was never seen
-has none. This read asks what tells the object from everything else: a ridge regression of its masks on the features of
-the frames, as in the target models of the paper's references [22] (Robinson et al. 2020) and [2] (Bhat et al. 2020). It
-is not part of the paper.
+has none. This read asks what separates the object from everything else: a ridge regression of its masks on the features
+of the frames, as in the target models of the paper's references [22] (Robinson et al. 2020) and [2] (Bhat et al. 2020).
+It is not part of the paper.
 
 A ridge regression needs of any number of frames only two sums, X'CX and X'Cy. They are additive, so they take the same
 bytes after one frame and after a million.
@@ -99,8 +99,7 @@ class DiscriminativeMemory:
         if not inside or len(index) != len(sums) or sums.shape[1:] != expected:
             raise ShapeError(
                 f"write: expected sums [R, {', '.join(map(str, expected))}] for R different rows of "
-                f"0..{self.rows - 1}, got "
-                f"{tuple(sums.shape)} for rows {index.tolist()}; see ridge_sums()"
+                f"0..{self.rows - 1}, got {tuple(sums.shape)} for rows {index.tolist()}; see ridge_sums()"
             )
         index = index.to(sums.device)
         for kind in _KINDS:

@@ -1,5 +1,4 @@
-"""Distil one template into another: the paper's fusion cell (eq. 3-10) and a parameter-free mean. Never sees the
-bank."""
+"""Fusion of one template into another: the paper's fusion cell (eq. 3-10) and a mean without parameters."""
 
 from __future__ import annotations
 
@@ -98,8 +97,7 @@ class FusionCell(nn.Module):
         if spatial_dims not in _CONVOLUTIONS or not odd or narrowest < 1 or not math.isfinite(scale):
             raise OptionError(
                 "FusionCell: expected channels >= 1, spatial_dims 1, 2 or 3, an odd kernel_size and bottleneck >= 1 "
-                "or None, a finite "
-                f"scale, got {channels}, {spatial_dims}, {kernel_size}, {bottleneck}, {scale}"
+                f"or None, a finite scale, got {channels}, {spatial_dims}, {kernel_size}, {bottleneck}, {scale}"
             )
         self.channels, self.spatial_dims, self.scale = channels, spatial_dims, scale
         self.kernel_size, self.bottleneck = kernel_size, bottleneck
@@ -181,9 +179,8 @@ class FusionCell(nn.Module):
         if source.shape != target.shape or source.dim() != 2 + self.spatial_dims or source.shape[1] != self.channels:
             raise ShapeError(
                 f"FusionCell: expected source and target [P, {self.channels}, *S] with {self.spatial_dims} spatial "
-                "dimensions, "
-                f"got {tuple(source.shape)} and {tuple(target.shape)}; spatial_dims=1 is for tokens, 2 for maps, 3 "
-                "for volumes"
+                f"dimensions, got {tuple(source.shape)} and {tuple(target.shape)}; spatial_dims=1 is for tokens, 2 for "
+                "maps, 3 for volumes"
             )
 
     def forward(self, source: Tensor, target: Tensor, sizes: Tensor | None = None) -> Tensor:

@@ -59,7 +59,7 @@ class Decision:
 
     Attributes:
         remove: `[B, K]` float, one-hot: the slot that goes and that the new template takes. All zeros: none goes, and
-            the new template is not stored itself but distilled (eq. 11).
+            the new template is not stored itself but fused (eq. 11).
         into: `[B, K]` float in [0, 1]: how far each slot moves to its fused template. Zero: the slot stays as it is.
     """
 
@@ -75,7 +75,7 @@ class UpdatePolicy(Protocol):
     into n slots of a row at most with `most_targets = n`, which saves work in a compiled write.
 
     Attributes:
-        name: what `describe()` and saved files call it.
+        name: shown by `repr(bank)` and stored in files.
         uses_similarity: whether `decide` reads `BankView.similarity`; if not, the bank saves itself the work.
     """
 
@@ -142,7 +142,7 @@ class MostSimilar:
 
 
 class Drop:
-    """No distillation: the oldest template goes and is lost. What most trackers do."""
+    """No fusion: the oldest template is removed and lost, as in most trackers."""
 
     name = "drop"
     uses_similarity = False
@@ -246,13 +246,13 @@ class LearnedPolicy(nn.Module):
         self._noise = torch.Generator().manual_seed(seed)
         weights = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for layer in self.modules():  # drawn anew, so that a policy by name is always the same
+            for layer in self.modules():  # drawn again, so that a policy by name is always the same
                 if isinstance(layer, nn.Linear):
                     for parameter in layer.parameters():
                         parameter.uniform_(-1, 1, generator=weights).div_(math.sqrt(layer.in_features))
 
     def seed(self, seed: int) -> None:
-        """Start the noise anew."""
+        """Restart the noise."""
         self._noise.manual_seed(seed)
 
     def decide(self, view: BankView) -> Decision:

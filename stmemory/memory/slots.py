@@ -34,9 +34,9 @@ class SlotInfo:
         frame: index of the frame that was written into it.
         age: templates stored in this row since, 0 for the newest.
         pinned: whether it can neither go nor change.
-        frames_inside: how many frames it holds, its own and those distilled into it; one that comes by several ways
+        frames_inside: how many frames it holds, its own and those fused into it; one that comes by several ways
             counts each time, up to 2**31.
-        fused_frames: the latest frames distilled into it, directly or inside another template, oldest first, at most
+        fused_frames: the latest frames fused into it, directly or inside another template, oldest first, at most
             `LOG_LENGTH`; `frames_inside` counts all.
     """
 
@@ -52,7 +52,7 @@ class Slots(nn.Module):
     """Named tensors `[B, K, ...]`, and `provisional [B]`: non-persistent buffers, so they move with a model and are no
     part of its `state_dict()`. Empty until `allocate`.
 
-    The only module of this package that changes outside of `__init__`: a bank belongs to one video.
+    The only module whose buffers change during inference: a bank belongs to one video.
 
     Names: `templates [B, K, C, *S]`, `keys [B, K, Ck, *S]` (optional), `similarity [B, K, K]`, `compared [B, K, K]`
     (int64, the version that a similarity is of: the later one of its two slots), `valid`, `pinned` (bool), `age`,
@@ -109,8 +109,7 @@ class Slots(nn.Module):
         except (RuntimeError, TypeError, ValueError, OverflowError) as error:  # torch knows many ways to say it
             raise BankError(
                 f"the bank cannot hold {self.capacity} templates of {tuple(template.shape[1:])} for each of "
-                f"{len(template)} rows in memory; "
-                "use a smaller capacity (memory_size) or smaller templates"
+                f"{len(template)} rows in memory; use a smaller capacity (memory_size) or smaller templates"
             ) from error
         self._note_all()
         self._hold(tensors)
@@ -220,8 +219,7 @@ class Slots(nn.Module):
             if tuple(tensor.shape[: len(fits)]) != fits:
                 raise BankError(
                     f"load_contents: expected {name} of {fits[0]} rows and {self.capacity} slots, got "
-                    f"{tuple(tensor.shape)}; "
-                    "build the bank with the capacity it was saved with"
+                    f"{tuple(tensor.shape)}; build the bank with the capacity it was saved with"
                 )
             wanted = "floats" if name in ("templates", "keys") else str(probe.tensors[name].dtype)
             if not (tensor.is_floating_point() if wanted == "floats" else tensor.dtype == probe.tensors[name].dtype):

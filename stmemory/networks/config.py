@@ -1,4 +1,4 @@
-"""`NetworkConfig`: all that a segmentation network is built from, in one frozen record. Knows no layers."""
+"""`NetworkConfig`: all that a segmentation network is built from, in one frozen record."""
 
 from __future__ import annotations
 
@@ -82,14 +82,12 @@ class NetworkConfig:
         if not lite and self.appearance_channels:
             raise OptionError(
                 f"NetworkConfig: expected appearance_channels 0 with {self.backbone}, which has no discriminative "
-                "read, got "
-                f"{self.appearance_channels}"
+                f"read, got {self.appearance_channels}"
             )
         if lite and self.template_channels <= self.key_channels:
             raise OptionError(
                 "NetworkConfig: expected template_channels above key_channels (the frame's key is a part of a lite "
-                "template), "
-                f"got {self.template_channels} and {self.key_channels}"
+                f"template), got {self.template_channels} and {self.key_channels}"
             )
 
     @classmethod

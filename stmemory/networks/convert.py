@@ -148,9 +148,9 @@ def stm_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in constants.items():
         found = published.get(name, value).flatten().float()
         if found.shape != value.shape or not torch.allclose(found, value, atol=1e-6):
-            told = [[round(number, 4) for number in tensor[:5].tolist()] for tensor in (value, found)]
+            means = [[round(number, 4) for number in tensor[:5].tolist()] for tensor in (value, found)]
             raise WeightsError(
-                f"STM: expected {name} to be ImageNet's {told[0]}, got {told[1]}; these weights want other frames"
+                f"STM: expected {name} to be ImageNet's {means[0]}, got {means[1]}; these weights want other frames"
             )
     return state
 
@@ -176,8 +176,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
             raise WeightsError(
                 f"{path}: expected tensors alone, got a file that asks to run code when it is read, which is never "
-                "done here, or is "
-                "damaged; download it again, or, where the network is your own, write "
+                "done here, or is damaged; download it again, or, where the network is your own, write "
                 "torch.save(network.state_dict(), path)"
             ) from error
         first = (str(error).splitlines() or [""])[0]
@@ -190,7 +189,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         [name for name, value in found.items() if not isinstance(value, Tensor)] if isinstance(found, dict) else None
     )
     if others is None or others or not found:
-        told = (
+        found = (
             f"a {type(found).__name__}"
             if others is None
             else f"others: {listed(map(str, others))}"
@@ -198,7 +197,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             else "an empty one"
         )
         raise WeightsError(
-            f"{path}: expected a dict of names and tensors, got {told}; write torch.save(network.state_dict(), path)"
+            f"{path}: expected a dict of names and tensors, got {found}; write torch.save(network.state_dict(), path)"
         )
     return {str(name): tensor for name, tensor in found.items()}
 
@@ -245,10 +244,10 @@ def renamed(
             f"{what}: expected names such as {listed(known)}, got {listed(published)}; the file is of another network"
         )
     wanted = {name: tensor for name, tensor in expected.items() if name in published or not name.endswith(_COUNTER)}
-    if told := differences(published, wanted):
+    if changed := differences(published, wanted):
         raise WeightsError(
-            f"{what}: expected exactly its published names and shapes, got {told}; the file is of another network or "
-            "version"
+            f"{what}: expected exactly its published names and shapes, got {changed}; the file is of another network "
+            "or version"
         )
     return {ours: published.get(theirs, torch.zeros((), dtype=torch.int64)) for ours, theirs in names.items()}
 

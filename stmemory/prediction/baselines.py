@@ -1,5 +1,4 @@
 """What prediction is compared with: ConvLSTM and PredRNN's spatiotemporal LSTM between our own encoder and decoder.
-Trains nothing.
 
 Both remember videos in recurrent states alone, have the interface of `PredictionNetwork`, and are as wide as makes
 their parameters as many as ours (`matched`), so that only what stands between encoder and decoder differs.
@@ -169,9 +168,8 @@ class RecurrentNetwork(nn.Module):
             or any(side % self.stride for side in frame.shape[2:])
         ):
             raise ShapeError(
-                f"frame: expected [B, {self.config.image_channels}, H, W] with H and W multiples of {self.stride}, "
-                f"got {tuple(frame.shape)}; "
-                "pad or crop it first"
+                f"frame: expected [B, {self.config.image_channels}, H, W] with H and W multiples of {self.stride}, got "
+                f"{tuple(frame.shape)}; pad or crop it first"
             )
         given, finer = self.encoder(frame)  # [B, Cf, h, w]
         if not state.hidden:

@@ -1,4 +1,4 @@
-"""`PredictionConfig`: all that a prediction network is built from, in one frozen record. Knows no layers."""
+"""`PredictionConfig`: all that a prediction network is built from, in one frozen record."""
 
 from __future__ import annotations
 

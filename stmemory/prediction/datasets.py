@@ -134,8 +134,7 @@ class MovingMnistFile:
         if stored.dtype != np.uint8 or stored.ndim != 4 or len(stored) != frames or 0 in stored.shape:
             raise FrameError(
                 f"{path}: expected uint8 [T, N, H, W] with T = {frames}, got {stored.dtype} {stored.shape}; transpose "
-                "it if clips "
-                "come first, or say how many frames it has"
+                "it if clips come first, or say how many frames it has"
             )
         self.frames = frames
         self.size = (1, int(stored.shape[2]), int(stored.shape[3]))
@@ -215,8 +214,7 @@ class Kth:
         if not self._clips:
             raise FrameError(
                 f"{os.fspath(root)}: expected clips of {frames} frames of the {split} persons, got no video of so "
-                "many; unpack the "
-                "data set again, or ask for fewer frames"
+                "many; unpack the data set again, or ask for fewer frames"
             )
 
     def __len__(self) -> int:
@@ -326,8 +324,7 @@ class Human36mMim:
         if not self._starts:
             raise FrameError(
                 f"{os.fspath(root)}: expected clips of {frames} of every second image, got {len(self._images)} images "
-                "of "
-                f"{_MIM_ACTION} and no {(frames - 1) * _MIM_INTERVAL + 1} in a row; unpack the data set again"
+                f"of {_MIM_ACTION} and no {(frames - 1) * _MIM_INTERVAL + 1} in a row; unpack the data set again"
             )
 
     def __len__(self) -> int:
@@ -349,8 +346,7 @@ class Human36mMim:
         if min(height, width) < 2 * self.size[1]:
             raise FrameError(
                 f"{images[0].path}: expected a whole image, of which the middle half is {self.size[1]} x "
-                f"{self.size[1]} or larger, "
-                f"got {width} x {height}; unpack the original images of 1000 x 1000"
+                f"{self.size[1]} or larger, got {width} x {height}; unpack the original images of 1000 x 1000"
             )
         # Some cameras have 1002 rows: a quarter from the top, rounded down, and one from the bottom, rounded up.
         middle = whole[..., height // 4 : -height // 4, width // 4 : -width // 4]
@@ -420,8 +416,7 @@ def _mim_images(root: Path, split: str) -> list[_Image]:
     if not found:
         raise FrameError(
             f"{root}: expected images as S1_Walking_1.54138969_000001.jpg, of {', '.join(_MIM_SUBJECTS[split])}, got "
-            "none; "
-            "unpack those subjects' images into it"
+            "none; unpack those subjects' images into it"
         )
     return found
 

@@ -1,5 +1,4 @@
-"""Measuring what predicts video: trained networks and predictors that learn nothing, on the same clips. Trains nothing,
-draws nothing."""
+"""Measuring what predicts video: trained networks and predictors that learn nothing, on the same clips."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ class PredictionState:
         )
         twin.cache.load_state_dict(
             self.cache.state_dict(self.bank), twin.bank
-        )  # one filled anew may differ in the last bit
+        )  # one filled again may differ in the last bit
         return twin
 
 
@@ -321,6 +321,5 @@ class PredictionNetwork(Pretrained, nn.Module):
         ):
             raise ShapeError(
                 f"frame: expected [B, {channels}, H, W] with H and W multiples of {stride}, got {tuple(frame.shape)}; "
-                "use FramePredictor, "
-                "which takes any size"
+                "use FramePredictor, which takes any size"
             )

@@ -84,7 +84,8 @@ class FramePredictor:
             options: how to predict.
             device: where to compute, `"cpu"` by default.
             dtype: what to compute in, float32 by default.
-            where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see `stmemory.weights.hub.Where`.
+            where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see
+                `stmemory.weights.hub.Where`.
 
         Raises:
             WeightsError: there are no such weights, or they cannot be loaded.

@@ -59,7 +59,7 @@ class PredictedFrame:
         return np.ascontiguousarray(np.broadcast_to(values, (*values.shape[:2], 3)))
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write it as a PNG, grey or RGB. The file appears whole or not at all.
+        """Write it as a PNG, grey or RGB. The file is written atomically.
 
         Args:
             path: where it goes, `.png`. Missing parent folders are made; a file that is there is replaced.

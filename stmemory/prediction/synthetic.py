@@ -155,8 +155,7 @@ class DigitPool:
         if not 0 < held_out < len(order):
             raise OptionError(
                 f"test_share: expected a digit or more in either part, got {held_out} of {len(order)} different ones "
-                "for the "
-                "test; pass more digits, or another share"
+                "for the test; pass more digits, or another share"
             )
         return cls(train=digits[order[held_out:]], test=digits[order[:held_out]])
 
@@ -406,9 +405,8 @@ def different_pictures(
                 break
         else:
             raise OptionError(
-                f"digits: expected enough for {number} different pictures of {height} x {width}, got {len(digits)}, "
-                "of which only "
-                f"{place} were found; pass more digits or a larger size"
+                f"digits: expected enough for {number} different pictures of {height} x {width}, got {len(digits)}, of "
+                f"which only {place} were found; pass more digits or a larger size"
             )
         seen.add(picture.tobytes())
     return pictures

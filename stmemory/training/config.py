@@ -47,7 +47,7 @@ class Phase:
             The gradients of a clip's segments are added up, and one optimiser step follows: all of a clip sees the same
             weights, and a run is only ever interrupted between clips, with no bank to save.
         gap: most frames of motion between two frames of a clip; each clip draws its own from 1 to here.
-        memory_every: every so-manieth frame is committed to memory, as `TrackingOptions.memory_every` does.
+        memory_every: every n-th frame is committed to memory, as `TrackingOptions.memory_every` does.
     """
 
     steps: int = 1000
@@ -236,8 +236,8 @@ class TrainingConfig:
         if not last.fuses:
             raise OptionError(
                 f"TrainingConfig.phases[{len(self.phases) - 1}]: expected the last phase to fuse slots in every clip, "
-                "3 <= capacity < frames - 1, "
-                f"got capacity {last.capacity} and {last.frames} frames; use longer clips or fewer slots"
+                f"3 <= capacity < frames - 1, got capacity {last.capacity} and {last.frames} frames; use longer clips "
+                "or fewer slots"
             )
 
     @property

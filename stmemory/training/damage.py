@@ -1,4 +1,4 @@
-"""Damage: what goes wrong with the masks that are fed back, so that a network learns to mend it. Changes no target."""
+"""Damage: what goes wrong with the masks that are fed back, so that a network learns to mend it."""
 
 from __future__ import annotations
 

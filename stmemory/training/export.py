@@ -87,7 +87,7 @@ def export(run: Path, out: Path, *, about: Mapping[str, Any] | None = None) -> i
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Read what is to be told of weights.
+    """Read the facts for a model card.
 
     Args:
         path: of a JSON file.

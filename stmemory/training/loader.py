@@ -228,8 +228,10 @@ def load(feed: Feed, *, workers: int, device: torch.device | None = None, pin: b
     >>> from stmemory.training.synthesis.render import Film, Scene
     >>> class Still:
     ...     def draw(self, index):
-    ...         film = Film(torch.full((2, 3, 32, 32), index, dtype=torch.uint8), torch.ones(2, 32, 32, dtype=torch.uint8))
-    ...         return ClipPlan(Scene(film, (), 32, "made"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    ...         frames = torch.full((2, 3, 32, 32), index, dtype=torch.uint8)
+    ...         film = Film(frames, torch.ones(2, 32, 32, dtype=torch.uint8))
+    ...         table = torch.arange(256, dtype=torch.uint8)
+    ...         return ClipPlan(Scene(film, (), 32, "made"), table, Look(torch.ones(2, 3)))
     >>> feed = Feed(Still(), (3, 5), batch=2, part=range(2))
     >>> [batch.frames.shape for batch in load(feed, workers=0, device=torch.device("cpu"))]
     [torch.Size([2, 2, 3, 32, 32]), torch.Size([2, 2, 3, 32, 32])]
@@ -381,8 +383,10 @@ def time_clips(clips: Clips, number: int, device: torch.device) -> ClipTimes:
     >>> from stmemory.training.synthesis.render import ClipPlan, Film, Scene
     >>> class Still:
     ...     def draw(self, index):
-    ...         film = Film(torch.full((2, 3, 32, 32), index, dtype=torch.uint8), torch.ones(2, 32, 32, dtype=torch.uint8))
-    ...         return ClipPlan(Scene(film, (), 32, "made"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    ...         frames = torch.full((2, 3, 32, 32), index, dtype=torch.uint8)
+    ...         film = Film(frames, torch.ones(2, 32, 32, dtype=torch.uint8))
+    ...         table = torch.arange(256, dtype=torch.uint8)
+    ...         return ClipPlan(Scene(film, (), 32, "made"), table, Look(torch.ones(2, 3)))
     >>> time_clips(Still(), 3, torch.device("cpu")).made // 3  # 2 frames of 32 x 32, with 3 colours and an id
     8192
     """

@@ -134,8 +134,7 @@ def _checked(path: Path, content: bytes) -> bytes:
     if content[-length:] != _COMMENT + hashlib.sha256(plain).hexdigest().encode():
         raise WeightsError(
             f"{path}: expected the state.pt of a run, got a damaged or foreign file (its digest is another, or there "
-            "is none); use a copy "
-            "of it, or begin again in another folder"
+            "is none); use a copy of it, or begin again in another folder"
         )
     return plain
 

@@ -202,8 +202,8 @@ class Window:
         if self._row >= _DIVERGED:
             raise StmemoryError(
                 f"expected gradients that are finite, got none in {self._row} steps, one after another: the run "
-                "diverged; what was saved before "
-                "stays, but begin again in another folder, with a lower learning_rate or a longer warmup"
+                "diverged; what was saved before stays, but begin again in another folder, with a lower learning_rate "
+                "or a longer warmup"
             )
 
     @property

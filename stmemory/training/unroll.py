@@ -109,7 +109,7 @@ class UnrollOptions:
         policy: its update policy.
         share: of the pixels that count in the cross entropy.
         own_masks: probability that the mask fed back is the network's own, not the truth.
-        memory_every: every so-manieth frame is committed, as in tracking; between them the newest slot follows the
+        memory_every: every n-th frame is committed, as in tracking; between them the newest slot follows the
             clip.
         damage: probability that something goes wrong with an object's masks on their way to the memory, see
             `draw_damage`.
@@ -163,8 +163,8 @@ class Unrolled:
 
 
 class Unroller:
-    """V clips on their way: the bank, and the frame that is yet to be written. Truncated backpropagation, section
-    3.4.2.
+    """V clips on their way: the bank, and the last frame, which is written with the next one. Truncated
+    backpropagation, section 3.4.2.
 
     Each call of `advance` takes the next frames of the clips. Gradients stay inside one call: what the bank holds when
     it returns is carried on without its graph, so a clip costs the memory of its longest segment, whatever its length.
@@ -277,7 +277,7 @@ class Unroller:
     def _turn(self, windows: tuple[Window, ...]) -> None:
         """Have what was fed back of the frame before as the windows `[V]` of this one show it.
 
-        What is yet to be written stays as it is: its features are those of its own window.
+        The frame that is not written yet stays as it is: its features are those of its own window.
         """
         if self._views is not None and self.time > 0 and windows != self._through:
             clips = (self._rows // self._objects).tolist()

@@ -1,4 +1,4 @@
-"""Views: a clip seen through a window around its objects, as in tracking. Knows no network."""
+"""Views: a clip seen through a window around its objects, as in tracking."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["View", "Views", "carried", "draw_views", "seen_through"]
 _ROOM = 1.3, 2.2  # sides of a window, at the least, in sides of the box around the objects
 _CLOSEST = 1.5, 2.5  # how much larger than in the frame things are seen, at the most
 _CLOSER, _FARTHER = 1.35, 0.9  # a window's size changes when it could be so much closer, or must be so much farther
-_CHANGES = 0.1  # probability that a window is drawn anew without a reason
+_CHANGES = 0.1  # probability that a window is drawn again without a reason
 _AT_ONCE = 0.25  # probability that the first frame is seen through a window already
 
 _Box = tuple[int, int, int, int]  # top, bottom, left, right; px
@@ -29,14 +29,14 @@ class View:
 
     Attributes:
         first: that frame.
-        chances: of each frame, in [0, 1): whether its window is drawn anew, and how much room and how close that is.
+        chances: of each frame, in [0, 1): whether its window is drawn again, and how much room and how close that is.
     """
 
     first: int
     chances: tuple[tuple[float, float, float], ...]
 
     def window(self, time: int, box: _Box | None, before: Window, size: WorkingSize) -> Window:
-        """The window of a frame: the one before, while the objects stay well inside, or one that is drawn anew.
+        """The window of a frame: the one before, while the objects stay well inside, or a new one.
 
         Args:
             time: index of the frame.

@@ -1,4 +1,4 @@
-"""Model cards: what is known of weights, as a page for people with the header that the Hub reads. Measures nothing.
+"""Model cards: what is known of weights, as a page for people with the header that the Hub reads.
 
 What is known comes as `about`, plain JSON values; all of it is optional:
 
@@ -105,7 +105,7 @@ def card_text(kind: str, about: Mapping[str, Any], *, name: str) -> str:
     """
     if "license" in about:
         raise WeightsError(
-            f'about: expected "licence", got "license" ({about["license"]!r}); the header for the Hub is written from it'
+            f'about: expected "licence", got "license" ({about["license"]!r}); the Hub\'s header is written from it'
         )
     metrics, title = metrics_of(about), name.rsplit("/", 1)[-1]
     licence = str(about.get("licence", "not stated"))
@@ -154,8 +154,8 @@ def _header(title: str, kind: str, about: Mapping[str, Any], metrics: tuple[Metr
     return str(data.to_yaml()).strip()
 
 
-def _words(told: object) -> str:
-    return "\n".join(f"- {entry}" for entry in told) if isinstance(told, (list, tuple)) else str(told)
+def _words(entries: object) -> str:
+    return "\n".join(f"- {entry}" for entry in entries) if isinstance(entries, (list, tuple)) else str(entries)
 
 
 def _cell(words: str) -> str:
@@ -183,7 +183,7 @@ _WHAT = {
         "that does not grow, by the method of *Space Time Recurrent Memory Network* (Nguyen and Li, arXiv 2109.06474)."
     ),
     "fusion_cell": (
-        "A fusion cell for the memory bank of stmemory: it distils one template into another "
+        "A fusion cell for the memory bank of stmemory: it fuses one template into another "
         "(eq. 3-10 of *Space Time Recurrent Memory Network*, Nguyen and Li, arXiv 2109.06474)."
     ),
 }

@@ -112,8 +112,7 @@ def read_config(folder: Path, name: str) -> Checkpoint:
         if len(kinds) != 1 or kinds[0] not in KINDS:
             raise WeightsError(
                 f"{path}: expected {', '.join(sorted(_KEYS))} and one of {', '.join(KINDS)}, got "
-                f"{', '.join(sorted(document))}; the "
-                "file is not stmemory's, or of another version"
+                f"{', '.join(sorted(document))}; the file is not stmemory's, or of another version"
             )
         config, about, sha256, card = document[kinds[0]], document["about"], document["sha256"], document.get("card")
         typed = (
@@ -129,8 +128,7 @@ def read_config(folder: Path, name: str) -> Checkpoint:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(
             f"{path}: expected format_version, sha256, about and a config, got: {error!r}; the file is damaged or not "
-            "stmemory's: take a "
-            "folder or repository that save_pretrained or push_to_hub of stmemory wrote"
+            "stmemory's: take a folder or repository that save_pretrained or push_to_hub of stmemory wrote"
         ) from error
     return Checkpoint(name, folder, kinds[0], config, sha256, about, card)
 
@@ -170,15 +168,13 @@ def read_tensors(checkpoint: Checkpoint, expected: Mapping[str, Tensor]) -> dict
     if digest != known.sha256:
         raise WeightsError(
             f"{path}: expected the file that {CONFIG} beside it was written for, sha256 {checkpoint.sha256}, got "
-            f"{digest}: another or a "
-            "damaged one; copy or download both again"
+            f"{digest}: another or a damaged one; copy or download both again"
         )
     written_config = words_of(content).get(_CONFIG_DIGEST)  # none in files of earlier versions
     if written_config is not None and written_config != _config_digest(known.kind, known.config):
         raise WeightsError(
             f"{path.parent / CONFIG}: expected the configuration that the weights beside it were written with, got "
-            "another: the file was changed or is "
-            "damaged; copy or download both again"
+            "another: the file was changed or is damaged; copy or download both again"
         )
     return {name: tensor.to(expected[name].dtype) for name, tensor in tensors.items()}
 

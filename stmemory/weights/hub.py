@@ -158,8 +158,7 @@ def _told(repository: str, file: str, revision: str | None) -> Iterator[None]:
     except errors.RepositoryNotFoundError as error:
         raise WeightsError(
             f"{what}: expected a repository that exists and that you may use, got none; check the name, and for a "
-            "private one "
-            "log in with `hf auth login` or pass token="
+            "private one log in with `hf auth login` or pass token="
         ) from error
     except errors.RevisionNotFoundError as error:
         raise WeightsError(
@@ -169,8 +168,7 @@ def _told(repository: str, file: str, revision: str | None) -> Iterator[None]:
         reason = _reason(error.__cause__ or error)
         raise WeightsError(
             f"{what}: expected {file} in the local cache, since the Hub was not or could not be asked, got nothing "
-            f"({reason}); "
-            "download once with a connection, without local_files_only and HF_HUB_OFFLINE"
+            f"({reason}); download once with a connection, without local_files_only and HF_HUB_OFFLINE"
         ) from error
     except errors.EntryNotFoundError as error:
         raise WeightsError(

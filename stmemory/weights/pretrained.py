@@ -216,9 +216,9 @@ def find_checkpoint(name: str | Path | None = None, where: Where | None = None) 
     if not wanted or not folder.is_dir():
         found = "a file, pass its folder" if wanted and folder.is_file() else "none of them; check the spelling"
         raise WeightsError(
-            f"weights {wanted!r}: expected a bundled name ({', '.join(bundled_names()) or 'there are none'}), a "
-            f"folder with {CONFIG} and "
-            f"{TENSORS}, or owner/name of a repository on the Hub (a str, its revision apart), got {found}"
+            f"weights {wanted!r}: expected a bundled name ({', '.join(bundled_names()) or 'there are none'}), a folder "
+            f"with {CONFIG} and {TENSORS}, or owner/name of a repository on the Hub (a str, its revision apart), got "
+            f"{found}"
         )
     return read_config(folder, wanted)
 
@@ -436,8 +436,7 @@ def _check_unchanged(network: Any) -> None:
     if changed or cells[0] != cells[1]:
         raise WeightsError(
             f"save: expected a network as its config makes it, got another ({changed[0] if changed else 'fusion'} "
-            "...); save it before "
-            "BatchNorm is folded, and its parts by themselves"
+            "...); save it before BatchNorm is folded, and its parts by themselves"
         )
 
 

@@ -22,7 +22,7 @@ from stmemory.training.data.material import Item, Photo
 
 __all__ = ["LAYOUTS", "FolderPictures", "Still", "open_folder", "splits_of"]
 
-_LEAST = 16  # pixels of the largest object of a still as it is used; less is an error of whoever drew it
+_LEAST = 16  # pixels of the largest object of a still as it is used; fewer are a slip of the annotator
 
 
 @dataclass(frozen=True)
@@ -220,7 +220,7 @@ def _check_split(root: Path, layout: str, split: str) -> tuple[str, ...]:
     """What there is to tell about a folder's splits; an error where the one that is wanted is not there."""
     if layout not in _SPLITS or split in (there := splits_of(root, layout=layout)):
         return ()
-    if layout == "davis" and not (root / "ImageSets").is_dir():  # folders of one's own, which nobody split
+    if layout == "davis" and not (root / "ImageSets").is_dir():  # own folders, without splits
         return (f"{root}: no ImageSets in it, so all of its videos are taken, whatever the split",)
     raise OptionError(
         f"{root}: expected {_SPLITS[layout].replace('*', split)} for the split {split!r}, got no such file; "
@@ -322,7 +322,8 @@ def _coco(root: Path, split: str) -> _Found:
         if isinstance(each.get("segmentation"), list | dict) and each["segmentation"]:
             objects[each["image_id"]].append(each)
         else:
-            yield f"{listed}: annotation {each.get('id', '')} of picture {each['image_id']}: no segmentation, neither polygons nor RLE"
+            where = f"{listed}: annotation {each.get('id', '')} of picture {each['image_id']}"
+            yield f"{where}: no segmentation, neither polygons nor RLE"
     for image in about["images"]:
         file = root / f"{split}2017" / checked_path(image["file_name"], what=f"{listed}: file_name")
         drawn = objects.get(image["id"], [])

@@ -1,4 +1,4 @@
-"""Mask readers: how each data set writes down which pixel belongs to which object. Knows no folders."""
+"""Mask readers: how each data set writes down which pixel belongs to which object."""
 
 from __future__ import annotations
 

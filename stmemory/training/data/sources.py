@@ -25,7 +25,7 @@ _OBJECTS = ("photo", "cutout", "video")  # kinds that clips can track something 
 
 
 class Subset:
-    """Some of the pictures of a material or folder, numbered anew; see `Pictures`.
+    """Some of the pictures of a material or folder, with numbers of their own; see `Pictures`.
 
     Args:
         pictures: all of them.
@@ -187,8 +187,7 @@ class Sources:
         if config.validate_every and not self._validation:
             raise OptionError(
                 "validate_every: expected a validation split, or two pictures or videos so that one can be held out, "
-                "got neither; "
-                "give more, or train without validation"
+                "got neither; give more, or train without validation"
             )
 
     def clips(self, phase: Phase, *, validation: bool = False) -> Clips:

@@ -1,4 +1,4 @@
-"""Cutting: draws pictures from the material and cuts objects out of them. Knows no motion and no frames.
+"""Cutting: draws pictures from the material and cuts objects out of them.
 
 Sources are drawn in proportion to the square root of their size, so that a large one does not drown the rest.
 """
