@@ -490,3 +490,16 @@ def test_every_error_kind_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert [2, 1, 130] == codes
     last = "stmemory: interrupted; what was saved before stays"
     assert ["stmemory: ours", "stmemory: disk full", last] == capsys.readouterr().err.splitlines()
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    """`stmemory info | head` says nothing of a broken pipe."""
+    command = "from stmemory.cli import main; raise SystemExit(main(['info']))"
+    with subprocess.Popen(
+        [sys.executable, "-c", command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=tmp_path
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        said = process.stderr.read()
+
+    assert (1, b"") == (process.returncode, said)

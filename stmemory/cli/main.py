@@ -7,6 +7,8 @@ Exit codes of all commands: 0 done, 1 something was skipped or failed (the last 
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from collections.abc import Sequence
 from importlib import metadata
 
@@ -56,6 +58,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         with warnings_said():
             code: int = arguments.run(arguments)
+    except BrokenPipeError:  # the reader of the output has gone, as with `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
     except OSError as error:  # `FileError` among them
         complain(str(error))
         return FAILED

@@ -370,7 +370,10 @@ def read_mask(mask: MaskLike) -> tuple[Tensor, int | None]:
     except MaskError as error:
         raise MaskError(f"mask: {error}") from error
     if found is None:
-        raise MaskError(f"mask: expected an array, a tensor, a PIL image or a path, got {type(mask).__name__}")
+        raise MaskError(
+            f"mask: expected an array, a tensor, a PIL image or a path, got {type(mask).__name__}; masks of later "
+            "frames go into stream.step(frame, mask)"
+        )
     # a copy in a type of torch's, which warns of read-only arrays and refuses foreign byte orders
     dtype = {"b": np.bool_, "f": np.float32}.get(found.values.dtype.kind, np.int64)
     values = torch.from_numpy(np.array(found.values, dtype=dtype, order="C")).to(device)

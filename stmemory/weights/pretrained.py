@@ -436,7 +436,7 @@ def _check_unchanged(network: Any) -> None:
     if changed or cells[0] != cells[1]:
         raise WeightsError(
             f"save: expected a network as its config makes it, got another ({changed[0] if changed else 'fusion'} "
-            "...); save it before BatchNorm is folded, and its parts by themselves"
+            "...); a predictor folds the BatchNorm of its copy: save the network that it was made from"
         )
 
 
