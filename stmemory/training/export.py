@@ -44,7 +44,7 @@ def export(run: Path, out: Path, *, about: Mapping[str, Any] | None = None) -> i
     Args:
         run: folder of the run.
         out: folder that `from_pretrained` reads.
-        about: what is known of the weights, see `stmemory.weights.card`; the run's steps, configuration and material
+        about: metadata of the weights, see `stmemory.weights.card`; the run's steps, configuration and material
             are added.
 
     Raises:
@@ -87,10 +87,10 @@ def export(run: Path, out: Path, *, about: Mapping[str, Any] | None = None) -> i
 
 
 def read_about(path: Path) -> dict[str, Any]:
-    """Read what is to be told of weights.
+    """Read the metadata of weights.
 
     Args:
-        path: of a JSON file.
+        path: path of a JSON file.
 
     Raises:
         OptionError: there is no such file, or it holds no JSON object.
@@ -120,8 +120,8 @@ class Published:
 
     Attributes:
         repo: on the Hugging Face Hub, with the revision after an @.
-        file: in it.
-        licence: of the weights.
+        file: name of the file in it.
+        licence: licence of the weights.
     """
 
     repo: str

@@ -148,7 +148,7 @@ class Feed(Dataset[Batch]):
     """The batches of steps `first .. end - 1`.
 
     Args:
-        clips: where clips come from.
+        clips: source of clips.
         steps: first step, and the one after the last.
         batch: clips a step, of all processes together.
         part: those of them that are wanted here.
@@ -216,7 +216,7 @@ def load(feed: Feed, *, workers: int, device: torch.device | None = None, pin: b
     """The batches one after the other, made ahead by processes; 0 makes them here, when they are asked for.
 
     Args:
-        feed: of the run.
+        feed: settings of the run's feed.
         workers: processes.
         device: where to render; None renders where clips are drawn.
         pin: put what was rendered there into pinned memory, for a GPU to fetch.
@@ -228,8 +228,10 @@ def load(feed: Feed, *, workers: int, device: torch.device | None = None, pin: b
     >>> from stmemory.training.synthesis.render import Film, Scene
     >>> class Still:
     ...     def draw(self, index):
-    ...         film = Film(torch.full((2, 3, 32, 32), index, dtype=torch.uint8), torch.ones(2, 32, 32, dtype=torch.uint8))
-    ...         return ClipPlan(Scene(film, (), 32, "made"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    ...         mask = torch.ones(2, 32, 32, dtype=torch.uint8)
+    ...         film = Film(torch.full((2, 3, 32, 32), index, dtype=torch.uint8), mask)
+    ...         levels = torch.arange(256, dtype=torch.uint8)
+    ...         return ClipPlan(Scene(film, (), 32, "made"), levels, Look(torch.ones(2, 3)))
     >>> feed = Feed(Still(), (3, 5), batch=2, part=range(2))
     >>> [batch.frames.shape for batch in load(feed, workers=0, device=torch.device("cpu"))]
     [torch.Size([2, 2, 3, 32, 32]), torch.Size([2, 2, 3, 32, 32])]
@@ -338,7 +340,7 @@ class ClipTimes:
     """How long clips took.
 
     Attributes:
-        clips: how many.
+        clips: number of clips.
         drawn: seconds to draw and pack them, on the CPU, in one process.
         sent: bytes that a worker sent for them.
         rendered: seconds to send them to the device and render them there.
@@ -370,8 +372,8 @@ def time_clips(clips: Clips, number: int, device: torch.device) -> ClipTimes:
     """Draw clips and render them on a device, after one of each that does not count.
 
     Args:
-        clips: where they come from.
-        number: how many, 1 or more.
+        clips: source of clips.
+        number: number of clips, 1 or more.
         device: where to render.
 
     Raises:
@@ -381,8 +383,10 @@ def time_clips(clips: Clips, number: int, device: torch.device) -> ClipTimes:
     >>> from stmemory.training.synthesis.render import ClipPlan, Film, Scene
     >>> class Still:
     ...     def draw(self, index):
-    ...         film = Film(torch.full((2, 3, 32, 32), index, dtype=torch.uint8), torch.ones(2, 32, 32, dtype=torch.uint8))
-    ...         return ClipPlan(Scene(film, (), 32, "made"), torch.arange(256, dtype=torch.uint8), Look(torch.ones(2, 3)))
+    ...         mask = torch.ones(2, 32, 32, dtype=torch.uint8)
+    ...         film = Film(torch.full((2, 3, 32, 32), index, dtype=torch.uint8), mask)
+    ...         levels = torch.arange(256, dtype=torch.uint8)
+    ...         return ClipPlan(Scene(film, (), 32, "made"), levels, Look(torch.ones(2, 3)))
     >>> time_clips(Still(), 3, torch.device("cpu")).made // 3  # 2 frames of 32 x 32, with 3 colours and an id
     8192
     """

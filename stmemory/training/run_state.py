@@ -68,7 +68,7 @@ def read_state(path: Path, *, needs: Sequence[str] = ("average",)) -> dict[str, 
     takes its counters of steps as they come, and would wait for the GPU in each step if they lay there.
 
     Args:
-        path: of the file.
+        path: path of the file.
         needs: names that are wanted of it.
 
     Raises:
@@ -247,8 +247,9 @@ class Start:
     """Weights to start from, by the names of their modules.
 
     Attributes:
-        network: of a `SegmentationNetwork`; without those of the discriminative read if they are older than it.
-        policy: of a `LearnedPolicy`, if there is one.
+        network: parameters of a `SegmentationNetwork`; without those of the discriminative read if they are older than
+            it.
+        policy: parameters of a `LearnedPolicy`, if there is one.
     """
 
     network: dict[str, Tensor]
@@ -261,7 +262,7 @@ def find_start(where: str | Path, config: TrainingConfig) -> Start:
     Args:
         where: the `state.pt` of another run, whose averages are taken; or weights to track with, see
             `stmemory.weights.pretrained.find_checkpoint`, and the policy beside them.
-        config: of the run that starts.
+        config: configuration of the run that starts.
 
     Raises:
         WeightsError: there are none, they are of another preset, or it is the folder of a run.
@@ -350,7 +351,7 @@ def expect_own_config(out: Path, config: TrainingConfig) -> None:
 
     Args:
         out: folder of the run.
-        config: of the run; what a run may change, such as `save_every`, is not compared.
+        config: configuration of the run; what a run may change, such as `save_every`, is not compared.
 
     Raises:
         OptionError: the folder is taken.

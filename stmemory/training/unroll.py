@@ -55,7 +55,7 @@ def segmentation_loss(scores: Tensor, target: Tensor, *, share: float) -> tuple[
     Args:
         scores: `[V, 1 + N, H, W]`, see `aggregate_logits`.
         target: `[V, H, W]` int64, 0 is background.
-        share: of the pixels of each clip that count, the hardest first, in (0, 1].
+        share: share of the pixels of each clip that count, the hardest first, in (0, 1].
 
     Returns:
         Both losses, scalars.
@@ -107,10 +107,10 @@ class UnrollOptions:
     Attributes:
         capacity: K of the bank.
         policy: its update policy.
-        share: of the pixels that count in the cross entropy.
+        share: share of the pixels that count in the cross entropy.
         own_masks: probability that the mask fed back is the network's own, not the truth.
-        memory_every: every so-manieth frame is committed, as in tracking; between them the newest slot follows the
-            clip.
+        memory_every: a frame is committed every so many frames, as in tracking; between them the newest slot follows
+            the clip.
         damage: probability that something goes wrong with an object's masks on their way to the memory, see
             `draw_damage`.
         through_time: whether gradients go on through the masks that are fed back.
@@ -139,7 +139,7 @@ class Unrolled:
         probabilities: `[V, L, 1 + N, H, W]`, detached; L is one less than the frames in the segment with the given
             masks. Of what the windows show.
         scores: scalar, the loss of the discriminative read alone; 0 in a network without one.
-        windows: of the L frames of each of the V clips; none where no clip is seen through one.
+        windows: windows of the L frames of each of the V clips; none where no clip is seen through one.
     """
 
     cross_entropy: Tensor
@@ -163,7 +163,7 @@ class Unrolled:
 
 
 class Unroller:
-    """V clips on their way: the bank, and the frame that is yet to be written. Truncated backpropagation, section
+    """V clips on their way: the bank, and the frame that is not written yet. Truncated backpropagation, section
     3.4.2.
 
     Each call of `advance` takes the next frames of the clips. Gradients stay inside one call: what the bank holds when
@@ -277,7 +277,7 @@ class Unroller:
     def _turn(self, windows: tuple[Window, ...]) -> None:
         """Have what was fed back of the frame before as the windows `[V]` of this one show it.
 
-        What is yet to be written stays as it is: its features are those of its own window.
+        What is not written yet stays as it is: its features are those of its own window.
         """
         if self._views is not None and self.time > 0 and windows != self._through:
             clips = (self._rows // self._objects).tolist()

@@ -1,4 +1,4 @@
-"""Views: a clip seen through a window around its objects, as in tracking. Knows no network."""
+"""Views: a clip seen through a window around its objects, as in tracking."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["View", "Views", "carried", "draw_views", "seen_through"]
 _ROOM = 1.3, 2.2  # sides of a window, at the least, in sides of the box around the objects
 _CLOSEST = 1.5, 2.5  # how much larger than in the frame things are seen, at the most
 _CLOSER, _FARTHER = 1.35, 0.9  # a window's size changes when it could be so much closer, or must be so much farther
-_CHANGES = 0.1  # probability that a window is drawn anew without a reason
+_CHANGES = 0.1  # probability that a window is drawn again without a reason
 _AT_ONCE = 0.25  # probability that the first frame is seen through a window already
 
 _Box = tuple[int, int, int, int]  # top, bottom, left, right; px
@@ -29,20 +29,21 @@ class View:
 
     Attributes:
         first: that frame.
-        chances: of each frame, in [0, 1): whether its window is drawn anew, and how much room and how close that is.
+        chances: random numbers of each frame, in [0, 1): whether its window is drawn again, and how much room and how
+            close that is.
     """
 
     first: int
     chances: tuple[tuple[float, float, float], ...]
 
     def window(self, time: int, box: _Box | None, before: Window, size: WorkingSize) -> Window:
-        """The window of a frame: the one before, while the objects stay well inside, or one that is drawn anew.
+        """The window of a frame: the one before, while the objects stay well inside, or one that is drawn again.
 
         Args:
             time: index of the frame.
             box: around the objects of the frame before; None where there are none.
             before: the window of the frame before.
-            size: of the frames.
+            size: size of the frames.
 
         >>> size = WorkingSize.of(96, 192, None, 16)
         >>> View(first=0, chances=((0.5, 0.0, 0.5),)).window(0, (40, 60, 150, 180), Window.whole(size), size)
@@ -71,7 +72,7 @@ def draw_views(clips: int, frames: int, probability: float, generator: torch.Gen
     Args:
         clips: V.
         frames: T of the clips, 2 or more.
-        probability: of a view, for each clip.
+        probability: probability of a view, for each clip.
         generator: the only source of chance; asked for nothing where the probability is 0.
 
     >>> draw_views(2, 8, 0.0, torch.Generator())
@@ -91,8 +92,8 @@ class Views:
     """The windows of V clips, from one segment to the next.
 
     Args:
-        views: of the V clips; None sees all of the frame.
-        size: of the frames.
+        views: views of the V clips; None sees all of the frame.
+        size: size of the frames.
     """
 
     def __init__(self, views: tuple[View | None, ...], size: WorkingSize) -> None:
@@ -129,8 +130,8 @@ def seen_through(
     Args:
         frames: `[V, S, 3, H, W]`, RGB in [0, 1].
         ids: `[V, S, H, W]` int64.
-        windows: of the S frames of each of the V clips.
-        size: of the frames.
+        windows: windows of the S frames of each of the V clips.
+        size: size of the frames.
 
     >>> size = WorkingSize.of(16, 16, None, 16)
     >>> ids = torch.arange(16).expand(1, 1, 16, 16)
@@ -158,10 +159,10 @@ def carried(
 
     Args:
         masks: `[B, H, W]` in [0, 1].
-        clips: of the B rows, each the index of its clip.
+        clips: index of the clip of each of the B rows.
         before: the V windows through which they are seen.
         after: the V windows to see them through.
-        size: of the frames.
+        size: size of the frames.
 
     >>> size = WorkingSize.of(16, 16, None, 16)
     >>> left, right = Window(0, 0, 8, 8), Window(0, 4, 8, 8)

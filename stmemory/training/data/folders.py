@@ -22,7 +22,7 @@ from stmemory.training.data.material import Item, Photo
 
 __all__ = ["LAYOUTS", "FolderPictures", "Still", "open_folder", "splits_of"]
 
-_LEAST = 16  # pixels of the largest object of a still as it is used; less is an error of whoever drew it
+_LEAST = 16  # pixels of the largest object of a still as it is used; less is an error of annotation
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Still:
 
     Attributes:
         picture: its file.
-        mask: how to read its mask.
+        mask: reader of its mask.
         video: name of the video that it is a frame of, or "".
     """
 
@@ -47,7 +47,7 @@ class FolderPictures:
         root: the folder, which names begin after.
         stills: the pictures; frames of one video in order.
         skipped: files that cannot be used, a line each.
-        notes: what else there is to tell about the folder, a line each.
+        notes: further remarks on the folder, a line each.
         max_side: pictures are shrunk to this longer side when they are read, pixels.
 
     Raises:
@@ -220,7 +220,7 @@ def _check_split(root: Path, layout: str, split: str) -> tuple[str, ...]:
     """What there is to tell about a folder's splits; an error where the one that is wanted is not there."""
     if layout not in _SPLITS or split in (there := splits_of(root, layout=layout)):
         return ()
-    if layout == "davis" and not (root / "ImageSets").is_dir():  # folders of one's own, which nobody split
+    if layout == "davis" and not (root / "ImageSets").is_dir():  # the user's own folders, without splits
         return (f"{root}: no ImageSets in it, so all of its videos are taken, whatever the split",)
     raise OptionError(
         f"{root}: expected {_SPLITS[layout].replace('*', split)} for the split {split!r}, got no such file; "
@@ -322,7 +322,10 @@ def _coco(root: Path, split: str) -> _Found:
         if isinstance(each.get("segmentation"), list | dict) and each["segmentation"]:
             objects[each["image_id"]].append(each)
         else:
-            yield f"{listed}: annotation {each.get('id', '')} of picture {each['image_id']}: no segmentation, neither polygons nor RLE"
+            yield (
+                f"{listed}: annotation {each.get('id', '')} of image {each['image_id']}: no segmentation, neither "
+                f"polygons nor RLE"
+            )
     for image in about["images"]:
         file = root / f"{split}2017" / checked_path(image["file_name"], what=f"{listed}: file_name")
         drawn = objects.get(image["id"], [])

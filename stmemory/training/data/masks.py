@@ -1,4 +1,4 @@
-"""Mask readers: how each data set writes down which pixel belongs to which object. Knows no folders."""
+"""Mask readers: how each data set writes down which pixel belongs to which object."""
 
 from __future__ import annotations
 
@@ -122,10 +122,10 @@ class CocoMask:
     """Objects of COCO; later ones lie on top.
 
     Attributes:
-        objects: of each its polygons, every one a list of x, y, x, y in pixels, or its RLE (see
+        objects: the polygons of each, every one a list of x, y, x, y in pixels, or its RLE (see
             `stmemory.formats.decode_rle`).
-        width, height: of the picture, pixels.
-        name: of the picture, for messages.
+        width, height: size of the image, pixels.
+        name: name of the image, for messages.
     """
 
     objects: tuple[tuple[tuple[float, ...], ...] | Mapping[str, object], ...]

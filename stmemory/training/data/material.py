@@ -29,7 +29,10 @@ FORMAT = "stmemory.material 2"  # 1 had neither its name in the file nor a diges
 KINDS = ("photo", "cutout", "background", "video")
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
-_LAYOUT = "images/NAME with masks/NAME.png (ids 1 to N; one video if the names are 0 to n - 1), cutouts/NAME (with alpha), or backgrounds/NAME (without masks)"
+_LAYOUT = (
+    "images/NAME with masks/NAME.png (ids 1 to N; one video if the names are 0 to n - 1), "
+    "cutouts/NAME (with alpha), or backgrounds/NAME (without masks)"
+)
 _OPAQUE = 8  # alpha at or below this counts as empty when a cut-out is cropped to what is seen
 # fewer pictures with numbers are as likely different objects; from how many on one turns in clips, `cutting` says
 _MIN_VIEWS = 4
@@ -98,7 +101,7 @@ def pack(
         out: the file to write; its folder is made if missing.
         max_side: photos, videos and backgrounds are shrunk to this longer side, pixels.
         cutout_side: cut-outs are cropped to what is seen and shrunk to this longer side, pixels.
-        quality: of the WebP compression, 1..95.
+        quality: quality of the WebP compression, 1..95.
         drawn: names of folders whose pictures are drawn or rendered, not photographed.
 
     Returns:

@@ -25,7 +25,7 @@ _OBJECTS = ("photo", "cutout", "video")  # kinds that clips can track something 
 
 
 class Subset:
-    """Some of the pictures of a material or folder, numbered anew; see `Pictures`.
+    """Some of the images of a material or folder, with their own numbers; see `Pictures`.
 
     Args:
         pictures: all of them.
@@ -159,12 +159,12 @@ class Sources:
     that are held out. A run that does not trains on all.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         material: the packed pictures, if there are any.
 
     Attributes:
         skipped: one line for each file of the folders that can be seen to be of no use without decoding it.
-        notes: what else there is to tell about them, and what is validated on, a line each.
+        notes: further remarks on them, and what is validated on, a line each.
 
     Raises:
         OptionError: there is nothing to make clips of or to validate on, or a folder cannot be used.

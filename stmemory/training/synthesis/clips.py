@@ -258,7 +258,7 @@ def clip_strips(clips: Sequence[Clip], path: str | Path, *, masks: bool = True) 
 
     Args:
         clips: clips of one size and length.
-        path: the file to write, whole or not at all; its suffix says its format, and PNG is any other.
+        path: the file to write, atomically; its suffix says its format, and PNG is any other.
         masks: tint the objects.
 
     Raises:

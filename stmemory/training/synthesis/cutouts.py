@@ -1,4 +1,4 @@
-"""Cutting: draws pictures from the material and cuts objects out of them. Knows no motion and no frames.
+"""Cutting: images drawn at random from the material, and objects cut out of them.
 
 Sources are drawn in proportion to the square root of their size, so that a large one does not drown the rest.
 """
@@ -48,8 +48,8 @@ class Cutout:
     Attributes:
         views: float32 [sides, 4, h, w], premultiplied RGB and alpha in [0, 1]; more than one side, in order, of an
             object that turns.
-        name: where it came from.
-        tint: what is still to be done to its colours, when it is put on something.
+        name: source it came from.
+        tint: change still to be made to its colours, when it is put on something.
     """
 
     views: Tensor

@@ -15,7 +15,7 @@ from stmemory.training.synthesis.motion import Motion, come_in, draw_back, out_a
 __all__ = ["Layer", "SceneConfig", "Shot", "cover_path", "reveal_path", "with_events", "with_reveal"]
 
 _SHUTTER = 0.6  # of the time between two moments
-_MOST_STEPS = 9  # moments of one exposure; more would cost time that nobody sees
+_MOST_STEPS = 9  # moments of one exposure; more would cost time without a visible effect
 _LONG = 12  # frames from which on a clip has several events, each in a part of it
 
 
@@ -187,7 +187,8 @@ def cover_path(rng: Generator, cutter: Cutter, ids: Tensor, *, natural: float, s
     ...     material = Material.load(Path(folder) / "packed.safetensors")
     >>> ids, shot = torch.zeros(4, 32, 32, dtype=torch.uint8), Shot(frames=4, gap=1, size=32)
     >>> ids[:, 8:16, 8:16] = 1
-    >>> [layer.object_id for layer in cover_path(np.random.default_rng(0), Cutter(material), ids, natural=1.0, shot=shot)]
+    >>> layers = cover_path(np.random.default_rng(0), Cutter(material), ids, natural=1.0, shot=shot)
+    >>> [layer.object_id for layer in layers]
     [0]
     """
     path, half = _path_of(ids == 1)

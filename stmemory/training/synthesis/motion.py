@@ -337,7 +337,8 @@ def place_base(motion: Motion, view: View, *, bumps: Sequence[Bump], shape: tupl
         Nodes float32 [T, 2, n, n], x and y in [-1, 1] of the photo.
 
     Example:
-        >>> still = Motion(torch.full((2, 2), 0.5), torch.zeros(2), torch.zeros(2), torch.zeros(2), torch.zeros(2, 2, 4, 4))
+        >>> none = torch.zeros(2)
+        >>> still = Motion(torch.full((2, 2), 0.5), none, none, none, torch.zeros(2, 2, 4, 4))
         >>> place_base(still, View(8, 8, 16), bumps=[], shape=(16, 16), size=8)[0, 0, 0, ::20]
         tensor([-0.8750,  0.0000,  0.8750])
     """
@@ -360,7 +361,8 @@ def place_camera(motion: Motion) -> Tensor:
     elastic part.
 
     Example:
-        >>> still = Motion(torch.full((1, 2), 0.5), torch.zeros(1), torch.zeros(1), torch.zeros(1), torch.zeros(1, 2, 4, 4))
+        >>> none = torch.zeros(1)
+        >>> still = Motion(torch.full((1, 2), 0.5), none, none, none, torch.zeros(1, 2, 4, 4))
         >>> place_camera(still).tolist()
         [[[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]]
     """
@@ -381,7 +383,8 @@ def place_layer(motion: Motion, half: tuple[float, float], *, size: int, steps: 
         Windows that hold all of the layer that lies inside the frame.
 
     Example:
-        >>> still = Motion(torch.full((1, 2), 0.5), torch.zeros(1), torch.zeros(1), torch.zeros(1), torch.zeros(1, 2, 4, 4))
+        >>> none = torch.zeros(1)
+        >>> still = Motion(torch.full((1, 2), 0.5), none, none, none, torch.zeros(1, 2, 4, 4))
         >>> place_layer(still, (0.25, 0.125), size=32).extent  # 2 pixels wider on each side
         (20, 12)
     """

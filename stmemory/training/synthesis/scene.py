@@ -1,4 +1,4 @@
-"""Scenes: decides what is in a clip and how it moves. Renders nothing; the photometric part comes later."""
+"""Scenes: what is in a clip and how it moves; rendering and photometric changes come later."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def draw_scene(rng: Generator, cutter: Cutter, config: SceneConfig) -> Scene:
 
     Args:
         rng: the only source of chance.
-        cutter: where pictures come from.
+        cutter: source of images.
         config: sizes and probabilities.
 
     Returns:
@@ -82,7 +82,7 @@ def draw_scene(rng: Generator, cutter: Cutter, config: SceneConfig) -> Scene:
     if shot.is_long:
         camera = camera.held(
             _PANNED
-        )  # beyond its rim a photo is mirrored, with copies of the objects that nobody labelled
+        )  # beyond its rim a photo is mirrored, with copies of the objects that have no label
     take = _Take(shot, camera, wanted)
     if cutter.photos and rng.random() < config.photo_base:
         base, name = _photo_base(rng, cutter, config, take)
