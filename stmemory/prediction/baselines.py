@@ -1,5 +1,4 @@
-"""What prediction is compared with: ConvLSTM and PredRNN's spatiotemporal LSTM between our own encoder and decoder.
-Trains nothing.
+"""Baselines of prediction: ConvLSTM and PredRNN's spatiotemporal LSTM between our own encoder and decoder.
 
 Both remember videos in recurrent states alone, have the interface of `PredictionNetwork`, and are as wide as makes
 their parameters as many as ours (`matched`), so that only what stands between encoder and decoder differs.

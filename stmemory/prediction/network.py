@@ -212,7 +212,7 @@ class PredictionState:
         )
         twin.cache.load_state_dict(
             self.cache.state_dict(self.bank), twin.bank
-        )  # one filled anew may differ in the last bit
+        )  # one filled again may differ in the last bit
         return twin
 
 

@@ -1,5 +1,6 @@
-"""`FramePredictor`: a network and options, ready to predict frames of any number of videos. Remembers nothing of them;
-does no arithmetic."""
+"""`FramePredictor`: a network and options, ready to predict frames of any number of videos.
+
+What is remembered of a video is in its `FrameStream`."""
 
 from __future__ import annotations
 
@@ -29,9 +30,9 @@ class FramePredictor:
 
     Args:
         network: trained; it is copied.
-        options: how to predict.
-        device: where to compute; None keeps the network's.
-        dtype: what to compute in; None keeps the network's (float32 for loaded weights).
+        options: options of prediction.
+        device: device to compute on; None keeps the network's.
+        dtype: type to compute in; None keeps the network's (float32 for loaded weights).
 
     Raises:
         OptionError: the network is of another kind, the device is not there, or the dtype is no float.
@@ -81,10 +82,11 @@ class FramePredictor:
         Args:
             name: a bundled name, a folder, or a repository `owner/name` on the Hugging Face Hub; None is the bundled
                 `"mini"`, which needs no connection.
-            options: how to predict.
-            device: where to compute, `"cpu"` by default.
-            dtype: what to compute in, float32 by default.
-            where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see `stmemory.weights.hub.Where`.
+            options: options of prediction.
+            device: device to compute on, `"cpu"` by default.
+            dtype: type to compute in, float32 by default.
+            where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see
+                `stmemory.weights.hub.Where`.
 
         Raises:
             WeightsError: there are no such weights, or they cannot be loaded.
@@ -103,7 +105,7 @@ class FramePredictor:
         Args:
             frames: a video in any form that `iterate_frames` takes, or grey: an array `[T, H, W]`, a tensor `[T, H, W]`
                 or `[T, 1, H, W]`; or the path of an `.npy` file with such an array.
-            steps: how many frames to predict, 1 or more.
+            steps: number of frames to predict, 1 or more.
 
         Returns:
             That many predictions, as they are computed: the clip is read when the first is asked for.

@@ -42,7 +42,7 @@ class RepeatingPictures:
         Args:
             pool: uint8 [N, h, w].
             period: N, pictures in the cycle; or the least and the most of which each clip draws its own.
-            frames: T; by default two cycles of the most and the frame that tells, 2 N + 1.
+            frames: T; by default two cycles of the most and the frame that shows it, 2 N + 1.
             size: H = W in pixels.
             per_picture: digits in each picture.
             seed: not negative; (seed, index) decides the clip.
@@ -161,7 +161,7 @@ class VanishingDigits:
     - from c+4+N on: the scenes in the same order, `shown` frames each, round and round until the clip ends.
 
     The two top rows are a timer, in which no digit is ever drawn: from frame c on there is a white pixel for each frame
-    until the curtain goes up, row by row from the left. So frame c tells when that will be, and every later frame is
+    until the curtain goes up, row by row from the left. So frame c shows when that will be, and every later frame is
     determined by frames 0..c.
     """
 

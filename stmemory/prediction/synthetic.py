@@ -90,7 +90,7 @@ def batch(sequences: Sequences, indices: Iterable[int]) -> Tensor:
     """Clips side by side.
 
     Args:
-        sequences: where they come from.
+        sequences: source of the clips.
         indices: their numbers, at least one.
 
     Returns:
@@ -136,7 +136,7 @@ class DigitPool:
         Args:
             digits: uint8 [N, h, w]. Pictures that occur twice are taken once.
             test_share: share of them for the test, in (0, 1).
-            seed: of the division.
+            seed: seed of the division.
 
         Raises:
             ShapeError: the digits are not uint8 [N, h, w].
@@ -169,7 +169,7 @@ def glyphs(number: int, seed: int = 0, *, characters: str = "0123456789") -> Dig
 
     Args:
         number: N, how many.
-        seed: of the drawing; glyph i depends on the seed, on i and on the characters alone.
+        seed: seed of the drawing; glyph i depends on the seed, on i and on the characters alone.
         characters: what is drawn, in turn: glyph i shows character i mod their number.
 
     Returns:
@@ -379,8 +379,8 @@ def different_pictures(
 
     Args:
         digits: uint8 [N, h, w].
-        number: how many pictures.
-        dice: where chance comes from.
+        number: number of images.
+        dice: random generator.
         size: H, W; not smaller than a digit.
         per_picture: digits in each.
 
@@ -438,7 +438,7 @@ class MovingDigits:
             pool: uint8 [N, h, w].
             frames: T.
             size: H = W in pixels.
-            digits: how many in a clip.
+            digits: number of digits in a clip.
             speed: share of the range that a digit moves in a frame, in [0, 1].
             seed: not negative; (seed, index) decides the clip.
 
