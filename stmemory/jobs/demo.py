@@ -1,7 +1,4 @@
-"""The demo: renders a clip whose true masks are known, tracks it, and leaves what to look at and what to try next.
-
-Owns the choice of what to show. Renders, tracks, scores and draws nothing itself.
-"""
+"""The demo: a clip with known true masks is rendered and tracked; its results and commands to try next are saved."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 OUT/masks/00000.png ...    one palette PNG a frame; a folder's frames keep their own names
 OUT/overlay.mp4            if wanted
 OUT/job.json               what is tracked, how, and the names of the masks; written when the first mask is there
-OUT/state.safetensors      the stream, saved now and then and when the job stops; gone when the job is done
+OUT/state.safetensors      the stream, saved now and then and when the job stops; removed when the job is done
 """
 
 from __future__ import annotations

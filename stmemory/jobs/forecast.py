@@ -351,7 +351,7 @@ def _write(job: ForecastJob, seen: Row, ahead: list[PredictedFrame], came: list[
     numbers = [prediction.frame_index for prediction in ahead]
     predicted = Row("predicted", [prediction.picture() for prediction in ahead], numbers, predicted=True)
     truth = Row("truth", [PredictedFrame(0, frame).picture() for frame in came], numbers) if came else None
-    for name in _written(job):  # what else somebody keeps there stays
+    for name in _written(job):  # other files in the folder stay
         (job.frames / name).unlink(missing_ok=True)
     write_record(job.record, {"format": _FORMAT, "frames": [f"{number:05d}.png" for number in numbers]})
     for prediction in ahead:

@@ -1,4 +1,4 @@
-"""What is installed here, and what a set of weights is and needs. Tracks nothing, prints nothing."""
+"""What is installed here, and what a set of weights is and needs."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """The discriminative read: one linear classifier an object, solved in closed form over all that was memorised of it.
 
 The space-time read (eq. 13) asks which remembered cell looks like this one. A part of the object that was never seen
-has none. This read asks what tells the object from everything else: a ridge regression of its masks on the features of
-the frames, as in the target models of the paper's references [22] (Robinson et al. 2020) and [2] (Bhat et al. 2020). It
-is not part of the paper.
+has none. This read asks what distinguishes the object from everything else: a ridge regression of its masks on the
+features of the frames, as in the target models of the paper's references [22] (Robinson et al. 2020) and [2] (Bhat et
+al. 2020). It is not part of the paper.
 
 A ridge regression needs of any number of frames only two sums, X'CX and X'Cy. They are additive, so they take the same
 bytes after one frame and after a million.

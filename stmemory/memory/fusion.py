@@ -1,5 +1,4 @@
-"""Distil one template into another: the paper's fusion cell (eq. 3-10) and a parameter-free mean. Never sees the
-bank."""
+"""Distil one template into another: the paper's fusion cell (eq. 3-10) and a parameter-free mean."""
 
 from __future__ import annotations
 

@@ -246,13 +246,13 @@ class LearnedPolicy(nn.Module):
         self._noise = torch.Generator().manual_seed(seed)
         weights = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            for layer in self.modules():  # drawn anew, so that a policy by name is always the same
+            for layer in self.modules():  # drawn again, so that a policy by name is always the same
                 if isinstance(layer, nn.Linear):
                     for parameter in layer.parameters():
                         parameter.uniform_(-1, 1, generator=weights).div_(math.sqrt(layer.in_features))
 
     def seed(self, seed: int) -> None:
-        """Start the noise anew."""
+        """Start the noise again from its seed."""
         self._noise.manual_seed(seed)
 
     def decide(self, view: BankView) -> Decision:

@@ -1,4 +1,4 @@
-"""The space-time read, eq. 13: every query cell attends to every cell of every slot. Stores no templates."""
+"""The space-time read, eq. 13: every query cell attends to every cell of every slot."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from stmemory.memory.undo import Undo
 
 __all__ = ["ReadCache", "SpaceTimeRead", "memory_tokens", "space_time_read"]
 
-AFFINITIES = ("dot", "l2")
+_AFFINITIES = ("dot", "l2")
 _TOP_K_ELEMENTS = 1 << 24  # scores held at once when top_k is set: 64 MiB
 _SCORES = 1 << 21  # scores held at once on the CPU without grad: 8 MiB
-_LEAST = -80.0  # exp() of less is nothing beside 1, and below 1e-38 takes a processor a hundred times as long
+_LEAST = -80.0  # below this exp() is negligible beside 1, and denormals are a hundred times as slow
 _HIDDEN = -1e30  # score of a slot that holds nothing
 
 
@@ -57,9 +57,9 @@ class ReadCache:
         self._undo = undo
 
     def state_dict(self, bank: MemoryBank) -> dict[str, Tensor]:
-        """What is cached of this bank, by name; copies nothing. A cache filled anew may differ in the last bit, a saved
-        one does not."""
-        if self._identity is not bank.identity:  # rows came or went since: the next refresh begins anew
+        """What is cached of this bank, by name; copies nothing. One filled again may differ in the last bit, a
+        saved one does not."""
+        if self._identity is not bank.identity:  # rows came or went since: the next refresh starts over
             return {}
         named = {"keys": self.keys, "values": self.values, "seen": self._seen}
         return {name: t for name, t in named.items() if t is not None}
@@ -80,7 +80,7 @@ class ReadCache:
         if self._undo is not None:
             before = {name: value for name, value in vars(self).items() if name != "_undo"}
             self._undo.note(lambda: vars(self).update(before))
-        if self._seen is None or self._identity is not bank.identity:  # other rows, or another bank: begin anew
+        if self._seen is None or self._identity is not bank.identity:  # other rows, or another bank: start over
             self._identity = bank.identity
             self.keys = self.values = None
             self._seen = torch.full_like(version, -1)
@@ -121,13 +121,14 @@ class SpaceTimeRead(nn.Module):
     """The space-time memory module of figure 4: key and value heads for templates, and the read of eq. 13.
 
     Args:
-        key: makes keys `[P, Ck, *S]` of templates `[P, C, *S]`. Give it to the bank too, so both share its results.
-        value: makes values `[P, Cv, *S]` of templates.
+        key: computes keys `[P, Ck, *S]` from templates `[P, C, *S]`. Give it to the bank too, so both share its
+            results.
+        value: computes values `[P, Cv, *S]` from templates.
         affinity: `"dot"` (eq. 13) or `"l2"`, the negative squared distance.
         scale: factor on the affinity; None is `1 / sqrt(Ck)` as in STM, 1.0 is eq. 13 to the letter.
         top_k: attend only to that many best cells of the memory for each query cell; None attends to all.
-        pinned_bias: learn a number that is added to the scores of pinned slots, 0 at first: what was given is told from
-            what was found.
+        pinned_bias: learn a number that is added to the scores of pinned slots, 0 at first, so that given templates
+            can be weighted differently from found ones.
 
     Raises:
         OptionError: an unknown affinity or a `top_k` below 1.
@@ -145,9 +146,9 @@ class SpaceTimeRead(nn.Module):
     ) -> None:
         super().__init__()
         self.pinned_bias = nn.Parameter(torch.zeros(())) if pinned_bias else None
-        if affinity not in AFFINITIES or (top_k is not None and top_k < 1):
+        if affinity not in _AFFINITIES or (top_k is not None and top_k < 1):
             raise OptionError(
-                f"SpaceTimeRead: expected affinity in {AFFINITIES} and top_k >= 1 or None, got {affinity!r}, {top_k}"
+                f"SpaceTimeRead: expected affinity in {_AFFINITIES} and top_k >= 1 or None, got {affinity!r}, {top_k}"
             )
         self.key, self.value = key, value
         self.affinity, self.scale, self.top_k = affinity, scale, top_k
@@ -162,7 +163,7 @@ class SpaceTimeRead(nn.Module):
                 does.
 
         Returns:
-            `[B, Cv, *S]`, the first part of eq. 13; put it beside the query value for the whole.
+            `[B, Cv, *S]`, the first part of eq. 13; concatenate the query value to get all of it.
 
         Raises:
             ShapeError: the query is not a tensor of floats, or does not fit the bank.
@@ -191,7 +192,7 @@ def memory_tokens(bank: MemoryBank) -> tuple[Tensor, Tensor]:
     """All cells of all slots as tokens, for a model that attends by itself: `nn.MultiheadAttention`, a transformer's
     layers.
 
-    The slots lie where they lie in the bank, whatever their age; `bank.age` tells what a temporal encoding needs.
+    The slots lie where they lie in the bank, whatever their age; `bank.age` has what a temporal encoding needs.
 
     Args:
         bank: with templates `[B, K, C, *S]` of n cells each.
@@ -254,8 +255,7 @@ def space_time_read(
     ):
         raise ShapeError(
             "space-time read: expected query [B or 1, Ck, m], keys [B, K, Ck, n], values [B, K, Cv, n] and valid [B, "
-            "K], got "
-            f"{tuple(query.shape)}, {tuple(keys.shape)}, {tuple(values.shape)} and {tuple(valid.shape)}"
+            f"K], got {tuple(query.shape)}, {tuple(keys.shape)}, {tuple(values.shape)} and {tuple(valid.shape)}"
         )
     scale = 1 / math.sqrt(keys.shape[2]) if scale is None else scale
     with torch.autocast(query.device.type, enabled=False):  # squared distances lose their meaning in half precision
@@ -288,7 +288,7 @@ def _read(
     contents = values.transpose(2, 3).flatten(1, 2)  # [B, K n, Cv]
     if top_k is not None and not whole:
         return _read_top_k(queries, memory, contents, scale, top_k).transpose(1, 2)
-    width = max(queries.shape[2], contents.shape[2])  # the fused kernel on the CPU wants one width
+    width = max(queries.shape[2], contents.shape[2])  # the fused kernel on the CPU needs one width
     width += -width % 16
     queries, memory = (nn.functional.pad(t, (0, width - t.shape[2])) for t in (queries, memory))
     padded = nn.functional.pad(contents.to(wide), (0, width - contents.shape[2]))
@@ -314,12 +314,14 @@ def _read_blocked(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> 
     """The read of one row, `[Cv, m]`, of query `[Ck+1, m]`, keys `[K, Ck+1, n]` and values `[K, Cv, n]`; blocked over
     query cells.
 
-    On the CPU a tenth faster than the fused kernel, which wants keys and values of one width, cells first.
+    On the CPU a tenth faster than the fused kernel, which needs keys and values of one width, cells first.
     """
     memory = keys.transpose(0, 1).flatten(1)  # [Ck+1, K n]
     contents = values.transpose(0, 1).flatten(1).t()  # [K n, Cv]
     queries = (query * scale).t()  # [m, Ck+1]
-    step = max(1, min(len(queries), _SCORES // memory.shape[1]))  # no query cells: a range wants a step all the same
+    step = max(
+        1, min(len(queries), _SCORES // memory.shape[1])
+    )  # range() needs a step of 1 or more, without query cells too
     recalled, held = queries.new_empty(len(queries), contents.shape[1]), queries.new_empty(step, memory.shape[1])
     for start in range(0, len(queries), step):
         part = queries[start : start + step]
@@ -335,7 +337,7 @@ def _read_top_k(query: Tensor, memory: Tensor, contents: Tensor, scale: float, t
     rows, cells = memory.shape[:2]
     step = max(1, _TOP_K_ELEMENTS // (rows * cells))
     recalled = []
-    for start in range(0, max(1, query.shape[1]), step):  # once without query cells: cat wants a part
+    for start in range(0, max(1, query.shape[1]), step):  # once without query cells: cat needs a part
         scores = query[:, start : start + step] @ memory.transpose(1, 2) * scale  # [B, step, K n]
         best, where = scores.topk(top_k, dim=2)
         weights = torch.zeros_like(scores).scatter(2, where, best.softmax(2))

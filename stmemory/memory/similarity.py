@@ -1,4 +1,4 @@
-"""How alike two templates are: eq. 1-2 of the paper, blocked over positions. Holds no state."""
+"""How alike two templates are: eq. 1-2 of the paper, blocked over positions."""
 
 from __future__ import annotations
 

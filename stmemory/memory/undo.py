@@ -43,7 +43,7 @@ class _Changing(Protocol):
 
 
 class Steps:
-    """Takes one step after another, each of which happens whole or not at all: no error, and no interrupt, leaves a
+    """Takes one step after another, each of which is atomic: no error, and no interrupt, leaves a
     half.
 
     >>> values, steps = [1], Steps()

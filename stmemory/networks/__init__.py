@@ -1,5 +1,4 @@
-"""What is learned: backbones, encoders, decoders, and the networks put together of them. Knows no videos and no
-files."""
+"""Networks: backbones, encoders, decoders, and the networks built from them."""
 
 from stmemory.networks.config import PRESETS, NetworkConfig
 from stmemory.networks.layers import FrameFeatures, fold_batch_norm

@@ -1,4 +1,4 @@
-"""`NetworkConfig`: all that a segmentation network is built from, in one frozen record. Knows no layers."""
+"""`NetworkConfig`: all that a segmentation network is built from, in one frozen record."""
 
 from __future__ import annotations
 

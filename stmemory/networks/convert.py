@@ -1,5 +1,4 @@
-"""Other people's checkpoints: files of tensors read without running code, their names turned into ours. Downloads
-nothing.
+"""Other people's checkpoints: files of tensors read without running code, their names turned into ours.
 
 Names are strict both ways: what is missing, unexpected or of another shape is listed, and nothing is taken halfway.
 """
@@ -148,9 +147,9 @@ def stm_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in constants.items():
         found = published.get(name, value).flatten().float()
         if found.shape != value.shape or not torch.allclose(found, value, atol=1e-6):
-            told = [[round(number, 4) for number in tensor[:5].tolist()] for tensor in (value, found)]
+            seen = [[round(number, 4) for number in tensor[:5].tolist()] for tensor in (value, found)]
             raise WeightsError(
-                f"STM: expected {name} to be ImageNet's {told[0]}, got {told[1]}; these weights want other frames"
+                f"STM: expected {name} to be ImageNet's {seen[0]}, got {seen[1]}; these weights want other frames"
             )
     return state
 
@@ -190,7 +189,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
         [name for name, value in found.items() if not isinstance(value, Tensor)] if isinstance(found, dict) else None
     )
     if others is None or others or not found:
-        told = (
+        seen = (
             f"a {type(found).__name__}"
             if others is None
             else f"others: {listed(map(str, others))}"
@@ -198,7 +197,7 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             else "an empty one"
         )
         raise WeightsError(
-            f"{path}: expected a dict of names and tensors, got {told}; write torch.save(network.state_dict(), path)"
+            f"{path}: expected a dict of names and tensors, got {seen}; write torch.save(network.state_dict(), path)"
         )
     return {str(name): tensor for name, tensor in found.items()}
 
@@ -245,9 +244,9 @@ def renamed(
             f"{what}: expected names such as {listed(known)}, got {listed(published)}; the file is of another network"
         )
     wanted = {name: tensor for name, tensor in expected.items() if name in published or not name.endswith(_COUNTER)}
-    if told := differences(published, wanted):
+    if seen := differences(published, wanted):
         raise WeightsError(
-            f"{what}: expected exactly its published names and shapes, got {told}; the file is of another network or "
+            f"{what}: expected exactly its published names and shapes, got {seen}; the file is of another network or "
             "version"
         )
     return {ours: published.get(theirs, torch.zeros((), dtype=torch.int64)) for ours, theirs in names.items()}

@@ -272,8 +272,8 @@ def use_channels_last(network: nn.Module) -> None:
 def keep_large_buffers() -> None:
     """Make the allocator of Linux keep buffers up to 32 MiB for the next frame; costs nothing, and changes no result.
 
-    glibc gives a large buffer back to the system at once, to be cleared and mapped anew at the next frame, until it has
-    seen one of that size freed; above 32 MiB it never learns. The one here is not touched, so it takes no memory.
+    glibc gives a large buffer back to the system at once, to be cleared and mapped again at the next frame, until it
+    has seen one of that size freed; above 32 MiB it never learns. The one here is not touched, so it takes no memory.
     """
     torch.empty(_LARGEST_KEPT, dtype=torch.uint8, device="cpu")  # whatever the default device is
 

@@ -1,4 +1,4 @@
-"""ResNet-50 to stride 16, and ImageNet's normalisation of frames. Knows no mask, no memory and no checkpoint."""
+"""ResNet-50 to stride 16, and ImageNet's normalisation of frames."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""`SegmentationNetwork`: all that is learned for video object segmentation, put together. Remembers nothing of any
-video."""
+"""`SegmentationNetwork`: the whole network of video object segmentation; what is remembered of a video is elsewhere."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The encoders and the decoder of STM, which the paper keeps (section 3.4.1). Holds no memory and reads none.
+"""The encoders and the decoder of STM, which the paper keeps (section 3.4.1).
 
 Source: Oh et al., *Video Object Segmentation using Space-Time Memory Networks*, ICCV 2019. The memory's own key and
-value heads are not here: `SpaceTimeRead` has them, since it decides when a slot's key and value are computed anew.
+value heads are not here: `SpaceTimeRead` has them, since it decides when a slot's key and value are computed again.
 """
 
 from __future__ import annotations
