@@ -236,12 +236,14 @@ def test_cvat_polygons_tracks_and_masks_without_an_id_are_read(tmp_path: Path) -
     is absent."""
     images = """<annotations><image id="0" name="walk/7.jpg" width="4" height="1">
       <mask label="a" rle="0, 1" left="0" top="0" width="1" height="1" z_order="0"/>
-      <mask label="a" rle="1, 1" left="0" top="0" width="2" height="1" z_order="0"><attribute name="track_id">1</attribute></mask>
+      <mask label="a" rle="1, 1" left="0" top="0" width="2" height="1" z_order="0">
+        <attribute name="track_id">1</attribute></mask>
       <polygon label="b" points="2,0;4,0;4,1;2,1" z_order="0"/></image></annotations>"""
     (tmp_path / "a.xml").write_text(images)
     assert [("7", [[2, 1, 3, 3]])] == [(name, ids.tolist()) for name, ids in read_masks(tmp_path / "a.xml")]
     tracks = """<annotations><meta><original_size><width>4</width><height>1</height></original_size></meta>
-      <track id="4" label="a"><polygon frame="0" outside="0" points="0,0;1,0;1,1;0,1"/><polygon frame="3" outside="1" points="0,0;1,0;1,1"/></track>
+      <track id="4" label="a"><polygon frame="0" outside="0" points="0,0;1,0;1,1;0,1"/>
+        <polygon frame="3" outside="1" points="0,0;1,0;1,1"/></track>
       <track id="0" label="a"><polygon frame="3" outside="0" points="1,0;4,0;4,1;1,1"/></track></annotations>"""
     (tmp_path / "b.xml").write_text(tracks)
     expected = [("00000", [[5, 0, 0, 0]]), ("00003", [[0, 1, 1, 1]])]

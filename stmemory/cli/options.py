@@ -68,7 +68,8 @@ def tracking_options() -> argparse.ArgumentParser:
         (
             "--enlarge",
             float,
-            "factor by which smaller frames are enlarged at most, up to --short-side (default: 3 from 120 px on, else 1)",
+            "factor by which smaller frames are enlarged at most, up to --short-side "
+            "(default: 3 from 120 px on, else 1)",
         ),
         (
             "--zoom",

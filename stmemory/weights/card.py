@@ -105,7 +105,8 @@ def card_text(kind: str, about: Mapping[str, Any], *, name: str) -> str:
     """
     if "license" in about:
         raise WeightsError(
-            f'about: expected "licence", got "license" ({about["license"]!r}); the header for the Hub is written from it'
+            f'about: expected "licence", got "license" ({about["license"]!r}); '
+            "the header for the Hub is written from it"
         )
     metrics, title = metrics_of(about), name.rsplit("/", 1)[-1]
     licence = str(about.get("licence", "not stated"))
