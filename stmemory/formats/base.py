@@ -49,14 +49,14 @@ class Labelled:
     """One frame on its way into a file.
 
     Attributes:
-        index: of the frame among those added, from 0.
-        name: of its file, without an ending.
+        index: index of the frame among those added, from 0.
+        name: name of its file, without an ending.
         ids: int32 `[H, W]`, 0 = background.
         shown: the objects that have a pixel in `ids`, sorted.
         tracked: the objects that the result knows of, seen or not, sorted; those shown are among them.
         picture: float32 `[3, H, W]` in [0, 1]; None where the format draws none.
-        scores: how sure each object's mask is, where that is known.
-        result: what was added, where it was a result and not ids alone.
+        scores: confidence of each object's mask, where it is known.
+        result: the result that was added, where it was one and not ids alone.
     """
 
     index: int
@@ -94,7 +94,7 @@ class MaskWriter(ABC):
 
         Args:
             masks: a `Segmentation`; or ids, integers `[H, W]`, as an array, a tensor, a PIL image or a path.
-            name: of the frame's file, without an ending; None numbers from `00000` on, a `Segmentation` by its
+            name: name of the frame's file, without an ending; None numbers from `00000` on, a `Segmentation` by its
                 `frame_index`.
             frame: the frame itself, of any kind that `to_frame` takes; only formats that draw need it.
 
@@ -286,7 +286,7 @@ def new_file(folder: Path, frame: Labelled) -> Path:
     """Where a frame's PNG goes.
 
     Args:
-        folder: of the PNGs.
+        folder: folder of the PNGs.
         frame: the frame.
 
     Raises:
@@ -305,7 +305,7 @@ def new_folder(path: Path) -> Path:
     """Make a folder, or take one that is there and empty.
 
     Args:
-        path: of the folder.
+        path: path of the folder.
 
     Raises:
         OptionError: it is a file, or something is in it.
@@ -359,7 +359,7 @@ def spool_beside(path: Path) -> Iterator[Spool]:
     """A spool in a hidden folder beside a file that is being written; the folder is removed at the end.
 
     Args:
-        path: of the file. Missing parent folders are made.
+        path: path of the file. Missing parent folders are made.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with spool_beside(Path(folder, "a.json")) as spool:
@@ -377,8 +377,8 @@ def column(rows: Iterable[list[Any]], place: int, length: int) -> Iterator[objec
 
     Args:
         rows: each begins with its position, rising.
-        place: of the value in the row.
-        length: of the whole.
+        place: place of the value in the row.
+        length: length of the whole.
 
     >>> list(column([[1, "a"], [3, "b"]], 1, 5))
     [None, 'a', None, 'b', None]

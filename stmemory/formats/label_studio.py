@@ -162,7 +162,7 @@ class LabelStudioWriter(DocumentWriter):
         path: the JSON.
         categories: for an id, what the object is.
         file_names: for the name of a mask, that of its frame's file; others are called NAME.jpg.
-        prefix: what stands before the file's name, so that Label Studio finds it: `/data/local-files/?d=clip/`, or a
+        prefix: text before the file's name, so that Label Studio finds it: `/data/local-files/?d=clip/`, or a
             URL's beginning.
         annotations: write annotations, which count as done, instead of predictions.
 

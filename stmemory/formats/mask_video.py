@@ -158,7 +158,7 @@ def _each(
 
 
 def _white(picture: NDArray[np.uint8], *, exact: bool, where: str, codec: str) -> Ids:
-    """Object 1 where a black and white picture is white."""
+    """Object 1 where a black and white image is white."""
     lowest, highest = picture.min(axis=2), picture.max(axis=2)
     white = highest >= 128
     if not exact:

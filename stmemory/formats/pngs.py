@@ -86,7 +86,7 @@ def write_named_palette_png(folder: Path, frame: Labelled) -> None:
     """Write one frame as a palette PNG that has its name.
 
     Args:
-        folder: where it goes.
+        folder: folder to write to.
         frame: the frame.
 
     Raises:

@@ -120,7 +120,7 @@ def polygon_points(values: object, *, name: str) -> Points:
 
     Args:
         values: numbers.
-        name: of the frame, for the message.
+        name: name of the frame, for the message.
 
     Returns:
         `[n, 2]`.

@@ -26,7 +26,7 @@ class VolumeWriter(MaskWriter):
 
     Args:
         path: the file.
-        dtype: of the ids: "int32" holds any, "uint8" and "uint16" take a quarter and half of the space.
+        dtype: dtype of the ids: "int32" holds any, "uint8" and "uint16" take a quarter and half of the space.
 
     Raises:
         OptionError: the dtype is no integer type.
@@ -79,7 +79,7 @@ def to_label_volume(results: Iterable[Segmentation | MaskLike]) -> NDArray[np.in
     """Stack results as ids; all of them are in memory then, so for long videos use `VolumeWriter`.
 
     Args:
-        results: of frames of one size: `Segmentation`s, or ids `[H, W]`.
+        results: results of frames of one size: `Segmentation`s, or ids `[H, W]`.
 
     Returns:
         int32 `[T, H, W]`, 0 = background.

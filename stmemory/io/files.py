@@ -32,7 +32,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     written again.
 
     Args:
-        path: where it goes. Missing parent folders are made; a file that is there is replaced.
+        path: path to write to. Missing parent folders are made; a file that is there is replaced.
 
     Returns:
         A context that gives the path to write to: of a new, empty file.
@@ -118,7 +118,7 @@ def png_path(path: str | os.PathLike[str], instead: str) -> Path:
 
     Args:
         path: with the ending `.png`, in either case, or with none.
-        instead: what to do for another kind of file, for messages.
+        instead: advice for another kind of file, for messages.
 
     Raises:
         OptionError: the name says that it is another kind of file, or it is no name of a file.
@@ -246,7 +246,7 @@ def out_file(path: str | os.PathLike[str]) -> Path:
     """The file of results that a command names, checked before any work is done; makes nothing.
 
     Args:
-        path: of a file that is there or can be made, with its folder.
+        path: path of a file that is there or can be made, with its folder.
 
     Returns:
         The same, as a path.
@@ -272,7 +272,7 @@ def out_folder(path: str | os.PathLike[str]) -> Path:
     """The folder of results that a user names, checked before any work is done; makes nothing.
 
     Args:
-        path: of a folder that is there or can be made.
+        path: path of a folder that is there or can be made.
 
     Returns:
         The same, as a path.

@@ -55,7 +55,7 @@ def to_frame(image: FrameLike, *, channels: str = "rgb", value_range: tuple[floa
             or the path of an image file (its EXIF orientation is applied).
         channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them. Images and files
             know their own.
-        value_range: what is black and what is white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats
+        value_range: values of black and of white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats
             in [0, 1].
 
     Returns:
@@ -89,8 +89,8 @@ def iterate_frames(
             `VideoReader`. It is checked when this is called; no frame is read twice, and none is kept.
         channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them. Images and files
             know their own.
-        damaged: what is done about a damaged video: `"error"`, or `"skip"`; see `iterate_video`.
-        value_range: what is black and what is white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats
+        damaged: treatment of a damaged video: `"error"`, or `"skip"`; see `iterate_video`.
+        value_range: values of black and of white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats
             in [0, 1].
 
     Returns:
@@ -125,7 +125,7 @@ def count_frames(source: VideoLike) -> int | None:
     """Say how many frames a clip has, where that can be known without reading it; for progress bars.
 
     Args:
-        source: what `iterate_frames` takes.
+        source: any source that `iterate_frames` takes.
 
     Returns:
         The number of frames (for a video, what its header states), or `None` where it is not known.
@@ -476,10 +476,10 @@ def next_frame(
     Args:
         image: float `[C, H, W]`.
         before: the video's size; None for its first frame, which settles it.
-        index: of the frame, for messages.
+        index: index of the frame, for messages.
         short_side: see `WorkingSize.of`.
-        stride: of the network.
-        like: what has the device and the dtype of the network.
+        stride: stride of the network.
+        like: a tensor with the device and the dtype of the network.
 
     Returns:
         `[1, C, H', W']` at the padded working size, and that size.
@@ -505,7 +505,7 @@ def size_of_next(
         before: see `next_frame`.
         index: see there.
         short_side: see `WorkingSize.of`.
-        stride: of the network.
+        stride: stride of the network.
         enlarge: see `WorkingSize.of`.
 
     Raises:
@@ -525,7 +525,7 @@ def check_unmoved(network: nn.Module, then: Tensor) -> None:
     """Refuse a network that is elsewhere, or of another dtype, than when a stream began.
 
     Args:
-        network: of the stream.
+        network: network of the stream.
         then: empty, of the device and the dtype of its weights when the stream began.
 
     Raises:

@@ -127,7 +127,7 @@ def is_address(path: object) -> bool:
     """Say whether a text is the address of a stream, such as `rtsp://camera/1`, rather than a path.
 
     Args:
-        path: what a user gave. A `Path` is never an address: it has lost a slash.
+        path: path or address from a user. A `Path` is never an address: it has lost a slash.
 
     >>> is_address("http://host/clip.mp4"), is_address("clip.mp4"), is_address("C:\\\\clip.mp4")
     (True, False, False)
@@ -165,7 +165,7 @@ def opened_image(
     """Open an image file, and turn whatever Pillow raises until it is closed into one error that names the file.
 
     Args:
-        path: of a PNG, JPEG, GIF, TIFF, WebP, BMP, PPM, TGA or JPEG 2000 file; its content decides, not its name.
+        path: path of a PNG, JPEG, GIF, TIFF, WebP, BMP, PPM, TGA or JPEG 2000 file; its content decides, not its name.
         error: class of the errors.
 
     Yields:
@@ -301,7 +301,7 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
     """A key to sort names by, with numbers in them as numbers.
 
     Args:
-        name: of a file.
+        name: name of a file.
 
     >>> sorted(["10.png", "9.png"], key=natural_order)
     ['9.png', '10.png']

@@ -60,7 +60,7 @@ class IdImage:
         values: `[H, W]`; bool, integers, or float32 for an image of floats. Of a black and white mask with smooth edges
             0 and 255, the white part.
         palette: whether the values are numbers of colours.
-        name: of the file, for messages; empty where there is none.
+        name: name of the file, for messages; empty where there is none.
     """
 
     values: NDArray[np.generic]

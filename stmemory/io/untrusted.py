@@ -44,7 +44,7 @@ def checked_name(name: object, *, what: str, ending: str = "") -> str:
 
     Args:
         name: as it stands in the file.
-        what: what is named and where that stands, for the message.
+        what: the thing that is named and its place, for the message.
         ending: what is put after it.
 
     Raises:
@@ -71,7 +71,7 @@ def checked_path(path: object, *, what: str) -> Path:
 
     Args:
         path: as it stands in the file.
-        what: what is named and where that stands, for the message.
+        what: the thing that is named and its place, for the message.
 
     Raises:
         OptionError: it is no text or absolute, or a part of it is not as `checked_name` asks for.
@@ -95,7 +95,7 @@ def expect_below(path: Path, root: Path) -> None:
     """Refuse a place to write or remove that is not below a folder, once links are followed.
 
     Args:
-        path: of a file or folder, which need not be there.
+        path: path of a file or folder, which need not be there.
         root: the folder that the user named.
 
     Raises:
@@ -159,7 +159,7 @@ def read_json(path: str | os.PathLike[str], *, most: int = LARGEST) -> Any:
     """The values of a JSON file; see `parse_json`.
 
     Args:
-        path: of the file.
+        path: path of the file.
         most: bytes that it may have.
 
     Raises:
@@ -192,7 +192,7 @@ def read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
     """The array of a `.npy` file, which stays on the disk until it is looked at; runs no code of the file.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         OptionError: it is missing, damaged or something else.
@@ -225,7 +225,7 @@ def whole(value: object, *, what: str, least: int = 0, most: int = 2**31 - 1) ->
 
     Args:
         value: as it stands in the file; `2.0` and `"2"` are 2.
-        what: what is counted and where that stands, for the message.
+        what: the thing that is counted and its place, for the message.
         least: the smallest one.
         most: the largest one.
 

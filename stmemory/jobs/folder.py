@@ -41,8 +41,8 @@ class TrackJob:
         overlay: also draw `overlay.mp4` (needs the extra `video`).
         frames: frames at most; None for all.
         save_every: frames between two saved states.
-        damaged: what is done about a damaged video, `"error"` or `"skip"`; see `iterate_video`. A live source skips.
-        seconds: of a live source, after which it ends; None for no end.
+        damaged: treatment of a damaged video, `"error"` or `"skip"`; see `iterate_video`. A live source skips.
+        seconds: seconds of a live source, after which it ends; None for no end.
         reconnect: attempts to open a live source again after a loss.
 
     Raises:

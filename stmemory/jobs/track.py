@@ -47,7 +47,7 @@ def describe_job(job: TrackJob, *, device: object) -> str:
 
     Args:
         job: the job.
-        device: where it is computed.
+        device: device to compute on.
 
     Returns:
         One line.
@@ -198,8 +198,8 @@ def run_job(
     there are finished.
 
     Args:
-        predictor: what tracks.
-        job: what to track.
+        predictor: predictor that tracks.
+        job: job to do.
         resume: go on from the state in the output folder.
         force: begin again though there are masks of a job already; those are deleted.
         stop: looked at between frames.

@@ -34,7 +34,7 @@ def check_floats(what: str, tensor: object, shape: str) -> None:
     Args:
         what: names it in the message, such as "write: a template".
         tensor: what came.
-        shape: that was expected, in letters.
+        shape: shape that was expected, in letters.
 
     Raises:
         ShapeError: it is something else.

@@ -293,7 +293,7 @@ class DiscriminativeRead(nn.Module):
 
         Args:
             features: `[V, D, *S]`, of V frames.
-            memory: of B rows.
+            memory: memory of B rows.
             video: `[B]` int64, each row's frame.
 
         Returns:

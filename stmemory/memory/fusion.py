@@ -70,7 +70,7 @@ class FusionCell(nn.Module):
     Args:
         channels: C.
         spatial_dims: how many dimensions `*S` has: 1 (tokens), 2 (maps) or 3 (volumes).
-        kernel_size: of f, h and g, odd.
+        kernel_size: size of f, h and g, odd.
         bottleneck: channels between the two convolutions, or None for one convolution.
         scale: factor on the products in eq. 3; 1 is the paper's equation.
 
@@ -119,7 +119,7 @@ class FusionCell(nn.Module):
         """A trained cell, in eval mode, float32, on the CPU: that of a network, or one that was saved alone.
 
         Args:
-            name: of weights, see `stmemory.weights.load_part`; None is the bundled network's.
+            name: name of weights, see `stmemory.weights.load_part`; None is the bundled network's.
 
         Raises:
             WeightsError: there are no such weights, they are damaged, or hold no fusion cell.

@@ -220,8 +220,8 @@ class LearnedPolicy(nn.Module):
 
     Args:
         hidden: width of the two scorers.
-        temperature: of the Gumbel-Softmax, above 0; assign `policy.temperature` to follow a schedule.
-        seed: of the first weights and of the noise, both drawn from generators of the policy's own.
+        temperature: temperature of the Gumbel-Softmax, above 0; assign `policy.temperature` to follow a schedule.
+        seed: seed of the first weights and of the noise, both drawn from generators of the policy's own.
 
     Raises:
         OptionError: the temperature is not positive.

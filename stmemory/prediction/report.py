@@ -199,7 +199,7 @@ def draw_prediction_strips(path: Path, rows: Mapping[str, Tensor], *, zoom: int 
         path: PNG.
         rows: `[T, C, H, W]` in [0, 1], C of 1 or 3; shorter ones end at the right, so that what was predicted stands
             under the truth.
-        zoom: pixels of the picture for each of a frame.
+        zoom: pixels of the image for each of a frame.
     """
     longest = max(len(frames) for frames in rows.values())
     height, width = (zoom * side for side in next(iter(rows.values())).shape[2:])
@@ -216,7 +216,7 @@ def draw_prediction_strips(path: Path, rows: Mapping[str, Tensor], *, zoom: int 
         sheet.save(part, format="PNG")
 
 
-_MEAN_OF = 256  # clips of training that the data set's mean picture is of
+_MEAN_OF = 256  # clips of training that the data set's mean image is of
 _DRAWN = 2  # clips of each test in the strips
 
 
@@ -277,7 +277,7 @@ class _Measuring:
     """How one test is measured.
 
     Attributes:
-        strips: picture that clips of it are drawn into.
+        strips: image that clips of it are drawn into.
         clips: number of clips that are measured.
         device: where.
     """

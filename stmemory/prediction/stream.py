@@ -117,7 +117,7 @@ class FrameStream:
     last prediction.
 
     Args:
-        network: in eval mode; shared by all streams.
+        network: network in eval mode; shared by all streams.
         options: options of prediction.
         state: state of another stream; None begins a new video.
     """

@@ -111,7 +111,7 @@ def batch(sequences: Sequences, indices: Iterable[int]) -> Tensor:
 
 Digits = NDArray[np.uint8]  # [N, h, w], white on black
 
-_ATTEMPTS = 100  # to draw a picture that is different from others
+_ATTEMPTS = 100  # to draw an image that is different from others
 _SIDE = 28
 _FONT = 64  # glyphs are drawn this large, then reduced
 _IDX_BYTES = 0x08  # the code of IDX for unsigned bytes
@@ -131,10 +131,10 @@ class DigitPool:
 
     @classmethod
     def of(cls, digits: Digits, *, test_share: float = 0.2, seed: int = 0) -> DigitPool:
-        """Divide digits at random; each goes into one part, and no picture is in both.
+        """Divide digits at random; each goes into one part, and no image is in both.
 
         Args:
-            digits: uint8 [N, h, w]. Pictures that occur twice are taken once.
+            digits: uint8 [N, h, w]. Images that occur twice are taken once.
             test_share: share of them for the test, in (0, 1).
             seed: seed of the division.
 
@@ -170,7 +170,7 @@ def glyphs(number: int, seed: int = 0, *, characters: str = "0123456789") -> Dig
     Args:
         number: N, how many.
         seed: seed of the drawing; glyph i depends on the seed, on i and on the characters alone.
-        characters: what is drawn, in turn: glyph i shows character i mod their number.
+        characters: characters to draw, in turn: glyph i shows character i mod their number.
 
     Returns:
         uint8 [N, 28, 28], white on black.
@@ -217,7 +217,7 @@ def halved(digits: Digits) -> Digits:
 
 
 def read_idx(path: str | os.PathLike[str]) -> Digits:
-    """Read the pictures of an IDX file, the format of MNIST and of Fashion-MNIST.
+    """Read the images of an IDX file, the format of MNIST and of Fashion-MNIST.
 
     Args:
         path: as `train-images-idx3-ubyte` or `t10k-images-idx3-ubyte.gz`; whether it is compressed is seen from its
@@ -361,7 +361,7 @@ def check_least(**numbers: tuple[int, int]) -> None:
 
 
 def paste(picture: NDArray[np.uint8], digit: NDArray[np.uint8], top: int, left: int) -> None:
-    """Put a digit [h, w] onto a picture [H, W] in place; where they overlap, the brighter one counts.
+    """Put a digit [h, w] onto an image [H, W] in place; where they overlap, the brighter one counts.
 
     >>> picture = np.full((1, 3), 5, np.uint8)
     >>> paste(picture, np.array([[9, 1]], np.uint8), 0, 1)
@@ -375,7 +375,7 @@ def paste(picture: NDArray[np.uint8], digit: NDArray[np.uint8], top: int, left: 
 def different_pictures(
     digits: Digits, number: int, dice: np.random.Generator, *, size: tuple[int, int], per_picture: int
 ) -> NDArray[np.uint8]:
-    """Draw pictures of which no two are equal: digits, drawn with replacement, at places of equal chance.
+    """Draw images of which no two are equal: digits, drawn with replacement, at places of equal chance.
 
     Args:
         digits: uint8 [N, h, w].

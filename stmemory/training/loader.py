@@ -218,7 +218,7 @@ def load(feed: Feed, *, workers: int, device: torch.device | None = None, pin: b
     Args:
         feed: settings of the run's feed.
         workers: processes.
-        device: where to render; None renders where clips are drawn.
+        device: device to render on; None renders where clips are drawn.
         pin: put what was rendered there into pinned memory, for a GPU to fetch.
 
     Raises:
@@ -256,7 +256,7 @@ def load(feed: Feed, *, workers: int, device: torch.device | None = None, pin: b
 
 
 def render_batch(plans: Sequence[ClipPlan]) -> Batch:
-    """Render clips one after the other, on the device of their tensors: their pictures differ in size.
+    """Render clips one after the other, on the device of their tensors: their images differ in size.
 
     >>> from stmemory.training.synthesis.render import Look
     >>> from stmemory.training.synthesis.render import Film, Scene
@@ -275,7 +275,7 @@ def rendered(parcels: Iterable[Parcel[Plans]], device: torch.device, *, ahead: b
 
     Args:
         parcels: what was drawn.
-        device: where to render. On CUDA it is done on a stream of its own, beside what the caller has queued.
+        device: device to render on. On CUDA it is done on a stream of its own, beside what the caller has queued.
         ahead: render the next batch in a thread while the caller works on this one; else when it is asked for.
 
     >>> from stmemory.training.synthesis.render import Look
@@ -374,7 +374,7 @@ def time_clips(clips: Clips, number: int, device: torch.device) -> ClipTimes:
     Args:
         clips: source of clips.
         number: number of clips, 1 or more.
-        device: where to render.
+        device: device to render on.
 
     Raises:
         OptionError: the number is below 1.

@@ -221,7 +221,7 @@ class Trainer(Run):
         Args:
             save_every: steps between two states; 0 for as many as the configuration says.
             log_every: steps that a line of the log is the mean of; fewer at the end of a phase.
-            strip_every: steps between two pictures of a clip and its prediction; 0 draws none.
+            strip_every: steps between two images of a clip and its prediction; 0 draws none.
             tensorboard: write for TensorBoard too.
             until: step to end at.
         """

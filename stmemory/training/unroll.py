@@ -171,7 +171,7 @@ class Unroller:
     The last frame of a segment is written by the next call, so that its template is learned too.
 
     Args:
-        network: in training mode or not.
+        network: network in training mode or not.
         options: see `UnrollOptions`.
         generator: draws when the truth is fed back, damage and views.
         weigh: turns the numbers of visible objects in S frames `[S]` into factors on their means of objects' losses
@@ -328,7 +328,7 @@ def unroll(
     """Track the objects of the first frames of V clips to their ends with gradients through all of it; see `Unroller`.
 
     Args:
-        network: in training mode or not.
+        network: network in training mode or not.
         frames: `[V, T, 3, H, W]`, RGB in [0, 1]; H and W multiples of 16.
         ids: `[V, T, H, W]` int64, see `Unroller.advance`.
         options: see `UnrollOptions`.

@@ -24,7 +24,7 @@ class MaskReader(Protocol):
     """A mask that has not been read yet."""
 
     def read(self, width: int, height: int) -> NDArray[np.uint8]:
-        """Ids `[H, W]`, 0 = background; the size is that of its picture.
+        """Ids `[H, W]`, 0 = background; the size is that of its image.
 
         Raises:
             MaskError: it cannot be read.
@@ -107,7 +107,7 @@ class VideoMasks:
 
 @dataclass(frozen=True)
 class BinaryMask:
-    """A grey picture of one object, bright on dark (ECSSD, MSRA10K, HKU-IS)."""
+    """A grey image of one object, bright on dark (ECSSD, MSRA10K, HKU-IS)."""
 
     path: Path
 
@@ -156,7 +156,7 @@ class CocoMask:
         """Pixels of each object, whatever lies on it.
 
         Raises:
-            MaskError: an RLE is damaged, or of another size than the picture.
+            MaskError: an RLE is damaged, or of another size than the image.
         """
         return [int(replace(self, objects=(shape,)).read(self.width, self.height).sum()) for shape in self.objects]
 

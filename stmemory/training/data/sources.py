@@ -54,13 +54,13 @@ def held_out(pictures: Pictures) -> tuple[Pictures, Pictures | None]:
     """Hold about one in twenty out, at least one and never all of a kind; frames of a video and sides of an object stay
     together.
 
-    The first that is held out can be used, or validation of a small folder would depend on the luck of one picture.
+    The first that is held out can be used, or validation of a small folder would depend on the luck of one image.
 
     Args:
         pictures: all of them.
 
     Returns:
-        What is left to train on, and what is held out: None when there are not two pictures or videos with objects.
+        What is left to train on, and what is held out: None when there are not two images or videos with objects.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -100,7 +100,7 @@ def held_out(pictures: Pictures) -> tuple[Pictures, Pictures | None]:
 
 
 def _usable(pictures: Pictures, item: Item) -> bool:
-    """Whether a picture can be read, with the mask that it needs."""
+    """Whether an image can be read, with the mask that it needs."""
     read = {"cutout": pictures.cutout, "background": pictures.pixels}.get(item.kind, pictures.photo)
     try:
         read(item.index)
@@ -110,7 +110,7 @@ def _usable(pictures: Pictures, item: Item) -> bool:
 
 
 def without(pictures: Pictures, others: Pictures) -> Pictures:
-    """The pictures whose names are not among those of others of the same folder.
+    """The images whose names are not among those of others of the same folder.
 
     Args:
         pictures: some of a folder.
@@ -155,12 +155,12 @@ class Mixture:
 class Sources:
     """Everything that a run makes clips of, opened once.
 
-    A run that validates does so on other pictures than it trains on: those of each folder's validation split, or some
+    A run that validates does so on other images than it trains on: those of each folder's validation split, or some
     that are held out. A run that does not trains on all.
 
     Args:
         config: configuration of the run.
-        material: the packed pictures, if there are any.
+        material: the packed images, if there are any.
 
     Attributes:
         skipped: one line for each file of the folders that can be seen to be of no use without decoding it.
@@ -192,7 +192,7 @@ class Sources:
             )
 
     def clips(self, phase: Phase, *, validation: bool = False) -> Clips:
-        """Clips as a phase wants them: of the training pictures and the run's seed, or of others for validation.
+        """Clips as a phase wants them: of the training images and the run's seed, or of others for validation.
 
         Raises:
             OptionError: clips for validation are wanted, and the configuration does not validate.

@@ -58,7 +58,7 @@ def draw_scene(rng: Generator, cutter: Cutter, config: SceneConfig) -> Scene:
         A scene that usually, but not always, has an object in frame 0.
 
     Raises:
-        FrameError, MaskError: a picture of it cannot be used.
+        FrameError, MaskError: an image of it cannot be used.
 
     >>> import numpy as np
     >>> from stmemory.training.synthesis.clips import ClipConfig
