@@ -112,8 +112,8 @@ class MaskWriter(ABC):
             raise OptionError(f"name: expected the name of a file that is not hidden, such as '00012', got {name!r}")
         if self._shape not in (None, ids.shape):
             raise FrameError(
-                f"{name}: expected masks of the size of those before, {self._shape} (H, W), got {ids.shape}; write "
-                "them to another file"
+                f"{name}: expected masks of the size of those before, "
+                f"{self._shape} (H, W), got {ids.shape}; write them to another file"
             )
         picture = self._picture(frame, name, ids) if self.draws else None
         known = masks.object_ids if isinstance(masks, Segmentation) else ()
@@ -155,8 +155,8 @@ class MaskWriter(ABC):
         if self.path.suffix.lower() not in endings:  # other programs, and `guess_format`, go by it
             wanted = " or ".join(endings)
             raise OptionError(
-                f"{self.path}: expected a name that ends in {wanted}, got {self.path.name!r}; add it, or choose "
-                "another format"
+                f"{self.path}: expected a name that ends in {wanted}, got "
+                f"{self.path.name!r}; add it, or choose another format"
             )
         return self._stack.enter_context(whole_file(self.path))
 
@@ -169,9 +169,8 @@ class MaskWriter(ABC):
         picture = to_frame(frame).cpu()
         if picture.shape[1:] != ids.shape:
             raise FrameError(
-                f"{name}: expected a frame of the masks' size, {ids.shape} (H, W), got {tuple(picture.shape[1:])}; "
-                "pass the frame "
-                "that was segmented"
+                f"{name}: expected a frame of the masks' size, {ids.shape} (H, W), "
+                f"got {tuple(picture.shape[1:])}; pass the frame that was segmented"
             )
         return picture
 
@@ -267,16 +266,15 @@ def ids_of(masks: Segmentation | MaskLike) -> Ids:
     values, void = read_mask(masks)
     if values.ndim != 2 or values.numel() == 0 or values.is_floating_point():
         raise MaskError(
-            f"masks: expected a Segmentation, or integer ids [H, W], got {values.dtype} {tuple(values.shape)}; soft "
-            "maps become ids "
-            "by argmax"
+            "masks: expected a Segmentation, or integer ids [H, W], got "
+            f"{values.dtype} {tuple(values.shape)}; soft maps become ids by argmax"
         )
     if void is not None:
         values = values.masked_fill(values == void, 0)
     if values.dtype != torch.bool and (int(values.min()) < 0 or int(values.max()) >= 2**31):
         raise MaskError(
-            f"masks: expected ids from 0 to {2**31 - 1}, got {int(values.min())} to {int(values.max())}; 0 is "
-            "background"
+            f"masks: expected ids from 0 to {2**31 - 1}, got "
+            f"{int(values.min())} to {int(values.max())}; 0 is background"
         )
     ids: Ids = values.cpu().numpy().astype(np.int32)
     return ids
@@ -448,8 +446,8 @@ def _by_name(
                 return
         if name not in files:
             raise FrameError(
-                f"{folder}: expected a frame {name}, as its mask is called, got none; pass the folder that was "
-                "segmented"
+                f"{folder}: expected a frame {name}, as its mask is "
+                "called, got none; pass the folder that was segmented"
             )
         yield name, ids, files[name]
 
@@ -461,8 +459,8 @@ def _by_number(masks: Iterator[tuple[str, Ids]], frames: VideoLike) -> Iterator[
         wanted = int(name) if name.isdecimal() else index
         if wanted < position:
             raise FrameError(
-                f"{name}: expected masks in the order of the frames, got this one after number {position}; number "
-                "them all, or none"
+                f"{name}: expected masks in the order of the frames, got "
+                f"this one after number {position}; number them all, or none"
             )
         while position < wanted:
             following = next(clip, None)

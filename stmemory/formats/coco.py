@@ -136,8 +136,8 @@ def blank_ids(row: Mapping[str, Any]) -> Ids:
     height, width = (whole(row[side], what=side, least=1) for side in ("height", "width"))
     if height * width > LARGEST_MASK:
         raise OptionError(
-            f"height, width: expected a frame of at most {LARGEST_MASK:,} pixels, got {width} x {height}; the file is "
-            "damaged"
+            f"height, width: expected a frame of at most {LARGEST_MASK:,} "
+            f"pixels, got {width} x {height}; the file is damaged"
         )
     return np.zeros((height, width), np.int32)
 

@@ -97,9 +97,8 @@ def write_named_palette_png(folder: Path, frame: Labelled) -> None:
     largest = int(frame.ids.max())
     if largest > 254:
         raise MaskError(
-            f"{path}: a palette PNG holds the ids 1 to 254, since 255 is void in it, got {largest}; track it under "
-            "another id, or "
-            "write objects, youtube_vis or volume, which hold any id"
+            f"{path}: a palette PNG holds the ids 1 to 254, since 255 is void in it, got {largest}; "
+            "track it under another id, or write objects, youtube_vis or volume, which hold any id"
         )
     write_palette_png(path, frame.ids)
 
@@ -113,8 +112,8 @@ def _each_davis(files: list[Path]) -> Iterator[tuple[str, Ids]]:
             raise MaskError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
         if shape not in (None, ids.shape):
             raise FrameError(
-                f"{file}: expected the size of the masks before it, {shape} (H, W), got {ids.shape}; resize it with "
-                "nearest neighbours"
+                f"{file}: expected the size of the masks before it, {shape} "
+                f"(H, W), got {ids.shape}; resize it with nearest neighbours"
             )
         shape = ids.shape
         yield file.stem, ids
@@ -197,8 +196,8 @@ def read_object_masks(path: str | os.PathLike[str]) -> Iterator[tuple[str, dict[
             continue  # an object without masks
     if not files:
         raise MaskError(
-            f"{os.fspath(path)}: expected folders named by object ids, such as 001, with mask images, got none; check "
-            "the path"
+            f"{os.fspath(path)}: expected folders named by object ids, "
+            "such as 001, with mask images, got none; check the path"
         )
     return _each_object_mask(folders, sorted(files, key=natural_order), files)
 
@@ -245,9 +244,8 @@ def _each_object_mask(
             mask = _mask_in(file)
             if shape not in (None, mask.shape):
                 raise FrameError(
-                    f"{file}: expected the size of the masks before it, {shape} (H, W), got {mask.shape}; resize it "
-                    "with nearest "
-                    "neighbours"
+                    f"{file}: expected the size of the masks before it, {shape} "
+                    f"(H, W), got {mask.shape}; resize it with nearest neighbours"
                 )
             shape = mask.shape
             masks[object_id] = mask

@@ -250,8 +250,8 @@ def guess_format(path: Path) -> str:
     if path.suffix.lower() == ".json":
         return _json_format(path)
     raise OptionError(
-        f"{path}: expected a folder of masks, a .json, a .xml, a .npy, a .npz or a video, got another file; name its "
-        "format"
+        f"{path}: expected a folder of masks, a .json, a .xml, a "
+        ".npy, a .npz or a video, got another file; name its format"
     )
 
 

@@ -65,8 +65,8 @@ class VolumeWriter(MaskWriter):
         self._write_header(self.count)  # numpy leaves room in a header for the first length to grow
         if self._file.tell() != self._header:
             raise FrameError(
-                f"{self.path}: numpy's header grew from {self._header} to {self._file.tell()} bytes; write fewer "
-                "frames to a file"
+                f"{self.path}: numpy's header grew from {self._header} to "
+                f"{self._file.tell()} bytes; write fewer frames to a file"
             )
         self._file.flush()
 
@@ -96,9 +96,8 @@ def to_label_volume(results: Iterable[Segmentation | MaskLike]) -> NDArray[np.in
         slices.append(ids_of(result))
         if slices[-1].shape != slices[0].shape:
             raise FrameError(
-                f"frame {index}: expected the size of those before it, {slices[0].shape} (H, W), got "
-                f"{slices[-1].shape}; make "
-                "another volume"
+                f"frame {index}: expected the size of those before it, "
+                f"{slices[0].shape} (H, W), got {slices[-1].shape}; make another volume"
             )
     if not slices:
         raise FrameError("results: expected at least one, got none; a generator can be used once only")

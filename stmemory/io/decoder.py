@@ -148,8 +148,8 @@ def _how_to_open(source: str | os.PathLike[str], shown: str) -> tuple[str, dict[
     protocol = os.fspath(source).split("://", 1)[0].lower()
     if protocol not in PROTOCOLS:
         raise FrameError(
-            f"{shown}: expected an address that begins with one of {', '.join(PROTOCOLS)}, got {protocol}; pass a "
-            "file as a path"
+            f"{shown}: expected an address that begins with one of "
+            f"{', '.join(PROTOCOLS)}, got {protocol}; pass a file as a path"
         )
     return os.fspath(source), {
         "protocol_whitelist": ",".join((*PROTOCOLS, *BELOW)),
@@ -298,8 +298,8 @@ class VideoDecoder:
 
     def _broken(self, damage: str) -> FrameError:
         return FrameError(
-            f"{self.shown}: expected a whole video, got one that broke after {self.count} frames were read: {damage}; "
-            "copy or "
+            f"{self.shown}: expected a whole video, got one that broke "
+            f"after {self.count} frames were read: {damage}; copy or "
             'encode it again, or read it with damaged="skip", which leaves out the gap'
         )
 

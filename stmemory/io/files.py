@@ -105,8 +105,8 @@ def file_path(path: str | os.PathLike[str]) -> Path:
         name = os.fsdecode(path)
     except (TypeError, UnicodeError) as error:
         raise OptionError(
-            f"path: expected the name of a file, a str or a Path, got {type(path).__name__}; write to a file, and "
-            "read it back from there"
+            "path: expected the name of a file, a str or a Path, got "
+            f"{type(path).__name__}; write to a file, and read it back from there"
         ) from error
     if "\0" in name or not Path(name).name:
         raise OptionError(f"path: expected the name of a file, got {name!r}; name a file in a folder")

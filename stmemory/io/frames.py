@@ -288,8 +288,8 @@ def _checked_range(limits: tuple[float, float] | None) -> tuple[float, float] | 
         raise OptionError(f"value_range: expected two numbers, got {limits!r}; of 16 bits it is (0, 65535)") from error
     if not -math.inf < low < high < math.inf:
         raise OptionError(
-            f"value_range: expected two finite numbers, black and then white, got {limits!r}; of 16 bits it is (0, "
-            "65535)"
+            "value_range: expected two finite numbers, black and "
+            f"then white, got {limits!r}; of 16 bits it is (0, 65535)"
         )
     return low, high
 
@@ -308,8 +308,8 @@ def _by_number(source: Any) -> Iterator[object]:
         count = len(source)
     except (TypeError, ValueError) as error:
         raise FrameError(
-            f"frames: expected a length, got {type(source).__name__} without one: {error}; state it, or pass a "
-            "generator"
+            f"frames: expected a length, got {type(source).__name__} "
+            f"without one: {error}; state it, or pass a generator"
         ) from error
     if count == 0:
         raise FrameError("frames: expected at least one frame, got none; check where they come from")
@@ -336,8 +336,8 @@ def _as_array(name: str, value: Any) -> NDArray[np.generic] | Tensor:
         else:
             return tensor.movedim(-1, -3) if tensor.dim() >= 3 else tensor
     raise ShapeError(
-        f"{name}: expected what can be an array, got {type(value).__name__}, which cannot: {fault}; convert it to "
-        "numpy or torch"
+        f"{name}: expected what can be an array, got {type(value).__name__}, "
+        f"which cannot: {fault}; convert it to numpy or torch"
     )
 
 
@@ -413,8 +413,8 @@ def _ranged(name: str, pixels: Tensor, limits: tuple[float, float]) -> Tensor:
     if not (lowest >= -SLACK and highest <= 1 + SLACK):  # true for NaN
         came = [value.item() for value in torch.aminmax(values)]
         raise FrameError(
-            f"{name}: expected finite values in [{low:g}, {high:g}], got [{came[0]:g}, {came[1]:g}]; state the range "
-            "that they have"
+            f"{name}: expected finite values in [{low:g}, {high:g}], got "
+            f"[{came[0]:g}, {came[1]:g}]; state the range that they have"
         )
     return scaled.clamp(0, 1)
 

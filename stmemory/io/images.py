@@ -238,8 +238,8 @@ def image_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """
     if image.mode[0] in "IF":
         raise FrameError(
-            f"frame: expected a PIL image of 8 bits a channel, got mode {image.mode!r}; scale it to [0, 255] and "
-            "convert it "
+            "frame: expected a PIL image of 8 bits a channel, got "
+            f"mode {image.mode!r}; scale it to [0, 255] and convert it "
             'to "L" or "RGB" first (a plain conversion would clip its values)'
         )
     if image.mode == "P" and "transparency" in image.info:
@@ -287,9 +287,9 @@ def image_files(folder: Path, *, without: Collection[Path] = ()) -> list[Path]:
         others = sorted(file for file in files if file.suffix.lower() not in JPEG_SUFFIXES)
         if others and _looks_like_a_mask(others[0]):
             raise FrameError(
-                f"{folder}: expected frames of one kind, got {len(jpegs)} JPEGs and {len(others)} others, of which "
-                f"{others[0].name} looks like a mask; give masks the names of their frames, or move them to a folder "
-                "of their own"
+                f"{folder}: expected frames of one kind, got {len(jpegs)} JPEGs and "
+                f"{len(others)} others, of which {others[0].name} looks like a mask; give "
+                "masks the names of their frames, or move them to a folder of their own"
             )
     if not files:
         raise FrameError(f"{folder}: expected a folder with images ({', '.join(FOLDER_SUFFIXES)}), got one without any")

@@ -60,8 +60,8 @@ def checked_name(name: object, *, what: str, ending: str = "") -> str:
     fault = _fault_of(name, ending)
     if fault:
         raise OptionError(
-            f"{what}: expected the name of one file or folder, got {shown(name)}, which {fault}; rename it, or correct "
-            "the file that names it"
+            f"{what}: expected the name of one file or folder, got {shown(name)}, "
+            f"which {fault}; rename it, or correct the file that names it"
         )
     return str(name)
 
@@ -85,8 +85,8 @@ def checked_path(path: object, *, what: str) -> Path:
     fault = next(filter(None, faults), "")
     if fault:
         raise OptionError(
-            f"{what}: expected a path below the folder of the data, got {shown(path)}, which {fault}; correct the file "
-            "that names it"
+            f"{what}: expected a path below the folder of the data, got "
+            f"{shown(path)}, which {fault}; correct the file that names it"
         )
     return Path(str(path))
 
@@ -244,8 +244,8 @@ def whole(value: object, *, what: str, least: int = 0, most: int = 2**31 - 1) ->
         number = int(value)
     if number is None or not least <= number <= most:
         raise OptionError(
-            f"{what}: expected a whole number from {least} to {most}, got {shown(value)}; the file is damaged or of "
-            "another kind"
+            f"{what}: expected a whole number from {least} to {most}, "
+            f"got {shown(value)}; the file is damaged or of another kind"
         )
     return number
 
@@ -296,8 +296,8 @@ def _finite(digits: str) -> float:
 def _whole(digits: str) -> int:
     if len(digits) > 20 or not -(2**63) <= (number := int(digits)) < 2**64:
         raise OptionError(
-            f"expected JSON, got the number {digits[:40]}{'...' * (len(digits) > 40)}, which 64 bits do not hold; "
-            "replace it"
+            f"expected JSON, got the number {digits[:40]}{'...' * (len(digits) > 40)}, "
+            "which 64 bits do not hold; replace it"
         )
     return number
 

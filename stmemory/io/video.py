@@ -280,9 +280,8 @@ class OverlayWriter:
             self._open(picture, timed=time is not None)
         if picture.shape != self._shape:
             raise FrameError(
-                f"image {self.count}: expected the size of the first one, {self._shape}, got {picture.shape}; "
-                "resize it or "
-                "start another video"
+                f"image {self.count}: expected the size of the first one, "
+                f"{self._shape}, got {picture.shape}; resize it or start another video"
             )
         if (time is None) != (self._ticks is None):
             raise FrameError(f"image {self.count}: expected a time of each image or of none, got time {time}")

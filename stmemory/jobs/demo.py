@@ -76,8 +76,8 @@ class DemoReport:
             f"J {100 * self.region:.1f} of 100: overlap with the true masks",
             f"F {100 * self.boundary:.1f} of 100: agreement with their contours",
             f"tracking alone: {self.frames_per_second:.1f} frames/s",
-            f"memory bank: {self.first_bytes:,} bytes after the first frame, {self.last_bytes:,} after the last, "
-            f"{equal}",
+            f"memory bank: {self.first_bytes:,} bytes after the first "
+            f"frame, {self.last_bytes:,} after the last, {equal}",
             f"watch: {self.video}",
             f"look at: {self.sheet}",
             f"track yourself: {self.clip} with the mask {self.first_mask}",

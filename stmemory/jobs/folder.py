@@ -68,8 +68,8 @@ class TrackJob:
             raise OptionError(f'damaged: expected "error" or "skip", got {self.damaged!r}')
         if not self.given or min(self.given) < 0:
             raise OptionError(
-                f"mask: expected masks of frames from 0 on, got those of {list(self.given)}; name the first frame's "
-                "mask"
+                "mask: expected masks of frames from 0 on, got those "
+                f"of {list(self.given)}; name the first frame's mask"
             )
 
         if self.seconds is not None and not (0 < self.seconds and self.is_live):

@@ -148,8 +148,8 @@ def _framed(picture: Picture, side: int, *, predicted: bool) -> Image.Image:
 def _check(seen: Row, ahead: Row) -> None:
     if not seen.pictures or not ahead.pictures:
         raise OptionError(
-            f"expected a frame seen and one predicted or more, got {len(seen.pictures)} and {len(ahead.pictures)}; "
-            "pass some to show"
+            "expected a frame seen and one predicted or more, got "
+            f"{len(seen.pictures)} and {len(ahead.pictures)}; pass some to show"
         )
 
 
@@ -270,8 +270,8 @@ def run_forecast(
             first_bytes = first_bytes or stream.nbytes
     if not seen:
         raise FrameError(
-            f"clip: expected more frames than the {job.hide} that are held back, got {len(hidden)}; hide fewer, or "
-            "pass a longer clip"
+            f"clip: expected more frames than the {job.hide} that are held "
+            f"back, got {len(hidden)}; hide fewer, or pass a longer clip"
         )
     ahead = []
     for frame_ahead in stream.foresee(job.steps):

@@ -76,8 +76,8 @@ def check_folder(job: TrackJob, *, resume: bool, force: bool) -> None:
     if not force and any(path.suffix == ".png" for path in there):
         hint = "resume=True to go on, " if job.state.exists() else ""
         raise OptionError(
-            f"{job.masks}: expected no masks yet, got some; pass {hint}force=True to replace them, or choose another "
-            "folder"
+            f"{job.masks}: expected no masks yet, got some; pass "
+            f"{hint}force=True to replace them, or choose another folder"
         )
     names = job.mask_names
     hand_made = [

@@ -70,8 +70,8 @@ def describe_job(job: TrackJob, *, device: object) -> str:
     last = max(job.given)
     if job.files and last >= len(job.files):
         raise MaskError(
-            f"{job.given[last]}: expected a mask of a frame from 0 to {len(job.files) - 1}, got one of frame {last}; "
-            "count from 0"
+            f"{job.given[last]}: expected a mask of a frame from 0 to "
+            f"{len(job.files) - 1}, got one of frame {last}; count from 0"
         )
     alone, lines, objects = list(job.given) == [0], list[str](), 0
     for frame, path in job.given.items():

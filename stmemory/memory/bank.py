@@ -79,8 +79,8 @@ class MemoryBank(nn.Module):
         super().__init__()
         if type(capacity) is not int or capacity < 2:
             raise OptionError(
-                f"MemoryBank: expected a capacity of 2 slots or more, a whole number, got {capacity!r}; the paper "
-                "uses 5"
+                "MemoryBank: expected a capacity of 2 slots or more, "
+                f"a whole number, got {capacity!r}; the paper uses 5"
             )
         if isinstance(borrow, str) or not set(borrow) <= set(_PARTS):
             raise OptionError(f"MemoryBank: expected borrow to name some of {_PARTS}, got {borrow!r}")
@@ -317,8 +317,8 @@ class MemoryBank(nn.Module):
         template = template.to(self.templates.dtype)
         if pinned and bool((self.pinned[index].sum(1) + 1 >= self.capacity).any()):
             raise BankError(
-                f"write: this template would pin all {self.capacity} slots of a row; unpin or drop one, or use a "
-                "larger capacity"
+                f"write: this template would pin all {self.capacity} slots "
+                "of a row; unpin or drop one, or use a larger capacity"
             )
         slot, gate = self._make_room(index, template, frame, must_store=pinned)
         kept = slot >= 0
@@ -337,8 +337,8 @@ class MemoryBank(nn.Module):
         later."""
         if rows is not None and rows.tolist() != list(range(len(template))):
             raise ShapeError(
-                f"write: the first write makes the rows; expected rows=None, got {rows.tolist()}; add_rows() comes "
-                "later"
+                "write: the first write makes the rows; expected "
+                f"rows=None, got {rows.tolist()}; add_rows() comes later"
             )
         if isinstance(self.fusion, FusionCell):
             self.fusion.check(template, template)
@@ -351,9 +351,9 @@ class MemoryBank(nn.Module):
         inside = bool(((index >= 0) & (index < self.rows)).all()) and len(set(index.tolist())) == len(index)
         if not inside or (len(index), *template.shape[1:]) != (len(template), *expected):
             raise ShapeError(
-                f"write: expected a template [R, {', '.join(map(str, expected))}] for R different rows of "
-                f"0..{self.rows - 1}, "
-                f"got {tuple(template.shape)} for rows {index.tolist()}; start a new bank for another size"
+                f"write: expected a template [R, {', '.join(map(str, expected))}] for "
+                f"R different rows of 0..{self.rows - 1}, got {tuple(template.shape)} "
+                f"for rows {index.tolist()}; start a new bank for another size"
             )
         return index.to(self.valid.device)
 
@@ -372,8 +372,8 @@ class MemoryBank(nn.Module):
         full = _positions(valid.all(1) & ~overwrite, unless=unusable)
         if full is None:
             raise BankError(
-                "write: expected a finite template, got NaN or infinity; it was not stored: find where it comes from, "
-                "or use float32"
+                "write: expected a finite template, got NaN or infinity; it "
+                "was not stored: find where it comes from, or use float32"
             )
         if len(full) == 0:
             return slot, None

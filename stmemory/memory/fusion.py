@@ -96,9 +96,8 @@ class FusionCell(nn.Module):
         odd = kernel_size >= 1 and kernel_size % 2 == 1
         if spatial_dims not in _CONVOLUTIONS or not odd or narrowest < 1 or not math.isfinite(scale):
             raise OptionError(
-                "FusionCell: expected channels >= 1, spatial_dims 1, 2 or 3, an odd kernel_size and bottleneck >= 1 "
-                "or None, a finite "
-                f"scale, got {channels}, {spatial_dims}, {kernel_size}, {bottleneck}, {scale}"
+                "FusionCell: expected channels >= 1, spatial_dims 1, 2 or 3, an odd kernel_size and bottleneck >= "
+                f"1 or None, a finite scale, got {channels}, {spatial_dims}, {kernel_size}, {bottleneck}, {scale}"
             )
         self.channels, self.spatial_dims, self.scale = channels, spatial_dims, scale
         self.kernel_size, self.bottleneck = kernel_size, bottleneck
@@ -159,8 +158,8 @@ class FusionCell(nn.Module):
         """
         if not 0 < update < 1:
             raise OptionError(
-                f"start_near_identity: expected update above 0 and below 1, got {update}; 0.05 to train from, 1e-6 to "
-                "use"
+                "start_near_identity: expected update above 0 and "
+                f"below 1, got {update}; 0.05 to train from, 1e-6 to use"
             )
         last = self.h[-1]
         for name, value in (("weight", 0.0), ("bias", math.log(update / (1 - update)))):
@@ -179,10 +178,9 @@ class FusionCell(nn.Module):
             check_floats(f"FusionCell: {name}", template, f"[P, {self.channels}, *S]")
         if source.shape != target.shape or source.dim() != 2 + self.spatial_dims or source.shape[1] != self.channels:
             raise ShapeError(
-                f"FusionCell: expected source and target [P, {self.channels}, *S] with {self.spatial_dims} spatial "
-                "dimensions, "
-                f"got {tuple(source.shape)} and {tuple(target.shape)}; spatial_dims=1 is for tokens, 2 for maps, 3 "
-                "for volumes"
+                f"FusionCell: expected source and target [P, {self.channels}, *S] with "
+                f"{self.spatial_dims} spatial dimensions, got {tuple(source.shape)} and "
+                f"{tuple(target.shape)}; spatial_dims=1 is for tokens, 2 for maps, 3 for volumes"
             )
 
     def forward(self, source: Tensor, target: Tensor, sizes: Tensor | None = None) -> Tensor:

@@ -350,7 +350,7 @@ def update_policy(policy: str | UpdatePolicy) -> UpdatePolicy:
         )
     if not isinstance(policy, UpdatePolicy) or not isinstance(policy.name, str) or not callable(policy.decide):
         raise OptionError(
-            "update policy: expected a name or an object with name, uses_similarity and decide(view), got "
-            f"{type(policy).__name__}"
+            "update policy: expected a name or an object with name, "
+            f"uses_similarity and decide(view), got {type(policy).__name__}"
         )
     return policy

@@ -219,9 +219,8 @@ class Slots(nn.Module):
             fits = (len(tensors["valid"]), *probe.tensors[name].shape[1 : 2 if name in ("templates", "keys") else None])
             if tuple(tensor.shape[: len(fits)]) != fits:
                 raise BankError(
-                    f"load_contents: expected {name} of {fits[0]} rows and {self.capacity} slots, got "
-                    f"{tuple(tensor.shape)}; "
-                    "build the bank with the capacity it was saved with"
+                    f"load_contents: expected {name} of {fits[0]} rows and {self.capacity} slots, "
+                    f"got {tuple(tensor.shape)}; build the bank with the capacity it was saved with"
                 )
             wanted = "floats" if name in ("templates", "keys") else str(probe.tensors[name].dtype)
             if not (tensor.is_floating_point() if wanted == "floats" else tensor.dtype == probe.tensors[name].dtype):

@@ -66,8 +66,8 @@ class NetworkConfig:
                 raise OptionError(f"NetworkConfig: expected {name} >= {least}, got {value}")
         if self.fusion_kernel % 2 == 0 or not math.isfinite(self.fusion_scale):
             raise OptionError(
-                f"NetworkConfig: expected an odd fusion_kernel and a finite fusion_scale, got {self.fusion_kernel}, "
-                f"{self.fusion_scale}"
+                "NetworkConfig: expected an odd fusion_kernel and a finite "
+                f"fusion_scale, got {self.fusion_kernel}, {self.fusion_scale}"
             )
         lite = self.backbone == "efficientnet_lite0"
         if lite and self.norm != "batch":
@@ -81,15 +81,13 @@ class NetworkConfig:
             )
         if not lite and self.appearance_channels:
             raise OptionError(
-                f"NetworkConfig: expected appearance_channels 0 with {self.backbone}, which has no discriminative "
-                "read, got "
-                f"{self.appearance_channels}"
+                f"NetworkConfig: expected appearance_channels 0 with {self.backbone}, "
+                f"which has no discriminative read, got {self.appearance_channels}"
             )
         if lite and self.template_channels <= self.key_channels:
             raise OptionError(
-                "NetworkConfig: expected template_channels above key_channels (the frame's key is a part of a lite "
-                "template), "
-                f"got {self.template_channels} and {self.key_channels}"
+                "NetworkConfig: expected template_channels above key_channels (the frame's key is "
+                f"a part of a lite template), got {self.template_channels} and {self.key_channels}"
             )
 
     @classmethod

@@ -165,8 +165,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(
-            f"{path}: expected a file of weights, got {'a folder' if path.is_dir() else 'nothing there'}; check the "
-            "path"
+            f"{path}: expected a file of weights, got "
+            f"{'a folder' if path.is_dir() else 'nothing there'}; check the path"
         )
     found: Any
     try:
@@ -174,10 +174,9 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     except Exception as error:  # damaged bytes make torch's readers raise nearly anything
         if isinstance(error, pickle.UnpicklingError) and "global" in str(error).lower():
             raise WeightsError(
-                f"{path}: expected tensors alone, got a file that asks to run code when it is read, which is never "
-                "done here, or is "
-                "damaged; download it again, or, where the network is your own, write "
-                "torch.save(network.state_dict(), path)"
+                f"{path}: expected tensors alone, got a file that asks to run code when it "
+                "is read, which is never done here, or is damaged; download it again, or, "
+                "where the network is your own, write torch.save(network.state_dict(), path)"
             ) from error
         first = (str(error).splitlines() or [""])[0]
         raise WeightsError(
@@ -246,8 +245,8 @@ def renamed(
     wanted = {name: tensor for name, tensor in expected.items() if name in published or not name.endswith(_COUNTER)}
     if seen := differences(published, wanted):
         raise WeightsError(
-            f"{what}: expected exactly its published names and shapes, got {seen}; the file is of another network or "
-            "version"
+            f"{what}: expected exactly its published names and shapes, "
+            f"got {seen}; the file is of another network or version"
         )
     return {ours: published.get(theirs, torch.zeros((), dtype=torch.int64)) for ours, theirs in names.items()}
 
@@ -275,6 +274,6 @@ def _check_folder(folder: Path, network: SegmentationNetwork) -> None:
         same = False
     if not same:
         raise WeightsError(
-            f"{folder}: expected a folder without weights, got one with others; choose another, or replace them with "
-            "force=True"
+            f"{folder}: expected a folder without weights, got one with "
+            "others; choose another, or replace them with force=True"
         )

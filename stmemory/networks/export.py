@@ -226,8 +226,8 @@ def export_onnx(
     paths = [file_path(Path(folder) / f"{stage.name}.onnx") for stage in steps]
     if not force and (there := [path for path in paths if path.exists()]):
         raise FileError(
-            f"{there[0]}: expected a folder without files of an earlier export; choose another one, or "
-            "have them replaced"
+            f"{there[0]}: expected a folder without files of an "
+            "earlier export; choose another one, or have them replaced"
         )
     for stage, path in zip(steps, paths, strict=True):
         with torch.no_grad(), _quiet():

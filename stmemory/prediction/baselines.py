@@ -168,9 +168,8 @@ class RecurrentNetwork(nn.Module):
             or any(side % self.stride for side in frame.shape[2:])
         ):
             raise ShapeError(
-                f"frame: expected [B, {self.config.image_channels}, H, W] with H and W multiples of {self.stride}, "
-                f"got {tuple(frame.shape)}; "
-                "pad or crop it first"
+                f"frame: expected [B, {self.config.image_channels}, H, W] with H and W "
+                f"multiples of {self.stride}, got {tuple(frame.shape)}; pad or crop it first"
             )
         given, finer = self.encoder(frame)  # [B, Cf, h, w]
         if not state.hidden:
@@ -224,8 +223,8 @@ def matched(config: PredictionConfig, kind: str, count: int) -> PredictionNetwor
         raise OptionError(f"matched: expected one of {(*CORES, 'state_only')}, got {kind!r}")
     if abs(parameters(network) / count - 1) > 0.03:
         raise OptionError(
-            f"matched: expected {kind} to have a width with {count} parameters, within 3 %, got {parameters(network)} "
-            "at best"
+            f"matched: expected {kind} to have a width with {count} "
+            f"parameters, within 3 %, got {parameters(network)} at best"
         )
     return network
 

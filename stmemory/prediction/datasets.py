@@ -133,9 +133,8 @@ class MovingMnistFile:
         stored = self._open()
         if stored.dtype != np.uint8 or stored.ndim != 4 or len(stored) != frames or 0 in stored.shape:
             raise FrameError(
-                f"{path}: expected uint8 [T, N, H, W] with T = {frames}, got {stored.dtype} {stored.shape}; transpose "
-                "it if clips "
-                "come first, or say how many frames it has"
+                f"{path}: expected uint8 [T, N, H, W] with T = {frames}, got {stored.dtype} "
+                f"{stored.shape}; transpose it if clips come first, or say how many frames it has"
             )
         self.frames = frames
         self.size = (1, int(stored.shape[2]), int(stored.shape[3]))
@@ -214,9 +213,8 @@ class Kth:
                 ]
         if not self._clips:
             raise FrameError(
-                f"{os.fspath(root)}: expected clips of {frames} frames of the {split} persons, got no video of so "
-                "many; unpack the "
-                "data set again, or ask for fewer frames"
+                f"{os.fspath(root)}: expected clips of {frames} frames of the {split} persons, "
+                "got no video of so many; unpack the data set again, or ask for fewer frames"
             )
 
     def __len__(self) -> int:
@@ -238,8 +236,8 @@ def _kth_videos(folder: Path, split: str) -> list[Path]:
     """The folders of a split's videos of one action, by name."""
     if not folder.is_dir():
         raise FrameError(
-            f"{folder}: expected a folder of videos as person01_boxing_d1_uncomp, got no such folder; unpack the data "
-            "set"
+            f"{folder}: expected a folder of videos as "
+            "person01_boxing_d1_uncomp, got no such folder; unpack the data set"
         )
     found = {path: re.match(r"person(\d\d)_", path.name) for path in folder.iterdir() if path.is_dir()}
     return sorted(path for path, name in found.items() if name and int(name[1]) in _PERSONS[split])
@@ -326,8 +324,7 @@ class Human36mMim:
         if not self._starts:
             raise FrameError(
                 f"{os.fspath(root)}: expected clips of {frames} of every second image, got {len(self._images)} images "
-                "of "
-                f"{_MIM_ACTION} and no {(frames - 1) * _MIM_INTERVAL + 1} in a row; unpack the data set again"
+                f"of {_MIM_ACTION} and no {(frames - 1) * _MIM_INTERVAL + 1} in a row; unpack the data set again"
             )
 
     def __len__(self) -> int:
@@ -419,9 +416,8 @@ def _mim_images(root: Path, split: str) -> list[_Image]:
             found.append(_Image(path, name["video"], int(name["frame"])))
     if not found:
         raise FrameError(
-            f"{root}: expected images as S1_Walking_1.54138969_000001.jpg, of {', '.join(_MIM_SUBJECTS[split])}, got "
-            "none; "
-            "unpack those subjects' images into it"
+            f"{root}: expected images as S1_Walking_1.54138969_000001.jpg, of "
+            f"{', '.join(_MIM_SUBJECTS[split])}, got none; unpack those subjects' images into it"
         )
     return found
 
@@ -456,8 +452,8 @@ def _listed(file: Path) -> list[tuple[str, int]]:
             continue
         if len(fields) < 2 or not fields[1].isdecimal():
             raise FrameError(
-                f"{file}, line {number}: expected a clip as images/S1_Walking.54138969_,26,96, got {line!r}; fetch "
-                "the list again"
+                f"{file}, line {number}: expected a clip as "
+                f"images/S1_Walking.54138969_,26,96, got {line!r}; fetch the list again"
             )
         clips.append((fields[0], int(fields[1])))
     if not clips:

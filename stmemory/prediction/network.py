@@ -320,7 +320,6 @@ class PredictionNetwork(Pretrained, nn.Module):
             or 0 in frame.shape
         ):
             raise ShapeError(
-                f"frame: expected [B, {channels}, H, W] with H and W multiples of {stride}, got {tuple(frame.shape)}; "
-                "use FramePredictor, "
-                "which takes any size"
+                f"frame: expected [B, {channels}, H, W] with H and W multiples of {stride}, "
+                f"got {tuple(frame.shape)}; use FramePredictor, which takes any size"
             )

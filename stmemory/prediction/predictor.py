@@ -56,8 +56,8 @@ class FramePredictor:
     ) -> None:
         if not isinstance(network, PredictionNetwork):
             raise OptionError(
-                f"network: expected a PredictionNetwork, got {type(network).__name__}; VOSPredictor takes those that "
-                "segment"
+                "network: expected a PredictionNetwork, got "
+                f"{type(network).__name__}; VOSPredictor takes those that segment"
             )
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         place_to_compute(self.network, device=device, dtype=dtype)

@@ -203,9 +203,8 @@ class VanishingDigits:
         )
         if most + _MOVES > _TIMER_ROWS * size:
             raise OptionError(
-                f"Curtain.hidden: expected at most {_TIMER_ROWS * size - _MOVES} frames, for which the timer of a "
-                f"frame {size} "
-                f"wide has pixels, got {most}; pass a larger size"
+                f"Curtain.hidden: expected at most {_TIMER_ROWS * size - _MOVES} frames, for which "
+                f"the timer of a frame {size} wide has pixels, got {most}; pass a larger size"
             )
         self.size = (1, size, size)
         self.curtain = curtain

@@ -262,8 +262,8 @@ class Others:
     def __post_init__(self) -> None:
         if any(capacity < 2 for capacity in self.capacities):
             raise OptionError(
-                f"capacities: expected 2 slots or more each, got {', '.join(map(str, self.capacities))}; leave the "
-                "others out"
+                "capacities: expected 2 slots or more each, got "
+                f"{', '.join(map(str, self.capacities))}; leave the others out"
             )
         for policy in self.policies:
             if isinstance(update_policy(policy), nn.Module):

@@ -154,9 +154,8 @@ class DigitPool:
         held_out = round(len(order) * test_share)
         if not 0 < held_out < len(order):
             raise OptionError(
-                f"test_share: expected a digit or more in either part, got {held_out} of {len(order)} different ones "
-                "for the "
-                "test; pass more digits, or another share"
+                f"test_share: expected a digit or more in either part, got {held_out} of "
+                f"{len(order)} different ones for the test; pass more digits, or another share"
             )
         return cls(train=digits[order[held_out:]], test=digits[order[:held_out]])
 
@@ -183,8 +182,8 @@ def glyphs(number: int, seed: int = 0, *, characters: str = "0123456789") -> Dig
     """
     if min(number, seed) < 0 or not characters:
         raise OptionError(
-            f"glyphs: expected a number and a seed of 0 or more, and characters, got {number}, {seed} and "
-            f"{characters!r}"
+            "glyphs: expected a number and a seed of 0 or more, and "
+            f"characters, got {number}, {seed} and {characters!r}"
         )
     font = ImageFont.load_default(_FONT)
     drawn = np.zeros((number, _SIDE, _SIDE), np.uint8)
@@ -247,8 +246,8 @@ def read_idx(path: str | os.PathLike[str]) -> Digits:
     number, height, width = struct.unpack(">3I", data[4:16])
     if len(data) - 16 != number * height * width:
         raise FrameError(
-            f"{path}: expected {number} x {height} x {width} bytes behind its header, got {len(data) - 16}; fetch it "
-            "again"
+            f"{path}: expected {number} x {height} x {width} bytes "
+            f"behind its header, got {len(data) - 16}; fetch it again"
         )
     pictures: Digits = np.frombuffer(data, np.uint8, offset=16).reshape(number, height, width).copy()
     return pictures
@@ -295,8 +294,8 @@ def checked_digits(digits: Digits) -> Digits:
     if not isinstance(digits, np.ndarray) or digits.dtype != np.uint8 or digits.ndim != 3 or 0 in digits.shape:
         came = f"{digits.dtype} {digits.shape}" if isinstance(digits, np.ndarray) else type(digits).__name__
         raise ShapeError(
-            f"digits: expected uint8 [N, h, w] with N of 1 or more, got {came}; use glyphs(1000), or scale floats to "
-            "[0, 255] first"
+            "digits: expected uint8 [N, h, w] with N of 1 or more, got "
+            f"{came}; use glyphs(1000), or scale floats to [0, 255] first"
         )
     return digits
 
@@ -406,9 +405,8 @@ def different_pictures(
                 break
         else:
             raise OptionError(
-                f"digits: expected enough for {number} different pictures of {height} x {width}, got {len(digits)}, "
-                "of which only "
-                f"{place} were found; pass more digits or a larger size"
+                f"digits: expected enough for {number} different pictures of {height} x {width}, got "
+                f"{len(digits)}, of which only {place} were found; pass more digits or a larger size"
             )
         seen.add(picture.tobytes())
     return pictures

@@ -195,8 +195,8 @@ class TrainingConfig:
         update_policy(self.policy)
         for name in _OF_PHASES & set(self.data):
             raise OptionError(
-                f"TrainingConfig.data.{name}: expected a setting of clips that phases do not have, got one of phases; "
-                "put it there"
+                f"TrainingConfig.data.{name}: expected a setting of clips "
+                "that phases do not have, got one of phases; put it there"
             )
         read_record(ClipConfig, self.data, "TrainingConfig.data")
         checks = (

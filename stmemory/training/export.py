@@ -61,8 +61,8 @@ def export(run: Path, out: Path, *, about: Mapping[str, Any] | None = None) -> i
     state = read_state(path, needs=("average", "step"))
     if not isinstance(state.get("config", ""), str):
         raise WeightsError(
-            f"{path}: expected the configuration of the run in its state, got something else; the file is damaged: "
-            "use a copy of it"
+            f"{path}: expected the configuration of the run in its state, "
+            "got something else; the file is damaged: use a copy of it"
         )
     config = (
         TrainingConfig.from_json(state["config"]) if "config" in state else TrainingConfig.load(run / "config.json")
@@ -252,6 +252,6 @@ def _from_hub(repo: str, file: str) -> Path:
         return download(name, [file], {"revision": revision} if revision else None) / file
     except WeightsError as error:
         raise WeightsError(
-            f"ImageNet weights: {error}; or download it from https://huggingface.co/{name} elsewhere, and pass it as "
-            "source=FILE"
+            f"ImageNet weights: {error}; or download it from "
+            f"https://huggingface.co/{name} elsewhere, and pass it as source=FILE"
         ) from error

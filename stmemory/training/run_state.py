@@ -133,9 +133,8 @@ def _checked(path: Path, content: bytes) -> bytes:
     plain = content[: -length - 2] + b"\0\0"
     if content[-length:] != _COMMENT + hashlib.sha256(plain).hexdigest().encode():
         raise WeightsError(
-            f"{path}: expected the state.pt of a run, got a damaged or foreign file (its digest is another, or there "
-            "is none); use a copy "
-            "of it, or begin again in another folder"
+            f"{path}: expected the state.pt of a run, got a damaged or foreign file (its digest "
+            "is another, or there is none); use a copy of it, or begin again in another folder"
         )
     return plain
 
@@ -330,8 +329,8 @@ def _preset_of(text: object, path: Path) -> str:
     preset = values.get("preset") if isinstance(values, dict) else None
     if not isinstance(preset, str):
         raise WeightsError(
-            f"{path}: expected the configuration of the run in its state, got something else; the file is damaged: "
-            "use a copy of it"
+            f"{path}: expected the configuration of the run in its state, "
+            "got something else; the file is damaged: use a copy of it"
         )
     return preset
 
@@ -387,8 +386,8 @@ def expect_no_weights(out: Path) -> None:
     """
     if _is_of_weights(out / _CONFIG):
         raise OptionError(
-            f"{out}: expected a folder for a run, got one of exported weights, which a run would destroy; name "
-            "another folder"
+            f"{out}: expected a folder for a run, got one of exported "
+            "weights, which a run would destroy; name another folder"
         )
 
 
@@ -403,8 +402,8 @@ def expect_no_run(out: Path) -> None:
     config = out / _CONFIG
     if (out / _STATE).exists() or (config.exists() and not _is_of_weights(config)):
         raise OptionError(
-            f"{out}: expected a folder for weights, got that of a run, whose {_CONFIG} they would replace; name "
-            "another folder"
+            f"{out}: expected a folder for weights, got that of a run, "
+            f"whose {_CONFIG} they would replace; name another folder"
         )
 
 

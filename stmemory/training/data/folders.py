@@ -179,8 +179,8 @@ def open_folder(root: str | Path, *, layout: str, split: str = "train") -> Folde
         if isinstance(error, OptionError):
             raise
         raise OptionError(
-            f"{root}: expected a data set of layout {layout!r}, got: {error!r}; correct it, or take it from its "
-            "source again"
+            f"{root}: expected a data set of layout {layout!r}, got: "
+            f"{error!r}; correct it, or take it from its source again"
         ) from error
     stills = [still for still in found if isinstance(still, Still)]
     if not stills:
@@ -323,8 +323,8 @@ def _coco(root: Path, split: str) -> _Found:
             objects[each["image_id"]].append(each)
         else:
             yield (
-                f"{listed}: annotation {each.get('id', '')} of image {each['image_id']}: no segmentation, neither "
-                f"polygons nor RLE"
+                f"{listed}: annotation {each.get('id', '')} of image "
+                f"{each['image_id']}: no segmentation, neither polygons nor RLE"
             )
     for image in about["images"]:
         file = root / f"{split}2017" / checked_path(image["file_name"], what=f"{listed}: file_name")

@@ -76,8 +76,8 @@ class IdMask:
         found = read_id_image(self.path)
         if found.values.dtype not in (np.uint8, np.bool_):
             raise MaskError(
-                f"{self.path}: expected a palette or grey PNG of ids, got one of {found.values.dtype}; save it with 8 "
-                "bits"
+                f"{self.path}: expected a palette or grey PNG of ids, "
+                f"got one of {found.values.dtype}; save it with 8 bits"
             )
         values = found.values.astype(np.uint8)
         white = (values == VOID).astype(np.uint8)
@@ -193,8 +193,8 @@ class SbdMask:
             from scipy.io import loadmat
         except ImportError as error:
             raise MaskError(
-                f"{self.path}: expected SciPy to read a .mat file, and it is not installed; pip install scipy, or "
-                "stmemory[train]"
+                f"{self.path}: expected SciPy to read a .mat file, and it "
+                "is not installed; pip install scipy, or stmemory[train]"
             ) from error
         try:
             values = np.asarray(loadmat(str(self.path))["GTinst"]["Segmentation"][0, 0])

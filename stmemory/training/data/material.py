@@ -400,8 +400,8 @@ class Material:
             file = read_tensor_file(path, "material for training")
             if file.about and not (file.whole and file.about.get("format") == FORMAT):
                 raise OptionError(
-                    "expected its digest, got a file without; it is damaged, or of a later version: pack the pictures "
-                    "again"
+                    "expected its digest, got a file without; it is "
+                    "damaged, or of a later version: pack the pictures again"
                 )
             tensors = file.tensors
             table, names = tensors["table"].tolist(), bytes(tensors["names"].numpy()).decode().split("\n")
@@ -412,8 +412,8 @@ class Material:
             blobs, offsets = tensors["blobs"], tensors["offsets"]
             if blobs.dtype != torch.uint8 or offsets.shape != (2 * len(items) + 1,) or offsets.is_floating_point():
                 raise OptionError(
-                    f"blobs, offsets: expected bytes, and whole numbers for {len(items)} pictures, got {blobs.dtype}, "
-                    f"{tuple(offsets.shape)}"
+                    "blobs, offsets: expected bytes, and whole numbers for "
+                    f"{len(items)} pictures, got {blobs.dtype}, {tuple(offsets.shape)}"
                 )
             if int(offsets[0]) < 0 or int(offsets[-1]) > len(blobs) or bool((offsets.diff() < 0).any()):
                 raise OptionError("offsets: expected rising numbers within the file, got others")

@@ -186,9 +186,8 @@ class Sources:
             )
         if config.validate_every and not self._validation:
             raise OptionError(
-                "validate_every: expected a validation split, or two pictures or videos so that one can be held out, "
-                "got neither; "
-                "give more, or train without validation"
+                "validate_every: expected a validation split, or two pictures or videos so "
+                "that one can be held out, got neither; give more, or train without validation"
             )
 
     def clips(self, phase: Phase, *, validation: bool = False) -> Clips:
@@ -222,8 +221,8 @@ class Sources:
         training = without(folder, validation)
         if not training.items:
             raise OptionError(
-                f"{source.root}: expected the split {source.split!r} to have pictures that {split!r} has not, got "
-                "none; "
+                f"{source.root}: expected the split {source.split!r} "
+                f"to have pictures that {split!r} has not, got none; "
                 'choose another validation_split, or "" to hold some out'
             )
         self._training.append((training, source.weight))

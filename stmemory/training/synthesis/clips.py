@@ -231,8 +231,8 @@ def _check_sizes(photos: Sequence[Photo], names: Sequence[str]) -> None:
     for name, size in zip(names[1:], sizes, strict=True):
         if size != expected:
             raise FrameError(
-                f"{name}: expected the size of {names[0]}, {expected}, got {size}; frames of one video must be of one "
-                "size"
+                f"{name}: expected the size of {names[0]}, {expected}, "
+                f"got {size}; frames of one video must be of one size"
             )
 
 
