@@ -28,7 +28,7 @@ class View:
     """How one clip is looked at: from some frame on through a window.
 
     Attributes:
-        first: first that frame.
+        first: index of that frame.
         chances: random numbers of each frame, in [0, 1): whether its window is drawn again, and how much room and how
             close that is.
     """
