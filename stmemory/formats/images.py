@@ -30,7 +30,7 @@ class VideoWriter(MaskWriter):
         codecs: the codec for each ending that the video may have, see `OverlayWriter`; a folder's are `.mov`.
         rate: frames per second.
         per_object: a video for each object.
-        comment: comment in a file.
+        comment: text that is stored in the file.
 
     Raises:
         FrameError: PyAV is missing.

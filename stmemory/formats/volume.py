@@ -79,7 +79,7 @@ def to_label_volume(results: Iterable[Segmentation | MaskLike]) -> NDArray[np.in
     """Stack results as ids; all of them are in memory then, so for long videos use `VolumeWriter`.
 
     Args:
-        results: results of frames of one size: `Segmentation`s, or ids `[H, W]`.
+        results: frames of one size: `Segmentation`s, or ids `[H, W]`.
 
     Returns:
         int32 `[T, H, W]`, 0 = background.

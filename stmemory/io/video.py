@@ -221,7 +221,7 @@ class OverlayWriter:
         codec: `"h264"`, RGB images in an MP4; `"prores"` (ProRes 4444), or lossless `"png"` or `"qtrle"`, RGBA
             images in a `.mov`, which keep transparency; `"grey_png"` or `"grey_ffv1"`, grey images without loss in
             a `.mov` or a `.mkv`.
-        comment: comment in the file.
+        comment: text that is stored in the file.
 
     Raises:
         OptionError: `rate` is not above 0, or there is no such codec.

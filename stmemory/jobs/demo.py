@@ -105,7 +105,7 @@ def run_demo(
     are, since Pillow writes an animation in one go.
 
     Args:
-        predictor: predictor that tracks.
+        predictor: tracks the clip.
         out: folder of `clip.mp4` and `overlay.mp4` (or `.webp`), `first.png` and `contact_sheet.png`; files of these
             names are replaced.
         frames: length of the clip, at least 3, since first and last frame are not scored.

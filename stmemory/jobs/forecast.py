@@ -244,7 +244,7 @@ def run_forecast(
     whole.
 
     Args:
-        predictor: predictor that predicts.
+        predictor: makes the forecast.
         clip: any clip that `clip_frames` takes.
         job: how far, and where to.
         on_frame: called before each frame is watched with its place, from 1, its H and its W, for progress.

@@ -198,8 +198,8 @@ def run_job(
     there are finished.
 
     Args:
-        predictor: predictor that tracks.
-        job: job to do.
+        predictor: tracks the clip.
+        job: what to track, and where to write.
         resume: go on from the state in the output folder.
         force: begin again though there are masks of a job already; those are deleted.
         stop: looked at between frames.

@@ -1,4 +1,4 @@
-"""`SegmentationNetwork`: the whole network of video object segmentation; what is remembered of a video is elsewhere."""
+"""`SegmentationNetwork`: the whole network of video object segmentation. It remembers nothing of a video."""
 
 from __future__ import annotations
 

@@ -147,8 +147,8 @@ class Part(nn.Module):
     """A head that looks at some channels only: `[B, C, h, w]` to what it makes of them.
 
     Args:
-        channels: which.
-        head: head of them.
+        channels: the channels that the head sees.
+        head: a layer for these channels.
     """
 
     def __init__(self, channels: slice, head: nn.Module) -> None:

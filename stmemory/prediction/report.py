@@ -47,7 +47,7 @@ class PredictionResult:
 
     Attributes:
         name: name of the predictor.
-        test: test that the clips are from.
+        test: name of the test that the clips are from.
         period: N of a recall set; None where there is none.
         clips: number of clips.
         scores: means over all frames that were not given.

@@ -74,7 +74,7 @@ class ClipSource:
 
     Args:
         clip_set: clips to make.
-        test: test of digits, and with motion, that training does not see.
+        test: clips with digits and motion that training does not see.
         seed: seed of the clips.
 
     Raises:
