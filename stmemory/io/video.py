@@ -280,7 +280,7 @@ class OverlayWriter:
             self._open(picture, timed=time is not None)
         if picture.shape != self._shape:
             raise FrameError(
-                f"picture {self.count}: expected the size of the first one, {self._shape}, got {picture.shape}; resize "
+                f"image {self.count}: expected the size of the first one, {self._shape}, got {picture.shape}; resize "
                 "it or start another video"
             )
         if (time is None) != (self._ticks is None):
