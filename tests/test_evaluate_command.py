@@ -282,7 +282,7 @@ def test_another_run_is_refused(
     assert "nothing to resume" in said("--resume")
     assert 0 == main(command(clips=("walk",)))
     before = masks(tmp_path / "out")
-    assert "with 1 finished clip; pass --resume to go on, --force to begin anew" in said()
+    assert "with 1 finished clip; pass --resume to go on, --force to begin again" in said()
     assert "memory size was 5, is 3" in said("--resume", "--memory-size", "3")
     assert "weights was" in said("--resume", "--weights", "lite")
     assert before == masks(tmp_path / "out")

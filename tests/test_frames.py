@@ -412,10 +412,10 @@ def test_a_writer_refuses_what_is_no_picture(tmp_path: Path) -> None:
         OverlayWriter(tmp_path / "a.mp4", rate=0)
     with OverlayWriter(tmp_path / "a.mp4") as writer:
         writer.write(pictures[0])
-        with pytest.raises(FrameError, match=r"picture 1: .*\(32, 48, 3\), got \(30, 48, 3\)"):
+        with pytest.raises(FrameError, match=r"image 1: .*\(32, 48, 3\), got \(30, 48, 3\)"):
             writer.write(pictures[1][:30])
         wrong: Any = pictures[1] / 255
-        with pytest.raises(FrameError, match="picture 1: .*float64"):
+        with pytest.raises(FrameError, match="image 1: .*float64"):
             writer.write(wrong)
     with pytest.raises(FrameError, match="closed"):
         writer.write(pictures[1])

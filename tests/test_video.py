@@ -274,7 +274,7 @@ def test_pictures_keep_their_times(tmp_path: Path) -> None:
     with OverlayWriter(tmp_path / "b.mp4") as out:
         for time, picture in timed:
             out.write(picture, time=time)
-        with pytest.raises(FrameError, match="a time of each picture or of none"):
+        with pytest.raises(FrameError, match="a time of each image or of none"):
             out.write(timed[0][1])
     np.testing.assert_allclose([time for time, _ in iterate_timed_video(tmp_path / "b.mp4")], times, atol=0.002)
 

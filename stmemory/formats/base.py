@@ -49,14 +49,14 @@ class Labelled:
     """One frame on its way into a file.
 
     Attributes:
-        index: of the frame among those added, from 0.
-        name: of its file, without an ending.
+        index: index of the frame among those added, from 0.
+        name: name of its file, without an ending.
         ids: int32 `[H, W]`, 0 = background.
         shown: the objects that have a pixel in `ids`, sorted.
         tracked: the objects that the result knows of, seen or not, sorted; those shown are among them.
         picture: float32 `[3, H, W]` in [0, 1]; None where the format draws none.
-        scores: how sure each object's mask is, where that is known.
-        result: what was added, where it was a result and not ids alone.
+        scores: confidence of each object's mask, where it is known.
+        result: the result that was added, where it was one and not ids alone.
     """
 
     index: int
@@ -94,7 +94,7 @@ class MaskWriter(ABC):
 
         Args:
             masks: a `Segmentation`; or ids, integers `[H, W]`, as an array, a tensor, a PIL image or a path.
-            name: of the frame's file, without an ending; None numbers from `00000` on, a `Segmentation` by its
+            name: name of the frame's file, without an ending; None numbers from `00000` on, a `Segmentation` by its
                 `frame_index`.
             frame: the frame itself, of any kind that `to_frame` takes; only formats that draw need it.
 
@@ -112,8 +112,8 @@ class MaskWriter(ABC):
             raise OptionError(f"name: expected the name of a file that is not hidden, such as '00012', got {name!r}")
         if self._shape not in (None, ids.shape):
             raise FrameError(
-                f"{name}: expected masks of the size of those before, {self._shape} (H, W), got {ids.shape}; write "
-                "them to another file"
+                f"{name}: expected masks of the size of those before, "
+                f"{self._shape} (H, W), got {ids.shape}; write them to another file"
             )
         picture = self._picture(frame, name, ids) if self.draws else None
         known = masks.object_ids if isinstance(masks, Segmentation) else ()
@@ -155,8 +155,8 @@ class MaskWriter(ABC):
         if self.path.suffix.lower() not in endings:  # other programs, and `guess_format`, go by it
             wanted = " or ".join(endings)
             raise OptionError(
-                f"{self.path}: expected a name that ends in {wanted}, got {self.path.name!r}; add it, or choose "
-                "another format"
+                f"{self.path}: expected a name that ends in {wanted}, got "
+                f"{self.path.name!r}; add it, or choose another format"
             )
         return self._stack.enter_context(whole_file(self.path))
 
@@ -273,8 +273,8 @@ def ids_of(masks: Segmentation | MaskLike) -> Ids:
         values = values.masked_fill(values == void, 0)
     if values.dtype != torch.bool and (int(values.min()) < 0 or int(values.max()) >= 2**31):
         raise MaskError(
-            f"masks: expected ids from 0 to {2**31 - 1}, got {int(values.min())} to {int(values.max())}; 0 is "
-            "background"
+            f"masks: expected ids from 0 to {2**31 - 1}, got "
+            f"{int(values.min())} to {int(values.max())}; 0 is background"
         )
     ids: Ids = values.cpu().numpy().astype(np.int32)
     return ids
@@ -284,7 +284,7 @@ def new_file(folder: Path, frame: Labelled) -> Path:
     """Where a frame's PNG goes.
 
     Args:
-        folder: of the PNGs.
+        folder: folder of the PNGs.
         frame: the frame.
 
     Raises:
@@ -303,7 +303,7 @@ def new_folder(path: Path) -> Path:
     """Make a folder, or take one that is there and empty.
 
     Args:
-        path: of the folder.
+        path: path of the folder.
 
     Raises:
         OptionError: it is a file, or something is in it.
@@ -357,7 +357,7 @@ def spool_beside(path: Path) -> Iterator[Spool]:
     """A spool in a hidden folder beside a file that is being written; the folder is removed at the end.
 
     Args:
-        path: of the file. Missing parent folders are made.
+        path: path of the file. Missing parent folders are made.
 
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     with spool_beside(Path(folder, "a.json")) as spool:
@@ -375,8 +375,8 @@ def column(rows: Iterable[list[Any]], place: int, length: int) -> Iterator[objec
 
     Args:
         rows: each begins with its position, rising.
-        place: of the value in the row.
-        length: of the whole.
+        place: place of the value in the row.
+        length: length of the whole.
 
     >>> list(column([[1, "a"], [3, "b"]], 1, 5))
     [None, 'a', None, 'b', None]
@@ -446,8 +446,8 @@ def _by_name(
                 return
         if name not in files:
             raise FrameError(
-                f"{folder}: expected a frame {name}, as its mask is called, got none; pass the folder that was "
-                "segmented"
+                f"{folder}: expected a frame {name}, as its mask is "
+                "called, got none; pass the folder that was segmented"
             )
         yield name, ids, files[name]
 
@@ -459,8 +459,8 @@ def _by_number(masks: Iterator[tuple[str, Ids]], frames: VideoLike) -> Iterator[
         wanted = int(name) if name.isdecimal() else index
         if wanted < position:
             raise FrameError(
-                f"{name}: expected masks in the order of the frames, got this one after number {position}; number "
-                "them all, or none"
+                f"{name}: expected masks in the order of the frames, got "
+                f"this one after number {position}; number them all, or none"
             )
         while position < wanted:
             following = next(clip, None)

@@ -61,7 +61,7 @@ def load_document(path: str | os.PathLike[str], key: str) -> dict[str, Any]:
 
     Args:
         path: the file.
-        key: that it must have.
+        key: key that it must have.
 
     Raises:
         MaskError: it cannot be read, or has no such key.
@@ -83,9 +83,9 @@ def rows_in(document: Mapping[str, Any], key: str, path: str | os.PathLike[str])
     """The list of objects that stands under a key.
 
     Args:
-        document: of a JSON file.
+        document: document of a JSON file.
         key: where the list stands; a missing one is empty.
-        path: of the file, for the message.
+        path: path of the file, for the message.
 
     Raises:
         MaskError: something else stands there.
@@ -121,7 +121,7 @@ def blank_ids(row: Mapping[str, Any]) -> Ids:
     """A mask of background only, of the size that an entry of the file states.
 
     Args:
-        row: with `height` and `width`.
+        row: row with `height` and `width`.
 
     Returns:
         int32 `[H, W]`.
@@ -136,8 +136,8 @@ def blank_ids(row: Mapping[str, Any]) -> Ids:
     height, width = (whole(row[side], what=side, least=1) for side in ("height", "width"))
     if height * width > LARGEST_MASK:
         raise OptionError(
-            f"height, width: expected a frame of at most {LARGEST_MASK:,} pixels, got {width} x {height}; the file is "
-            "damaged"
+            f"height, width: expected a frame of at most {LARGEST_MASK:,} "
+            f"pixels, got {width} x {height}; the file is damaged"
         )
     return np.zeros((height, width), np.int32)
 
@@ -149,7 +149,7 @@ def draw_segmentation(ids: Ids, object_id: int, segmentation: object, *, name: s
         ids: `[H, W]`, which is changed.
         object_id: its id.
         segmentation: its RLE, or a list of its polygons, as it stands in the file.
-        name: of the frame, for the message.
+        name: name of the frame, for the message.
 
     Raises:
         MaskError: it is damaged; its size is another; the id is below 1.

@@ -116,8 +116,8 @@ def read_cvat(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]:
     images = root.findall("image")
     if root.tag != "annotations" or not images:
         raise MaskError(
-            f"{path}: expected annotations with images or tracks, got {root.tag!r} without; export it as CVAT for "
-            "images 1.1"
+            f"{path}: expected annotations with images or tracks, got "
+            f"{root.tag!r} without; export it as CVAT for images 1.1"
         )
     return _images(images, path)
 

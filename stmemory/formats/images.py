@@ -30,7 +30,7 @@ class VideoWriter(MaskWriter):
         codecs: the codec for each ending that the video may have, see `OverlayWriter`; a folder's are `.mov`.
         rate: frames per second.
         per_object: a video for each object.
-        comment: what a file says of itself.
+        comment: text that is stored in the file.
 
     Raises:
         FrameError: PyAV is missing.
@@ -78,7 +78,7 @@ class Mp4Writer(VideoWriter):
     Args:
         path: the MP4.
         rate: frames per second.
-        opacity: of the colour inside the contour, 0 to 1.
+        opacity: opacity of the colour inside the contour, 0 to 1.
 
     Raises:
         FrameError: PyAV is missing.
@@ -106,7 +106,7 @@ class GifWriter(MaskWriter):
         rate: frames per second of the video.
         longest_side: in px; larger frames are shrunk to it.
         most_frames: an even number.
-        opacity: of the colour inside the contour, 0 to 1.
+        opacity: opacity of the colour inside the contour, 0 to 1.
 
     Raises:
         OptionError: an option is out of range.
@@ -273,7 +273,7 @@ class _ObjectVideos:
         return ids
 
     def write(self, frame: Labelled, object_id: int, picture: NDArray[np.uint8]) -> None:
-        """Append a picture to the video of an object; a new one gets blank pictures for the frames before."""
+        """Append an image to the video of an object; a new one gets blank images for the frames before."""
         video = self._videos.get(object_id)
         if video is None:
             part = self._stack.enter_context(whole_file(self._folder / f"{object_id:03d}.mov"))
@@ -298,7 +298,7 @@ def alpha_of(frame: Labelled, object_ids: Collection[int], *, soft: bool) -> NDA
 
     Args:
         frame: the frame.
-        object_ids: of the objects; those that the frame does not know have no part.
+        object_ids: ids of the objects; those that the frame does not know have no part.
         soft: take the probabilities of a result, where there is one.
 
     Returns:

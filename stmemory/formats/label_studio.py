@@ -93,8 +93,8 @@ def decode_brush(rle: object, size: tuple[int, int]) -> NDArray[np.uint8]:
     count = 4 * size[0] * size[1]
     if min(size) < 1 or count > 4 * LARGEST_MASK:
         raise MaskError(
-            f"brush: expected a mask of 1 to {LARGEST_MASK:,} pixels, got {size[0]} x {size[1]} (H x W); the file "
-            "is damaged"
+            f"brush: expected a mask of 1 to {LARGEST_MASK:,} pixels, "
+            f"got {size[0]} x {size[1]} (H x W); the file is damaged"
         )
     if len(data) < 7 or int.from_bytes(data[:4], "big") != count or data[4] >> 3 != 7:
         stated = int.from_bytes(data[:4], "big")
@@ -113,8 +113,8 @@ def decode_brush(rle: object, size: tuple[int, int]) -> NDArray[np.uint8]:
         numbers = 1 if head & 4 else length
         if at + length > count or place + 8 * numbers > 8 * len(data):
             raise MaskError(
-                f"brush: expected {count} numbers, got a run of {length} after {at} of them, or an early end; the "
-                "file is damaged"
+                f"brush: expected {count} numbers, got a run of {length} "
+                f"after {at} of them, or an early end; the file is damaged"
             )
         out[at : at + length] = _number(data, place, 8) if head & 4 else _numbers(data, place, numbers)
         place += 8 * numbers
@@ -162,7 +162,7 @@ class LabelStudioWriter(DocumentWriter):
         path: the JSON.
         categories: for an id, what the object is.
         file_names: for the name of a mask, that of its frame's file; others are called NAME.jpg.
-        prefix: what stands before the file's name, so that Label Studio finds it: `/data/local-files/?d=clip/`, or a
+        prefix: text before the file's name, so that Label Studio finds it: `/data/local-files/?d=clip/`, or a
             URL's beginning.
         annotations: write annotations, which count as done, instead of predictions.
 
@@ -267,8 +267,8 @@ def read_label_studio(path: str | os.PathLike[str]) -> Iterator[tuple[str, Ids]]
     ]
     if not found:
         raise MaskError(
-            f"{name}: expected tasks with brush masks or polygons, got {len(tasks)} without; mark objects with "
-            "BrushLabels"
+            f"{name}: expected tasks with brush masks or polygons, "
+            f"got {len(tasks)} without; mark objects with BrushLabels"
         )
     return _frames(found, name)
 

@@ -144,8 +144,8 @@ def _each(
             ids = _white(picture, exact=codec in LOSSLESS, where=f"{path}: frame {index}", codec=codec)
         elif not (picture == picture[..., :1]).all():
             raise MaskError(
-                f"{path}: frame {index}: expected grey, whose levels are ids, got colours; is it the clip itself, "
-                "or an overlay?"
+                f"{path}: frame {index}: expected grey, whose levels are "
+                "ids, got colours; is it the clip itself, or an overlay?"
             )
         elif comment == _IDS:
             ids = picture[..., 0].astype(np.int32)
@@ -158,7 +158,7 @@ def _each(
 
 
 def _white(picture: NDArray[np.uint8], *, exact: bool, where: str, codec: str) -> Ids:
-    """Object 1 where a black and white picture is white."""
+    """Object 1 where a black and white image is white."""
     lowest, highest = picture.min(axis=2), picture.max(axis=2)
     white = highest >= 128
     if not exact:

@@ -86,7 +86,7 @@ def write_named_palette_png(folder: Path, frame: Labelled) -> None:
     """Write one frame as a palette PNG that has its name.
 
     Args:
-        folder: where it goes.
+        folder: folder to write to.
         frame: the frame.
 
     Raises:
@@ -112,8 +112,8 @@ def _each_davis(files: list[Path]) -> Iterator[tuple[str, Ids]]:
             raise MaskError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
         if shape not in (None, ids.shape):
             raise FrameError(
-                f"{file}: expected the size of the masks before it, {shape} (H, W), got {ids.shape}; resize it with "
-                "nearest neighbours"
+                f"{file}: expected the size of the masks before it, {shape} "
+                f"(H, W), got {ids.shape}; resize it with nearest neighbours"
             )
         shape = ids.shape
         yield file.stem, ids
@@ -196,8 +196,8 @@ def read_object_masks(path: str | os.PathLike[str]) -> Iterator[tuple[str, dict[
             continue  # an object without masks
     if not files:
         raise MaskError(
-            f"{os.fspath(path)}: expected folders named by object ids, such as 001, with mask images, got none; check "
-            "the path"
+            f"{os.fspath(path)}: expected folders named by object ids, "
+            "such as 001, with mask images, got none; check the path"
         )
     return _each_object_mask(folders, sorted(files, key=natural_order), files)
 

@@ -120,7 +120,7 @@ def polygon_points(values: object, *, name: str) -> Points:
 
     Args:
         values: numbers.
-        name: of the frame, for the message.
+        name: name of the frame, for the message.
 
     Returns:
         `[n, 2]`.
@@ -277,8 +277,8 @@ def _size_in(root: Path, about: str) -> tuple[int, int]:
     size = (int(stated[1]), int(stated[2]))
     if not 0 < size[0] * size[1] <= LARGEST_MASK:
         raise MaskError(
-            f"{root / 'data.yaml'}: expected frames of 1 to {LARGEST_MASK:,} pixels, got {size[0]} x {size[1]}; the "
-            "file is damaged"
+            f"{root / 'data.yaml'}: expected frames of 1 to {LARGEST_MASK:,} "
+            f"pixels, got {size[0]} x {size[1]}; the file is damaged"
         )
     return size
 
@@ -311,8 +311,8 @@ def _ids(file: Path, names: dict[int, str], size: tuple[int, int]) -> Ids:
             ) from error
         if kind and len(shares) == 4:
             raise MaskError(
-                f"{file}: line {number}: expected a polygon, got a box; a box says too little of a mask: use labels "
-                "for segmentation"
+                f"{file}: line {number}: expected a polygon, got a box; a "
+                "box says too little of a mask: use labels for segmentation"
             )
     named = [_id_named(names.get(kind, "")) for kind, _ in rows]
     taken = set(named)

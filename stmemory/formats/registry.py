@@ -58,7 +58,7 @@ class FormatOptions:
         size: H and W in px, for reading `yolo`, which does not say it.
         file_names: for the name of a mask, that of its frame's file, for `youtube_vis`, `coco`, `coco_polygons` and
             `label_studio`; others are called NAME.jpg.
-        prefix: what stands before a file's name in `label_studio`, such as the beginning of a URL.
+        prefix: text before a file's name in `label_studio`, such as the beginning of a URL.
     """
 
     video: str | None = None
@@ -174,8 +174,8 @@ def new_writer(format: str, path: str | os.PathLike[str], *, options: FormatOpti
 
     Args:
         format: a key of `FORMATS`.
-        path: where it writes.
-        options: what some formats want to know.
+        path: path to write to.
+        options: options of some formats.
 
     Raises:
         OptionError: there is no such format, or the writer cannot be made.
@@ -195,7 +195,7 @@ def read_masks(
     Args:
         path: a folder or file, or the output folder of `stmemory track`.
         format: a key of `FORMATS`; None recognises it, see `guess_format`.
-        options: what some formats want to know.
+        options: options of some formats.
 
     Returns:
         Names of the frames, and ids int32 `[H, W]`, each a mask for `predictor.track` or `predictor.start`.
@@ -250,8 +250,8 @@ def guess_format(path: Path) -> str:
     if path.suffix.lower() == ".json":
         return _json_format(path)
     raise OptionError(
-        f"{path}: expected a folder of masks, a .json, a .xml, a .npy, a .npz or a video, got another file; name its "
-        "format"
+        f"{path}: expected a folder of masks, a .json, a .xml, a "
+        ".npy, a .npz or a video, got another file; name its format"
     )
 
 
@@ -329,11 +329,11 @@ def export(
 
     Args:
         masks: names and ids, from `read_masks` or one of the readers.
-        path: where the format goes.
+        path: path to write to.
         format: a key of `FORMATS`.
         frames: the clip, in any form that `iterate_frames` takes; formats that draw need it. See `with_frames` for
             which frame belongs to which mask.
-        options: what some formats want to know.
+        options: options of some formats.
         on_frame: called with the number of frames that are done, for progress.
 
     Returns:

@@ -26,7 +26,7 @@ class VolumeWriter(MaskWriter):
 
     Args:
         path: the file.
-        dtype: of the ids: "int32" holds any, "uint8" and "uint16" take a quarter and half of the space.
+        dtype: dtype of the ids: "int32" holds any, "uint8" and "uint16" take a quarter and half of the space.
 
     Raises:
         OptionError: the dtype is no integer type.
@@ -65,8 +65,8 @@ class VolumeWriter(MaskWriter):
         self._write_header(self.count)  # numpy leaves room in a header for the first length to grow
         if self._file.tell() != self._header:
             raise FrameError(
-                f"{self.path}: numpy's header grew from {self._header} to {self._file.tell()} bytes; write fewer "
-                "frames to a file"
+                f"{self.path}: numpy's header grew from {self._header} to "
+                f"{self._file.tell()} bytes; write fewer frames to a file"
             )
         self._file.flush()
 
@@ -79,7 +79,7 @@ def to_label_volume(results: Iterable[Segmentation | MaskLike]) -> NDArray[np.in
     """Stack results as ids; all of them are in memory then, so for long videos use `VolumeWriter`.
 
     Args:
-        results: of frames of one size: `Segmentation`s, or ids `[H, W]`.
+        results: frames of one size: `Segmentation`s, or ids `[H, W]`.
 
     Returns:
         int32 `[T, H, W]`, 0 = background.

@@ -64,7 +64,7 @@ def import_av(purpose: str) -> ModuleType:
     """Import PyAV.
 
     Args:
-        purpose: what it is needed for, for the message.
+        purpose: purpose that it is needed for, for the message.
 
     Raises:
         FrameError: it is not installed.
@@ -135,7 +135,7 @@ def open_video(
         stream for stream in container.streams.video if stream.codec_context is not None and not _marks(stream) & 0x400
     ]
     if not streams:
-        cover = " but a cover picture" if container.streams.video else ""
+        cover = " but a cover image" if container.streams.video else ""
         container.close()
         raise FrameError(f"{shown}: expected a video, got a file without a video stream{cover}")
     return container, max(streams, key=lambda stream: stream.width * stream.height + 5_000_000 * (_marks(stream) & 1))
@@ -148,8 +148,8 @@ def _how_to_open(source: str | os.PathLike[str], shown: str) -> tuple[str, dict[
     protocol = os.fspath(source).split("://", 1)[0].lower()
     if protocol not in PROTOCOLS:
         raise FrameError(
-            f"{shown}: expected an address that begins with one of {', '.join(PROTOCOLS)}, got {protocol}; pass a "
-            "file as a path"
+            f"{shown}: expected an address that begins with one of "
+            f"{', '.join(PROTOCOLS)}, got {protocol}; pass a file as a path"
         )
     return os.fspath(source), {
         "protocol_whitelist": ",".join((*PROTOCOLS, *BELOW)),
@@ -185,7 +185,7 @@ def rate_of(stream: Any) -> float | None:
 
 
 def _marks(stream: Any) -> int:
-    """A stream's disposition: 1 is the default one, 0x400 an attached picture; 0 where PyAV (before 14) does not
+    """A stream's disposition: 1 is the default one, 0x400 an attached image; 0 where PyAV (before 14) does not
     say."""
     marks = getattr(stream, "disposition", 0)
     return int(getattr(marks, "value", marks))
@@ -212,7 +212,7 @@ class VideoDecoder:
         self._limit: int | None = None  # time of the damage, in ticks of the stream; None where it is not known
 
     def frames(self, opened: tuple[Any, Any]) -> Iterator[tuple[float | None, Picture]]:
-        """Time, if it is known, and picture of each frame."""
+        """Time, if it is known, and image of each frame."""
         container, stream = opened
         self._base = stream.time_base or Fraction(0)
         with container:
@@ -298,8 +298,8 @@ class VideoDecoder:
 
     def _broken(self, damage: str) -> FrameError:
         return FrameError(
-            f"{self.shown}: expected a whole video, got one that broke after {self.count} frames were read: {damage}; "
-            "copy or "
+            f"{self.shown}: expected a whole video, got one that broke "
+            f"after {self.count} frames were read: {damage}; copy or "
             'encode it again, or read it with damaged="skip", which leaves out the gap'
         )
 
@@ -348,7 +348,7 @@ def _picture(frame: Any) -> Picture:
 
 
 def _displayed(picture: Picture, matrix: NDArray[np.int32]) -> Picture:
-    """A picture turned and mirrored by the nearest multiple of 90 degrees; as it is by a matrix that would hide it."""
+    """An image turned and mirrored by the nearest multiple of 90 degrees; as it is by a matrix that would hide it."""
     across, turned, back, down = (
         int(matrix[place]) for place in (0, 1, 3, 4)
     )  # x' = across x + back y, y' = turned x + down y

@@ -227,7 +227,7 @@ DASH = 5  # px
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """One picture of a sheet.
+    """One image of a sheet.
 
     Attributes:
         picture: uint8 RGB `[H, W, 3]`.
@@ -243,7 +243,7 @@ class Tile:
 def contact_sheet(
     tiles: Sequence[Tile], *, title: str, notes: Sequence[str] = (), columns: int = 4, tile_width: int = 400
 ) -> Image.Image:
-    """Lay out pictures in a grid.
+    """Lay out images in a grid.
 
     Args:
         tiles: one or more; all are drawn at the shape of the first.
@@ -291,7 +291,7 @@ def draw_outline(picture: Picture, ids: NDArray[np.integer]) -> Picture:
         ids: `[H, W]`.
 
     Returns:
-        A new picture.
+        A new image.
 
     Raises:
         ShapeError: the sizes differ.

@@ -32,7 +32,7 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     written again.
 
     Args:
-        path: where it goes. Missing parent folders are made; a file that is there is replaced.
+        path: path to write to. Missing parent folders are made; a file that is there is replaced.
 
     Returns:
         A context that gives the path to write to: of a new, empty file.
@@ -105,8 +105,8 @@ def file_path(path: str | os.PathLike[str]) -> Path:
         name = os.fsdecode(path)
     except (TypeError, UnicodeError) as error:
         raise OptionError(
-            f"path: expected the name of a file, a str or a Path, got {type(path).__name__}; write to a file, and "
-            "read it back from there"
+            "path: expected the name of a file, a str or a Path, got "
+            f"{type(path).__name__}; write to a file, and read it back from there"
         ) from error
     if "\0" in name or not Path(name).name:
         raise OptionError(f"path: expected the name of a file, got {name!r}; name a file in a folder")
@@ -118,7 +118,7 @@ def png_path(path: str | os.PathLike[str], instead: str) -> Path:
 
     Args:
         path: with the ending `.png`, in either case, or with none.
-        instead: what to do for another kind of file, for messages.
+        instead: advice for another kind of file, for messages.
 
     Raises:
         OptionError: the name says that it is another kind of file, or it is no name of a file.
@@ -246,7 +246,7 @@ def out_file(path: str | os.PathLike[str]) -> Path:
     """The file of results that a command names, checked before any work is done; makes nothing.
 
     Args:
-        path: of a file that is there or can be made, with its folder.
+        path: path of a file that is there or can be made, with its folder.
 
     Returns:
         The same, as a path.
@@ -272,7 +272,7 @@ def out_folder(path: str | os.PathLike[str]) -> Path:
     """The folder of results that a user names, checked before any work is done; makes nothing.
 
     Args:
-        path: of a folder that is there or can be made.
+        path: path of a folder that is there or can be made.
 
     Returns:
         The same, as a path.

@@ -55,7 +55,7 @@ def to_frame(image: FrameLike, *, channels: str = "rgb", value_range: tuple[floa
             or the path of an image file (its EXIF orientation is applied).
         channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them. Images and files
             know their own.
-        value_range: what is black and what is white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats
+        value_range: values of black and of white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats
             in [0, 1].
 
     Returns:
@@ -89,8 +89,8 @@ def iterate_frames(
             `VideoReader`. It is checked when this is called; no frame is read twice, and none is kept.
         channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them. Images and files
             know their own.
-        damaged: what is done about a damaged video: `"error"`, or `"skip"`; see `iterate_video`.
-        value_range: what is black and what is white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats
+        damaged: treatment of a damaged video: `"error"`, or `"skip"`; see `iterate_video`.
+        value_range: values of black and of white in arrays and tensors, such as `(0, 65535)`; None: uint8, or floats
             in [0, 1].
 
     Returns:
@@ -125,7 +125,7 @@ def count_frames(source: VideoLike) -> int | None:
     """Say how many frames a clip has, where that can be known without reading it; for progress bars.
 
     Args:
-        source: what `iterate_frames` takes.
+        source: any source that `iterate_frames` takes.
 
     Returns:
         The number of frames (for a video, what its header states), or `None` where it is not known.
@@ -288,8 +288,8 @@ def _checked_range(limits: tuple[float, float] | None) -> tuple[float, float] | 
         raise OptionError(f"value_range: expected two numbers, got {limits!r}; of 16 bits it is (0, 65535)") from error
     if not -math.inf < low < high < math.inf:
         raise OptionError(
-            f"value_range: expected two finite numbers, black and then white, got {limits!r}; of 16 bits it is (0, "
-            "65535)"
+            "value_range: expected two finite numbers, black and "
+            f"then white, got {limits!r}; of 16 bits it is (0, 65535)"
         )
     return low, high
 
@@ -308,8 +308,8 @@ def _by_number(source: Any) -> Iterator[object]:
         count = len(source)
     except (TypeError, ValueError) as error:
         raise FrameError(
-            f"frames: expected a length, got {type(source).__name__} without one: {error}; state it, or pass a "
-            "generator"
+            f"frames: expected a length, got {type(source).__name__} "
+            f"without one: {error}; state it, or pass a generator"
         ) from error
     if count == 0:
         raise FrameError("frames: expected at least one frame, got none; check where they come from")
@@ -336,8 +336,8 @@ def _as_array(name: str, value: Any) -> NDArray[np.generic] | Tensor:
         else:
             return tensor.movedim(-1, -3) if tensor.dim() >= 3 else tensor
     raise ShapeError(
-        f"{name}: expected what can be an array, got {type(value).__name__}, which cannot: {fault}; convert it to "
-        "numpy or torch"
+        f"{name}: expected what can be an array, got {type(value).__name__}, "
+        f"which cannot: {fault}; convert it to numpy or torch"
     )
 
 
@@ -413,8 +413,8 @@ def _ranged(name: str, pixels: Tensor, limits: tuple[float, float]) -> Tensor:
     if not (lowest >= -SLACK and highest <= 1 + SLACK):  # true for NaN
         came = [value.item() for value in torch.aminmax(values)]
         raise FrameError(
-            f"{name}: expected finite values in [{low:g}, {high:g}], got [{came[0]:g}, {came[1]:g}]; state the range "
-            "that they have"
+            f"{name}: expected finite values in [{low:g}, {high:g}], got "
+            f"[{came[0]:g}, {came[1]:g}]; state the range that they have"
         )
     return scaled.clamp(0, 1)
 
@@ -476,10 +476,10 @@ def next_frame(
     Args:
         image: float `[C, H, W]`.
         before: the video's size; None for its first frame, which settles it.
-        index: of the frame, for messages.
+        index: index of the frame, for messages.
         short_side: see `WorkingSize.of`.
-        stride: of the network.
-        like: what has the device and the dtype of the network.
+        stride: stride of the network.
+        like: a tensor with the device and the dtype of the network.
 
     Returns:
         `[1, C, H', W']` at the padded working size, and that size.
@@ -505,7 +505,7 @@ def size_of_next(
         before: see `next_frame`.
         index: see there.
         short_side: see `WorkingSize.of`.
-        stride: of the network.
+        stride: stride of the network.
         enlarge: see `WorkingSize.of`.
 
     Raises:
@@ -525,7 +525,7 @@ def check_unmoved(network: nn.Module, then: Tensor) -> None:
     """Refuse a network that is elsewhere, or of another dtype, than when a stream began.
 
     Args:
-        network: of the stream.
+        network: network of the stream.
         then: empty, of the device and the dtype of its weights when the stream began.
 
     Raises:

@@ -42,7 +42,7 @@ def clip_frames(source: GreyVideoLike) -> Iterator[Tensor]:
     """Read a clip of any kind, grey or in colour, one frame at a time.
 
     Args:
-        source: what `iterate_frames` takes; also grey clips: an array `[T, H, W]` or `[T, H, W, 1]`, a tensor `[T, H,
+        source: a source of `iterate_frames`; and grey clips: an array `[T, H, W]` or `[T, H, W, 1]`, a tensor `[T, H,
             W]` or `[T, 1, H, W]`, an iterable of what `as_colour` takes; and the path of an `.npy` file with such an
             array, which is not read as a whole.
 

@@ -127,7 +127,7 @@ def is_address(path: object) -> bool:
     """Say whether a text is the address of a stream, such as `rtsp://camera/1`, rather than a path.
 
     Args:
-        path: what a user gave. A `Path` is never an address: it has lost a slash.
+        path: path or address from a user. A `Path` is never an address: it has lost a slash.
 
     >>> is_address("http://host/clip.mp4"), is_address("clip.mp4"), is_address("C:\\\\clip.mp4")
     (True, False, False)
@@ -165,7 +165,7 @@ def opened_image(
     """Open an image file, and turn whatever Pillow raises until it is closed into one error that names the file.
 
     Args:
-        path: of a PNG, JPEG, GIF, TIFF, WebP, BMP, PPM, TGA or JPEG 2000 file; its content decides, not its name.
+        path: path of a PNG, JPEG, GIF, TIFF, WebP, BMP, PPM, TGA or JPEG 2000 file; its content decides, not its name.
         error: class of the errors.
 
     Yields:
@@ -238,8 +238,8 @@ def image_to_rgb(image: Image.Image) -> NDArray[np.uint8]:
     """
     if image.mode[0] in "IF":
         raise FrameError(
-            f"frame: expected a PIL image of 8 bits a channel, got mode {image.mode!r}; scale it to [0, 255] and "
-            "convert it "
+            "frame: expected a PIL image of 8 bits a channel, got "
+            f"mode {image.mode!r}; scale it to [0, 255] and convert it "
             'to "L" or "RGB" first (a plain conversion would clip its values)'
         )
     if image.mode == "P" and "transparency" in image.info:
@@ -287,9 +287,9 @@ def image_files(folder: Path, *, without: Collection[Path] = ()) -> list[Path]:
         others = sorted(file for file in files if file.suffix.lower() not in JPEG_SUFFIXES)
         if others and _looks_like_a_mask(others[0]):
             raise FrameError(
-                f"{folder}: expected frames of one kind, got {len(jpegs)} JPEGs and {len(others)} others, of which "
-                f"{others[0].name} looks like a mask; give masks the names of their frames, or move them to a folder "
-                "of their own"
+                f"{folder}: expected frames of one kind, got {len(jpegs)} JPEGs and "
+                f"{len(others)} others, of which {others[0].name} looks like a mask; give "
+                "masks the names of their frames, or move them to a folder of their own"
             )
     if not files:
         raise FrameError(f"{folder}: expected a folder with images ({', '.join(FOLDER_SUFFIXES)}), got one without any")
@@ -301,7 +301,7 @@ def natural_order(name: str) -> tuple[list[str | int], str]:
     """A key to sort names by, with numbers in them as numbers.
 
     Args:
-        name: of a file.
+        name: name of a file.
 
     >>> sorted(["10.png", "9.png"], key=natural_order)
     ['9.png', '10.png']

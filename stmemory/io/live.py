@@ -72,7 +72,7 @@ class LiveSource:
 
     Attributes:
         dropped: frames that were left out so far.
-        reconnections: how often the stream was opened again so far.
+        reconnections: number of times that the stream was opened again so far.
 
     Raises:
         OptionError: `reconnect` is not a whole number from 0 to 1,000,000.
@@ -167,7 +167,7 @@ class LiveSource:
         self.close()
 
     def _take(self, stop: Callable[[], bool]) -> tuple[float, Picture] | None:
-        """Arrival and picture of the next frame; None where there is no more."""
+        """Arrival and image of the next frame; None where there is no more."""
         if self._reader is None and not self._closed:
             self._reader = threading.Thread(target=self._read, name=f"stmemory reads {self.name}", daemon=True)
             self._reader.start()
@@ -226,7 +226,7 @@ class LiveSource:
             self.reconnections += not self._closed
 
     def _session(self) -> Iterator[tuple[Picture | None, str]]:
-        """The pictures of one connection; at last None and why it was lost, "" where it ended."""
+        """The images of one connection; at last None and why it was lost, "" where it ended."""
         container, stream = open_video(
             self._address, form=self._format, timeout=STALL_SECONDS if is_address(self._address) else None
         )

@@ -37,8 +37,8 @@ _WHITE = 255
 _COUNTED = 50  # objects are numbered up to here at the most, and greys are not
 _JPEG = ("JPEG", "MPO", "JPEG2000")
 _SMOOTHED = (
-    "it looks like a mask with smoothed edges, or of a JPEG; save ids 1 to N as PNG without smoothing, or pass an "
-    "array of booleans"
+    "it looks like a mask with smoothed edges, or of a JPEG; save ids "
+    "1 to N as PNG without smoothing, or pass an array of booleans"
 )
 
 
@@ -60,7 +60,7 @@ class IdImage:
         values: `[H, W]`; bool, integers, or float32 for an image of floats. Of a black and white mask with smooth edges
             0 and 255, the white part.
         palette: whether the values are numbers of colours.
-        name: of the file, for messages; empty where there is none.
+        name: name of the file, for messages; empty where there is none.
     """
 
     values: NDArray[np.generic]
@@ -180,9 +180,9 @@ def grey_ids(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
     if painted:
         listed = ", ".join(str(grey) for grey in greys[:4]) + (", ..." if len(greys) > 4 else "")
         raise MaskError(
-            f"expected ids, got the greys {listed} and 255, and 255 is void beside other ids: is it an object that was "
-            "painted white? Number the objects 1 to N; or pass int64, in which 255 is an id; if 255 is void, save the "
-            "mask with a palette"
+            f"expected ids, got the greys {listed} and 255, and 255 is void beside other "
+            "ids: is it an object that was painted white? Number the objects 1 to N; or "
+            "pass int64, in which 255 is an id; if 255 is void, save the mask with a palette"
         )
     return values
 

@@ -31,7 +31,7 @@ def read_record(kind: type[_Record], values: object, where: str = "", *, complet
     lists in JSON. An int is a float.
 
     Args:
-        kind: of the record.
+        kind: kind of the record.
         values: its fields; those that are not there keep their defaults.
         where: the object's place in the file, such as `phases[0]`; empty for the file's own.
         complete: whether all fields must be there, as in a file that a program wrote.
@@ -95,8 +95,8 @@ def load_record(kind: type[_Record], path: str | Path, *, what: str) -> _Record:
     """Make a dataclass of a JSON file, see `read_record`.
 
     Args:
-        kind: of the record.
-        path: of the file.
+        kind: kind of the record.
+        path: path of the file.
         what: is described there, for messages.
 
     Raises:
@@ -139,7 +139,7 @@ def check_values(record: object, checks: Sequence[tuple[str, bool, str]]) -> Non
     """Refuse a record of which a field is out of its range.
 
     Args:
-        record: of any kind.
+        record: record of any kind.
         checks: name of a field, whether it is fine, and what was expected of it.
 
     Raises:

@@ -82,13 +82,13 @@ def decode_rle(rle: Mapping[str, object]) -> NDArray[np.bool_]:
         ) from error
     if height * width > LARGEST_MASK:
         raise MaskError(
-            f"RLE: expected a mask of at most {LARGEST_MASK:,} pixels, got {height} x {width} (H x W); the file is "
-            "damaged"
+            f"RLE: expected a mask of at most {LARGEST_MASK:,} pixels, "
+            f"got {height} x {width} (H x W); the file is damaged"
         )
     if (counts < 0).any() or (counts > height * width).any() or counts.sum() != height * width:
         raise MaskError(
-            f"RLE: expected runs that add up to {height} x {width} (H x W) pixels, got {int(counts.sum())}; the file "
-            "is damaged"
+            f"RLE: expected runs that add up to {height} x {width} (H "
+            f"x W) pixels, got {int(counts.sum())}; the file is damaged"
         )
     ones = np.arange(len(counts)) % 2 == 1
     mask: NDArray[np.bool_] = np.repeat(ones, counts).reshape(width, height).T

@@ -27,7 +27,7 @@ def read_record(path: Path, kind: str) -> dict[str, Any] | None:
     """What a record says; None where there is none of that kind, or none that can be read.
 
     Args:
-        path: of the file.
+        path: path of the file.
         kind: what it says under `format`.
 
     >>> read_record(Path("no/such/run.json"), "mine 1") is None
@@ -44,7 +44,7 @@ def write_record(path: Path, facts: Mapping[str, object]) -> None:
     """Write a record, atomically.
 
     Args:
-        path: of the file.
+        path: path of the file.
         facts: plain JSON values, `format` among them.
 
     Raises:
@@ -72,12 +72,12 @@ def expect_same(
     """Refuse to resume a run that was begun with other facts; the message names them.
 
     Args:
-        place: of the run, for the message.
+        place: place of the run, for the message.
         what: kind of the run, for the message.
         old: facts that it was begun with, plain JSON values.
         new: facts of now.
         free: names of facts that may change.
-        advice: what to do instead.
+        advice: advice for the message.
 
     Raises:
         OptionError: a fact differs.
@@ -104,8 +104,8 @@ def foreign_files(folder: Path, found: str, *, of: str) -> OptionError:
     """The error that refuses a folder with files that no known run wrote.
 
     Args:
-        folder: of the run.
-        found: what is there.
+        folder: folder of the run.
+        found: record that is there.
         of: whose folder it should be.
     """
     return OptionError(

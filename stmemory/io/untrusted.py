@@ -44,7 +44,7 @@ def checked_name(name: object, *, what: str, ending: str = "") -> str:
 
     Args:
         name: as it stands in the file.
-        what: what is named and where that stands, for the message.
+        what: the thing that is named and its place, for the message.
         ending: what is put after it.
 
     Raises:
@@ -60,8 +60,8 @@ def checked_name(name: object, *, what: str, ending: str = "") -> str:
     fault = _fault_of(name, ending)
     if fault:
         raise OptionError(
-            f"{what}: expected the name of one file or folder, got {shown(name)}, which {fault}; rename it, or correct "
-            "the file that names it"
+            f"{what}: expected the name of one file or folder, got {shown(name)}, "
+            f"which {fault}; rename it, or correct the file that names it"
         )
     return str(name)
 
@@ -71,7 +71,7 @@ def checked_path(path: object, *, what: str) -> Path:
 
     Args:
         path: as it stands in the file.
-        what: what is named and where that stands, for the message.
+        what: the thing that is named and its place, for the message.
 
     Raises:
         OptionError: it is no text or absolute, or a part of it is not as `checked_name` asks for.
@@ -85,8 +85,8 @@ def checked_path(path: object, *, what: str) -> Path:
     fault = next(filter(None, faults), "")
     if fault:
         raise OptionError(
-            f"{what}: expected a path below the folder of the data, got {shown(path)}, which {fault}; correct the file "
-            "that names it"
+            f"{what}: expected a path below the folder of the data, got "
+            f"{shown(path)}, which {fault}; correct the file that names it"
         )
     return Path(str(path))
 
@@ -95,7 +95,7 @@ def expect_below(path: Path, root: Path) -> None:
     """Refuse a place to write or remove that is not below a folder, once links are followed.
 
     Args:
-        path: of a file or folder, which need not be there.
+        path: path of a file or folder, which need not be there.
         root: the folder that the user named.
 
     Raises:
@@ -159,7 +159,7 @@ def read_json(path: str | os.PathLike[str], *, most: int = LARGEST) -> Any:
     """The values of a JSON file; see `parse_json`.
 
     Args:
-        path: of the file.
+        path: path of the file.
         most: bytes that it may have.
 
     Raises:
@@ -192,7 +192,7 @@ def read_array(path: str | os.PathLike[str]) -> NDArray[Any]:
     """The array of a `.npy` file, which stays on the disk until it is looked at; runs no code of the file.
 
     Args:
-        path: of the file.
+        path: path of the file.
 
     Raises:
         OptionError: it is missing, damaged or something else.
@@ -225,7 +225,7 @@ def whole(value: object, *, what: str, least: int = 0, most: int = 2**31 - 1) ->
 
     Args:
         value: as it stands in the file; `2.0` and `"2"` are 2.
-        what: what is counted and where that stands, for the message.
+        what: the thing that is counted and its place, for the message.
         least: the smallest one.
         most: the largest one.
 
@@ -244,8 +244,8 @@ def whole(value: object, *, what: str, least: int = 0, most: int = 2**31 - 1) ->
         number = int(value)
     if number is None or not least <= number <= most:
         raise OptionError(
-            f"{what}: expected a whole number from {least} to {most}, got {shown(value)}; the file is damaged or of "
-            "another kind"
+            f"{what}: expected a whole number from {least} to {most}, "
+            f"got {shown(value)}; the file is damaged or of another kind"
         )
     return number
 
@@ -296,8 +296,8 @@ def _finite(digits: str) -> float:
 def _whole(digits: str) -> int:
     if len(digits) > 20 or not -(2**63) <= (number := int(digits)) < 2**64:
         raise OptionError(
-            f"expected JSON, got the number {digits[:40]}{'...' * (len(digits) > 40)}, which 64 bits do not hold; "
-            "replace it"
+            f"expected JSON, got the number {digits[:40]}{'...' * (len(digits) > 40)}, "
+            "which 64 bits do not hold; replace it"
         )
     return number
 

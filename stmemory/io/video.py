@@ -34,13 +34,13 @@ __all__ = [
 Picture = NDArray[np.uint8]  # [H, W, 3] RGB, [H, W, 4] RGBA where a video has alpha, or [H, W] where it is grey
 
 DAMAGED = ("error", "skip")
-CLOCK = 90_000  # ticks a second of a video whose pictures have times
+CLOCK = 90_000  # ticks a second of a video whose images have times
 
 
 @dataclass(frozen=True)
 class _Codec:
-    """How pictures are stored: the encoder and its options, the container, the layout of pixels, and that of the
-    pictures."""
+    """How images are stored: the encoder and its options, the container, the layout of pixels, and that of the
+    images."""
 
     encoder: str
     options: Mapping[str, str]
@@ -73,7 +73,7 @@ def iterate_video(source: str | os.PathLike[str], *, damaged: str = "error") -> 
     Decoders conceal damage and end early in silence; here both are errors, after the frames before them. Recordings
     that were joined are read through. A format that states no length, such as MPEG-TS, ends where it ends: a cut
     between its frames cannot be seen. Of several video streams the one that is marked as default or is the largest is
-    read, as by ffmpeg; a cover picture is none. Files are read from the disk alone, and no other file is opened that a
+    read, as by ffmpeg; a cover image is none. Files are read from the disk alone, and no other file is opened that a
     playlist names.
 
     Args:
@@ -207,21 +207,21 @@ def frame_rate(source: str | os.PathLike[str]) -> float | None:
 
 
 class OverlayWriter:
-    """Writes pictures to an MP4 (H.264), or in another codec, one at a time; a context manager. Keeps no picture.
+    """Writes images to an MP4 (H.264), or in another codec, one at a time; a context manager. Keeps no image.
 
-    The size is that of the first picture; in H.264 and ProRes an odd side is padded by one pixel (its edge repeated),
+    The size is that of the first image; in H.264 and ProRes an odd side is padded by one pixel (its edge repeated),
     as the codecs need, and colors are stored by BT.709 from 720 lines or 1280 columns on, else by BT.601, and the file
     says so. There is no sound. Leaving the `with` block, also by an error or ctrl-C, closes the file, so that what was
-    written can be watched. Without any picture no file is made. PyAV is needed: `pip install "av>=12"`.
+    written can be watched. Without any image no file is made. PyAV is needed: `pip install "av>=12"`.
 
     Args:
-        path: where the video goes. Missing parent folders are made; a file that is there is replaced.
-        rate: pictures per second.
-        alpha: without `codec`, whether pictures are RGBA, and the codec ProRes 4444.
-        codec: `"h264"`, RGB pictures in an MP4; `"prores"` (ProRes 4444), or lossless `"png"` or `"qtrle"`, RGBA
-            pictures in a `.mov`, which keep transparency; `"grey_png"` or `"grey_ffv1"`, grey pictures without loss in
+        path: path to write to. Missing parent folders are made; a file that is there is replaced.
+        rate: images per second.
+        alpha: without `codec`, whether images are RGBA, and the codec ProRes 4444.
+        codec: `"h264"`, RGB images in an MP4; `"prores"` (ProRes 4444), or lossless `"png"` or `"qtrle"`, RGBA
+            images in a `.mov`, which keep transparency; `"grey_png"` or `"grey_ffv1"`, grey images without loss in
             a `.mov` or a `.mkv`.
-        comment: what the file says of itself.
+        comment: text that is stored in the file.
 
     Raises:
         OptionError: `rate` is not above 0, or there is no such codec.
@@ -238,7 +238,7 @@ class OverlayWriter:
         comment: str = "",
     ) -> None:
         if not 0 < rate < 1000:
-            raise OptionError(f"rate: expected pictures per second above 0 and below 1000, got {rate}; 25 is usual")
+            raise OptionError(f"rate: expected images per second above 0 and below 1000, got {rate}; 25 is usual")
         codec = codec or ("prores" if alpha else "h264")
         if codec not in CODECS:
             raise OptionError(f"codec: expected one of {', '.join(CODECS)}, got {codec!r}")
@@ -249,11 +249,11 @@ class OverlayWriter:
         self._shape: tuple[int, ...] | None = None
         self._container: Any = None
         self._stream: Any = None
-        self._ticks: int | None = None  # of the last picture, where pictures have times
+        self._ticks: int | None = None  # of the last image, where images have times
         self.count = 0
 
     def write(self, picture: Picture, *, time: float | None = None) -> None:
-        """Append one picture.
+        """Append one image.
 
         Args:
             picture: uint8 RGB `[H, W, 3]`, RGBA `[H, W, 4]` or grey `[H, W]`, as the codec is, of the same size as the
@@ -274,17 +274,17 @@ class OverlayWriter:
         ):
             came = f"{picture.dtype} {picture.shape}" if isinstance(picture, np.ndarray) else type(picture).__name__
             raise FrameError(
-                f"picture {self.count}: expected a uint8 array {_SHAPES[channels]}, got {came}; overlay() returns RGB"
+                f"image {self.count}: expected a uint8 array {_SHAPES[channels]}, got {came}; overlay() returns RGB"
             )
         if self._shape is None:
             self._open(picture, timed=time is not None)
         if picture.shape != self._shape:
             raise FrameError(
-                f"picture {self.count}: expected the size of the first one, {self._shape}, got {picture.shape}; resize "
+                f"image {self.count}: expected the size of the first one, {self._shape}, got {picture.shape}; resize "
                 "it or start another video"
             )
         if (time is None) != (self._ticks is None):
-            raise FrameError(f"picture {self.count}: expected a time of each picture or of none, got time {time}")
+            raise FrameError(f"image {self.count}: expected a time of each image or of none, got time {time}")
         frame = self._frame(picture)
         if time is not None and self._ticks is not None:
             self._ticks = max(round(time * CLOCK), self._ticks + 1)
@@ -310,7 +310,7 @@ class OverlayWriter:
             ) from error
 
     def _frame(self, picture: Picture) -> Any:
-        """A picture as the encoder takes it."""
+        """An image as the encoder takes it."""
         height, width = picture.shape[:2]
         layout = _LAYOUTS[self._codec.channels]
         if not self._codec.is_yuv:
@@ -358,7 +358,7 @@ class OverlayWriter:
         try:
             self._container.mux(self._stream.encode(frame))
         except (OSError, self._av.error.FFmpegError) as error:
-            raise FrameError(f"{self._path}: picture {self.count} not written: {error}; is the disk full?") from error
+            raise FrameError(f"{self._path}: image {self.count} not written: {error}; is the disk full?") from error
 
     def __enter__(self) -> OverlayWriter:
         return self
@@ -370,18 +370,18 @@ class OverlayWriter:
 
 
 def write_video(path: str | os.PathLike[str], pictures: Iterable[Picture], *, rate: float = 25.0) -> int:
-    """Write pictures to an MP4, one at a time, as `OverlayWriter` does.
+    """Write images to an MP4, one at a time, as `OverlayWriter` does.
 
     Args:
-        path: where the MP4 goes.
+        path: path to write to.
         pictures: uint8 RGB arrays `[H, W, 3]`, all of one size.
-        rate: pictures per second.
+        rate: images per second.
 
     Returns:
         How many were written.
 
     Raises:
-        FrameError: PyAV is missing, a picture cannot be used, or the file cannot be written.
+        FrameError: PyAV is missing, an image cannot be used, or the file cannot be written.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -42,9 +42,9 @@ class DemoReport:
 
     Attributes:
         objects: scores of each object, by the DAVIS protocol.
-        frames_per_second: of the tracking alone.
-        first_bytes: of the memory bank after the first frame.
-        last_bytes: of the memory bank after the last frame.
+        frames_per_second: frames per second of the tracking alone.
+        first_bytes: bytes of the memory bank after the first frame.
+        last_bytes: bytes of the memory bank after the last frame.
         bank_is_constant: whether it had the same bytes after every frame.
         video: the clip with what was tracked drawn over it; MP4 with PyAV, else an animated WebP.
         sheet: the contact sheet.
@@ -79,8 +79,8 @@ class DemoReport:
             f"J {100 * self.region:.1f} of 100: overlap with the true masks",
             f"F {100 * self.boundary:.1f} of 100: agreement with their contours",
             f"tracking alone: {self.frames_per_second:.1f} frames/s",
-            f"memory bank: {self.first_bytes:,} bytes after the first frame, {self.last_bytes:,} after the last, "
-            f"{equal}",
+            f"memory bank: {self.first_bytes:,} bytes after the first "
+            f"frame, {self.last_bytes:,} after the last, {equal}",
             f"watch: {self.video}",
             f"look at: {self.sheet}",
             f"track yourself: {self.clip} with the mask {self.first_mask}",
@@ -101,16 +101,16 @@ def run_demo(
 ) -> DemoReport:
     """Track a rendered clip from its first true mask, and draw what came of it.
 
-    The clip is rendered frame by frame, and only the frames of the contact sheet are kept; without PyAV all pictures
+    The clip is rendered frame by frame, and only the frames of the contact sheet are kept; without PyAV all images
     are, since Pillow writes an animation in one go.
 
     Args:
-        predictor: what tracks.
+        predictor: tracks the clip.
         out: folder of `clip.mp4` and `overlay.mp4` (or `.webp`), `first.png` and `contact_sheet.png`; files of these
             names are replaced.
         frames: length of the clip, at least 3, since first and last frame are not scored.
         size: H and W of the clip, at least 32 px each.
-        seed: of the scenery.
+        seed: seed of the scenery.
         on_frame: called with the number of frames done, for progress.
 
     Returns:
@@ -209,12 +209,12 @@ def _draw_sheet(report: DemoReport, tiles: list[Tile], clip: str) -> None:
 
 
 class _Writer(Protocol):
-    """Takes pictures one at a time; a context manager."""
+    """Takes images one at a time; a context manager."""
 
     path: Path
 
     def write(self, picture: Picture) -> None:
-        """Append a picture."""
+        """Append an image."""
 
     def __enter__(self) -> _Writer: ...
 
@@ -248,7 +248,7 @@ class _Video:
 
 
 class _Animation:
-    """An animated WebP; keeps all pictures until it is closed."""
+    """An animated WebP; keeps all images until it is closed."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

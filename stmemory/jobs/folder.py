@@ -3,7 +3,7 @@
 OUT/masks/00000.png ...    one palette PNG a frame; a folder's frames keep their own names
 OUT/overlay.mp4            if wanted
 OUT/job.json               what is tracked, how, and the names of the masks; written when the first mask is there
-OUT/state.safetensors      the stream, saved now and then and when the job stops; gone when the job is done
+OUT/state.safetensors      the stream, saved now and then and when the job stops; removed when the job is done
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class TrackJob:
         overlay: also draw `overlay.mp4` (needs the extra `video`).
         frames: frames at most; None for all.
         save_every: frames between two saved states.
-        damaged: what is done about a damaged video, `"error"` or `"skip"`; see `iterate_video`. A live source skips.
-        seconds: of a live source, after which it ends; None for no end.
+        damaged: treatment of a damaged video, `"error"` or `"skip"`; see `iterate_video`. A live source skips.
+        seconds: seconds of a live source, after which it ends; None for no end.
         reconnect: attempts to open a live source again after a loss.
 
     Raises:
@@ -68,8 +68,8 @@ class TrackJob:
             raise OptionError(f'damaged: expected "error" or "skip", got {self.damaged!r}')
         if not self.given or min(self.given) < 0:
             raise OptionError(
-                f"mask: expected masks of frames from 0 on, got those of {list(self.given)}; name the first frame's "
-                "mask"
+                "mask: expected masks of frames from 0 on, got those "
+                f"of {list(self.given)}; name the first frame's mask"
             )
 
         if self.seconds is not None and not (0 < self.seconds and self.is_live):

@@ -42,7 +42,7 @@ class Row:
     """Frames of one kind.
 
     Attributes:
-        label: what they are.
+        label: label of the row.
         pictures: uint8 RGB `[H, W, 3]`, all of one size.
         numbers: their places in the video.
         predicted: whether they were made rather than seen.
@@ -62,7 +62,7 @@ def animation(seen: Row, ahead: Row, came: Row | None = None, *, side: int = 192
         seen: frames of the clip; the last 50 are shown.
         ahead: predictions; the first 50 are shown.
         came: the frames that were predicted, as they came; where there are fewer, the last one stays.
-        side: px of the longer side of each picture, about.
+        side: px of the longer side of each image, about.
 
     Returns:
         RGB images of one size.
@@ -99,7 +99,7 @@ def strip(seen: Row, ahead: Row, came: Row | None = None, *, side: int = 96) -> 
         seen: frames of the clip; the last 10 are shown.
         ahead: predictions; if there are more than 10, as many of them are shown, evenly spaced.
         came: the frames that were predicted, as they came, from the first on.
-        side: px of the longer side of each picture, about.
+        side: px of the longer side of each image, about.
 
     Raises:
         OptionError: nothing was seen or predicted.
@@ -130,7 +130,7 @@ def strip(seen: Row, ahead: Row, came: Row | None = None, *, side: int = 96) -> 
 
 
 def _framed(picture: Picture, side: int, *, predicted: bool) -> Image.Image:
-    """A picture at about that size, small ones in whole steps, with a frame of its kind's colour."""
+    """An image at about that size, small ones in whole steps, with a frame of its kind's colour."""
     image = Image.fromarray(picture)
     longer = max(image.size)
     if longer < side:
@@ -148,12 +148,12 @@ def _framed(picture: Picture, side: int, *, predicted: bool) -> Image.Image:
 def _check(seen: Row, ahead: Row) -> None:
     if not seen.pictures or not ahead.pictures:
         raise OptionError(
-            f"expected a frame seen and one predicted or more, got {len(seen.pictures)} and {len(ahead.pictures)}; "
-            "pass some to show"
+            "expected a frame seen and one predicted or more, got "
+            f"{len(seen.pictures)} and {len(ahead.pictures)}; pass some to show"
         )
 
 
-DEMO_CYCLE = 6  # pictures
+DEMO_CYCLE = 6  # images
 _LEAST_FOR_SSIM = 7  # px
 _FORMAT = "stmemory.forecast 1"
 _FRAME = re.compile(r"[0-9]{5,250}\.png")
@@ -218,9 +218,9 @@ class Forecast:
         predicted: frames that were written.
         size: H and W.
         compared: frames that were held back and predicted.
-        scores: of the predictions against those; None without any, or where frames are too small for SSIM.
-        copy_scores: of the last frame that was seen, in place of each prediction: what to beat.
-        memory_bytes: of the stream, after the first frame and after the last.
+        scores: scores of the predictions against those; None without any, or where frames are too small for SSIM.
+        copy_scores: scores of the last frame that was seen, in place of each prediction: what to beat.
+        memory_bytes: bytes of the stream, after the first frame and after the last.
     """
 
     seen: int
@@ -244,8 +244,8 @@ def run_forecast(
     whole.
 
     Args:
-        predictor: what predicts.
-        clip: what `clip_frames` takes.
+        predictor: makes the forecast.
+        clip: any clip that `clip_frames` takes.
         job: how far, and where to.
         on_frame: called before each frame is watched with its place, from 1, its H and its W, for progress.
         on_prediction: called after each frame is predicted with its place, from 1.
@@ -270,8 +270,8 @@ def run_forecast(
             first_bytes = first_bytes or stream.nbytes
     if not seen:
         raise FrameError(
-            f"clip: expected more frames than the {job.hide} that are held back, got {len(hidden)}; hide fewer, or "
-            "pass a longer clip"
+            f"clip: expected more frames than the {job.hide} that are held "
+            f"back, got {len(hidden)}; hide fewer, or pass a longer clip"
         )
     ahead = []
     for frame_ahead in stream.foresee(job.steps):
@@ -294,13 +294,13 @@ def run_forecast(
 
 
 def demo_clip(*, side: int, frames: int, seed: int = 0) -> Tensor:
-    """A clip of the demo: six pictures that come again and again in the same order. Who has seen seven frames can know
+    """A clip of the demo: six images that come again and again in the same order. Who has seen seven frames can know
     the rest.
 
     Args:
         side: px; digits are 14 px large below 56, else 28.
         frames: T.
-        seed: of the pictures.
+        seed: seed of the images.
 
     Returns:
         float32 `[T, 1, H, W]` in [0, 1].

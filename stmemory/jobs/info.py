@@ -1,4 +1,4 @@
-"""What is installed here, and what a set of weights is and needs. Tracks nothing, prints nothing."""
+"""What is installed here, and what a set of weights is and needs."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class WeightsFacts:
     Attributes:
         name: as it was asked for.
         kind: what they are of, such as `"network"`.
-        preset: of the network; None for a part alone.
+        preset: preset of the network; None for a part alone.
         frames: what a network that predicts takes, such as `"32 x 32, grey"`; None for others.
         parameters: numbers that were learned.
-        nbytes: of the file.
-        object_bytes: that one object takes in memory, at 480 x 854 with default options; the length of the video has no
-            say. None where nothing is tracked.
-        video_bytes: that one video of such `frames` takes in memory, with default options, whatever its length. None
-            where nothing is predicted.
+        nbytes: bytes of the file.
+        object_bytes: bytes that one object takes in memory, at 480 x 854 with default options; the length of the video
+            has no say. None where nothing is tracked.
+        video_bytes: bytes that one video of such `frames` takes in memory, with default options, whatever its length.
+            None where nothing is predicted.
         about: licence, data and measured figures, as the weights' own `config.json` states them; see
             `stmemory.weights.card`.
     """
@@ -107,7 +107,7 @@ def object_bytes(config: NetworkConfig, size: WorkingSize, *, memory_size: int =
     They are about `4 K (C + Ck + Cv) h w`, the sums of the discriminative read, and the bookkeeping of the slots.
 
     Args:
-        config: of the network.
+        config: configuration of the network.
         size: working size of the frames.
         memory_size: K.
 

@@ -76,8 +76,8 @@ def check_folder(job: TrackJob, *, resume: bool, force: bool) -> None:
     if not force and any(path.suffix == ".png" for path in there):
         hint = "resume=True to go on, " if job.state.exists() else ""
         raise OptionError(
-            f"{job.masks}: expected no masks yet, got some; pass {hint}force=True to replace them, or choose another "
-            "folder"
+            f"{job.masks}: expected no masks yet, got some; pass "
+            f"{hint}force=True to replace them, or choose another folder"
         )
     names = job.mask_names
     hand_made = [
@@ -123,7 +123,7 @@ def clear_folder(job: TrackJob, record: Mapping[str, object]) -> None:
 
     Args:
         job: the job.
-        record: what `job_record` gave.
+        record: record from `job_record`.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -144,7 +144,7 @@ def check_record(job: TrackJob, record: Mapping[str, object]) -> None:
 
     Args:
         job: the job.
-        record: what `job_record` gave.
+        record: record from `job_record`.
 
     Raises:
         WeightsError: the folder's record cannot be read.
@@ -170,8 +170,8 @@ def check_later_masks(job: TrackJob, record: Mapping[str, object], *, done: int)
 
     Args:
         job: the job; what `check_record` takes.
-        record: what `job_record` gave.
-        done: how many frames are done.
+        record: record from `job_record`.
+        done: number of frames that are done.
 
     Raises:
         OptionError: a mask of such a frame is another, came or went.

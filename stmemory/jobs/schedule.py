@@ -79,8 +79,8 @@ def masks_by_frame(named: Sequence[str], source: Path | str, *, unpack_to: Path 
         chosen = [(number, mask) for number, mask in masks if frame in (None, number)]
         if not chosen:
             raise MaskError(
-                f"{path}: expected a mask of frame {frame} with an object in it, got none; check the number, "
-                "which is counted from 0"
+                f"{path}: expected a mask of frame {frame} with an object "
+                "in it, got none; check the number, which is counted from 0"
             )
         for number, mask in chosen:
             _put(found, number, mask)
@@ -92,8 +92,8 @@ def masks_by_frame(named: Sequence[str], source: Path | str, *, unpack_to: Path 
 def _put(found: dict[int, Path], frame: int, path: Path) -> None:
     if frame in found:
         raise OptionError(
-            f"masks: frame {frame} has two, {found[frame]} and {path}; name one mask for each frame, FRAME:PATH "
-            "for later ones"
+            f"masks: frame {frame} has two, {found[frame]} and {path}; "
+            "name one mask for each frame, FRAME:PATH for later ones"
         )
     found[frame] = path
 
@@ -125,8 +125,8 @@ def _in_folder(folder: Path, names: list[str]) -> list[tuple[int, Path]]:
     files = _images_in(folder)
     if not files:
         raise MaskError(
-            f"{folder}: expected masks, got a folder without any image; name them as the frames are named, such "
-            "as 00012.png"
+            f"{folder}: expected masks, got a folder without any image; "
+            "name them as the frames are named, such as 00012.png"
         )
     return list(zip(_placed([file.name for file in files], names, folder), files, strict=True))
 
@@ -189,7 +189,7 @@ def _placed(files: list[str], names: list[str], where: Path) -> list[int]:
     if strange:
         like = f"such as {names[0]}.png" if names else "by the frames' numbers from 0, such as 00012.png"
         raise MaskError(
-            f"{where / strange[0]}: expected a mask with the name of a frame, {like}; rename it, or move it to "
-            "another folder"
+            f"{where / strange[0]}: expected a mask with the name of "
+            f"a frame, {like}; rename it, or move it to another folder"
         )
     return [by_name[stem] for stem in stems]

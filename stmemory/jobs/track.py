@@ -47,7 +47,7 @@ def describe_job(job: TrackJob, *, device: object) -> str:
 
     Args:
         job: the job.
-        device: where it is computed.
+        device: device to compute on.
 
     Returns:
         One line.
@@ -70,8 +70,8 @@ def describe_job(job: TrackJob, *, device: object) -> str:
     last = max(job.given)
     if job.files and last >= len(job.files):
         raise MaskError(
-            f"{job.given[last]}: expected a mask of a frame from 0 to {len(job.files) - 1}, got one of frame {last}; "
-            "count from 0"
+            f"{job.given[last]}: expected a mask of a frame from 0 to "
+            f"{len(job.files) - 1}, got one of frame {last}; count from 0"
         )
     alone, lines, objects = list(job.given) == [0], list[str](), 0
     for frame, path in job.given.items():
@@ -198,8 +198,8 @@ def run_job(
     there are finished.
 
     Args:
-        predictor: what tracks.
-        job: what to track.
+        predictor: tracks the clip.
+        job: what to track, and where to write.
         resume: go on from the state in the output folder.
         force: begin again though there are masks of a job already; those are deleted.
         stop: looked at between frames.

@@ -79,8 +79,8 @@ class MemoryBank(nn.Module):
         super().__init__()
         if type(capacity) is not int or capacity < 2:
             raise OptionError(
-                f"MemoryBank: expected a capacity of 2 slots or more, a whole number, got {capacity!r}; the paper "
-                "uses 5"
+                "MemoryBank: expected a capacity of 2 slots or more, "
+                f"a whole number, got {capacity!r}; the paper uses 5"
             )
         if isinstance(borrow, str) or not set(borrow) <= set(_PARTS):
             raise OptionError(f"MemoryBank: expected borrow to name some of {_PARTS}, got {borrow!r}")
@@ -319,8 +319,8 @@ class MemoryBank(nn.Module):
         template = template.to(self.templates.dtype)
         if pinned and bool((self.pinned[index].sum(1) + 1 >= self.capacity).any()):
             raise BankError(
-                f"write: this template would pin all {self.capacity} slots of a row; unpin or drop one, or use a "
-                "larger capacity"
+                f"write: this template would pin all {self.capacity} slots "
+                "of a row; unpin or drop one, or use a larger capacity"
             )
         slot, gate = self._make_room(index, template, frame, must_store=pinned)
         kept = slot >= 0
@@ -339,8 +339,8 @@ class MemoryBank(nn.Module):
         later."""
         if rows is not None and rows.tolist() != list(range(len(template))):
             raise ShapeError(
-                f"write: the first write makes the rows; expected rows=None, got {rows.tolist()}; add_rows() comes "
-                "later"
+                "write: the first write makes the rows; expected "
+                f"rows=None, got {rows.tolist()}; add_rows() comes later"
             )
         if isinstance(self.fusion, FusionCell):
             self.fusion.check(template, template)
@@ -374,8 +374,8 @@ class MemoryBank(nn.Module):
         full = _positions(valid.all(1) & ~overwrite, unless=unusable)
         if full is None:
             raise BankError(
-                "write: expected a finite template, got NaN or infinity; it was not stored: find where it comes from, "
-                "or use float32"
+                "write: expected a finite template, got NaN or infinity; it "
+                "was not stored: find where it comes from, or use float32"
             )
         if len(full) == 0:
             return slot, None

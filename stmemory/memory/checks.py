@@ -34,15 +34,15 @@ def check_floats(what: str, tensor: object, shape: str) -> None:
     Args:
         what: names it in the message, such as "write: a template".
         tensor: what came.
-        shape: that was expected, in letters.
+        shape: shape that was expected, in letters.
 
     Raises:
         ShapeError: it is something else.
     """
     if not isinstance(tensor, Tensor):
         raise ShapeError(
-            f"{what}: expected a torch.Tensor {shape}, got {type(tensor).__name__}; torch.as_tensor() makes one of an "
-            "array"
+            f"{what}: expected a torch.Tensor {shape}, got "
+            f"{type(tensor).__name__}; torch.as_tensor() makes one of an array"
         )
     if tensor.dtype not in _FLOATS:
         raise ShapeError(f"{what}: expected floats {shape}, got {tensor.dtype}; convert it with .float()")
@@ -120,8 +120,8 @@ def check_key(key: object, template: Tensor) -> Tensor:
     if not isinstance(key, Tensor) or key.dim() < 3 or len(key) != len(template) or not key.is_floating_point():
         came = tuple(key.shape) if isinstance(key, Tensor) else type(key).__name__
         raise OptionError(
-            f"MemoryBank: expected key to make [P, Ck, *S] of templates {tuple(template.shape)}, got {came}; correct "
-            "the key"
+            "MemoryBank: expected key to make [P, Ck, *S] of templates "
+            f"{tuple(template.shape)}, got {came}; correct the key"
         )
     return key
 

@@ -189,8 +189,8 @@ class DiscriminativeMemory:
         if state and set(state) != set(probe._tensors):
             unexpected, missing = sorted(set(state) - set(probe._tensors)), sorted(set(probe._tensors) - set(state))
             raise BankError(
-                f"load_state_dict: missing {missing}, unexpected {unexpected}; these are not the sums of a "
-                "discriminative read"
+                f"load_state_dict: missing {missing}, unexpected {unexpected}; "
+                "these are not the sums of a discriminative read"
             )
         if state and any(len(t) != len(state["given"]) for t in state.values()):
             raise BankError(
@@ -292,7 +292,7 @@ class DiscriminativeRead(nn.Module):
 
         Args:
             features: `[V, D, *S]`, of V frames.
-            memory: of B rows.
+            memory: memory of B rows.
             video: `[B]` int64, each row's frame.
 
         Returns:

@@ -70,7 +70,7 @@ class FusionCell(nn.Module):
     Args:
         channels: C.
         spatial_dims: how many dimensions `*S` has: 1 (tokens), 2 (maps) or 3 (volumes).
-        kernel_size: of f, h and g, odd.
+        kernel_size: size of f, h and g, odd.
         bottleneck: channels between the two convolutions, or None for one convolution.
         scale: factor on the products in eq. 3; 1 is the paper's equation.
 
@@ -118,7 +118,7 @@ class FusionCell(nn.Module):
         """A trained cell, in eval mode, float32, on the CPU: that of a network, or one that was saved alone.
 
         Args:
-            name: of weights, see `stmemory.weights.load_part`; None is the bundled network's.
+            name: name of weights, see `stmemory.weights.load_part`; None is the bundled network's.
 
         Raises:
             WeightsError: there are no such weights, they are damaged, or hold no fusion cell.
@@ -158,8 +158,8 @@ class FusionCell(nn.Module):
         """
         if not 0 < update < 1:
             raise OptionError(
-                f"start_near_identity: expected update above 0 and below 1, got {update}; 0.05 to train from, 1e-6 to "
-                "use"
+                "start_near_identity: expected update above 0 and "
+                f"below 1, got {update}; 0.05 to train from, 1e-6 to use"
             )
         last = self.h[-1]
         for name, value in (("weight", 0.0), ("bias", math.log(update / (1 - update)))):

@@ -220,8 +220,8 @@ class LearnedPolicy(nn.Module):
 
     Args:
         hidden: width of the two scorers.
-        temperature: of the Gumbel-Softmax, above 0; assign `policy.temperature` to follow a schedule.
-        seed: of the first weights and of the noise, both drawn from generators of the policy's own.
+        temperature: temperature of the Gumbel-Softmax, above 0; assign `policy.temperature` to follow a schedule.
+        seed: seed of the first weights and of the noise, both drawn from generators of the policy's own.
 
     Raises:
         OptionError: the temperature is not positive.
@@ -350,7 +350,7 @@ def update_policy(policy: str | UpdatePolicy) -> UpdatePolicy:
         )
     if not isinstance(policy, UpdatePolicy) or not isinstance(policy.name, str) or not callable(policy.decide):
         raise OptionError(
-            "update policy: expected a name or an object with name, uses_similarity and decide(view), got "
-            f"{type(policy).__name__}"
+            "update policy: expected a name or an object with name, "
+            f"uses_similarity and decide(view), got {type(policy).__name__}"
         )
     return policy

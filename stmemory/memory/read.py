@@ -159,8 +159,8 @@ class SpaceTimeRead(nn.Module):
         Args:
             query_key: `[B, Ck, *S]`, or `[1, Ck, *S]` for all rows.
             bank: the memory, of B rows.
-            cache: of this bank; None computes keys and values of all slots again, as a call within `torch.compile`
-                does.
+            cache: cache of this bank; None computes keys and values of all slots again, as a call within
+                `torch.compile` does.
 
         Returns:
             `[B, Cv, *S]`, the first part of eq. 13; concatenate the query value to get all of it.

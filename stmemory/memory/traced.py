@@ -36,7 +36,7 @@ def traced_write(
     and the last slot may be pinned.
 
     Args:
-        slots: of R rows, by the names of `Slots`.
+        slots: slots of R rows, by the names of `Slots`.
         template: `[R, C, *S]`, of their dtype.
         frame: see `MemoryBank.write`.
         parts: policy, which must be traceable itself, as those of this package are; fusion; and key.

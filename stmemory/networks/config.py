@@ -66,8 +66,8 @@ class NetworkConfig:
                 raise OptionError(f"NetworkConfig: expected {name} >= {least}, got {value}")
         if self.fusion_kernel % 2 == 0 or not math.isfinite(self.fusion_scale):
             raise OptionError(
-                f"NetworkConfig: expected an odd fusion_kernel and a finite fusion_scale, got {self.fusion_kernel}, "
-                f"{self.fusion_scale}"
+                "NetworkConfig: expected an odd fusion_kernel and a finite "
+                f"fusion_scale, got {self.fusion_kernel}, {self.fusion_scale}"
             )
         lite = self.backbone == "efficientnet_lite0"
         if lite and self.norm != "batch":

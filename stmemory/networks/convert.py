@@ -1,5 +1,4 @@
-"""Other people's checkpoints: files of tensors read without running code, their names turned into ours. Downloads
-nothing.
+"""Other people's checkpoints: files of tensors read without running code, their names turned into ours.
 
 Names are strict both ways: what is missing, unexpected or of another shape is listed, and nothing is taken halfway.
 """
@@ -166,8 +165,8 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     path = Path(path)
     if not path.is_file():
         raise WeightsError(
-            f"{path}: expected a file of weights, got {'a folder' if path.is_dir() else 'nothing there'}; check the "
-            "path"
+            f"{path}: expected a file of weights, got "
+            f"{'a folder' if path.is_dir() else 'nothing there'}; check the path"
         )
     found: Any
     try:
@@ -275,6 +274,6 @@ def _check_folder(folder: Path, network: SegmentationNetwork) -> None:
         same = False
     if not same:
         raise WeightsError(
-            f"{folder}: expected a folder without weights, got one with others; choose another, or replace them with "
-            "force=True"
+            f"{folder}: expected a folder without weights, got one with "
+            "others; choose another, or replace them with force=True"
         )

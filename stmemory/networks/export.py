@@ -120,9 +120,9 @@ def stages(network: SegmentationNetwork, *, height: int, width: int, memory_size
     write the template to a `MemoryBank`, which takes "fuse" and "key" as its fusion and its key.
 
     Args:
-        network: in eval mode.
-        height: of frames, H, a multiple of 16.
-        width: of frames, W, a multiple of 16.
+        network: network in eval mode.
+        height: height of frames, H, a multiple of 16.
+        width: width of frames, W, a multiple of 16.
         memory_size: K.
 
     Returns:
@@ -201,10 +201,10 @@ def export_onnx(
     Needs onnx, onnxscript and torch 2.6, `pip install "stmemory[onnx]"`; onnxruntime runs the files.
 
     Args:
-        network: in eval mode.
+        network: network in eval mode.
         folder: for the files, which is made.
-        height: of frames, see `stages`.
-        width: of frames.
+        height: height of frames, see `stages`.
+        width: width of frames.
         memory_size: K.
         force: replace files that are there.
 
@@ -226,8 +226,8 @@ def export_onnx(
     paths = [file_path(Path(folder) / f"{stage.name}.onnx") for stage in steps]
     if not force and (there := [path for path in paths if path.exists()]):
         raise FileError(
-            f"{there[0]}: expected a folder without files of an earlier export; choose another one, or "
-            "have them replaced"
+            f"{there[0]}: expected a folder without files of an "
+            "earlier export; choose another one, or have them replaced"
         )
     for stage, path in zip(steps, paths, strict=True):
         with torch.no_grad(), _quiet():

@@ -112,8 +112,8 @@ class ConvNorm(nn.Module):
         in_channels: Cin.
         out_channels: Cout.
         kernel_size: odd.
-        stride: of the convolution.
-        groups: of the convolution; `in_channels` makes it depthwise.
+        stride: stride of the convolution.
+        groups: groups of the convolution; `in_channels` makes it depthwise.
         norm: `"batch"`, `"group"` (32 groups, or one channel a group below that) or `"none"` (then the convolution has
             a bias).
         activation: `"relu"`, `"relu6"` or `"none"`.
@@ -228,7 +228,7 @@ def fold_batch_norm(network: nn.Module) -> int:
     """Fold every `ConvNorm`'s BatchNorm into its convolution, in place, for inference.
 
     Args:
-        network: in eval mode.
+        network: network in eval mode.
 
     Returns:
         How many were folded. A second call folds none.

@@ -190,7 +190,7 @@ class LiteMemoryEncoder(nn.Module):
         """Templates of B objects.
 
         Args:
-            features: of V frames.
+            features: features of V frames.
             mask: `[B, 1, H, W]` in [0, 1], the object.
             others: `[B, 1, H, W]`, all other objects of the frame together.
             video: `[B]` int64, each row's frame.
@@ -283,7 +283,7 @@ class LiteDecoder(nn.Module):
 
         Args:
             recalled: `[B, Cv, h, w]`, the first part of eq. 13; the query value is the second.
-            features: of V frames.
+            features: features of V frames.
             video: `[B]` int64, each row's frame.
             cues: `[B, 5, H/8, W/8]`: each row's score in the discriminative read, the best score of its rivals, where
                 its mask was about in the last frame, the mean of that mask around each cell, and the masks of all

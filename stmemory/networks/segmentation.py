@@ -1,5 +1,4 @@
-"""`SegmentationNetwork`: all that is learned for video object segmentation, put together. Remembers nothing of any
-video."""
+"""`SegmentationNetwork`: the whole network of video object segmentation. It remembers nothing of a video."""
 
 from __future__ import annotations
 
@@ -91,7 +90,7 @@ class SegmentationNetwork(Pretrained, nn.Module):
         """Make templates of objects.
 
         Args:
-            features: of V frames.
+            features: features of V frames.
             mask: `[B, H, W]` in [0, 1], each row's object.
             others: `[B, H, W]` in [0, 1], all other objects of the same frame.
             video: `[B]` int64, each row's frame.
@@ -115,8 +114,8 @@ class SegmentationNetwork(Pretrained, nn.Module):
         """What helps the decoder beside what was recalled; None in a network without a discriminative read.
 
         Args:
-            features: of V frames.
-            memory: of B rows.
+            features: features of V frames.
+            memory: memory of B rows.
             last: masks of the frame before `[B, H, W]` in [0, 1], each row's object, and all other objects of its
                 video.
             video: `[B]` int64, each row's frame.
@@ -150,7 +149,7 @@ class SegmentationNetwork(Pretrained, nn.Module):
 
         Args:
             memory: where to.
-            features: of V frames.
+            features: features of V frames.
             mask: `[R, H, W]` in [0, 1], each row's object.
             others: `[R, H, W]` in [0, 1], all other objects of the same frame.
             video: `[R]` int64, each row's frame.

@@ -66,8 +66,8 @@ class ConvLSTM(nn.Module):
     """One layer of Shi et al. 2015, without peepholes: input `[B, channels, h, w]` and both states to the next states.
 
     Args:
-        channels: of the input.
-        hidden: of the states.
+        channels: channels of the input.
+        hidden: channels of the states.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
@@ -86,8 +86,8 @@ class SpatiotemporalLSTM(nn.Module):
     layer.
 
     Args:
-        channels: of the input.
-        hidden: of hidden, cell and flow.
+        channels: channels of the input.
+        hidden: channels of hidden, cell and flow.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
@@ -113,7 +113,7 @@ class RecurrentNetwork(nn.Module):
     """Our encoder and decoder around two recurrent layers; to be used as a `PredictionNetwork` is.
 
     Args:
-        config: of encoder and decoder; what it says of memory is not looked at.
+        config: configuration of encoder and decoder; what it says of memory is not looked at.
         core: `"convlstm"` or `"predrnn"`.
         hidden: channels of the states.
 
@@ -154,7 +154,7 @@ class RecurrentNetwork(nn.Module):
 
         Args:
             frame: `[B, C, H, W]` in [0, 1].
-            state: of these B videos; changed.
+            state: state of these B videos; changed.
 
         Returns:
             The next frame, `[B, C, H, W]`; not limited to [0, 1].
@@ -202,7 +202,7 @@ def matched(config: PredictionConfig, kind: str, count: int) -> PredictionNetwor
     """The network of a kind that comes nearest to a number of parameters.
 
     Args:
-        config: of ours.
+        config: configuration of ours.
         kind: `"convlstm"`, `"predrnn"`: as many channels of state as it takes; `"state_only"`: our network without its
             bank, with wider fifth and sixth layers, and of those that fit within 1.5 % the one with the widest state.
         count: parameters.
@@ -223,8 +223,8 @@ def matched(config: PredictionConfig, kind: str, count: int) -> PredictionNetwor
         raise OptionError(f"matched: expected one of {(*CORES, 'state_only')}, got {kind!r}")
     if abs(parameters(network) / count - 1) > 0.03:
         raise OptionError(
-            f"matched: expected {kind} to have a width with {count} parameters, within 3 %, got {parameters(network)} "
-            "at best"
+            f"matched: expected {kind} to have a width with {count} "
+            f"parameters, within 3 %, got {parameters(network)} at best"
         )
     return network
 

@@ -21,11 +21,11 @@ class PredictionConfig:
 
     Attributes:
         preset: the name it started from, for people.
-        image_channels: of a frame, 1 (grey) or 3 (RGB).
+        image_channels: channels of a frame, 1 (grey) or 3 (RGB).
         image_side: pixels; the frames it is made for. It runs on any size.
         widths: channels of the encoder's six convolutions; the decoder mirrors them, and the last is that of features
             and context.
-        strides: of the six convolutions, each 1 or 2.
+        strides: strides of the six convolutions, each 1 or 2.
         key_channels: Ck; 12 tell the place, of the rest half what it looks like there, half what it looks like on the
             whole.
         value_channels: Cv, recalled from memory.

@@ -236,8 +236,8 @@ def _kth_videos(folder: Path, split: str) -> list[Path]:
     """The folders of a split's videos of one action, by name."""
     if not folder.is_dir():
         raise FrameError(
-            f"{folder}: expected a folder of videos as person01_boxing_d1_uncomp, got no such folder; unpack the data "
-            "set"
+            f"{folder}: expected a folder of videos as "
+            "person01_boxing_d1_uncomp, got no such folder; unpack the data set"
         )
     found = {path: re.match(r"person(\d\d)_", path.name) for path in folder.iterdir() if path.is_dir()}
     return sorted(path for path, name in found.items() if name and int(name[1]) in _PERSONS[split])
@@ -451,8 +451,8 @@ def _listed(file: Path) -> list[tuple[str, int]]:
             continue
         if len(fields) < 2 or not fields[1].isdecimal():
             raise FrameError(
-                f"{file}, line {number}: expected a clip as images/S1_Walking.54138969_,26,96, got {line!r}; fetch "
-                "the list again"
+                f"{file}, line {number}: expected a clip as "
+                f"images/S1_Walking.54138969_,26,96, got {line!r}; fetch the list again"
             )
         clips.append((fields[0], int(fields[1])))
     if not clips:

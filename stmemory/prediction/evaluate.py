@@ -37,9 +37,9 @@ class Cost:
 
     Attributes:
         parameters: numbers that are learned.
-        multiply_adds: of the last step of a video, whose memory is full: half of what `torch.utils.flop_counter`
-            counts, which are products of matrices, convolutions and attention, and nothing that is done number by
-            number.
+        multiply_adds: operations of the last step of a video, whose memory is full: half of what
+            `torch.utils.flop_counter` counts, which are products of matrices, convolutions and attention, and nothing
+            that is done number by number.
         state_bytes: all that is remembered of one video then.
     """
 
@@ -111,7 +111,7 @@ def cost_of(network: nn.Module, frames: Tensor, *, capacity: int, policy: str) -
         network: a `Predicts`.
         frames: `[T, C, H, W]`, more than `capacity` of them.
         capacity: K.
-        policy: of the bank.
+        policy: update policy of the bank.
     """
     predicts: Any = network
     state = predicts.new_state(capacity, policy=policy)

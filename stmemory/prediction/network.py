@@ -35,7 +35,7 @@ class Encoder(nn.Module):
     Args:
         image_channels: C.
         widths: channels of each convolution; the last is Cf.
-        strides: of each convolution.
+        strides: strides of each convolution.
     """
 
     def __init__(self, image_channels: int, widths: Sequence[int], strides: Sequence[int]) -> None:
@@ -60,8 +60,8 @@ class Decoder(nn.Module):
 
     Args:
         image_channels: C.
-        widths: of the encoder.
-        strides: of the encoder.
+        widths: widths of the encoder.
+        strides: strides of the encoder.
         skips: add the encoder's features of the same size to what goes up.
     """
 
@@ -116,7 +116,7 @@ class KeyHead(nn.Module):
     Args:
         inputs: Cf.
         channels: Ck, above 12, which the place takes.
-        scale: of the read, so that the weights begin as squared distances.
+        scale: scale of the read, so that the weights begin as squared distances.
     """
 
     def __init__(self, inputs: int, channels: int, *, scale: float) -> None:
@@ -147,8 +147,8 @@ class Part(nn.Module):
     """A head that looks at some channels only: `[B, C, h, w]` to what it makes of them.
 
     Args:
-        channels: which.
-        head: of them.
+        channels: the channels that the head sees.
+        head: a layer for these channels.
     """
 
     def __init__(self, channels: slice, head: nn.Module) -> None:
@@ -182,7 +182,7 @@ class PredictionState:
         bank: rows are videos.
         context: `[B, Cf, h, w]`, what stands for all frames before the next one; None before the first.
         time: frames seen.
-        cache: of the bank.
+        cache: cache of the bank.
     """
 
     bank: MemoryBank
@@ -275,7 +275,7 @@ class PredictionNetwork(Pretrained, nn.Module):
 
         Args:
             frame: `[B, C, H, W]` in [0, 1]; H and W multiples of `stride`. One that was predicted will do.
-            state: of these B videos; changed.
+            state: state of these B videos; changed.
             write: put the frame's template into the bank; the first frame's is written whatever this says. The context
                 and the time go on without it.
 

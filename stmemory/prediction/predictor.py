@@ -1,5 +1,6 @@
-"""`FramePredictor`: a network and options, ready to predict frames of any number of videos. Remembers nothing of them;
-does no arithmetic."""
+"""`FramePredictor`: a network and options, ready to predict frames of any number of videos.
+
+What is remembered of a video is in its `FrameStream`."""
 
 from __future__ import annotations
 
@@ -29,9 +30,9 @@ class FramePredictor:
 
     Args:
         network: trained; it is copied.
-        options: how to predict.
-        device: where to compute; None keeps the network's.
-        dtype: what to compute in; None keeps the network's (float32 for loaded weights).
+        options: options of prediction.
+        device: device to compute on; None keeps the network's.
+        dtype: type to compute in; None keeps the network's (float32 for loaded weights).
 
     Raises:
         OptionError: the network is of another kind, the device is not there, or the dtype is no float.
@@ -55,8 +56,8 @@ class FramePredictor:
     ) -> None:
         if not isinstance(network, PredictionNetwork):
             raise OptionError(
-                f"network: expected a PredictionNetwork, got {type(network).__name__}; VOSPredictor takes those that "
-                "segment"
+                "network: expected a PredictionNetwork, got "
+                f"{type(network).__name__}; VOSPredictor takes those that segment"
             )
         self.network = copy.deepcopy(network).eval().requires_grad_(False)
         place_to_compute(self.network, device=device, dtype=dtype)
@@ -104,7 +105,7 @@ class FramePredictor:
         Args:
             frames: a video in any form that `iterate_frames` takes, or grey: an array `[T, H, W]`, a tensor `[T, H, W]`
                 or `[T, 1, H, W]`; or the path of an `.npy` file with such an array.
-            steps: how many frames to predict, 1 or more.
+            steps: number of frames to predict, 1 or more.
 
         Returns:
             That many predictions, as they are computed: the clip is read when the first is asked for.

@@ -20,11 +20,11 @@ __all__ = [
 
 
 class RepeatingPictures:
-    """An endless list of clips in which N different pictures come in a cycle: frame t is frame t - N.
+    """An endless list of clips in which N different images come in a cycle: frame t is frame t - N.
 
-    The pictures are drawn at random, so no frame before number N can be known from those before it. Frame N is picture
-    0 again, and says how long the cycle is. From frame N + 1 on everything is determined: what follows a picture is
-    what followed it the last time. Who keeps N pictures knows all of it, who keeps fewer does not.
+    The images are drawn at random, so no frame before number N can be known from those before it. Frame N is image
+    0 again, and says how long the cycle is. From frame N + 1 on everything is determined: what follows an image is
+    what followed it the last time. Who keeps N images knows all of it, who keeps fewer does not.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class RepeatingPictures:
             period: N, pictures in the cycle; or the least and the most of which each clip draws its own.
             frames: T; by default two cycles of the most and the frame that shows it, 2 N + 1.
             size: H = W in pixels.
-            per_picture: digits in each picture.
+            per_picture: digits in each image.
             seed: not negative; (seed, index) decides the clip.
 
         Raises:
@@ -77,7 +77,7 @@ class RepeatingPictures:
             float32 [T, 1, H, W] in [0, 1].
 
         Raises:
-            OptionError: the index is negative, or the pool has not as many different pictures.
+            OptionError: the index is negative, or the pool has not as many different images.
         """
         dice, period = self._begin(index)
         pictures = different_pictures(self._pool, period, dice, size=self.size[1:], per_picture=self.per_picture)
@@ -85,7 +85,7 @@ class RepeatingPictures:
         return cycle[torch.arange(self.frames) % period]
 
     def period_of(self, index: int) -> int:
-        """N, the pictures in the cycle of a clip."""
+        """N, the images in the cycle of a clip."""
         return self._begin(index)[1]
 
     def known_from(self, index: int) -> int:
@@ -114,7 +114,7 @@ class Curtain:
 
     Attributes:
         hidden: N, frames in which nothing is seen; or the least and the most of which each clip draws its own.
-        scenes: M, pictures that are shown one after another, then hidden, then shown again in the same order.
+        scenes: M, images that are shown one after another, then hidden, then shown again in the same order.
         shown: frames that each scene stands.
     """
 
@@ -182,7 +182,7 @@ class VanishingDigits:
             curtain: for how long what is hidden.
             frames: T; by default so many that every scene is seen again.
             size: H = W in pixels; two more than a digit, or larger.
-            digits: how many in each scene.
+            digits: number of digits in each scene.
             seed: not negative; (seed, index) decides the clip.
 
         Raises:
@@ -265,5 +265,5 @@ class VanishingDigits:
 
 
 def _draw_curtain(picture: NDArray[np.uint8], *, down: float) -> None:
-    """Cover the upper part of a picture [H, W] in place."""
+    """Cover the upper part of an image [H, W] in place."""
     picture[: round(down * len(picture))] = _GREY

@@ -46,13 +46,13 @@ class PredictionResult:
     """One predictor on one test.
 
     Attributes:
-        name: of the predictor.
-        test: of the clips.
+        name: name of the predictor.
+        test: name of the test that the clips are from.
         period: N of a recall set; None where there is none.
-        clips: how many.
+        clips: number of clips.
         scores: means over all frames that were not given.
         cost: None for predictors that learn nothing.
-        steps: of training; None for those.
+        steps: steps of training; None for those.
     """
 
     name: str
@@ -154,7 +154,7 @@ def draw_recall(path: Path, results: Sequence[PredictionResult], *, title: str =
     Args:
         path: PNG.
         results: those without an N are left out.
-        title: of the figure.
+        title: title of the figure.
 
     Raises:
         OptionError: matplotlib is not installed.
@@ -199,7 +199,7 @@ def draw_prediction_strips(path: Path, rows: Mapping[str, Tensor], *, zoom: int 
         path: PNG.
         rows: `[T, C, H, W]` in [0, 1], C of 1 or 3; shorter ones end at the right, so that what was predicted stands
             under the truth.
-        zoom: pixels of the picture for each of a frame.
+        zoom: pixels of the image for each of a frame.
     """
     longest = max(len(frames) for frames in rows.values())
     height, width = (zoom * side for side in next(iter(rows.values())).shape[2:])
@@ -216,7 +216,7 @@ def draw_prediction_strips(path: Path, rows: Mapping[str, Tensor], *, zoom: int 
         sheet.save(part, format="PNG")
 
 
-_MEAN_OF = 256  # clips of training that the data set's mean picture is of
+_MEAN_OF = 256  # clips of training that the data set's mean image is of
 _DRAWN = 2  # clips of each test in the strips
 
 
@@ -225,11 +225,11 @@ class Trained:
     """A contender as far as it was trained.
 
     Attributes:
-        name: of the contender.
-        network: with averaged weights.
-        steps: of training.
+        name: name of the contender.
+        network: network with averaged weights.
+        steps: steps of training.
         capacity: K.
-        policy: of its bank.
+        policy: update policy of its bank.
     """
 
     name: str
@@ -262,8 +262,8 @@ class Others:
     def __post_init__(self) -> None:
         if any(capacity < 2 for capacity in self.capacities):
             raise OptionError(
-                f"capacities: expected 2 slots or more each, got {', '.join(map(str, self.capacities))}; leave the "
-                "others out"
+                "capacities: expected 2 slots or more each, got "
+                f"{', '.join(map(str, self.capacities))}; leave the others out"
             )
         for policy in self.policies:
             if isinstance(update_policy(policy), nn.Module):
@@ -277,8 +277,8 @@ class _Measuring:
     """How one test is measured.
 
     Attributes:
-        strips: picture that clips of it are drawn into.
-        clips: how many are measured.
+        strips: image that clips of it are drawn into.
+        clips: number of clips that are measured.
         device: where.
     """
 
@@ -292,8 +292,8 @@ def load_trained(run: Path, name: str, *, device: str = "cpu") -> Trained:
 
     Args:
         run: folder of the comparison.
-        name: of the contender.
-        device: where to put it.
+        name: name of the contender.
+        device: device to put it on.
 
     Raises:
         WeightsError: there is no such state, or it is damaged.
@@ -326,10 +326,10 @@ def report(
         runs: folders of comparisons.
         out: folder for `prediction.md`, `prediction.json`, `strips_TEST_NUMBER.png`, and `prediction.png` if there is a
             recall set and matplotlib is installed.
-        clips: of each test; 0 for as many as the configuration says.
+        clips: number of clips of each test; 0 for as many as the configuration says.
         others: measure networks with a bank at these memory sizes and under these policies too, whatever they were
             trained with.
-        device: where to measure.
+        device: device to measure on.
 
     Returns:
         The Markdown, with a line if matplotlib is missing where a plot would be, and the contenders that have no state

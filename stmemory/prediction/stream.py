@@ -62,7 +62,7 @@ class PredictedFrame:
         """Write it as a PNG, grey or RGB. The file is written atomically.
 
         Args:
-            path: where it goes, `.png`. Missing parent folders are made; a file that is there is replaced.
+            path: path of the file, `.png`. Missing parent folders are made; a file that is there is replaced.
 
         Raises:
             OptionError: the name has another ending than `.png`; or it is no name of a file.
@@ -84,7 +84,7 @@ class FrameStreamState:
 
     Attributes:
         memory: the network's: bank, context and time.
-        size: of the frames; None before the first.
+        size: size of the frames; None before the first.
         ahead: `[1, C, H', W']` in [0, 1], the prediction of the next frame at its padded working size; None before the
             first.
     """
@@ -117,9 +117,9 @@ class FrameStream:
     last prediction.
 
     Args:
-        network: in eval mode; shared by all streams.
-        options: how to predict.
-        state: what another stream remembered; None begins a new video.
+        network: network in eval mode; shared by all streams.
+        options: options of prediction.
+        state: state of another stream; None begins a new video.
     """
 
     def __init__(
@@ -219,7 +219,7 @@ class FrameStream:
         is.
 
         Args:
-            steps: how many frames ahead, 1 or more.
+            steps: number of frames ahead, 1 or more.
 
         Returns:
             That many predictions as they are computed, the first of which is `last`. They go on from the memory as it
@@ -261,7 +261,7 @@ def load_frame_state(path: str | Path, *, network: PredictionNetwork, options: P
     """A state as it was when `FrameStream.save` wrote it.
 
     Args:
-        path: of the file.
+        path: path of the file.
         network: the very network that it was saved with.
         options: the very options.
 

@@ -90,7 +90,7 @@ def batch(sequences: Sequences, indices: Iterable[int]) -> Tensor:
     """Clips side by side.
 
     Args:
-        sequences: where they come from.
+        sequences: source of the clips.
         indices: their numbers, at least one.
 
     Returns:
@@ -111,7 +111,7 @@ def batch(sequences: Sequences, indices: Iterable[int]) -> Tensor:
 
 Digits = NDArray[np.uint8]  # [N, h, w], white on black
 
-_ATTEMPTS = 100  # to draw a picture that is different from others
+_ATTEMPTS = 100  # to draw an image that is different from others
 _SIDE = 28
 _FONT = 64  # glyphs are drawn this large, then reduced
 _IDX_BYTES = 0x08  # the code of IDX for unsigned bytes
@@ -131,12 +131,12 @@ class DigitPool:
 
     @classmethod
     def of(cls, digits: Digits, *, test_share: float = 0.2, seed: int = 0) -> DigitPool:
-        """Divide digits at random; each goes into one part, and no picture is in both.
+        """Divide digits at random; each goes into one part, and no image is in both.
 
         Args:
-            digits: uint8 [N, h, w]. Pictures that occur twice are taken once.
+            digits: uint8 [N, h, w]. Images that occur twice are taken once.
             test_share: share of them for the test, in (0, 1).
-            seed: of the division.
+            seed: seed of the division.
 
         Raises:
             ShapeError: the digits are not uint8 [N, h, w].
@@ -168,8 +168,8 @@ def glyphs(number: int, seed: int = 0, *, characters: str = "0123456789") -> Dig
 
     Args:
         number: N, how many.
-        seed: of the drawing; glyph i depends on the seed, on i and on the characters alone.
-        characters: what is drawn, in turn: glyph i shows character i mod their number.
+        seed: seed of the drawing; glyph i depends on the seed, on i and on the characters alone.
+        characters: characters to draw, in turn: glyph i shows character i mod their number.
 
     Returns:
         uint8 [N, 28, 28], white on black.
@@ -182,8 +182,8 @@ def glyphs(number: int, seed: int = 0, *, characters: str = "0123456789") -> Dig
     """
     if min(number, seed) < 0 or not characters:
         raise OptionError(
-            f"glyphs: expected a number and a seed of 0 or more, and characters, got {number}, {seed} and "
-            f"{characters!r}"
+            "glyphs: expected a number and a seed of 0 or more, and "
+            f"characters, got {number}, {seed} and {characters!r}"
         )
     font = ImageFont.load_default(_FONT)
     drawn = np.zeros((number, _SIDE, _SIDE), np.uint8)
@@ -216,7 +216,7 @@ def halved(digits: Digits) -> Digits:
 
 
 def read_idx(path: str | os.PathLike[str]) -> Digits:
-    """Read the pictures of an IDX file, the format of MNIST and of Fashion-MNIST.
+    """Read the images of an IDX file, the format of MNIST and of Fashion-MNIST.
 
     Args:
         path: as `train-images-idx3-ubyte` or `t10k-images-idx3-ubyte.gz`; whether it is compressed is seen from its
@@ -246,8 +246,8 @@ def read_idx(path: str | os.PathLike[str]) -> Digits:
     number, height, width = struct.unpack(">3I", data[4:16])
     if len(data) - 16 != number * height * width:
         raise FrameError(
-            f"{path}: expected {number} x {height} x {width} bytes behind its header, got {len(data) - 16}; fetch it "
-            "again"
+            f"{path}: expected {number} x {height} x {width} bytes "
+            f"behind its header, got {len(data) - 16}; fetch it again"
         )
     pictures: Digits = np.frombuffer(data, np.uint8, offset=16).reshape(number, height, width).copy()
     return pictures
@@ -294,8 +294,8 @@ def checked_digits(digits: Digits) -> Digits:
     if not isinstance(digits, np.ndarray) or digits.dtype != np.uint8 or digits.ndim != 3 or 0 in digits.shape:
         came = f"{digits.dtype} {digits.shape}" if isinstance(digits, np.ndarray) else type(digits).__name__
         raise ShapeError(
-            f"digits: expected uint8 [N, h, w] with N of 1 or more, got {came}; use glyphs(1000), or scale floats to "
-            "[0, 255] first"
+            "digits: expected uint8 [N, h, w] with N of 1 or more, got "
+            f"{came}; use glyphs(1000), or scale floats to [0, 255] first"
         )
     return digits
 
@@ -360,7 +360,7 @@ def check_least(**numbers: tuple[int, int]) -> None:
 
 
 def paste(picture: NDArray[np.uint8], digit: NDArray[np.uint8], top: int, left: int) -> None:
-    """Put a digit [h, w] onto a picture [H, W] in place; where they overlap, the brighter one counts.
+    """Put a digit [h, w] onto an image [H, W] in place; where they overlap, the brighter one counts.
 
     >>> picture = np.full((1, 3), 5, np.uint8)
     >>> paste(picture, np.array([[9, 1]], np.uint8), 0, 1)
@@ -374,12 +374,12 @@ def paste(picture: NDArray[np.uint8], digit: NDArray[np.uint8], top: int, left: 
 def different_pictures(
     digits: Digits, number: int, dice: np.random.Generator, *, size: tuple[int, int], per_picture: int
 ) -> NDArray[np.uint8]:
-    """Draw pictures of which no two are equal: digits, drawn with replacement, at places of equal chance.
+    """Draw images of which no two are equal: digits, drawn with replacement, at places of equal chance.
 
     Args:
         digits: uint8 [N, h, w].
-        number: how many pictures.
-        dice: where chance comes from.
+        number: number of images.
+        dice: random generator.
         size: H, W; not smaller than a digit.
         per_picture: digits in each.
 
@@ -436,7 +436,7 @@ class MovingDigits:
             pool: uint8 [N, h, w].
             frames: T.
             size: H = W in pixels.
-            digits: how many in a clip.
+            digits: number of digits in a clip.
             speed: share of the range that a digit moves in a frame, in [0, 1].
             seed: not negative; (seed, index) decides the clip.
 

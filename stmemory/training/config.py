@@ -89,11 +89,11 @@ class Source:
 
     Attributes:
         root: the folder.
-        layout: how it is laid out, see `stmemory.training.data.folders`.
+        layout: layout of the folder, see `stmemory.training.data.folders`.
         weight: how often a clip comes from it, relative to the others; the packed material has a weight of 1.
-        split: of the layouts that have some: "train", "val".
+        split: split of the layouts that have some: "train", "val".
         validation_split: what a run that validates does so on. Where the layout has no splits, or not this one, about
-            one picture or video in twenty is held out of the training, by a hash of its name; "" always does that.
+            one image or video in twenty is held out of the training, by a hash of its name; "" always does that.
     """
 
     root: str = ""
@@ -114,7 +114,7 @@ class TrainingConfig:
     """One run.
 
     Attributes:
-        preset: of the network.
+        preset: preset of the network.
         phases: one after another under a single learning rate schedule.
         policy: update policy of the unroll; "learned" is trained with the network.
         sources: folders to make clips from, with the packed material if that is given.
@@ -123,32 +123,32 @@ class TrainingConfig:
         validate_every: steps between two validations; 0 never validates.
         validation_clips: made for it, as in the run but of another seed.
         learning_rate: at the top of the schedule.
-        trunk_factor: what the pre-trained trunk's rate is multiplied with.
-        network_factor: what the whole network's rate is multiplied with; 0 trains a learned policy alone.
-        policy_factor: what a learned policy's rate is multiplied with.
+        trunk_factor: factor of the pre-trained trunk's learning rate.
+        network_factor: factor of the whole network's rate; 0 trains a learned policy alone.
+        policy_factor: factor of a learned policy's rate.
         matching_factor: what the rate of all but the discriminative read and what it brings is multiplied with; 0
             trains that alone.
         score_factor: what the rate of the discriminative read's part in the decoder is multiplied with.
         projection_factor: what that of its projection and its four numbers is multiplied with; 0 leaves them as they
             begin.
-        score_weight: of the loss of the discriminative read alone.
+        score_weight: weight of the loss of the discriminative read alone.
         damage: probability that something goes wrong with an object's masks on their way to the memory.
         zoom: probability that a clip is seen through a window around its objects, as in tracking.
-        temperature: of a learned policy's Gumbel-Softmax, at the first step.
+        temperature: temperature of a learned policy's Gumbel-Softmax, at the first step.
         final_temperature: at the last one.
-        weight_decay: of the optimiser.
+        weight_decay: weight decay of the optimiser.
         warmup: steps of linear warm-up; the schedule follows.
         final_factor: last over top learning rate of the cosine.
         clip_norm: gradients are clipped to that norm.
         bootstrap_steps: over which the share of hardest pixels falls from 1 to 0.25.
         own_masks: probability that the network's own mask is fed back.
         ema: decay of the averaged weights, which are the ones saved.
-        precision: of the network's arithmetic in training, "bfloat16" (autocast) or "float32".
-        bad_data: "skip" draws another picture where one cannot be used, and names it in the log; "refuse" ends the run.
+        precision: precision of the network's arithmetic in training, "bfloat16" (autocast) or "float32".
+        bad_data: "skip" draws another image where one cannot be used, and names it in the log; "refuse" ends the run.
         render: who makes the pixels of the clips that the workers draw: "device", the one that trains; "workers"
             themselves; or "auto", which is the device on CUDA and the workers elsewhere.
         save_every: steps between two states; a run may go on with another one.
-        seed: of weights, clips and draws.
+        seed: seed of weights, clips and draws.
         data: further `ClipConfig` fields.
 
     Raises:
@@ -195,8 +195,8 @@ class TrainingConfig:
         update_policy(self.policy)
         for name in _OF_PHASES & set(self.data):
             raise OptionError(
-                f"TrainingConfig.data.{name}: expected a setting of clips that phases do not have, got one of phases; "
-                "put it there"
+                f"TrainingConfig.data.{name}: expected a setting of clips "
+                "that phases do not have, got one of phases; put it there"
             )
         read_record(ClipConfig, self.data, "TrainingConfig.data")
         checks = (

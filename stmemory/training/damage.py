@@ -22,8 +22,8 @@ class Damage:
         first: frame in which it begins.
         last: the last frame of it.
         angle: radians; the side of the object that is erased, or at which the false part stands.
-        share: of the object's pixels that are erased; or how far away the false part is, of the side of a square as
-            large as the object.
+        share: share of the object's pixels that are erased; or how far away the false part is, of the side of a square
+            as large as the object.
         adds: whether a false part is added, a copy of the object's own mask; else a part is erased.
     """
 
@@ -40,7 +40,7 @@ def draw_damage(rows: int, frames: int, probability: float, generator: torch.Gen
     Args:
         rows: B.
         frames: T of the clip; frame 0 is never damaged.
-        probability: of damage, for each row.
+        probability: probability of damage, for each row.
         generator: the only source of chance; asked for nothing where the probability is 0.
 
     >>> draw_damage(2, 8, 0.0, torch.Generator())
@@ -63,7 +63,7 @@ def damaged(masks: Tensor, damages: tuple[Damage | None, ...], time: int) -> Ten
 
     Args:
         masks: `[B, H, W]` in [0, 1].
-        damages: of the B rows.
+        damages: damages of the B rows.
         time: index of the frame.
 
     >>> masks = torch.zeros(1, 8, 8)

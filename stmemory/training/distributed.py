@@ -43,8 +43,8 @@ class World:
         cuda, rank = device.partition(":")[0] == "cuda", int(os.environ.get("LOCAL_RANK", "0"))
         if cuda and device != "cuda":
             raise OptionError(
-                f"device: expected cuda, of which each of the {size} processes takes its own, got {device!r} for all "
-                "of them"
+                f"device: expected cuda, of which each of the {size} "
+                f"processes takes its own, got {device!r} for all of them"
             )
         if cuda and rank >= torch.cuda.device_count():
             raise OptionError(

@@ -44,7 +44,7 @@ def export(run: Path, out: Path, *, about: Mapping[str, Any] | None = None) -> i
     Args:
         run: folder of the run.
         out: folder that `from_pretrained` reads.
-        about: what is known of the weights, see `stmemory.weights.card`; the run's steps, configuration and material
+        about: metadata of the weights, see `stmemory.weights.card`; the run's steps, configuration and material
             are added.
 
     Raises:
@@ -61,8 +61,8 @@ def export(run: Path, out: Path, *, about: Mapping[str, Any] | None = None) -> i
     state = read_state(path, needs=("average", "step"))
     if not isinstance(state.get("config", ""), str):
         raise WeightsError(
-            f"{path}: expected the configuration of the run in its state, got something else; the file is damaged: "
-            "use a copy of it"
+            f"{path}: expected the configuration of the run in its state, "
+            "got something else; the file is damaged: use a copy of it"
         )
     config = (
         TrainingConfig.from_json(state["config"]) if "config" in state else TrainingConfig.load(run / "config.json")
@@ -90,7 +90,7 @@ def read_about(path: Path) -> dict[str, Any]:
     """Read the facts for a model card.
 
     Args:
-        path: of a JSON file.
+        path: path of a JSON file.
 
     Raises:
         OptionError: there is no such file, or it holds no JSON object.
@@ -120,8 +120,8 @@ class Published:
 
     Attributes:
         repo: on the Hugging Face Hub, with the revision after an @.
-        file: in it.
-        licence: of the weights.
+        file: name of the file in it.
+        licence: licence of the weights.
     """
 
     repo: str
@@ -252,6 +252,6 @@ def _from_hub(repo: str, file: str) -> Path:
         return download(name, [file], {"revision": revision} if revision else None) / file
     except WeightsError as error:
         raise WeightsError(
-            f"ImageNet weights: {error}; or download it from https://huggingface.co/{name} elsewhere, and pass it as "
-            "source=FILE"
+            f"ImageNet weights: {error}; or download it from "
+            f"https://huggingface.co/{name} elsewhere, and pass it as source=FILE"
         ) from error

@@ -1,5 +1,4 @@
-"""`Learner`: all that a run changes: a network, a learned policy if there is one, their averages, the optimiser. Knows
-no clips."""
+"""`Learner`: all that a run changes: a network, a learned policy if there is one, their averages, the optimiser."""
 
 from __future__ import annotations
 
@@ -28,7 +27,7 @@ class Learner:
     """What is learned, and what is saved of it.
 
     Args:
-        config: of the run.
+        config: Configuration of the run.
         device: where.
     """
 

@@ -148,7 +148,7 @@ class Feed(Dataset[Batch]):
     """The batches of steps `first .. end - 1`.
 
     Args:
-        clips: where clips come from.
+        clips: source of clips.
         steps: first step, and the one after the last.
         batch: clips a step, of all processes together.
         part: those of them that are wanted here.
@@ -216,9 +216,9 @@ def load(feed: Feed, *, workers: int, device: torch.device | None = None, pin: b
     """The batches one after the other, made ahead by processes; 0 makes them here, when they are asked for.
 
     Args:
-        feed: of the run.
+        feed: settings of the run's feed.
         workers: processes.
-        device: where to render; None renders where clips are drawn.
+        device: device to render on; None renders where clips are drawn.
         pin: put what was rendered there into pinned memory, for a GPU to fetch.
 
     Raises:
@@ -256,7 +256,7 @@ def load(feed: Feed, *, workers: int, device: torch.device | None = None, pin: b
 
 
 def render_batch(plans: Sequence[ClipPlan]) -> Batch:
-    """Render clips one after the other, on the device of their tensors: their pictures differ in size.
+    """Render clips one after the other, on the device of their tensors: their images differ in size.
 
     >>> from stmemory.training.synthesis.render import Look
     >>> from stmemory.training.synthesis.render import Film, Scene
@@ -275,7 +275,7 @@ def rendered(parcels: Iterable[Parcel[Plans]], device: torch.device, *, ahead: b
 
     Args:
         parcels: what was drawn.
-        device: where to render. On CUDA it is done on a stream of its own, beside what the caller has queued.
+        device: device to render on. On CUDA it is done on a stream of its own, beside what the caller has queued.
         ahead: render the next batch in a thread while the caller works on this one; else when it is asked for.
 
     >>> from stmemory.training.synthesis.render import Look
@@ -340,7 +340,7 @@ class ClipTimes:
     """How long clips took.
 
     Attributes:
-        clips: how many.
+        clips: number of clips.
         drawn: seconds to draw and pack them, on the CPU, in one process.
         sent: bytes that a worker sent for them.
         rendered: seconds to send them to the device and render them there.
@@ -372,9 +372,9 @@ def time_clips(clips: Clips, number: int, device: torch.device) -> ClipTimes:
     """Draw clips and render them on a device, after one of each that does not count.
 
     Args:
-        clips: where they come from.
-        number: how many, 1 or more.
-        device: where to render.
+        clips: source of clips.
+        number: number of clips, 1 or more.
+        device: device to render on.
 
     Raises:
         OptionError: the number is below 1.

@@ -49,10 +49,10 @@ def validate(learner: Learner, clips: Clips, phase: Phase, *, device: torch.devi
     """Measure the averaged weights, with their own masks fed back.
 
     Args:
-        learner: of the run.
+        learner: learner of the run.
         clips: other ones than those of the training.
         phase: whose memory and segments to use.
-        device: where to render the clips; None is the CPU.
+        device: device that renders the clips; None is the CPU.
 
     >>> from stmemory.training.synthesis.render import Look
     >>> from stmemory.training.synthesis.render import ClipPlan, Film, Scene
@@ -94,10 +94,10 @@ class Trainer(Run):
     """The training of one network.
 
     Args:
-        config: what to do.
+        config: configuration of the run.
         material: what to make clips of, with the folders that the configuration names; None for these alone.
         out: folder for `state.pt` (to resume from), `log.jsonl`, `config.json`, and what `Journal` leaves.
-        device: where to train.
+        device: device to train on.
         workers: processes that make clips.
         world: the processes that train together; None is this one alone.
 
@@ -221,7 +221,7 @@ class Trainer(Run):
         Args:
             save_every: steps between two states; 0 for as many as the configuration says.
             log_every: steps that a line of the log is the mean of; fewer at the end of a phase.
-            strip_every: steps between two pictures of a clip and its prediction; 0 draws none.
+            strip_every: steps between two images of a clip and its prediction; 0 draws none.
             tensorboard: write for TensorBoard too.
             until: step to end at.
         """

@@ -24,8 +24,8 @@ class Step:
     """One step of the optimiser, done.
 
     Attributes:
-        losses: by name; or `lost` alone, if it changed no weight.
-        about: what else a line of the log says, such as the learning rate of the step.
+        losses: losses by name; or `lost` alone, if it changed no weight.
+        about: further entries of a line of the log, such as the learning rate of the step.
         last: number of steps after which its part of the schedule ends; it is logged and saved then.
         skipped: files of no use that were met; None for a training without files.
         strip: a clip, and what was predicted of it, to draw.
@@ -46,7 +46,7 @@ class Run(ABC):
     Args:
         out: folder for `state.pt` (to resume from) and what `Journal` leaves.
         losses: names of the losses that a step answers.
-        device: where to train.
+        device: device to train on.
         world: the processes that train together; None is this one alone.
     """
 

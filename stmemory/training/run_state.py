@@ -68,7 +68,7 @@ def read_state(path: Path, *, needs: Sequence[str] = ("average",)) -> dict[str, 
     takes its counters of steps as they come, and would wait for the GPU in each step if they lay there.
 
     Args:
-        path: of the file.
+        path: path of the file.
         needs: names that are wanted of it.
 
     Raises:
@@ -246,8 +246,9 @@ class Start:
     """Weights to start from, by the names of their modules.
 
     Attributes:
-        network: of a `SegmentationNetwork`; without those of the discriminative read if they are older than it.
-        policy: of a `LearnedPolicy`, if there is one.
+        network: parameters of a `SegmentationNetwork`; without those of the discriminative read if they are older than
+            it.
+        policy: parameters of a `LearnedPolicy`, if there is one.
     """
 
     network: dict[str, Tensor]
@@ -260,7 +261,7 @@ def find_start(where: str | Path, config: TrainingConfig) -> Start:
     Args:
         where: the `state.pt` of another run, whose averages are taken; or weights to track with, see
             `stmemory.weights.pretrained.find_checkpoint`, and the policy beside them.
-        config: of the run that starts.
+        config: configuration of the run that starts.
 
     Raises:
         WeightsError: there are none, they are of another preset, or it is the folder of a run.
@@ -328,8 +329,8 @@ def _preset_of(text: object, path: Path) -> str:
     preset = values.get("preset") if isinstance(values, dict) else None
     if not isinstance(preset, str):
         raise WeightsError(
-            f"{path}: expected the configuration of the run in its state, got something else; the file is damaged: "
-            "use a copy of it"
+            f"{path}: expected the configuration of the run in its state, "
+            "got something else; the file is damaged: use a copy of it"
         )
     return preset
 
@@ -349,7 +350,7 @@ def expect_own_config(out: Path, config: TrainingConfig) -> None:
 
     Args:
         out: folder of the run.
-        config: of the run; what a run may change, such as `save_every`, is not compared.
+        config: configuration of the run; what a run may change, such as `save_every`, is not compared.
 
     Raises:
         OptionError: the folder is taken.
@@ -385,8 +386,8 @@ def expect_no_weights(out: Path) -> None:
     """
     if _is_of_weights(out / _CONFIG):
         raise OptionError(
-            f"{out}: expected a folder for a run, got one of exported weights, which a run would destroy; name "
-            "another folder"
+            f"{out}: expected a folder for a run, got one of exported "
+            "weights, which a run would destroy; name another folder"
         )
 
 
@@ -401,8 +402,8 @@ def expect_no_run(out: Path) -> None:
     config = out / _CONFIG
     if (out / _STATE).exists() or (config.exists() and not _is_of_weights(config)):
         raise OptionError(
-            f"{out}: expected a folder for weights, got that of a run, whose {_CONFIG} they would replace; name "
-            "another folder"
+            f"{out}: expected a folder for weights, got that of a run, "
+            f"whose {_CONFIG} they would replace; name another folder"
         )
 
 

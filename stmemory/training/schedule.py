@@ -65,7 +65,7 @@ class Plateau:
 
     Attributes:
         best: the least error so far in a phase.
-        drops: how often the error did not fall.
+        drops: number of times the error did not fall.
         phase: number of that phase; errors in another one are of other clips, and start over.
 
     >>> Plateau().after(0.3, 0).after(0.4, 0).after(0.9, 1)
@@ -86,9 +86,9 @@ def learning_rate(config: Paced, step: int, *, drops: int = 0) -> float:
     """Of the step (from 0): linear warm-up, then a cosine, or a level that validation lowers.
 
     Args:
-        config: of the run.
+        config: configuration of the run.
         step: optimiser steps done.
-        drops: how often the validation error did not fall; only the schedule "plateau" looks at it.
+        drops: number of times the validation error did not fall; only the schedule "plateau" looks at it.
 
     >>> config = TrainingConfig(warmup=10, learning_rate=1.0, schedule="plateau", validate_every=5)
     >>> learning_rate(config, 0), learning_rate(config, 500, drops=2)
@@ -169,7 +169,7 @@ class Window:
     """The steps since the last line of a log.
 
     Args:
-        names: of the losses that a step answers.
+        names: names of the losses that a step answers.
 
     >>> window = Window("loss")
     >>> window.add({"loss": 3.0}, seconds=0.5)
@@ -189,8 +189,8 @@ class Window:
         """Count a step.
 
         Args:
-            losses: of the step; or `lost` alone, if it changed no weight.
-            seconds: that it took, with the wait for its clips, and without what is done between steps, such as
+            losses: losses of the step; or `lost` alone, if it changed no weight.
+            seconds: time that it took, with the wait for its clips, and without what is done between steps, such as
                 validation.
 
         Raises:

@@ -55,7 +55,7 @@ def segmentation_loss(scores: Tensor, target: Tensor, *, share: float) -> tuple[
     Args:
         scores: `[V, 1 + N, H, W]`, see `aggregate_logits`.
         target: `[V, H, W]` int64, 0 is background.
-        share: of the pixels of each clip that count, the hardest first, in (0, 1].
+        share: share of the pixels of each clip that count, the hardest first, in (0, 1].
 
     Returns:
         Both losses, scalars.
@@ -107,7 +107,7 @@ class UnrollOptions:
     Attributes:
         capacity: K of the bank.
         policy: its update policy.
-        share: of the pixels that count in the cross entropy.
+        share: share of the pixels that count in the cross entropy.
         own_masks: probability that the mask fed back is the network's own, not the truth.
         memory_every: every n-th frame is committed, as in tracking; between them the newest slot follows the
             clip.
@@ -139,7 +139,7 @@ class Unrolled:
         probabilities: `[V, L, 1 + N, H, W]`, detached; L is one less than the frames in the segment with the given
             masks. Of what the windows show.
         scores: scalar, the loss of the discriminative read alone; 0 in a network without one.
-        windows: of the L frames of each of the V clips; none where no clip is seen through one.
+        windows: windows of the L frames of each of the V clips; none where no clip is seen through one.
     """
 
     cross_entropy: Tensor
@@ -171,7 +171,7 @@ class Unroller:
     The last frame of a segment is written by the next call, so that its template is learned too.
 
     Args:
-        network: in training mode or not.
+        network: network in training mode or not.
         options: see `UnrollOptions`.
         generator: draws when the truth is fed back, damage and views.
         weigh: turns the numbers of visible objects in S frames `[S]` into factors on their means of objects' losses
@@ -328,7 +328,7 @@ def unroll(
     """Track the objects of the first frames of V clips to their ends with gradients through all of it; see `Unroller`.
 
     Args:
-        network: in training mode or not.
+        network: network in training mode or not.
         frames: `[V, T, 3, H, W]`, RGB in [0, 1]; H and W multiples of 16.
         ids: `[V, T, H, W]` int64, see `Unroller.advance`.
         options: see `UnrollOptions`.

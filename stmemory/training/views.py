@@ -42,7 +42,7 @@ class View:
             time: index of the frame.
             box: around the objects of the frame before; None where there are none.
             before: the window of the frame before.
-            size: of the frames.
+            size: size of the frames.
 
         >>> size = WorkingSize.of(96, 192, None, 16)
         >>> View(first=0, chances=((0.5, 0.0, 0.5),)).window(0, (40, 60, 150, 180), Window.whole(size), size)
@@ -71,7 +71,7 @@ def draw_views(clips: int, frames: int, probability: float, generator: torch.Gen
     Args:
         clips: V.
         frames: T of the clips, 2 or more.
-        probability: of a view, for each clip.
+        probability: probability of a view, for each clip.
         generator: the only source of chance; asked for nothing where the probability is 0.
 
     >>> draw_views(2, 8, 0.0, torch.Generator())
@@ -91,8 +91,8 @@ class Views:
     """The windows of V clips, from one segment to the next.
 
     Args:
-        views: of the V clips; None sees all of the frame.
-        size: of the frames.
+        views: views of the V clips; None sees all of the frame.
+        size: size of the frames.
     """
 
     def __init__(self, views: tuple[View | None, ...], size: WorkingSize) -> None:
@@ -129,8 +129,8 @@ def seen_through(
     Args:
         frames: `[V, S, 3, H, W]`, RGB in [0, 1].
         ids: `[V, S, H, W]` int64.
-        windows: of the S frames of each of the V clips.
-        size: of the frames.
+        windows: windows of the S frames of each of the V clips.
+        size: size of the frames.
 
     >>> size = WorkingSize.of(16, 16, None, 16)
     >>> ids = torch.arange(16).expand(1, 1, 16, 16)
@@ -158,10 +158,10 @@ def carried(
 
     Args:
         masks: `[B, H, W]` in [0, 1].
-        clips: of the B rows, each the index of its clip.
+        clips: index of the clip of each of the B rows.
         before: the V windows through which they are seen.
         after: the V windows to see them through.
-        size: of the frames.
+        size: size of the frames.
 
     >>> size = WorkingSize.of(16, 16, None, 16)
     >>> left, right = Window(0, 0, 8, 8), Window(0, 4, 8, 8)

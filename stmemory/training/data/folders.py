@@ -27,11 +27,11 @@ _LEAST = 16  # pixels of the largest object of a still as it is used; fewer are 
 
 @dataclass(frozen=True)
 class Still:
-    """A picture with a mask.
+    """An image with a mask.
 
     Attributes:
         picture: its file.
-        mask: how to read its mask.
+        mask: reader of its mask.
         video: name of the video that it is a frame of, or "".
     """
 
@@ -41,17 +41,17 @@ class Still:
 
 
 class FolderPictures:
-    """Pictures on a disk in the place of packed material; see `Pictures`.
+    """Images on a disk in the place of packed material; see `Pictures`.
 
     Args:
         root: the folder, which names begin after.
-        stills: the pictures; frames of one video in order.
+        stills: the images; frames of one video in order.
         skipped: files that cannot be used, a line each.
-        notes: what else there is to tell about the folder, a line each.
-        max_side: pictures are shrunk to this longer side when they are read, pixels.
+        notes: further remarks on the folder, a line each.
+        max_side: images are shrunk to this longer side when they are read, pixels.
 
     Raises:
-        OptionError: there is no picture.
+        OptionError: there is no image.
     """
 
     def __init__(
@@ -84,10 +84,10 @@ class FolderPictures:
         )
 
     def photo(self, index: int) -> Photo:
-        """Read a picture and its mask: pixels uint8 [3, H, W] and ids uint8 [H, W].
+        """Read an image and its mask: pixels uint8 [3, H, W] and ids uint8 [H, W].
 
         Raises:
-            FrameError: the picture cannot be read.
+            FrameError: the image cannot be read.
             MaskError: the mask cannot be read, is of another size, or (of a still) holds no object of 16 pixels or more
                 once it is shrunk.
         """
@@ -113,7 +113,7 @@ class FolderPictures:
         return Photo(pixels=_tensor(small), ids=torch.from_numpy(ids))
 
     def pixels(self, index: int) -> Tensor:
-        """Read a picture without its mask: uint8 [3, H, W].
+        """Read an image without its mask: uint8 [3, H, W].
 
         Raises:
             FrameError: it cannot be read.
@@ -121,7 +121,7 @@ class FolderPictures:
         return _tensor(shrunk(read_picture(self._stills[index].picture), self._max_side, Image.Resampling.BILINEAR))
 
     def cutout(self, index: int) -> Tensor:
-        """There are none in folders of pictures with masks.
+        """There are none in folders of images with masks.
 
         Raises:
             OptionError: always.
@@ -133,7 +133,7 @@ def _tensor(image: Image.Image) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1).contiguous()
 
 
-_Found = Iterator[Still | str]  # a picture, or a line about a file that is of no use
+_Found = Iterator[Still | str]  # an image, or a line about a file that is of no use
 # What is there for each split of a layout that has some.
 _SPLITS = {
     "davis": "ImageSets/2017/*.txt",
@@ -144,7 +144,7 @@ _SPLITS = {
 
 
 def open_folder(root: str | Path, *, layout: str, split: str = "train") -> FolderPictures:
-    """List the pictures of a folder.
+    """List the images of a folder.
 
     Args:
         root: the folder.
@@ -153,7 +153,7 @@ def open_folder(root: str | Path, *, layout: str, split: str = "train") -> Folde
             layout "davis" without `ImageSets` has none, and all of its videos are taken.
 
     Raises:
-        OptionError: the layout is unknown, the split is not there, or there is no picture with a mask where it says.
+        OptionError: the layout is unknown, the split is not there, or there is no image with a mask where it says.
 
     >>> sorted(LAYOUTS)
     ['clips', 'coco', 'davis', 'ecssd', 'hku_is', 'msra10k', 'sbd', 'stills', 'videos', 'youtube_vos']
@@ -179,8 +179,8 @@ def open_folder(root: str | Path, *, layout: str, split: str = "train") -> Folde
         if isinstance(error, OptionError):
             raise
         raise OptionError(
-            f"{root}: expected a data set of layout {layout!r}, got: {error!r}; correct it, or take it from its "
-            "source again"
+            f"{root}: expected a data set of layout {layout!r}, got: "
+            f"{error!r}; correct it, or take it from its source again"
         ) from error
     stills = [still for still in found if isinstance(still, Still)]
     if not stills:
@@ -246,7 +246,7 @@ def _advice(root: Path, layout: str, split: str) -> str:
 def _pairs(
     root: Path, pictures: str, masks: str, read: Callable[[Path], MaskReader], *, video: str = "", sparse: bool = False
 ) -> _Found:
-    """Pictures and masks of the same name in two folders; `sparse` when it is right that many have no mask."""
+    """Images and masks of the same name in two folders; `sparse` when it is right that many have no mask."""
     try:
         files = image_files(root / pictures)
     except (FrameError, OSError):
@@ -329,7 +329,7 @@ def _coco(root: Path, split: str) -> _Found:
         drawn = objects.get(image["id"], [])
         if not file.is_file():
             yield f"{split}2017/{image['file_name']}: no such picture"
-        elif drawn:  # pictures without objects are no fault
+        elif drawn:  # images without objects are no fault
             yield _coco_still(
                 file,
                 drawn,
@@ -339,7 +339,7 @@ def _coco(root: Path, split: str) -> _Found:
 
 
 def _coco_still(file: Path, drawn: list[dict[str, Any]], width: int, height: int) -> Still | str:
-    """A picture with its annotations, the largest first: small objects lie on large ones more often than under them."""
+    """An image with its annotations, the largest first: small objects lie on large ones more often than under them."""
     shapes = [
         each["segmentation"] if isinstance(each["segmentation"], dict) else tuple(map(tuple, each["segmentation"]))
         for each in drawn

@@ -24,7 +24,7 @@ class MaskReader(Protocol):
     """A mask that has not been read yet."""
 
     def read(self, width: int, height: int) -> NDArray[np.uint8]:
-        """Ids `[H, W]`, 0 = background; the size is that of its picture.
+        """Ids `[H, W]`, 0 = background; the size is that of its image.
 
         Raises:
             MaskError: it cannot be read.
@@ -76,8 +76,8 @@ class IdMask:
         found = read_id_image(self.path)
         if found.values.dtype not in (np.uint8, np.bool_):
             raise MaskError(
-                f"{self.path}: expected a palette or grey PNG of ids, got one of {found.values.dtype}; save it with 8 "
-                "bits"
+                f"{self.path}: expected a palette or grey PNG of ids, "
+                f"got one of {found.values.dtype}; save it with 8 bits"
             )
         values = found.values.astype(np.uint8)
         white = (values == VOID).astype(np.uint8)
@@ -107,7 +107,7 @@ class VideoMasks:
 
 @dataclass(frozen=True)
 class BinaryMask:
-    """A grey picture of one object, bright on dark (ECSSD, MSRA10K, HKU-IS)."""
+    """A grey image of one object, bright on dark (ECSSD, MSRA10K, HKU-IS)."""
 
     path: Path
 
@@ -122,10 +122,10 @@ class CocoMask:
     """Objects of COCO; later ones lie on top.
 
     Attributes:
-        objects: of each its polygons, every one a list of x, y, x, y in pixels, or its RLE (see
+        objects: the polygons of each, every one a list of x, y, x, y in pixels, or its RLE (see
             `stmemory.formats.decode_rle`).
-        width, height: of the picture, pixels.
-        name: of the picture, for messages.
+        width, height: size of the image, pixels.
+        name: name of the image, for messages.
     """
 
     objects: tuple[tuple[tuple[float, ...], ...] | Mapping[str, object], ...]
@@ -156,7 +156,7 @@ class CocoMask:
         """Pixels of each object, whatever lies on it.
 
         Raises:
-            MaskError: an RLE is damaged, or of another size than the picture.
+            MaskError: an RLE is damaged, or of another size than the image.
         """
         return [int(replace(self, objects=(shape,)).read(self.width, self.height).sum()) for shape in self.objects]
 
@@ -193,8 +193,8 @@ class SbdMask:
             from scipy.io import loadmat
         except ImportError as error:
             raise MaskError(
-                f"{self.path}: expected SciPy to read a .mat file, and it is not installed; pip install scipy, or "
-                "stmemory[train]"
+                f"{self.path}: expected SciPy to read a .mat file, and it "
+                "is not installed; pip install scipy, or stmemory[train]"
             ) from error
         try:
             values = np.asarray(loadmat(str(self.path))["GTinst"]["Segmentation"][0, 0])

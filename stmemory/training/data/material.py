@@ -34,7 +34,7 @@ _LAYOUT = (
     "or backgrounds/NAME (without masks)"
 )
 _OPAQUE = 8  # alpha at or below this counts as empty when a cut-out is cropped to what is seen
-# fewer pictures with numbers are as likely different objects; from how many on one turns in clips, `cutting` says
+# fewer images with numbers are as likely different objects; from how many on one turns in clips, `cutting` says
 _MIN_VIEWS = 4
 
 
@@ -55,7 +55,7 @@ class PackReport:
 
 @dataclass(frozen=True)
 class _Entry:
-    """One picture to pack; `series` joins frames of one video or views of one object."""
+    """One image to pack; `series` joins frames of one video or views of one object."""
 
     kind: str
     picture: Path
@@ -94,21 +94,21 @@ def pack(
     quality: int = 68,
     drawn: Sequence[str] = (),
 ) -> PackReport:
-    """Write all pictures below `root` into one safetensors file of compressed pictures.
+    """Write all images below `root` into one safetensors file of compressed images.
 
     Args:
         root: the tree of training material; see the top of this file for its layout.
         out: the file to write; its folder is made if missing.
         max_side: photos, videos and backgrounds are shrunk to this longer side, pixels.
         cutout_side: cut-outs are cropped to what is seen and shrunk to this longer side, pixels.
-        quality: of the WebP compression, 1..95.
-        drawn: names of folders whose pictures are drawn or rendered, not photographed.
+        quality: quality of the WebP compression, 1..95.
+        drawn: names of folders whose images are drawn or rendered, not photographed.
 
     Returns:
         Counts by kind and the files that were skipped, each with the reason. Bad files never stop the packing.
 
     Raises:
-        OptionError: `root` is not a folder, holds nothing usable, `out` cannot be a file, no pictures lie in a folder
+        OptionError: `root` is not a folder, holds nothing usable, `out` cannot be a file, no images lie in a folder
             of `drawn`, or an option is out of range.
 
     Example:
@@ -172,7 +172,7 @@ def pack(
 
 
 def _entries(root: Path, skipped: list[str]) -> Iterator[_Entry]:
-    """All pictures below root in a fixed order; a photo without a mask file is added to `skipped`."""
+    """All images below root in a fixed order; a photo without a mask file is added to `skipped`."""
     for folder in sorted(path for path in root.rglob("*") if path.is_dir()):
         found = (path for path in folder.iterdir() if path.suffix.lower() in _SUFFIXES)
         files = sorted(
@@ -283,7 +283,7 @@ def _encode(entry: _Entry, name: str, *, side: int, quality: int) -> _Packed:
 
 
 def _read_cutout(path: Path) -> Image.Image:
-    """An RGBA picture, turned as its EXIF orientation says."""
+    """An RGBA image, turned as its EXIF orientation says."""
     with opened_image(path) as opened:
         if "A" not in opened.getbands() and "transparency" not in opened.info:
             raise ValueError("a cut-out has no alpha channel; save it as RGBA")
@@ -291,7 +291,7 @@ def _read_cutout(path: Path) -> Image.Image:
 
 
 def _cropped(picture: Image.Image) -> Image.Image:
-    """An RGBA picture without its empty margins."""
+    """An RGBA image without its empty margins."""
     box = picture.getchannel("A").point([0 if level <= _OPAQUE else 255 for level in range(256)]).getbbox()
     if box is None:
         raise ValueError("a cut-out is empty: alpha is 0 everywhere")
@@ -299,7 +299,7 @@ def _cropped(picture: Image.Image) -> Image.Image:
 
 
 def _save(picture: Image.Image, kind: str, **options: int | bool) -> bytes:
-    """The picture as compressed bytes of the given Pillow format."""
+    """The image as compressed bytes of the given Pillow format."""
     buffer = io.BytesIO()
     picture.save(buffer, kind, **options)
     return buffer.getvalue()
@@ -307,7 +307,7 @@ def _save(picture: Image.Image, kind: str, **options: int | bool) -> bytes:
 
 @dataclass(frozen=True)
 class Item:
-    """One packed picture, not decoded.
+    """One packed image, not decoded.
 
     Attributes:
         index: its place in the material.
@@ -337,7 +337,7 @@ class Item:
 
 @dataclass(frozen=True, eq=False)
 class Photo:
-    """A picture with instances.
+    """An image with instances.
 
     Attributes:
         pixels: uint8 [3, H, W], RGB.
@@ -349,12 +349,12 @@ class Photo:
 
 
 class Pictures(Protocol):
-    """What clips are made of: pictures of known kinds, decoded on demand. `Material` is packed, `FolderPictures` are
+    """What clips are made of: images of known kinds, decoded on demand. `Material` is packed, `FolderPictures` are
     files."""
 
     @property
     def items(self) -> tuple[Item, ...]:
-        """All pictures, not decoded."""
+        """All images, not decoded."""
         ...
 
     def photo(self, index: int) -> Photo:
@@ -371,7 +371,7 @@ class Pictures(Protocol):
 
 
 class Material:
-    """All pictures of a packed file, decoded one at a time on demand.
+    """All images of a packed file, decoded one at a time on demand.
 
     Holds no open file and no decoder state, so processes can share it.
     """
@@ -380,7 +380,7 @@ class Material:
         """Use `Material.load`.
 
         Args:
-            blobs: uint8 [bytes], picture and mask of each item one after the other.
+            blobs: uint8 [bytes], image and mask of each item one after the other.
             offsets: int64 [2 * items + 1], where each blob begins.
             items: what the blobs are.
         """
@@ -400,8 +400,8 @@ class Material:
             file = read_tensor_file(path, "material for training")
             if file.about and not (file.whole and file.about.get("format") == FORMAT):
                 raise OptionError(
-                    "expected its digest, got a file without; it is damaged, or of a later version: pack the pictures "
-                    "again"
+                    "expected its digest, got a file without; it is "
+                    "damaged, or of a later version: pack the pictures again"
                 )
             tensors = file.tensors
             table, names = tensors["table"].tolist(), bytes(tensors["names"].numpy()).decode().split("\n")
@@ -412,8 +412,8 @@ class Material:
             blobs, offsets = tensors["blobs"], tensors["offsets"]
             if blobs.dtype != torch.uint8 or offsets.shape != (2 * len(items) + 1,) or offsets.is_floating_point():
                 raise OptionError(
-                    f"blobs, offsets: expected bytes, and whole numbers for {len(items)} pictures, got {blobs.dtype}, "
-                    f"{tuple(offsets.shape)}"
+                    "blobs, offsets: expected bytes, and whole numbers for "
+                    f"{len(items)} pictures, got {blobs.dtype}, {tuple(offsets.shape)}"
                 )
             if int(offsets[0]) < 0 or int(offsets[-1]) > len(blobs) or bool((offsets.diff() < 0).any()):
                 raise OptionError("offsets: expected rising numbers within the file, got others")
@@ -429,7 +429,7 @@ class Material:
 
     @property
     def fingerprint(self) -> str:
-        """SHA-256 of all pictures, of their names and of what they are: the same for the same material, wherever its
+        """SHA-256 of all images, of their names and of what they are: the same for the same material, wherever its
         file lies."""
         digest = hashlib.sha256()
         for item in self.items:

@@ -54,13 +54,13 @@ def held_out(pictures: Pictures) -> tuple[Pictures, Pictures | None]:
     """Hold about one in twenty out, at least one and never all of a kind; frames of a video and sides of an object stay
     together.
 
-    The first that is held out can be used, or validation of a small folder would depend on the luck of one picture.
+    The first that is held out can be used, or validation of a small folder would depend on the luck of one image.
 
     Args:
         pictures: all of them.
 
     Returns:
-        What is left to train on, and what is held out: None when there are not two pictures or videos with objects.
+        What is left to train on, and what is held out: None when there are not two images or videos with objects.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -100,7 +100,7 @@ def held_out(pictures: Pictures) -> tuple[Pictures, Pictures | None]:
 
 
 def _usable(pictures: Pictures, item: Item) -> bool:
-    """Whether a picture can be read, with the mask that it needs."""
+    """Whether an image can be read, with the mask that it needs."""
     read = {"cutout": pictures.cutout, "background": pictures.pixels}.get(item.kind, pictures.photo)
     try:
         read(item.index)
@@ -110,7 +110,7 @@ def _usable(pictures: Pictures, item: Item) -> bool:
 
 
 def without(pictures: Pictures, others: Pictures) -> Pictures:
-    """The pictures whose names are not among those of others of the same folder.
+    """The images whose names are not among those of others of the same folder.
 
     Args:
         pictures: some of a folder.
@@ -155,16 +155,16 @@ class Mixture:
 class Sources:
     """Everything that a run makes clips of, opened once.
 
-    A run that validates does so on other pictures than it trains on: those of each folder's validation split, or some
+    A run that validates does so on other images than it trains on: those of each folder's validation split, or some
     that are held out. A run that does not trains on all.
 
     Args:
-        config: of the run.
-        material: the packed pictures, if there are any.
+        config: configuration of the run.
+        material: the packed images, if there are any.
 
     Attributes:
         skipped: one line for each file of the folders that can be seen to be of no use without decoding it.
-        notes: what else there is to tell about them, and what is validated on, a line each.
+        notes: further remarks on them, and what is validated on, a line each.
 
     Raises:
         OptionError: there is nothing to make clips of or to validate on, or a folder cannot be used.
@@ -191,7 +191,7 @@ class Sources:
             )
 
     def clips(self, phase: Phase, *, validation: bool = False) -> Clips:
-        """Clips as a phase wants them: of the training pictures and the run's seed, or of others for validation.
+        """Clips as a phase wants them: of the training images and the run's seed, or of others for validation.
 
         Raises:
             OptionError: clips for validation are wanted, and the configuration does not validate.
@@ -221,8 +221,8 @@ class Sources:
         training = without(folder, validation)
         if not training.items:
             raise OptionError(
-                f"{source.root}: expected the split {source.split!r} to have pictures that {split!r} has not, got "
-                "none; "
+                f"{source.root}: expected the split {source.split!r} "
+                f"to have pictures that {split!r} has not, got none; "
                 'choose another validation_split, or "" to hold some out'
             )
         self._training.append((training, source.weight))

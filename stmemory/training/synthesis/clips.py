@@ -137,10 +137,10 @@ class ClipSource:
         """Remember what to make clips from.
 
         Args:
-            material: the pictures, packed or in folders.
+            material: the images, packed or in folders.
             config: what the clips look like.
             seed: not negative.
-            skip_bad: make the clip of other pictures when one turns out to be of no use, and name it in `Clip.skipped`.
+            skip_bad: make the clip of other images when one turns out to be of no use, and name it in `Clip.skipped`.
 
         Raises:
             OptionError: the seed is negative, or the material holds no objects.
@@ -162,7 +162,7 @@ class ClipSource:
         Raises:
             OptionError: the index is negative, or 25 attempts gave no clip with an object in frame 0, which only
                 happens when the material's objects are next to empty.
-            FrameError, MaskError: a picture of it cannot be used, and bad ones are not skipped.
+            FrameError, MaskError: an image of it cannot be used, and bad ones are not skipped.
         """
         if index < 0:
             raise OptionError(f"index: expected 0 or more, got {index}")
@@ -231,8 +231,8 @@ def _check_sizes(photos: Sequence[Photo], names: Sequence[str]) -> None:
     for name, size in zip(names[1:], sizes, strict=True):
         if size != expected:
             raise FrameError(
-                f"{name}: expected the size of {names[0]}, {expected}, got {size}; frames of one video must be of one "
-                "size"
+                f"{name}: expected the size of {names[0]}, {expected}, "
+                f"got {size}; frames of one video must be of one size"
             )
 
 
@@ -254,7 +254,7 @@ _COLOURS = ((255, 40, 40), (40, 220, 40), (60, 110, 255), (255, 200, 0), (240, 6
 
 
 def clip_strips(clips: Sequence[Clip], path: str | Path, *, masks: bool = True) -> None:
-    """Write clips as a picture, one row each, with masks tinted over the frames.
+    """Write clips as an image, one row each, with masks tinted over the frames.
 
     Args:
         clips: clips of one size and length.

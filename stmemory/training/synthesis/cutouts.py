@@ -43,13 +43,13 @@ class Tint:
 
 @dataclass(frozen=True, eq=False)
 class Cutout:
-    """An object cut out of a picture.
+    """An object cut out of an image.
 
     Attributes:
         views: float32 [sides, 4, h, w], premultiplied RGB and alpha in [0, 1]; more than one side, in order, of an
             object that turns.
-        name: where it came from.
-        tint: what is still to be done to its colours, when it is put on something.
+        name: source it came from.
+        tint: change still to be made to its colours, when it is put on something.
     """
 
     views: Tensor
@@ -122,7 +122,7 @@ class Cutter:
         Args:
             rng: the only source of chance.
             natural: probability of a photographed object.
-            side: longer side at which it will be shown, pixels; larger pictures are shrunk to about that.
+            side: longer side at which it will be shown, pixels; larger images are shrunk to about that.
 
         Raises:
             FrameError, MaskError: a photo cannot be used, or 20 of them have no instance worth cutting out.
@@ -150,7 +150,7 @@ class Cutter:
         return Cutout(views=_bordered(resized(smaller.views, side)), name=smaller.name)
 
     def background(self, rng: Generator) -> Tensor:
-        """A picture to put objects on: uint8 [3, H, W], or float32 in [0, 1] when there is none; any photo will do."""
+        """An image to put objects on: uint8 [3, H, W], or float32 in [0, 1] when there is none; any photo will do."""
         pool = self.backgrounds if (rng.random() < 0.6 and self.backgrounds) or not self.photos else self.photos
         if not pool:
             return torch.from_numpy(rng.random((3, 4, 4)).astype(np.float32))
@@ -181,7 +181,7 @@ def box_of(mask: Tensor) -> tuple[float, float, float, float]:
 
 
 def shrunk_shape(height: int, width: int, side: float) -> tuple[int, int]:
-    """Height and width that `resized` gives to a picture.
+    """Height and width that `resized` gives to an image.
 
     Example:
         >>> shrunk_shape(40, 20, 10), shrunk_shape(40, 20, 80)
@@ -192,7 +192,7 @@ def shrunk_shape(height: int, width: int, side: float) -> tuple[int, int]:
 
 
 def resized(picture: Tensor, side: float) -> Tensor:
-    """The pictures [number, C, h, w] shrunk, antialiased, so that their longer side is about `side`; never enlarged.
+    """The images [number, C, h, w] shrunk, antialiased, so that their longer side is about `side`; never enlarged.
 
     Example:
         >>> resized(torch.zeros(1, 3, 40, 20), 10).shape

@@ -47,7 +47,7 @@ class Look:
         grey: whether the clip has no colour.
         taps: float32 [T, 7], the kernel of a blur along each axis; None is sharp.
         noise: standard deviation, in steps of 8 bits; 0 is none.
-        noise_seed: of that noise.
+        noise_seed: seed of that noise.
     """
 
     colour: Tensor
@@ -271,7 +271,7 @@ def render_seen(frames: Tensor, theta: Tensor) -> Tensor:
     """Colours float32 [T, 3, H, W] under a camera that moves on its own, or labels uint8 [T, H, W].
 
     Args:
-        frames: of a video.
+        frames: frames of a video.
         theta: float32 [T, 2, 3], see `place_camera`.
 
     Returns:

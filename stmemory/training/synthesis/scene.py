@@ -51,14 +51,14 @@ def draw_scene(rng: Generator, cutter: Cutter, config: SceneConfig) -> Scene:
 
     Args:
         rng: the only source of chance.
-        cutter: where pictures come from.
+        cutter: source of images.
         config: sizes and probabilities.
 
     Returns:
         A scene that usually, but not always, has an object in frame 0.
 
     Raises:
-        FrameError, MaskError: a picture of it cannot be used.
+        FrameError, MaskError: an image of it cannot be used.
 
     >>> import numpy as np
     >>> from stmemory.training.synthesis.clips import ClipConfig
