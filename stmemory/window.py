@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import astuple, dataclass
 
-import torch
 from torch import Tensor
 
 from stmemory.io.frames import WorkingSize, fit, restore
 
 __all__ = ["Window", "aim", "is_cut", "place"]
 
-_ROOM = 1.3  # sides of a window, at the least, in sides of the box around the objects
+ROOM = 1.3  # sides of a window, at the least, in sides of the box around the objects
 _STEP = 0.2  # between two factors
-_CLOSER, _FARTHER = 1.35, 0.9  # a window's size changes when it could be so much closer, or must be so much farther
+CLOSER, FARTHER = 1.35, 0.9  # a window's size changes when it could be so much closer, or must be so much farther
 _EDGE = 0.15  # of a window's sides: objects nearer to its edge than that move it
 
 
@@ -69,6 +68,7 @@ class Window:
     def see(self, maps: Tensor, size: WorkingSize) -> Tensor:
         """Maps `[c, H, W]` through the window, at the padded working size `[c, H', W']`.
 
+        >>> import torch
         >>> size = WorkingSize.of(32, 48, None, 16)
         >>> Window(0, 0, 16, 24).see(torch.ones(1, 32, 48), size).shape
         torch.Size([1, 32, 48])
@@ -78,6 +78,7 @@ class Window:
     def put_back(self, probabilities: Tensor, size: WorkingSize) -> Tensor:
         """Probabilities `[1 + N, H', W']` of the window in the whole frame, `[1 + N, H, W]`: outside is background.
 
+        >>> import torch
         >>> size = WorkingSize.of(32, 48, None, 16)
         >>> object_alone = torch.tensor([0.0, 1.0]).view(2, 1, 1).expand(2, 32, 48)
         >>> Window(0, 0, 16, 24).put_back(object_alone, size).sum((1, 2)).tolist()
@@ -93,8 +94,18 @@ class Window:
         """Places bool `[N, H', W']` of this window, as another one has them: each pixel that they touch."""
         if self == to or not len(places):
             return places
-        full = torch.zeros(len(places), size.frame_height, size.frame_width, device=places.device)
-        return to.see(self._paste(places.float(), full, size), size) > 0
+        return self.carry(places.float(), to, size) > 0
+
+    def carry(self, maps: Tensor, to: Window, size: WorkingSize) -> Tensor:
+        """Maps `[c, H', W']` of this window, as another one has them: 0 is what lies outside of this.
+
+        >>> import torch
+        >>> size = WorkingSize.of(32, 48, None, 16)
+        >>> Window(0, 0, 16, 24).carry(torch.ones(1, 32, 48), Window.whole(size), size).sum().item()
+        384.0
+        """
+        full = maps.new_zeros(len(maps), size.frame_height, size.frame_width)
+        return to.see(self._paste(maps, full, size), size)
 
     def _paste(self, maps: Tensor, full: Tensor, size: WorkingSize) -> Tensor:
         """Write maps `[c, H', W']` of the window to their place in `full` `[c, H, W]`, and return that."""
@@ -111,6 +122,7 @@ def aim(seen: Tensor, size: WorkingSize, before: Window | None, *, zoom: float) 
         before: the window of the last frame; None before the first.
         zoom: how much larger than in the frame things may be seen, 1 or more.
 
+    >>> import torch
     >>> size, seen = WorkingSize.of(100, 200, None, 16), torch.zeros(100, 200).bool()
     >>> seen[40:60, 150:180] = True
     >>> aim(seen, size, None, zoom=2)
@@ -122,9 +134,9 @@ def aim(seen: Tensor, size: WorkingSize, before: Window | None, *, zoom: float) 
     top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     current = before or Window.whole(size)
     now = size.frame_height / current.height
-    most = 1 / (_ROOM * max((bottom - top) / size.frame_height, (right - left) / size.frame_width))
+    most = 1 / (ROOM * max((bottom - top) / size.frame_height, (right - left) / size.frame_width))
     best = max(1.0, int(min(most, zoom) / _STEP + 1e-6) * _STEP)
-    factor = best if before is None or most < _FARTHER * now or best > _CLOSER * now else now
+    factor = best if before is None or most < FARTHER * now or best > CLOSER * now else now
     height, width = round(size.frame_height / factor), round(size.frame_width / factor)
     return place((top, bottom, left, right), height, width, current, size)
 
@@ -161,6 +173,7 @@ def is_cut(given: Tensor) -> bool:
     Its template then has the edge in it, and what lies there later is taken for it: the more so, the more closely it is
     looked at.
 
+    >>> import torch
     >>> is_cut(torch.eye(3)[None])
     True
     """

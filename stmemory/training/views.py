@@ -10,13 +10,12 @@ import torch
 from torch import Tensor
 
 from stmemory.io.frames import WorkingSize, resize
-from stmemory.window import Window, place
+from stmemory.window import CLOSER, FARTHER, ROOM, Window, place
 
 __all__ = ["View", "Views", "carried", "draw_views", "seen_through"]
 
-_ROOM = 1.3, 2.2  # sides of a window, at the least, in sides of the box around the objects
+_ROOM = ROOM, 2.2  # sides of a window, at the least, in sides of the box around the objects
 _CLOSEST = 1.5, 2.5  # how much larger than in the frame things are seen, at the most
-_CLOSER, _FARTHER = 1.35, 0.9  # a window's size changes when it could be so much closer, or must be so much farther
 _CHANGES = 0.1  # probability that a window is drawn again without a reason
 _AT_ONCE = 0.25  # probability that the first frame is seen through a window already
 
@@ -56,8 +55,8 @@ class View:
         )
         now = size.frame_height / before.height
         whole = min(size.frame_height / (box[1] - box[0]), size.frame_width / (box[3] - box[2]))  # the frame, in boxes
-        tight = whole / _ROOM[0] < _FARTHER * now
-        loose = min(whole / _ROOM[1], _CLOSEST[0]) > _CLOSER * now
+        tight = whole / _ROOM[0] < FARTHER * now
+        loose = min(whole / _ROOM[1], _CLOSEST[0]) > CLOSER * now
         height, width = before.height, before.width
         if time == self.first or change < _CHANGES or tight or loose:
             factor = max(1.0, min(whole / room, closest))
@@ -174,9 +173,7 @@ def carried(
     rows = list(masks)
     for row, clip in enumerate(clips):
         if clip in changed:
-            full = masks.new_zeros(1, size.frame_height, size.frame_width)
-            before[clip].part(full).copy_(resize(rows[row][None], before[clip].height, before[clip].width))
-            rows[row] = after[clip].see(full, size)[0]
+            rows[row] = before[clip].carry(rows[row][None], after[clip], size)[0]
     return torch.stack(rows)
 
 
