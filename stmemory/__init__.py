@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stmemory.prediction.predictor import FramePredictor
     from stmemory.prediction.stream import FrameStream, PredictedFrame
     from stmemory.predictor import VOSPredictor
+    from stmemory.prompts import Prompt
     from stmemory.result import Segmentation
     from stmemory.stream import VOSStream
 
@@ -42,6 +43,7 @@ __all__ = [
     "PredictionConfig",
     "PredictionNetwork",
     "PredictionOptions",
+    "Prompt",
     "Segmentation",
     "SegmentationNetwork",
     "ShapeError",
@@ -73,6 +75,7 @@ _HOMES = {
     "PredictionConfig": "stmemory.prediction.config",
     "PredictionNetwork": "stmemory.prediction.network",
     "PredictionOptions": "stmemory.options",
+    "Prompt": "stmemory.prompts",
     "Segmentation": "stmemory.result",
     "SegmentationNetwork": "stmemory.networks.segmentation",
     "SpaceTimeRead": "stmemory.memory",

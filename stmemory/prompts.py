@@ -1,0 +1,135 @@
+"""`Prompt`: points and a box that say where an object is in a frame, where nobody painted its mask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from torch import Tensor
+
+from stmemory.errors import MaskError
+from stmemory.io.masks import LARGEST_ID
+
+__all__ = ["Prompt", "Prompter", "PromptsLike", "ready_prompts"]
+
+Point: TypeAlias = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Where one object is in a frame: points in it, points that are not in it, a box around it, or several of these.
+
+    Coordinates are pixels of the frame, x to the right and y down; 0, 0 is the top left corner of the frame.
+
+    Attributes:
+        object_id: the object's, a whole number above 0.
+        points: (x, y) of pixels of the object.
+        not_points: (x, y) of pixels that are not of the object.
+        box: (x0, y0, x1, y1), left, top, right and bottom of a box around the object.
+
+    Raises:
+        MaskError: the id or a number cannot be used, the box has no area, or there is neither a point nor a box.
+
+    >>> Prompt(7, points=[(40, 25)], box=(20, 10, 60, 40))
+    Prompt(object_id=7, points=((40.0, 25.0),), not_points=(), box=(20.0, 10.0, 60.0, 40.0))
+    """
+
+    object_id: int
+    points: Sequence[Point] = ()
+    not_points: Sequence[Point] = ()
+    box: tuple[float, float, float, float] | None = None
+
+    def __post_init__(self) -> None:
+        if type(self.object_id) is not int or not 1 <= self.object_id <= LARGEST_ID:
+            raise MaskError(f"prompt: expected object_id from 1 to {LARGEST_ID}, got {self.object_id!r}; choose one")
+        for name in ("points", "not_points"):
+            object.__setattr__(self, name, _points(name, getattr(self, name)))
+        if self.box is not None:
+            object.__setattr__(self, "box", _box(self.box))
+        if self.box is None and not self.points:
+            raise MaskError(
+                f"prompt of object {self.object_id}: expected a point of the object or a box around it, got neither; "
+                "what is not the object does not say where it is"
+            )
+
+
+PromptsLike: TypeAlias = Prompt | Iterable[Prompt]
+
+
+class Prompter(Protocol):
+    """Makes masks of prompts; `VOSPredictor` has one for networks that take masks alone."""
+
+    def masks(self, frame: Tensor, prompts: Sequence[Prompt], last: Mapping[int, Tensor]) -> Tensor:
+        """The objects' own masks.
+
+        Args:
+            frame: float32 `[3, H, W]`, RGB in [0, 1].
+            prompts: of R objects, all inside the frame.
+            last: what was found of the objects in this frame before the prompts, probabilities `[H, W]` by id;
+                empty where nothing was.
+
+        Returns:
+            Probabilities, float32 `[R, H, W]` in [0, 1]; 0.5 and more is the object.
+        """
+
+
+def ready_prompts(prompts: PromptsLike | None, *, height: int, width: int) -> tuple[Prompt, ...]:
+    """The prompts of a frame, one for each object, checked.
+
+    Args:
+        prompts: one, several, or None for none.
+        height: H of the frame, px.
+        width: W of the frame, px.
+
+    Raises:
+        MaskError: they are of another kind, two are of one object, or one lies outside of the frame.
+
+    >>> [prompt.object_id for prompt in ready_prompts(Prompt(7, [(3, 2)]), height=4, width=6)]
+    [7]
+    """
+    if prompts is None:
+        return ()
+    several = [prompts] if isinstance(prompts, Prompt) else prompts
+    if isinstance(several, (str, bytes)) or not isinstance(several, Iterable):
+        raise MaskError(f"prompts: expected Prompt(object_id, points=..., box=...) or several, got {prompts!r}")
+    found = tuple(several)
+    if wrong := [one for one in found if not isinstance(one, Prompt)]:
+        raise MaskError(f"prompts: expected Prompt(object_id, points=..., box=...) or several, got {wrong[0]!r}")
+    ids = [one.object_id for one in found]
+    if twice := sorted({i for i in ids if ids.count(i) > 1}):
+        raise MaskError(f"prompts: expected one of each object, got several of {twice}; put all points into one")
+    for one in found:
+        corners = () if one.box is None else (one.box[:2], one.box[2:])
+        for x, y in (*one.points, *one.not_points, *corners):
+            if not (0 <= x <= width and 0 <= y <= height):
+                raise MaskError(
+                    f"prompt of object {one.object_id}: expected x from 0 to {width} and y from 0 to {height}, got "
+                    f"({x:g}, {y:g}), which is outside the frame; give pixels of the frame, x first"
+                )
+    return found
+
+
+def _points(name: str, given: object) -> tuple[Point, ...]:
+    """Pairs of finite numbers."""
+    try:
+        points = tuple((float(x), float(y)) for x, y in given)  # type: ignore[attr-defined]
+    except (TypeError, ValueError) as error:
+        raise MaskError(f"prompt: expected {name} as [(x, y), ...], got {given!r}") from error
+    if not all(math.isfinite(value) for point in points for value in point):
+        raise MaskError(f"prompt: expected finite numbers in {name}, got {given!r}")
+    return points
+
+
+def _box(given: object) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a box that has an area."""
+    try:
+        left, top, right, bottom = (float(side) for side in given)  # type: ignore[attr-defined]
+    except (TypeError, ValueError) as error:
+        raise MaskError(f"prompt: expected box as (x0, y0, x1, y1), got {given!r}") from error
+    if not (math.isfinite(left + top + right + bottom) and left < right and top < bottom):
+        raise MaskError(
+            f"prompt: expected a box with x0 < x1 and y0 < y1, got {given!r}; give left, top, right and bottom"
+        )
+    return left, top, right, bottom
