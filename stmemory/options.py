@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -20,6 +21,21 @@ _FACTOR = 3.0  # times, by which frames are enlarged at most
 _MEASURED = 120  # px, the shorter side from which on they are
 
 _Options = TypeVar("_Options", "TrackingOptions", "PredictionOptions")
+
+
+class _OwnInt(int):
+    """A default that the network may replace by its own."""
+
+
+class _OwnFloat(float):
+    """The same."""
+
+
+class _OwnStr(str):
+    """The same."""
+
+
+_POLICY = _OwnStr("least_similar")
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,9 @@ class _Bounds:
 class TrackingOptions:
     """How videos are tracked.
 
+    The defaults are those of the bundled weights. A network with other ones puts its own in place of what was not
+    chosen, see `of_network`; `VOSPredictor.options` has what came of it.
+
     Attributes:
         memory_size: K, slots of each object; the paper uses 5.
         policy: update policy, by name, by the paper's letter, or an object.
@@ -83,24 +102,42 @@ class TrackingOptions:
     """
 
     # The memory: how large it is, and what it keeps.
-    memory_size: int = 5  # slots, 2 or more
-    policy: str | UpdatePolicy = "least_similar"  # name, letter or object
-    memory_every: int = 3  # frames, 1 or more
+    memory_size: int = _OwnInt(5)  # slots, 2 or more
+    policy: str | UpdatePolicy = _POLICY  # name, letter or object
+    memory_every: int = _OwnInt(3)  # frames, 1 or more
 
     # What the network sees of a frame.
     short_side: int | None = 480  # px, 16 or more
     enlarge: float | None = None  # times, 1 or more
-    zoom: float = 2.0  # times, 1 or more
+    zoom: float = _OwnFloat(2.0)  # times, 1 or more
 
     # What is read, written and believed.
     top_k: int | None = None  # memory cells, 1 or more
-    write_gate: float = 0.5  # score, 0 to 1
-    reach: float | None = 0.2  # short sides of the frame, 0 or more
+    write_gate: float = _OwnFloat(0.5)  # score, 0 to 1
+    reach: float | None = _OwnFloat(0.2)  # short sides of the frame, 0 or more
 
     def __post_init__(self) -> None:
         update_policy(self.policy)  # raises for unknown names
         for bounds in _TRACKING:
             bounds.check(self)
+
+    def of_network(self, own: Mapping[str, Any]) -> TrackingOptions:
+        """The same, with a network's own values where none was chosen.
+
+        Args:
+            own: by name.
+
+        >>> TrackingOptions(zoom=2.0).of_network({"zoom": 1.0, "memory_size": 7}).memory_size
+        7
+        >>> TrackingOptions(zoom=2.0).of_network({"zoom": 1.0}).zoom
+        2.0
+        """
+        chosen: dict[str, Any] = {}
+        for kind, plain in ((_OwnInt, int), (_OwnFloat, float), (_OwnStr, str)):
+            for name, value in vars(self).items():
+                if isinstance(value, kind):
+                    chosen[name] = own.get(name, plain(value))
+        return dataclasses.replace(self, **chosen) if chosen else self
 
     def factor(self, height: int, width: int) -> float:
         """The factor by which frames of that size are enlarged at most, see `enlarge`.
@@ -116,7 +153,7 @@ class TrackingOptions:
 
     def as_dict(self) -> dict[str, str | int | float | None]:
         """Plain values, the policy by its name; saved streams and reports hold these."""
-        return _plain(self)
+        return _plain(self.of_network({}))
 
 
 @dataclass(frozen=True)

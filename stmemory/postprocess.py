@@ -21,6 +21,7 @@ __all__ = [
     "ids_of_winners",
     "impose",
     "keep_near",
+    "largest_logit",
     "last_places",
     "mask_logits",
     "object_scores",
@@ -100,6 +101,24 @@ def soft_aggregate(probabilities: Tensor) -> Tensor:
     background = log_background.clamp(min=math.log(EPSILON)) - (-torch.expm1(log_background)).clamp(min=EPSILON).log()
     objects = below_one.clamp(min=EPSILON).log() - log_rest
     return torch.cat([background, objects]).softmax(dim=0)
+
+
+def largest_logit(logits: Tensor) -> Tensor:
+    """Combine the objects' own logits into one distribution: a pixel is of the object with the largest logit above 0.
+
+    The softmax of the logits and a background of 0, so one object alone keeps the sigmoid of its logit. This is how
+    SAM 2 shares pixels between objects (its non-overlapping constraints).
+
+    Args:
+        logits: float32 `[N, H, W]`, N may be 0.
+
+    Returns:
+        `[1 + N, H, W]`, background first, sums to 1.
+
+    >>> largest_logit(torch.tensor([[[1.0]], [[2.0]]])).argmax(0).tolist(), largest_logit(torch.zeros(0, 1, 1)).tolist()
+    ([[2]], [[[1.0]]])
+    """
+    return torch.cat([logits.new_zeros(1, *logits.shape[1:]), logits]).softmax(0)
 
 
 def winners(probabilities: Tensor) -> Tensor:

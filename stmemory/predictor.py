@@ -2,40 +2,40 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Unpack
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from stmemory.errors import FrameError, MaskError, OptionError, ShapeError, StmemoryError
 from stmemory.io.frames import iterate_frames, to_frame
 from stmemory.io.masks import to_object_masks
-from stmemory.networks.layers import fold_batch_norm, use_channels_last
-from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.networks.tracking import TrackingNetwork
 from stmemory.options import TrackingOptions, ready_options
+from stmemory.prompts import Prompt, Prompter, PromptsLike
 from stmemory.result import Segmentation
 from stmemory.state import load_state
 from stmemory.stream import VOSStream
 from stmemory.types import FrameLike, MaskLike, VideoLike
-from stmemory.weights.devices import place_to_compute
 from stmemory.weights.hub import Where
-from stmemory.weights.pretrained import load_network
+from stmemory.weights.pretrained import load_tracking_network
 
 __all__ = ["VOSPredictor"]
 
 
 class VOSPredictor:
-    """Tracks objects through videos, given their masks where they first appear.
+    """Tracks objects through videos, given their masks, points or boxes where they first appear.
 
     Args:
-        network: trained; it is copied, and BatchNorm is folded into the copy.
+        network: trained; it is copied. A `SegmentationNetwork`, or another `TrackingNetwork`.
         options: how to track.
         device: where to compute; None keeps the network's.
         dtype: what to compute in; None keeps the network's (float32 for loaded weights).
+        prompter: makes masks of points and boxes for a network that takes masks alone: another predictor whose network
+            takes them, or any `Prompter`. None: `lite` prompts itself.
 
     Raises:
         OptionError: the network is of another kind, the device is not there, or the dtype is no float.
@@ -53,27 +53,27 @@ class VOSPredictor:
 
     def __init__(
         self,
-        network: SegmentationNetwork,
+        network: TrackingNetwork,
         *,
         options: TrackingOptions | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
+        prompter: VOSPredictor | Prompter | None = None,
     ) -> None:
-        if not isinstance(network, SegmentationNetwork):
+        if not (isinstance(network, nn.Module) and hasattr(network, "segment")):
             raise OptionError(
-                f"network: expected a SegmentationNetwork, got {type(network).__name__}; FramePredictor takes those "
-                "that predict frames"
+                f"network: expected a SegmentationNetwork or another TrackingNetwork, got {type(network).__name__}; "
+                "FramePredictor takes those that predict frames"
             )
-        self.network = copy.deepcopy(network).eval().requires_grad_(False)
-        fold_batch_norm(self.network)
-        use_channels_last(self.network)
-        place_to_compute(self.network, device=device, dtype=dtype)
-        self.options = ready_options(options, TrackingOptions(), self.device)
-        self.network.read.top_k = self.options.top_k  # streams then share this very network
+        ready = network.ready(device=device, dtype=dtype)
+        own = ready_options(options, TrackingOptions(), next(ready.parameters()).device)
+        self.options = own.of_network(ready.tracking)
+        self.network: TrackingNetwork = ready.with_top_k(self.options.top_k)  # streams then share this very network
+        self.prompter = _prompter(prompter)
 
     def __repr__(self) -> str:
-        config, weight = self.network.config, next(self.network.parameters())
-        return f"VOSPredictor({config.preset}, {weight.dtype}, {weight.device}, {self.options.as_dict()})"
+        weight = next(self.network.parameters())
+        return f"VOSPredictor({self.network.name}, {weight.dtype}, {weight.device}, {self.options.as_dict()})"
 
     @classmethod
     def from_pretrained(
@@ -83,16 +83,19 @@ class VOSPredictor:
         options: TrackingOptions | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
+        prompter: str | Path | VOSPredictor | Prompter | None = None,
         **where: Unpack[Where],
     ) -> VOSPredictor:
         """A predictor with trained weights.
 
         Args:
             name: a bundled name, a folder, or a repository `owner/name` on the Hugging Face Hub; None is the bundled
-                `"lite"`, which needs no connection.
+                `"lite"`, which needs no connection. Weights of SAM 2, EdgeTAM and their kin for transformers are
+                recognised by their `config.json`; they need the extra `sam2`.
             options: how to track.
             device: where to compute, `"cpu"` by default.
             dtype: what to compute in, float32 by default.
+            prompter: as of the class, or the name of its weights, which is loaded with `where` as well.
             where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see
                 `stmemory.weights.hub.Where`.
 
@@ -100,7 +103,10 @@ class VOSPredictor:
             WeightsError: there are no such weights, or they cannot be loaded.
             OptionError: the device is not there, or the dtype is no float.
         """
-        return cls(load_network(name, where=where), options=options, device=device, dtype=dtype)
+        network = load_tracking_network(name, where=where)
+        if isinstance(prompter, str | Path):
+            prompter = cls.from_pretrained(prompter, device=device, dtype=dtype, **_anywhere(where))
+        return cls(network, options=options, device=device, dtype=dtype, prompter=prompter)
 
     @property
     def device(self) -> torch.device:
@@ -110,16 +116,18 @@ class VOSPredictor:
     def track(
         self,
         frames: VideoLike,
-        first_mask: MaskLike,
+        first_mask: MaskLike | None = None,
         *,
+        prompts: PromptsLike | None = None,
         channels: str = "rgb",
         value_range: tuple[float, float] | None = None,
     ) -> Iterator[Segmentation]:
-        """Track the objects of the first frame's mask to the end of the video.
+        """Track the objects of the first frame to the end of the video.
 
         Args:
             frames: a video in any form that `iterate_frames` takes.
-            first_mask: the first frame's, in any form that `to_object_masks` takes.
+            first_mask: the first frame's, in any form that `to_object_masks` takes; None where there are prompts.
+            prompts: points and boxes of objects in the first frame: one `Prompt` or several.
             channels: order of the colours in arrays and tensors: `"rgb"`, or `"bgr"` as OpenCV has them.
             value_range: what is black and what is white in arrays and tensors, such as `(0, 65535)`; None: uint8, or
                 floats in [0, 1].
@@ -130,9 +138,11 @@ class VOSPredictor:
         Raises:
             FrameError: the video is empty or cannot be read; a frame cannot be used (then when it is reached).
             ShapeError: the frames are of another kind or shape.
-            MaskError: the mask cannot be used. The first frame and the mask are checked when this is called.
+            MaskError: the mask or a prompt cannot be used. The first frame and what is given of it are checked when
+                this is called.
+            OptionError: there are prompts, and neither the network nor a prompter takes them.
         """
-        return _follow(*self._open(frames, first_mask, channels, value_range))
+        return _follow(*self._open(frames, first_mask, channels, value_range, prompts))
 
     def track_many(
         self, videos: Iterable[VideoLike], first_masks: Iterable[MaskLike]
@@ -186,29 +196,39 @@ class VOSPredictor:
     def _open(
         self,
         frames: VideoLike,
-        first_mask: MaskLike,
+        first_mask: MaskLike | None,
         channels: str = "rgb",
         value_range: tuple[float, float] | None = None,
+        prompts: PromptsLike | None = None,
     ) -> tuple[VOSStream, Iterator[Tensor]]:
         """A stream that has seen the first frame of a video, and the frames after it."""
         source = iterate_frames(frames, channels=channels, value_range=value_range)
         first = next(source, None)
         if first is None:
             raise FrameError("frames: expected at least one frame, got none; check where they come from")
-        return self.start(first, first_mask), source
+        return self.start(first, first_mask, prompts=prompts), source
 
-    def start(self, frame: FrameLike, mask: MaskLike | None, *, allow_empty: bool = False) -> VOSStream:
+    def start(
+        self,
+        frame: FrameLike,
+        mask: MaskLike | None = None,
+        *,
+        prompts: PromptsLike | None = None,
+        allow_empty: bool = False,
+    ) -> VOSStream:
         """Begin a video; `stream.last` is the first frame's result, `stream.step(frame)` gives the next.
 
         Args:
             frame: the first frame, of any kind that `to_frame` takes.
-            mask: its mask, of any kind that `to_object_masks` takes.
-            allow_empty: take a mask without objects, or None: they enter later, by `stream.step(frame, mask)`.
+            mask: its mask, of any kind that `to_object_masks` takes; None where there are prompts.
+            prompts: points and boxes of objects: one `Prompt` or several.
+            allow_empty: take a mask without objects, or nothing: they enter later, by `stream.step(frame, mask)`.
 
         Raises:
             FrameError: the frame cannot be used.
             ShapeError: the frame is of another kind or shape.
-            MaskError: the mask cannot be used.
+            MaskError: the mask or a prompt cannot be used.
+            OptionError: there are prompts, and neither the network nor a prompter takes them.
         """
         if allow_empty:
             pixels = to_frame(frame)
@@ -219,12 +239,13 @@ class VOSPredictor:
                 ).object_ids
             ):
                 mask = None
-        elif mask is None:
+        elif mask is None and prompts is None:
             raise MaskError(
-                "mask: expected the objects of the first frame, got None; mark at least one pixel with an id above 0"
+                "mask: expected the objects of the first frame, got None; mark at least one pixel with an id above 0, "
+                "or give prompts=Prompt(object_id, points=...)"
             )
-        stream = VOSStream(self.network, self.options)
-        stream.step(frame, mask)
+        stream = VOSStream(self.network, self.options, prompter=self.prompter)
+        stream.step(frame, mask, prompts=prompts)
         return stream
 
     def resume(self, path: str | Path) -> VOSStream:
@@ -235,7 +256,44 @@ class VOSPredictor:
         """
         bank = self.network.new_bank(self.options.memory_size, policy=self.options.policy)
         state = load_state(path, bank=bank, network=self.network, options=self.options)
-        return VOSStream(self.network, self.options, state)
+        return VOSStream(self.network, self.options, state, prompter=self.prompter)
+
+
+class _PredictorPrompts:
+    """Makes masks with a predictor whose network takes points."""
+
+    def __init__(self, predictor: VOSPredictor) -> None:
+        self.predictor = predictor
+
+    def masks(self, frame: Tensor, prompts: Sequence[Prompt], last: Mapping[int, Tensor]) -> Tensor:
+        """See `Prompter.masks`; what was found before is not looked at."""
+        result = self.predictor.start(frame, prompts=prompts).last
+        return torch.stack([(result.ids == prompt.object_id).float() for prompt in prompts])
+
+
+def _prompter(given: VOSPredictor | Prompter | None) -> Prompter | None:
+    """What makes masks of prompts.
+
+    Raises:
+        OptionError: it is a predictor whose network takes masks alone, or of another kind.
+    """
+    if isinstance(given, VOSPredictor):
+        if not given.network.takes_prompts:
+            raise OptionError(
+                f"prompter: expected a predictor whose network takes points, got {given.network.name}, which takes "
+                "masks alone; give one of SAM 2's weights"
+            )
+        return _PredictorPrompts(given)
+    if given is not None and not hasattr(given, "masks"):
+        raise OptionError(f"prompter: expected a predictor or a Prompter, got {type(given).__name__}")
+    return given
+
+
+def _anywhere(where: Where) -> Where:
+    """Where to look for other weights: all but the revision, which is that of one repository."""
+    others: Where = {**where}
+    others.pop("revision", None)
+    return others
 
 
 def _follow(stream: VOSStream, rest: Iterator[Tensor]) -> Iterator[Segmentation]:

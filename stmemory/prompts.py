@@ -54,6 +54,16 @@ class Prompt:
                 "what is not the object does not say where it is"
             )
 
+    def labelled(self) -> tuple[list[Point], list[int]]:
+        """All its points, with SAM's labels: 2 and 3 for the corners of the box, then 1 in the object and 0 not.
+
+        >>> Prompt(7, points=[(40, 25)], box=(20, 10, 60, 40)).labelled()
+        ([(20.0, 10.0), (60.0, 40.0), (40.0, 25.0)], [2, 3, 1])
+        """
+        corners = [] if self.box is None else [(self.box[0], self.box[1]), (self.box[2], self.box[3])]
+        labels = [2, 3][: len(corners)] + [1] * len(self.points) + [0] * len(self.not_points)
+        return [*corners, *self.points, *self.not_points], labels
+
 
 PromptsLike: TypeAlias = Prompt | Iterable[Prompt]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -15,19 +15,19 @@ from stmemory.errors import BankError, FrameError, StmemoryError, WeightsError
 from stmemory.io.frames import WorkingSize
 from stmemory.io.masks import LARGEST_ID, MAX_OBJECTS
 from stmemory.memory.bank import MemoryBank
-from stmemory.memory.discriminative import DiscriminativeMemory
 from stmemory.memory.packing import packed, unpacked
 from stmemory.memory.policy import UpdatePolicy
 from stmemory.memory.read import ReadCache
-from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.networks.tracking import Beside, Memory, TrackingNetwork
 from stmemory.options import TrackingOptions
 from stmemory.result import Segmentation
-from stmemory.weights.pretrained import fingerprint, tensors_digest
+from stmemory.weights.pretrained import HasState, fingerprint, tensors_digest
 from stmemory.weights.tensors import TensorFile, read_tensor_file, write_tensor_file
 from stmemory.window import Window
 
 __all__ = [
     "FORMAT_VERSION",
+    "StreamNetwork",
     "StreamOptions",
     "StreamState",
     "check_shapes",
@@ -42,6 +42,13 @@ __all__ = [
 
 _State = TypeVar("_State")
 _BEFORE = {"enlarge": 1.0, "zoom": 1.0}  # options that did not exist when a file was written, as they were then
+
+
+class StreamNetwork(HasState, Protocol):
+    """The network of a stream of any kind."""
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """As of a module."""
 
 
 class StreamOptions(Protocol):
@@ -61,7 +68,7 @@ def write_state(
     tensors: Mapping[str, Tensor],
     about: Mapping[str, object],
     *,
-    network: nn.Module,
+    network: HasState,
     options: StreamOptions,
 ) -> None:
     """Write a state, with a digest of all of it. The file is written atomically.
@@ -93,7 +100,7 @@ def read_state(
     build: Callable[[dict[str, Any], dict[str, Tensor]], _State],
     *,
     since: int,
-    network: nn.Module,
+    network: StreamNetwork,
     options: StreamOptions,
 ) -> _State:
     """Read a state that `write_state` wrote.
@@ -156,7 +163,7 @@ def check_shapes(expected: Mapping[str, tuple[int, ...]], tensors: Mapping[str, 
             raise BankError(f"expected {name} of shape {shape}, got {tuple(tensors[name].shape)}")
 
 
-def weights_of(network: nn.Module, options: StreamOptions) -> str:
+def weights_of(network: HasState, options: StreamOptions) -> str:
     """Fingerprints of all weights that a stream's results depend on: the network's, then those of a learned policy.
 
     >>> from stmemory.memory.policy import LearnedPolicy
@@ -231,7 +238,7 @@ class StreamState:
     Attributes:
         bank: the memory; row n belongs to `object_ids[n]`.
         cache: of the bank's keys and values.
-        sums: of the discriminative read; row n belongs to `object_ids[n]`. Empty where the network has no such read.
+        beside: what the network remembers beside the bank; row n belongs to `object_ids[n]`.
         object_ids: the N ids being tracked.
         frame_index: of the last frame, from 0; -1 before the first.
         size: frame size and working size; None before the first frame.
@@ -245,8 +252,8 @@ class StreamState:
     """
 
     bank: MemoryBank
+    beside: Beside
     cache: ReadCache = field(default_factory=ReadCache)
-    sums: DiscriminativeMemory = field(default_factory=DiscriminativeMemory)
     object_ids: tuple[int, ...] = ()
     frame_index: int = -1
     size: WorkingSize | None = None
@@ -286,9 +293,14 @@ class StreamState:
         return (
             self.bank.nbytes
             + self.cache.nbytes
-            + self.sums.nbytes
+            + self.beside.nbytes
             + sum(t.numel() * t.element_size() for t in kept if t is not None)
         )
+
+    @property
+    def memory(self) -> Memory:
+        """What is remembered for the network."""
+        return Memory(self.bank, self.beside, self.cache)
 
     def last_frame(self) -> tuple[Tensor, WorkingSize, Tensor]:
         """Pixels, size and probabilities of the last frame.
@@ -301,7 +313,7 @@ class StreamState:
         return self.pixels, self.size, self.probabilities
 
 
-def save_state(state: StreamState, path: str | Path, *, network: SegmentationNetwork, options: TrackingOptions) -> None:
+def save_state(state: StreamState, path: str | Path, *, network: TrackingNetwork, options: TrackingOptions) -> None:
     """Write a state, with the fingerprint of the weights and the options it belongs to. The file is
     written atomically.
 
@@ -312,7 +324,7 @@ def save_state(state: StreamState, path: str | Path, *, network: SegmentationNet
     """
     pixels, size, probabilities = state.last_frame()
     tensors = memory_tensors(state.bank, state.cache) | {"pixels": pixels, "probabilities": probabilities}
-    tensors |= {f"sums.{name}": t for name, t in state.sums.state_dict().items()}
+    tensors |= {f"sums.{name}": t for name, t in state.beside.state_dict().items()}
     tensors |= {name: t for name in ("overview", "places") if (t := getattr(state, name)) is not None}
     about: dict[str, object] = {
         "frame_index": state.frame_index,
@@ -327,7 +339,7 @@ def save_state(state: StreamState, path: str | Path, *, network: SegmentationNet
 
 
 def load_state(
-    path: str | Path, *, bank: MemoryBank, network: SegmentationNetwork, options: TrackingOptions
+    path: str | Path, *, bank: MemoryBank, network: TrackingNetwork, options: TrackingOptions
 ) -> StreamState:
     """A state as it was when it was saved.
 
@@ -342,17 +354,17 @@ def load_state(
     """
 
     def build(about: dict[str, Any], tensors: dict[str, Tensor]) -> StreamState:
-        state = _state(about, tensors, bank)
+        state = _state(about, tensors, bank, network.new_beside())
         _check(state, network=network, options=options)
         return state
 
     return read_state(path, _KIND, build, since=3, network=network, options=options)
 
 
-def _state(about: dict[str, Any], tensors: dict[str, Tensor], bank: MemoryBank) -> StreamState:
-    state = StreamState(bank)
+def _state(about: dict[str, Any], tensors: dict[str, Tensor], bank: MemoryBank, beside: Beside) -> StreamState:
+    state = StreamState(bank, beside)
     fill_memory(state.bank, state.cache, tensors)
-    state.sums.load_state_dict(
+    state.beside.load_state_dict(
         {name.removeprefix("sums."): t for name, t in tensors.items() if name.startswith("sums.")}
     )
     state.object_ids = tuple(about["object_ids"])
@@ -371,7 +383,7 @@ def _state(about: dict[str, Any], tensors: dict[str, Tensor], bank: MemoryBank) 
     return state
 
 
-def _check(state: StreamState, *, network: SegmentationNetwork, options: TrackingOptions) -> None:
+def _check(state: StreamState, *, network: TrackingNetwork, options: TrackingOptions) -> None:
     """Refuse a state whose parts do not fit each other: files of earlier versions have no digest of their header.
 
     Raises:
@@ -385,7 +397,8 @@ def _check(state: StreamState, *, network: SegmentationNetwork, options: Trackin
     if size is None or not all(type(side) is int for side in dataclasses.astuple(size)):
         raise BankError(f"expected sizes in whole pixels, got {size}")
     enlarge = options.factor(size.frame_height, size.frame_width)
-    if size != WorkingSize.of(size.frame_height, size.frame_width, options.short_side, network.stride, enlarge=enlarge):
+    short, frame = options.short_side, (size.frame_height, size.frame_width)
+    if size != network.working_size(*frame, short_side=short, enlarge=enlarge):
         raise BankError(f"expected the sizes of a frame for these options, got {size}")
     if (
         state.window is None
@@ -393,13 +406,13 @@ def _check(state: StreamState, *, network: SegmentationNetwork, options: Trackin
         or (state.overview is None and not state.window.is_whole(size))
     ):
         raise BankError(f"expected a window inside the frame, and all of the frame beside it, got {state.window}")
-    if state.bank.rows != number or state.sums.rows != (number if network.config.appearance_channels else 0):
-        raise BankError(f"expected a memory of {number} objects, got {state.bank.rows} and {state.sums.rows}")
-    padded, frame = (size.padded_height, size.padded_width), (size.frame_height, size.frame_width)
-    cells, config = (padded[0] // network.stride, padded[1] // network.stride), network.config
-    slots = (number, state.bank.capacity)
+    shapes = network.state_shapes(number, state.bank.capacity, size)
+    beside = number if any(name.startswith("sums.") for name in shapes) else 0
+    if state.bank.rows != number or state.beside.rows != beside:
+        raise BankError(f"expected a memory of {number} objects, got {state.bank.rows} and {state.beside.rows}")
+    padded = (size.padded_height, size.padded_width)
     found = state.cache.state_dict(state.bank) | {f"bank.{name}": t for name, t in state.bank.contents().items()}
-    found |= {f"sums.{name}": t for name, t in state.sums.state_dict().items()}
+    found |= {f"sums.{name}": t for name, t in state.beside.state_dict().items()}
     for name in ("pixels", "overview", "probabilities", "places"):
         found |= {} if getattr(state, name) is None else {name: getattr(state, name)}
     if state.last is not None:
@@ -410,15 +423,8 @@ def _check(state: StreamState, *, network: SegmentationNetwork, options: Trackin
             raise BankError(
                 f"expected a score and a presence of each object, got {state.last.scores} and {state.last.present}"
             )
-    sums = (number, 2 * config.appearance_channels + 1, 2 * config.appearance_channels + 2)
     expected = {
-        "bank.templates": (*slots, config.template_channels, *cells),
-        "bank.keys": (*slots, config.key_channels, *cells),
-        "keys": (*slots, config.key_channels, *cells),
-        "values": (*slots, config.value_channels, *cells),
-        "seen": slots,
-        "sums.given": sums,
-        "sums.found": sums,
+        **shapes,
         "pixels": (1, 3, *padded),
         "overview": (1, 3, *padded),
         "probabilities": (1 + number, *padded),

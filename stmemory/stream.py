@@ -2,35 +2,36 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stmemory.errors import BankError, FrameError, MaskError, OptionError, WeightsError
-from stmemory.io.frames import WorkingSize, check_unmoved, fit, size_of_next, to_frame
+from stmemory.io.frames import WorkingSize, check_unmoved, fit, resize, size_of_next, to_frame
 from stmemory.io.masks import MAX_OBJECTS, ObjectMasks, to_object_masks
 from stmemory.memory.bank import MemoryBank
-from stmemory.memory.discriminative import DiscriminativeMemory
 from stmemory.memory.read import ReadCache
 from stmemory.memory.slots import SlotInfo
 from stmemory.memory.undo import Steps
-from stmemory.networks.layers import FrameFeatures, keep_large_buffers
-from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.networks.layers import keep_large_buffers
+from stmemory.networks.tracking import Found, Given, TrackingNetwork
 from stmemory.options import TrackingOptions
 from stmemory.postprocess import (
     GivenMasks,
     Labels,
     impose,
     keep_near,
+    largest_logit,
     last_places,
     segmentation_of,
     soft_aggregate,
     winners,
 )
+from stmemory.prompts import Prompt, Prompter, PromptsLike, ready_prompts
 from stmemory.result import Segmentation
 from stmemory.state import StreamState, save_state
 from stmemory.types import FrameLike, MaskLike
@@ -48,25 +49,33 @@ class VOSStream:
     """One video on its way, made by `VOSPredictor.start` or `VOSPredictor.resume`; network and options are shared and
     never change.
 
-    What it holds does not grow with the video: the bank, a cache of its keys and values, the sums of the discriminative
-    read, the window, and of the last frame the image, the places of the objects and the result. Objects added later add
-    their rows; objects removed free them.
+    What it holds does not grow with the video: the bank, a cache of its keys and values, what the network remembers
+    beside the bank (`lite`: the sums of the discriminative read), the window, and of the last frame the image, the
+    places of the objects and the result. Objects added later add their rows; objects removed free them.
 
     Args:
         network: in eval mode; shared by all streams, and left as it is.
         options: how to track.
         state: what another stream remembered; None begins a new video.
+        prompter: makes masks of prompts for a network that takes masks alone; None refuses prompts there.
 
     Raises:
-        OptionError: the network is in training mode.
+        OptionError: the network is in training mode, or cannot do what the options say.
     """
 
     def __init__(
-        self, network: SegmentationNetwork, options: TrackingOptions, state: StreamState | None = None
+        self,
+        network: TrackingNetwork,
+        options: TrackingOptions,
+        state: StreamState | None = None,
+        *,
+        prompter: Prompter | None = None,
     ) -> None:
         _check_eval(network)
-        self.network, self.options = _reading_from(network, options.top_k), options
-        self._state = StreamState(self._new_bank()) if state is None else state
+        self.options = options.of_network(network.tracking)
+        self.network = network.with_top_k(self.options.top_k)
+        self.prompter = prompter
+        self._state = StreamState(self._new_bank(), network.new_beside()) if state is None else state
         self._began = next(network.parameters()).new_empty(0)
         self._steps = Steps()
         keep_large_buffers()
@@ -132,7 +141,14 @@ class VOSStream:
         return {object_id: self.bank.describe(row) for row, object_id in enumerate(self.object_ids)}
 
     @torch.inference_mode()
-    def step(self, frame: FrameLike, mask: MaskLike | None = None, *, write: bool = True) -> Segmentation:
+    def step(
+        self,
+        frame: FrameLike,
+        mask: MaskLike | None = None,
+        *,
+        prompts: PromptsLike | None = None,
+        write: bool = True,
+    ) -> Segmentation:
         """Segment the next frame and memorise it. Atomic: after any error, KeyboardInterrupt among them, the stream is
         as it was before.
 
@@ -142,6 +158,7 @@ class VOSStream:
                 here; known ids are corrected. 0 says nothing about objects that the mask does not name. Given objects
                 come back as they were given. Each object keeps its first given template pinned, and the most recent
                 corrections: at most `memory_size - 2` pinned slots in all.
+            prompts: the same by points and boxes, of objects that the mask does not name: one `Prompt` or several.
             write: whether to memorise; False only looks, and takes no new objects.
 
         Returns:
@@ -150,41 +167,56 @@ class VOSStream:
         Raises:
             FrameError: the frame cannot be used, or its size changed.
             ShapeError: the frame is of another kind or shape.
-            MaskError: the mask cannot be used, or has new ids although `write` is false.
+            MaskError: the mask or a prompt cannot be used, both name an object, or there are new ids although `write`
+                is false.
             WeightsError: the network gave NaN or infinity.
-            OptionError: the network was moved, cast or put into training mode since the stream began. After any of
-                these the stream is as it was before.
+            OptionError: there are prompts, and neither the network nor a prompter takes them; or the network was moved,
+                cast or put into training mode since the stream began. After any of these the stream is as it was
+                before.
         """
-        return self._atomically(lambda: self._step(frame, mask, write=write))
+        return self._atomically(lambda: self._step(frame, mask, prompts, write=write))
 
-    def _step(self, frame: FrameLike, mask: MaskLike | None, *, write: bool) -> Segmentation:
+    def _step(
+        self, frame: FrameLike, mask: MaskLike | None, prompts: PromptsLike | None, *, write: bool
+    ) -> Segmentation:
         image = to_frame(frame)  # [3, H, W]
         size = self._working_size(image)
-        masks = self._object_masks(mask, size)
-        if not write and not set(masks.object_ids) <= set(self.object_ids):
+        masks, asked = self._what_is_said(mask, prompts, size, image)
+        named = {*masks.object_ids, *(prompt.object_id for prompt in asked)}
+        if not write and not named <= set(self.object_ids):
             known = f"only ids of {self.object_ids} with write=False"
-            raise MaskError(f"step: expected {known}, got {masks.object_ids}; new objects must be memorised")
+            raise MaskError(f"step: expected {known}, got {tuple(sorted(named))}; new objects must be memorised")
         window = self._aim(masks, size)
         pixels = self._fit(image, size, window)  # [1, 3, H', W']
-        features = self.network.encode_query(pixels)  # key [1, Ck, h, w], skips
-        recalled, cues = self._read(features)  # [N, Cv, h, w]
-        found = self._decode(recalled, cues, features)  # [N, H', W'], each object's own probability
-        probabilities = soft_aggregate(found)  # [1 + N, H', W']
-        labels = self._label(probabilities, size, window)
+        features = self.network.encode_query(pixels)
+        found = self.network.segment(
+            features,
+            self._state.memory,
+            self._given(masks, asked),
+            frame=self.frame_index + 1,
+            last=self._state.probabilities,
+            size=size,
+        )
+        labels, full = self._settle(found, size, window)
         self._state.size, self._state.pixels = size, pixels
         self._state.frame_index += 1
         given = GivenMasks.of(masks, size, window)
-        labels, result = self._conclude(labels, window.put_back(labels.probabilities, size), given)
+        self._admit((*given.object_ids, *(prompt.object_id for prompt in asked)))
+        labels, result = self._conclude(labels, full, given)
         if write:
-            self._memorise(features, labels, given)
+            self._memorise(features, found, labels, named)
         return result
 
     @torch.inference_mode()
-    def correct(self, mask: MaskLike | None = None, *, absent: Iterable[int] = ()) -> Segmentation:
+    def correct(
+        self, mask: MaskLike | None = None, *, prompts: PromptsLike | None = None, absent: Iterable[int] = ()
+    ) -> Segmentation:
         """Replace what was found in the last frame, and memorise the correction, pinned.
 
         Args:
-            mask: as in `step`; ids that are new enter in the last frame. None where only `absent` is to be said.
+            mask: as in `step`; ids that are new enter in the last frame. None where only the rest is to be said.
+            prompts: as in `step`; all points of an object in this frame, those of before included. They improve the
+                mask that was found.
             absent: ids of objects that are not in the last frame. Their pixels go to the background or another object,
                 and what was memorised of them in this frame is forgotten; older templates stay, and the objects are
                 looked for in the frames to come, wherever they may be.
@@ -194,38 +226,46 @@ class VOSStream:
 
         Raises:
             FrameError: there was no frame yet.
-            MaskError: the mask cannot be used, or nothing was said; or an absent object is not tracked, is in the mask
-                too, or is known from this frame alone.
+            MaskError: the mask or a prompt cannot be used, or nothing was said; or an absent object is not tracked, is
+                in the mask or the prompts too, or is known from this frame alone.
+            OptionError: there are prompts, and neither the network nor a prompter takes them.
             WeightsError: the network gave NaN or infinity. After any error the stream is as it was before.
         """
-        return self._atomically(lambda: self._correct(mask, absent))
+        return self._atomically(lambda: self._correct(mask, prompts, absent))
 
-    def _correct(self, mask: MaskLike | None, absent: Iterable[int]) -> Segmentation:
+    def _correct(self, mask: MaskLike | None, prompts: PromptsLike | None, absent: Iterable[int]) -> Segmentation:
         _, size, _ = self._state.last_frame()
-        masks = self._object_masks(mask, size)
-        gone = self._rows_of_absent(absent, masks.object_ids)
-        if not masks.object_ids and not gone:
+        masks, asked = self._what_is_said(mask, prompts, size, None)
+        named = (*masks.object_ids, *(prompt.object_id for prompt in asked))
+        gone = self._rows_of_absent(absent, named)
+        if not named and not gone:
             raise MaskError(
-                "correct: expected a mask with at least one object, or absent=[...] with ids, got neither; mark an "
-                "object with its id, or name those that are not in the frame"
+                "correct: expected a mask or prompts with at least one object, or absent=[...] with ids, got none; "
+                "mark an object with its id, or name those that are not in the frame"
             )
         if self._state.window is not None and not self._state.window.covers(masks.probabilities):
             self._state.pixels = self._state.overview
             self._turn(Window.whole(size), size)
         pixels, size, last = self._state.last_frame()
+        window = self._state.window or Window.whole(size)
         self._state.cut = self._state.cut or is_cut(masks.probabilities)
-        given = GivenMasks.of(masks, size, self._state.window or Window.whole(size))
-        found, full = (_without(p, [1 + row for row in gone]) for p in (last, self.last.probabilities))
-        labels, result = self._conclude(Labels.of(found), full, given)
+        said, number = self._given(masks, asked), self.frame_index
+        self._admit(named)
+        for row in [*gone, *(one.row for one in said)]:
+            for slot in self._state.bank.describe(row) if row < self._state.bank.rows else ():
+                if slot.frame == number:
+                    self._state.bank.drop(slot.slot, row=row)
+        self._state.beside.forget(number, rows=gone)
+        features = self.network.encode_query(pixels) if named else None
+        found = self.network.revise(features, self._state.memory, said, frame=number, size=size) if said else None
+        labels, full = (_without(p, [1 + row for row in gone]) for p in (last, self.last.probabilities))
+        if found is not None and asked:
+            labels, full = self._answered(labels, full, found, asked, size, window)
+        labelled, result = self._conclude(Labels.of(labels), full, GivenMasks.of(masks, size, window))
         if gone and self._state.places is not None:
             self._state.places[gone] = False
-        self._state.sums.forget(self.frame_index, rows=gone)
-        for row in [*gone, *(self.object_ids.index(i) for i in given.object_ids)]:
-            for slot in self._state.bank.describe(row) if row < self._state.bank.rows else ():
-                if slot.frame == self.frame_index:
-                    self._state.bank.drop(slot.slot, row=row)
-        if given.object_ids:
-            self._memorise(self.network.encode_query(pixels), labels, given, only_given=True)
+        if named:
+            self._memorise(features, found, labelled, set(named), only_given=True)
         return result
 
     def add_objects(self, mask: MaskLike) -> Segmentation:
@@ -272,10 +312,10 @@ class VOSStream:
         if rows:
             out = [row for row in range(len(self.object_ids)) if row not in rows]
             self._state.bank.remove_rows(out)
-            if self._state.sums.rows:
-                self._state.sums.remove_rows(out)
+            if self._state.beside.rows:
+                self._state.beside.remove_rows(out)
         else:
-            self._state.bank, self._state.sums = self._new_bank(), DiscriminativeMemory()
+            self._state.bank, self._state.beside = self._new_bank(), self.network.new_beside()
         self._state.cache = ReadCache()
         self._state.object_ids = tuple(self.object_ids[row] for row in rows)
         if self._state.probabilities is not None and self._state.places is not None:
@@ -289,9 +329,9 @@ class VOSStream:
     def _atomically(self, work: Callable[[], _Answer]) -> _Answer:
         """Do something; what it changed is put back where it ends in an error: out of memory, an interrupt, or any
         other."""
-        check_unmoved(self.network, self._began)
+        check_unmoved(next(self.network.parameters()), self._began)
         _check_eval(self.network)
-        state, before = self._state, {**vars(self._state), "sums": self._state.sums.shared()}
+        state, before = self._state, {**vars(self._state), "beside": self._state.beside.shared()}
         return self._steps.take(work, (state.bank, state.cache), lambda: vars(state).update(before))
 
     def _new_bank(self) -> MemoryBank:
@@ -299,11 +339,13 @@ class VOSStream:
 
     def _working_size(self, image: Tensor) -> WorkingSize:
         """The working size of the video whose next frame this is, `[3, H, W]`."""
-        options, index, stride = self.options, self.frame_index + 1, self.network.stride
-        enlarge = options.factor(image.shape[1], image.shape[2])
-        return size_of_next(
-            image, self._state.size, index=index, short_side=options.short_side, stride=stride, enlarge=enlarge
-        )
+        options = self.options
+
+        def choose(height: int, width: int) -> WorkingSize:
+            enlarge = options.factor(height, width)
+            return self.network.working_size(height, width, short_side=options.short_side, enlarge=enlarge)
+
+        return size_of_next(image, self._state.size, index=self.frame_index + 1, choose=choose)
 
     def _aim(self, masks: ObjectMasks, size: WorkingSize) -> Window:
         """Turn to the window for the next frame: around the objects, while all of them are seen."""
@@ -350,6 +392,69 @@ class VOSStream:
             )
         return ObjectMasks(masks.object_ids, masks.probabilities.to(device), masks.void.to(device))
 
+    def _what_is_said(
+        self, mask: MaskLike | None, prompts: PromptsLike | None, size: WorkingSize, image: Tensor | None
+    ) -> tuple[ObjectMasks, tuple[Prompt, ...]]:
+        """The masks of a frame, and the prompts that the network answers itself; a prompter makes masks of the others.
+
+        Args:
+            mask: what the user gave.
+            prompts: the same.
+            size: of the frame.
+            image: `[3, H, W]`; None for the last frame.
+        """
+        masks = self._object_masks(mask, size)
+        asked = ready_prompts(prompts, height=size.frame_height, width=size.frame_width)
+        ids = [prompt.object_id for prompt in asked]
+        if both := sorted(set(ids) & set(masks.object_ids)):
+            raise MaskError(f"prompts: {both} are in the mask too; say one of the two of an object")
+        if (number := len({*masks.object_ids, *ids, *self.object_ids})) > MAX_OBJECTS:
+            raise MaskError(f"prompts: expected at most {MAX_OBJECTS} objects in all, got {number}; remove some first")
+        if not asked or self.network.takes_prompts:
+            return masks, asked
+        if self.prompter is None:
+            raise OptionError(
+                f"prompts: expected a network that takes points and boxes, got {self.network.name}, which takes masks "
+                "alone; give a mask, or make the predictor with prompter=..., such as a repository of SAM 2"
+            )
+        last: dict[int, Tensor] = {}
+        if image is None:
+            image = self._last_image(size)
+            known = dict(zip(self.object_ids, self.last.probabilities[1:], strict=True))
+            last = {object_id: known[object_id] for object_id in ids if object_id in known}
+        made = self.prompter.masks(image, asked, last).to(masks.probabilities.device)  # [R, H, W]
+        if empty := [i for i, one in zip(ids, made, strict=True) if not bool((one >= 0.5).any())]:
+            raise MaskError(f"prompts: nothing was found of {empty}; move the points or the box, or give a mask")
+        both_kinds = torch.cat([masks.probabilities, made.float().clamp(0, 1)])
+        order = sorted(range(len(both_kinds)), key=lambda n: (*masks.object_ids, *ids)[n])
+        names = tuple((*masks.object_ids, *ids)[n] for n in order)
+        return ObjectMasks(names, both_kinds[order], masks.void), ()
+
+    def _last_image(self, size: WorkingSize) -> Tensor:
+        """The last frame, `[3, H, W]`, as far as it is remembered: at the working size, enlarged again."""
+        pixels, _, _ = self._state.last_frame()
+        whole = pixels if self._state.overview is None else self._state.overview
+        return resize(whole[0].float()[:, : size.height, : size.width], size.frame_height, size.frame_width).clamp(0, 1)
+
+    def _given(self, masks: ObjectMasks, asked: Sequence[Prompt]) -> list[Given]:
+        """What is said of each object, for the network."""
+        known = {object_id: row for row, object_id in enumerate(self.object_ids)}
+        said: list[tuple[int, Tensor | Prompt]] = [
+            *zip(masks.object_ids, masks.probabilities, strict=True),
+            *((prompt.object_id, prompt) for prompt in asked),
+        ]
+        given = []
+        for object_id, what in said:
+            row = known.setdefault(object_id, len(known))
+            if isinstance(what, Tensor):
+                given.append(Given(row, mask=what))
+                continue
+            device = masks.probabilities.device
+            places, labels = what.labelled()
+            points = torch.tensor(places, dtype=torch.float32, device=device).view(-1, 2)
+            given.append(Given(row, points=points, labels=torch.tensor(labels, dtype=torch.int64, device=device)))
+        return given
+
     def _rows_of_absent(self, absent: Iterable[int], given: tuple[int, ...]) -> list[int]:
         """The rows of objects that are said to be absent from the last frame; checks that each is known from another
         one."""
@@ -374,42 +479,54 @@ class VOSStream:
                 )
         return rows
 
-    def _admit(self, given: GivenMasks) -> None:
+    def _admit(self, ids: Sequence[int]) -> None:
         """Give new ids rows of their own."""
-        new = tuple(i for i in given.object_ids if i not in self.object_ids)
+        new = tuple(i for i in ids if i not in self.object_ids)
         if new and self._state.bank.rows:
             self._state.bank.add_rows(len(new))
-            if self._state.sums.rows:
-                self._state.sums.add_rows(len(new))
+            if self._state.beside.rows:
+                self._state.beside.add_rows(len(new))
         self._state.object_ids += new
 
-    def _read(self, features: FrameFeatures) -> tuple[Tensor, Tensor | None]:
-        """Read the memory: what the bank holds for each cell, `[N, Cv, h, w]`, and the cues of the discriminative read,
-        `[N, 5, H'/8, W'/8]`, or None without it."""
-        if not self.object_ids:
-            return features.key.new_zeros(0, self.network.config.value_channels, *features.key.shape[2:]), None
-        video = _rows_of_one_video(len(self.object_ids), features)
-        recalled = self.network.recall(features, self._state.bank, video, self._state.cache)
-        if not features.can_discriminate:
-            return recalled, None
-        _, _, probabilities = self._state.last_frame()
-        masks = probabilities[1:]  # [N, H', W'], of the last frame
-        last = masks, (masks.sum(0) - masks).clamp(0, 1)
-        return recalled, self.network.cues(features, self._state.sums, last, video)
+    def _settle(self, found: Found, size: WorkingSize, window: Window) -> tuple[Labels, Tensor]:
+        """Let the objects share the pixels: labels at the padded working size, and probabilities `[1 + N, H, W]` at the
+        frame's own."""
+        if self.network.aggregation == "soft":
+            own = found.logits.sigmoid()  # [N, H', W'], each object's own probability
+            _check_finite(own)
+            labels = self._label(soft_aggregate(own), size, window)
+            return labels, window.put_back(labels.probabilities, size)
+        _check_finite(found.logits)
+        shared = largest_logit(_at(found.logits, (size.padded_height, size.padded_width)))
+        labels = self._label(shared, size, window)
+        if labels.probabilities is not shared or not window.is_whole(size):
+            return labels, window.put_back(labels.probabilities, size)
+        return labels, largest_logit(_at(found.logits, (size.frame_height, size.frame_width)))
 
-    def _decode(self, recalled: Tensor, cues: Tensor | None, features: FrameFeatures) -> Tensor:
-        """Each object's own probability, float32 `[N, H', W']`."""
-        if not len(recalled):
-            return torch.zeros(0, *features.frame.shape[2:], dtype=torch.float32, device=features.key.device)
-        video = _rows_of_one_video(len(recalled), features)
-        parts = [slice(start, start + _CHUNK) for start in range(0, len(recalled), _CHUNK)]
-        decoded = (
-            self.network.decode(recalled[p], features, video[p], None if cues is None else cues[p]) for p in parts
-        )
-        found = torch.cat([logits.float().sigmoid() for logits in decoded])
-        if not bool(found.sum().isfinite()):  # between 0 and 1, or NaN
-            raise WeightsError(_NOT_FINITE)
-        return found
+    def _answered(
+        self,
+        labels: Tensor,
+        full: Tensor,
+        found: Found,
+        asked: Sequence[Prompt],
+        size: WorkingSize,
+        window: Window,
+    ) -> tuple[Tensor, Tensor]:
+        """Put what the network answered to prompts in place of what was found before: probabilities at the padded
+        working size, and at the frame's own."""
+        _check_finite(found.logits)
+        rows = [self.object_ids.index(prompt.object_id) for prompt in asked]
+        logits = found.logits[[found.rows.index(row) for row in rows]]
+        sizes = ((size.padded_height, size.padded_width), (window.height, window.width))
+        working, own = (_at(logits, at).sigmoid() for at in sizes)
+        if not window.is_whole(size):
+            own = window.paste(own, own.new_zeros(len(own), size.frame_height, size.frame_width))
+        results = []
+        for before, answer in ((labels, working), (full, own)):
+            probabilities = _with_maps(before, 1 + len(self.object_ids))
+            answer = torch.where(answer > 0.5, answer, torch.zeros_like(answer))
+            results.append(impose(probabilities, answer, answer.new_zeros(answer.shape[1:], dtype=torch.bool), rows))
+        return results[0], results[1]
 
     def _label(self, probabilities: Tensor, size: WorkingSize, window: Window) -> Labels:
         """Label the pixels of `[1 + N, H', W']`, without false positives far away."""
@@ -423,8 +540,8 @@ class VOSStream:
     def _conclude(self, labels: Labels, full: Tensor, given: GivenMasks) -> tuple[Labels, Segmentation]:
         """Put given masks in place of what was found, `labels` at the working size and `full` `[1 + N, H, W]`; keep
         what comes of it."""
-        self._admit(given)
-        if rows := [self.object_ids.index(i) for i in given.object_ids]:
+        rows = [self.object_ids.index(i) for i in given.object_ids]
+        if rows or len(full) <= len(self.object_ids):
             found, full = (_with_maps(p, 1 + len(self.object_ids)) for p in (labels.probabilities, full))
             labels = Labels.of(impose(found, given.working, given.working_void, rows))
             full = impose(full, given.full, given.full_void, rows)
@@ -438,37 +555,43 @@ class VOSStream:
         return self._state.last
 
     def _memorise(
-        self, features: FrameFeatures, labels: Labels, given: GivenMasks, *, only_given: bool = False
+        self, features: Any, found: Found | None, labels: Labels, named: set[int], *, only_given: bool = False
     ) -> None:
         """Write the last frame's templates of objects that were given (pinned), and of those that are seen well
         enough."""
-        known = [row for row, object_id in enumerate(self.object_ids) if object_id in given.object_ids]
-        seen = (labels.areas > 0) & (labels.scores >= self.options.write_gate)
-        *good, finite = torch.cat([seen, _finite(features)[None]]).tolist()  # one look at the device for both
+        known = [row for row, object_id in enumerate(self.object_ids) if object_id in named]
+        good, finite = self._worth(features, found, labels)
         if not finite:
             raise WeightsError(_NOT_FINITE)
-        found = [] if only_given else [row for row, fine in enumerate(good) if fine and row not in known]
+        others_found = [] if only_given else [row for row, fine in enumerate(good) if fine and row not in known]
         everything = labels.probabilities[1:].sum(0)
-        for rows, is_given in ((known, True), (found, False)):
+        for rows, is_given in ((known, True), (others_found, False)):
             for start in range(0, len(rows), _CHUNK):
                 part = rows[start : start + _CHUNK]
-                mask = labels.probabilities[[1 + row for row in part]].to(features.key.dtype)
-                others = (everything - mask).clamp(0, 1).to(features.key.dtype)
-                video = _rows_of_one_video(len(part), features)
-                self._write(self.network.encode_memory(features, mask, others, video), part, is_given)
+                mask = labels.probabilities[[1 + row for row in part]]
+                others = (everything - mask).clamp(0, 1)
+                self._write(self.network.template(features, found, part, mask, others), part, is_given)
                 if is_given or self.frame_index % self.options.memory_every == 0:
-                    self._learn(features, (mask, others), part, is_given)
+                    self.network.memorise_beside(
+                        features,
+                        found,
+                        part,
+                        mask,
+                        others,
+                        memory=self._state.memory,
+                        frame=self.frame_index,
+                        given=is_given,
+                    )
 
-    def _learn(self, features: FrameFeatures, masks: tuple[Tensor, Tensor], rows: list[int], is_given: bool) -> None:
-        """Add what the frame says of objects, `mask` and `others` `[R, H', W']`, to the sums of the discriminative
-        read."""
-        sums, first = self._state.sums, not self._state.sums.rows
-        video = _rows_of_one_video(len(rows), features)
-        self.network.learn(
-            sums, features, *masks, video, rows=None if first else rows, frame=self.frame_index, given=is_given
-        )
-        if first and sums.rows:
-            sums.add_rows(len(self.object_ids) - sums.rows)
+    def _worth(self, features: Any, found: Found | None, labels: Labels) -> tuple[list[bool], bool]:
+        """Whether each object is seen well enough to be memorised, and whether the features are finite; one look at the
+        device for both."""
+        seen = (labels.areas > 0) & (labels.scores >= self.options.write_gate)
+        if found is not None and found.presence is not None:  # the network says it itself
+            rows = torch.tensor(found.rows, dtype=torch.int64, device=seen.device)
+            seen = torch.zeros_like(seen).index_put((rows,), found.presence >= self.options.write_gate)
+        *good, finite = torch.cat([seen, self.network.features_are_finite(features)[None]]).tolist()
+        return good, finite
 
     def _write(self, template: Tensor, rows: list[int], is_given: bool) -> None:
         """Store templates; given ones are pinned, as far as that leaves two slots free."""
@@ -518,7 +641,7 @@ def _store(
         raise WeightsError(f"{_NOT_FINITE} ({error})") from error
 
 
-def _check_eval(network: SegmentationNetwork) -> None:
+def _check_eval(network: TrackingNetwork) -> None:
     """Refuse a network of which a part is in training mode.
 
     Raises:
@@ -531,28 +654,21 @@ def _check_eval(network: SegmentationNetwork) -> None:
         )
 
 
-def _reading_from(network: SegmentationNetwork, top_k: int | None) -> SegmentationNetwork:
-    """The network with another number of cells to read from: the same weights, and the argument left as it is."""
-    if network.read.top_k == top_k:
-        return network
-    same = copy.copy(network)
-    same._modules = dict(network._modules)
-    same.read = copy.copy(network.read)
-    same.read.top_k = top_k
-    return same
+def _check_finite(found: Tensor) -> None:
+    """Refuse what a network gave that is NaN or infinite.
+
+    Raises:
+        WeightsError: it is.
+    """
+    if not bool(found.sum().isfinite()):
+        raise WeightsError(_NOT_FINITE)
 
 
-def _rows_of_one_video(rows: int, features: FrameFeatures) -> Tensor:
-    """Each row's frame among those of `features`, int64 `[rows]`: all 0, since a stream passes one frame."""
-    return torch.zeros(rows, dtype=torch.int64, device=features.key.device)
-
-
-def _finite(features: FrameFeatures) -> Tensor:
-    """Whether the squared features of a frame sum to a finite value, bool `[]`, so that the sums of the discriminative
-    read stay finite; a tensor, so that nothing waits for the device here."""
-    if features.appearance is None:
-        return torch.ones((), dtype=torch.bool, device=features.key.device)
-    return features.appearance.float().square().sum().isfinite()  # no product of two is larger
+def _at(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits `[N, h, w]` at another size, bilinearly and not antialiased, `[N, H, W]`."""
+    if logits.shape[1:] == size or not len(logits):
+        return logits if len(logits) else logits.new_zeros(0, *size)
+    return F.interpolate(logits[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _without(probabilities: Tensor, maps: list[int]) -> Tensor:

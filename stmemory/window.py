@@ -109,7 +109,11 @@ class Window:
 
     def _paste(self, maps: Tensor, full: Tensor, size: WorkingSize) -> Tensor:
         """Write maps `[c, H', W']` of the window to their place in `full` `[c, H, W]`, and return that."""
-        self.part(full).copy_(restore(maps, self.view(size)))
+        return self.paste(restore(maps, self.view(size)), full)
+
+    def paste(self, maps: Tensor, full: Tensor) -> Tensor:
+        """Write maps `[c, height, width]` to the window's place in `full` `[c, H, W]`, and return that."""
+        self.part(full).copy_(maps)
         return full
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from stmemory.evaluation.growth import GrowthReport, Slope
     from stmemory.evaluation.workers import News
     from stmemory.jobs.track import Stop
+    from stmemory.networks.segmentation import SegmentationNetwork
     from stmemory.predictor import VOSPredictor
 
 __all__ = ["add_ablation", "add_benchmark"]
@@ -293,7 +294,7 @@ def _growth(arguments: argparse.Namespace) -> int:
     predictor = _predictor(arguments)
     options, size = predictor.options, (arguments.height, arguments.width)
     formula = BankBytes.of(
-        predictor.network.config, rows=OBJECTS, slots=options.memory_size, cells=_cells(predictor, size)
+        _own_network(predictor).config, rows=OBJECTS, slots=options.memory_size, cells=_cells(predictor, size)
     )
     circumstances = current_circumstances(device=predictor.device, resolution=options.short_side, seed=arguments.seed)
     extra = {"weights": str(arguments.weights or "lite"), "options": options.as_dict(), "frame_size": list(size)}
@@ -375,11 +376,28 @@ def _predictor(arguments: argparse.Namespace) -> VOSPredictor:
     return chosen_predictor(arguments)
 
 
+def _own_network(predictor: VOSPredictor) -> SegmentationNetwork:
+    """The network, of whose parts something is to be said.
+
+    Raises:
+        OptionError: it is of another library.
+    """
+    from stmemory.errors import OptionError
+    from stmemory.networks.segmentation import SegmentationNetwork
+
+    if not isinstance(predictor.network, SegmentationNetwork):
+        raise OptionError(
+            f"weights: expected a network of stmemory, whose parts are measured here, got {predictor.network.name}; "
+            "`stmemory benchmark speed` measures any"
+        )
+    return predictor.network
+
+
 def _cells(predictor: VOSPredictor, size: tuple[int, int]) -> int:
     """h w at the working size."""
     from stmemory.io.frames import WorkingSize
 
-    stride = predictor.network.stride
+    stride = _own_network(predictor).stride
     working = WorkingSize.of(*size, predictor.options.short_side, stride, enlarge=predictor.options.factor(*size))
     return working.padded_height * working.padded_width // stride**2
 
@@ -447,14 +465,14 @@ def _passes(arguments: argparse.Namespace) -> int:
     from stmemory.io.frames import WorkingSize
 
     predictor = _predictor(arguments)
-    side = predictor.options.short_side
+    network, side = _own_network(predictor), predictor.options.short_side
     about = current_circumstances(device=predictor.device, resolution=side, seed=0)
     print(f"{about.device}, {about.threads} threads, torch {about.torch}; ms, medians of {arguments.rounds}")
     print(f"{'frame':>12}{'part':>10}{'videos':>8}{'one pass':>10}{'one by one':>12}{'ratio':>8}")
     for width, height in arguments.sizes:
-        size = WorkingSize.of(height, width, side, predictor.network.stride)
+        size = WorkingSize.of(height, width, side, network.stride)
         pixels = {"height": size.padded_height, "width": size.padded_width}
-        for speed in measure_passes(predictor.network, arguments.videos, rounds=arguments.rounds, **pixels):
+        for speed in measure_passes(network, arguments.videos, rounds=arguments.rounds, **pixels):
             times = f"{1000 * speed.together:>10.1f}{1000 * speed.apart:>12.1f}{speed.together / speed.apart:>8.2f}"
             print(f"{f'{width} x {height}':>12}{speed.part:>10}{speed.videos:>8}{times}")
     return DONE

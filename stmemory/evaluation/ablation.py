@@ -341,9 +341,10 @@ class _Watched:
     """A predictor that remembers its last stream, to look at the memory when the clip is over."""
 
     def __init__(self, row: Row, device: str | torch.device) -> None:
-        predictor = VOSPredictor(row.network(), options=row.options, device=device)
+        network = row.network()
         if not row.scored:
-            predictor.network.discriminate = None
+            network.discriminate = None
+        predictor = VOSPredictor(network, options=row.options, device=device)
         self._predictor = predictor if row.every is None else GrowingPredictor(predictor, every=row.every)
         self._commit = current_circumstances().commit
         self._stream: VOSStream | GrowingMemory | None = None

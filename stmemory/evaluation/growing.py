@@ -68,7 +68,7 @@ class GrowingMemory:
 
     def __init__(self, predictor: VOSPredictor) -> None:
         self._network = predictor.network
-        self._state = StreamState(self._network.new_bank(_FIRST, policy="drop"))
+        self._state = StreamState(self._network.new_bank(_FIRST, policy="drop"), self._network.new_beside())
         self._stream = VOSStream(self._network, predictor.options, self._state)
 
     @property

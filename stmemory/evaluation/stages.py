@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
 from stmemory.evaluation.growth import resident_bytes
-from stmemory.networks.segmentation import SegmentationNetwork
+from stmemory.networks.tracking import TrackingNetwork
 
 __all__ = ["STAGES", "Clock", "Products", "Timeline", "matrix_rate", "peak_bytes", "replay_seconds", "watched"]
 
@@ -86,7 +86,7 @@ class Timeline:
 
 
 @contextmanager
-def watched(network: SegmentationNetwork, clock: Clock) -> Iterator[Timeline]:
+def watched(network: TrackingNetwork, clock: Clock) -> Iterator[Timeline]:
     """Follow one step of a stream of this network through its stages; the network is as before afterwards.
 
     Args:
@@ -94,6 +94,7 @@ def watched(network: SegmentationNetwork, clock: Clock) -> Iterator[Timeline]:
         clock: what to measure with.
 
     >>> from stmemory.networks.config import NetworkConfig
+    >>> from stmemory.networks.segmentation import SegmentationNetwork
     >>> network = SegmentationNetwork(NetworkConfig.of("lite"))
     >>> with watched(network, Clock(torch.device("cpu"))) as timeline:
     ...     features = network.encode_query(torch.zeros(1, 3, 32, 32))
@@ -101,15 +102,8 @@ def watched(network: SegmentationNetwork, clock: Clock) -> Iterator[Timeline]:
     ['prepare', 'encode', 'read', 'end']
     """
     timeline = Timeline(clock)
-    parts = (
-        (network.query_encoder, "encode", "read"),
-        (network.read, "read", "decode"),
-        (network.decoder, "decode", "aggregate"),
-        (network.memory_encoder, "memorise", "write"),
-        (network.fusion, "fuse", "write"),
-    )
     handles = []
-    for module, inside, after in parts:
+    for module, inside, after in network.stages():
         handles.append(module.register_forward_pre_hook(_entering(timeline, inside)))
         handles.append(module.register_forward_hook(_leaving(timeline, after)))
     try:

@@ -29,7 +29,7 @@ from stmemory.inspection.moments import (
     thumbnail,
 )
 from stmemory.inspection.report import InspectionReport
-from stmemory.io.frames import WorkingSize, iterate_frames, to_frame
+from stmemory.io.frames import iterate_frames, to_frame
 from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
 from stmemory.stream import VOSStream
@@ -125,24 +125,20 @@ class Inspector:
         self._catch_up()
         bank, network = self.stream.bank, self.stream.network
         rows = {i: row for row, i in enumerate(self.stream.object_ids) if row < bank.rows and i in self._watched}
+        read = network.read
         keys = (
-            memory_keys(network.read, bank).flatten(3)[list(rows.values())] if rows else None
+            memory_keys(read, bank).flatten(3)[list(rows.values())] if rows and read is not None else None
         )  # [R, K, Ck, n], a copy
         valid = bank.valid[list(rows.values())] if rows else None
         before = self._seen
         result = self.stream.step(frame, mask, write=write)
-        size = WorkingSize.of(
-            height,
-            width,
-            self.stream.options.short_side,
-            network.stride,
-            enlarge=self.stream.options.factor(height, width),
-        )
+        options = self.stream.options
+        size = network.working_size(height, width, short_side=options.short_side, enlarge=options.factor(height, width))
         weight = next(network.parameters())
         window = self.stream.window
-        query = network.encode_query(window.see(pixels.to(weight.device), size)[None].to(weight.dtype)).key[
-            0
-        ]  # [Ck, h, w]
+        query = torch.zeros(1, 1, 1)  # [Ck, h, w]
+        if read is not None:
+            query = network.encode_query(window.see(pixels.to(weight.device), size)[None].to(weight.dtype)).key[0]
         view, ids = window.view(size), window.part(result.ids)
         self._seen = self._look()
         picture = thumbnail(window.part(pixels), ids, frame_index=result.frame_index)
@@ -163,10 +159,10 @@ class Inspector:
                 )
         moment = Moment(result.frame_index, view, query, picture, memories, (window.left, window.top), (height, width))
         for object_id, state in self._seen.items():
-            old, read = before.get(object_id, RowState({}, (-1,) * bank.capacity, False)), memories.get(object_id)
+            old, part = before.get(object_id, RowState({}, (-1,) * bank.capacity, False)), memories.get(object_id)
             share = None
-            if read is not None and len(read.cells):
-                share = attention_of(moment, object_id, read.cells, read=network.read).sum((1, 2), np.float64)
+            if read is not None and part is not None and len(part.cells):
+                share = attention_of(moment, object_id, part.cells, read=read).sum((1, 2), np.float64)
             missed = "unwritten" if not write else "gate" if result.present[object_id] else "absent"
             change = compare(old, state, frame=result.frame_index, missed=missed)
             self._history(object_id).add(change, state, before=old, share=share, score=result.scores[object_id])

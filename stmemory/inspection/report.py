@@ -20,7 +20,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from stmemory.errors import FrameError, MaskError
+from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.inspection.figures import draw_attention, draw_slots, peak_of
 from stmemory.inspection.history import KINDS, OUTCOMES, History
 from stmemory.inspection.moments import Moment, Point, Thumbnail, attention_of, check_point
@@ -43,7 +43,8 @@ class InspectionReport:
 
     Attributes:
         options: how it was tracked.
-        read: the network's read, for its affinity, scale and top-k count.
+        read: the network's read, for its affinity, scale and top-k count; None where it reads in another way, of which
+            nothing is kept.
         histories: what happened to the slots, by object id.
         slots: what they hold at the end, by object id and slot number; objects that were removed are missing.
         similarity: `[K, K]` of eq. 1 at the end, by object id.
@@ -53,7 +54,7 @@ class InspectionReport:
     """
 
     options: TrackingOptions
-    read: SpaceTimeRead
+    read: SpaceTimeRead | None
     histories: Mapping[int, History]
     slots: Mapping[int, Mapping[int, SlotInfo]]
     similarity: Mapping[int, NDArray[np.float32]]
@@ -123,6 +124,8 @@ class InspectionReport:
             cells = torch.tensor([row * moment.query.shape[2] + column])
         if len(cells) == 0:
             return np.zeros((self.options.memory_size, *moment.query.shape[1:]), np.float32)
+        if self.read is None:
+            raise OptionError("attention: expected a network with a space-time read, got one that reads in another way")
         return attention_of(moment, object_id, cells, read=self.read)
 
     def points_of(self, frame: int, object_id: int) -> tuple[Point, ...]:

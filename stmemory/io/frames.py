@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.dlpack import from_dlpack
 
 from stmemory.errors import FrameError, OptionError, ShapeError
@@ -491,12 +491,14 @@ def next_frame(
     >>> next_frame(torch.zeros(3, 30, 40), None, index=0, short_side=None, stride=16, like=torch.zeros(1))[0].shape
     torch.Size([1, 3, 32, 48])
     """
-    size = size_of_next(image, before, index=index, short_side=short_side, stride=stride)
+    size = size_of_next(
+        image, before, index=index, choose=lambda height, width: WorkingSize.of(height, width, short_side, stride)
+    )
     return fit(image.to(like.device), size)[None].to(like.dtype), size
 
 
 def size_of_next(
-    image: Tensor, before: WorkingSize | None, *, index: int, short_side: int | None, stride: int, enlarge: float = 1.0
+    image: Tensor, before: WorkingSize | None, *, index: int, choose: Callable[[int, int], WorkingSize]
 ) -> WorkingSize:
     """The size that a video is worked at.
 
@@ -504,15 +506,13 @@ def size_of_next(
         image: its next frame, float `[C, H, W]`.
         before: see `next_frame`.
         index: see there.
-        short_side: see `WorkingSize.of`.
-        stride: stride of the network.
-        enlarge: see `WorkingSize.of`.
+        choose: the size of frames of some height and width, asked for the first frame alone.
 
     Raises:
         FrameError: the frame's size is not that of the frames before.
     """
     height, width = image.shape[1:]
-    size = before or WorkingSize.of(height, width, short_side, stride, enlarge=enlarge)
+    size = before or choose(height, width)
     if (height, width) != (size.frame_height, size.frame_width):
         raise FrameError(
             f"frame {index}: expected the size of the frames before, {size.frame_height} x {size.frame_width} "
@@ -521,17 +521,16 @@ def size_of_next(
     return size
 
 
-def check_unmoved(network: nn.Module, then: Tensor) -> None:
+def check_unmoved(now: Tensor, then: Tensor) -> None:
     """Refuse a network that is elsewhere, or of another dtype, than when a stream began.
 
     Args:
-        network: network of the stream.
+        now: a weight of the stream's network.
         then: empty, of the device and the dtype of its weights when the stream began.
 
     Raises:
         OptionError: it was moved or cast since.
     """
-    now = next(network.parameters())
     if (now.device, now.dtype) != (then.device, then.dtype):
         raise OptionError(
             f"expected the network as it was when the stream began, {then.dtype} on {then.device}, got {now.dtype} on "

@@ -77,7 +77,7 @@ class MemoryBank(nn.Module):
         borrow: Collection[str] = (),
     ) -> None:
         super().__init__()
-        if type(capacity) is not int or capacity < 2:
+        if not isinstance(capacity, int) or isinstance(capacity, bool) or capacity < 2:
             raise OptionError(
                 "MemoryBank: expected a capacity of 2 slots or more, "
                 f"a whole number, got {capacity!r}; the paper uses 5"
@@ -86,7 +86,7 @@ class MemoryBank(nn.Module):
             raise OptionError(f"MemoryBank: expected borrow to name some of {_PARTS}, got {borrow!r}")
         check_part("fusion", fusion)
         check_part("key", key)
-        self.capacity = capacity
+        self.capacity = int(capacity)
         parts = (update_policy(policy), MeanFusion() if fusion is None else fusion, key)
         for name, part in zip(_PARTS, parts, strict=True):
             if name in borrow:

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
+import copy
 import math
-from collections.abc import Sequence
-from typing import ClassVar, NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NoReturn, Self
 
 import torch
 from torch import Tensor, nn
 
 from stmemory.errors import OptionError
+from stmemory.io.frames import WorkingSize
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.discriminative import DiscriminativeMemory, DiscriminativeRead, rival_scores
 from stmemory.memory.fusion import FusionCell
 from stmemory.memory.policy import UpdatePolicy
 from stmemory.memory.read import ReadCache, SpaceTimeRead
 from stmemory.networks.config import NetworkConfig
-from stmemory.networks.layers import FrameFeatures, of_rows
+from stmemory.networks.layers import FrameFeatures, fold_batch_norm, of_rows, use_channels_last
 from stmemory.networks.lite import LiteDecoder, LiteKey, LiteMemoryEncoder, LiteQueryEncoder, LiteValue
 from stmemory.networks.stm import StmDecoder, StmMemoryEncoder, StmQueryEncoder
+from stmemory.networks.tracking import Found, Given, Memory
+from stmemory.weights.devices import place_to_compute
 from stmemory.weights.pretrained import Pretrained
 
 __all__ = ["SegmentationNetwork"]
 
+_CHUNK = 4  # objects decoded at a time, so that many objects need no more working memory than these
+
 
 class SegmentationNetwork(Pretrained, nn.Module):
-    """Query encoder, memory encoder, space-time read, fusion cell and decoder of one config.
+    """Query encoder, memory encoder, space-time read, fusion cell and decoder of one config; a `TrackingNetwork`.
 
     Frames come in groups of V (one for each video), objects in B rows; `video [B]` says which frame a row belongs to.
 
@@ -41,8 +47,11 @@ class SegmentationNetwork(Pretrained, nn.Module):
     kind: ClassVar[str] = "network"
     config_type: ClassVar[type[NetworkConfig]] = NetworkConfig
     config: NetworkConfig
+    read: SpaceTimeRead
 
     stride = 16
+    takes_prompts = False
+    aggregation = "soft"
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -171,6 +180,147 @@ class SegmentationNetwork(Pretrained, nn.Module):
             self.decoder(recalled, features, video) if cues is None else self.decoder(recalled, features, video, cues)
         )
         return logits
+
+    @property
+    def name(self) -> str:
+        """Its preset's."""
+        return self.config.preset
+
+    @property
+    def tracking(self) -> Mapping[str, Any]:
+        """No option is its own: the defaults of `TrackingOptions` are those of the bundled weights."""
+        return {}
+
+    def ready(self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
+        """See `TrackingNetwork.ready`; BatchNorm is folded into the copy."""
+        network = copy.deepcopy(self).eval().requires_grad_(False)
+        fold_batch_norm(network)
+        use_channels_last(network)
+        place_to_compute(network, device=device, dtype=dtype)
+        return network
+
+    def with_top_k(self, top_k: int | None) -> Self:
+        """See `TrackingNetwork.with_top_k`; itself where it reads from as many already."""
+        if self.read.top_k == top_k:
+            return self
+        same = copy.copy(self)
+        same._modules = dict(self._modules)
+        same.read = copy.copy(self.read)
+        same.read.top_k = top_k
+        return same
+
+    def working_size(self, height: int, width: int, *, short_side: int | None, enlarge: float) -> WorkingSize:
+        """See `WorkingSize.of`."""
+        return WorkingSize.of(height, width, short_side, self.stride, enlarge=enlarge)
+
+    def new_beside(self) -> DiscriminativeMemory:
+        """Empty sums of the discriminative read; they stay empty in a network without one."""
+        return DiscriminativeMemory()
+
+    def features_are_finite(self, features: FrameFeatures) -> Tensor:
+        """Whether the squared features of a frame sum to a finite value, bool `[]`, so that the sums of the
+        discriminative read stay finite; a tensor, so that nothing waits for the device here."""
+        if features.appearance is None:
+            return torch.ones((), dtype=torch.bool, device=features.key.device)
+        return features.appearance.float().square().sum().isfinite()  # no product of two is larger
+
+    def segment(
+        self,
+        features: FrameFeatures,
+        memory: Memory,
+        given: Sequence[Given],
+        *,
+        frame: int,
+        last: Tensor | None,
+        size: WorkingSize,
+    ) -> Found:
+        """See `TrackingNetwork.segment`: recall, cues and decode. What is given is left to the stream."""
+        rows = memory.bank.rows
+        if not rows:
+            nothing = torch.zeros(0, *features.frame.shape[2:], dtype=torch.float32, device=features.key.device)
+            return Found((), nothing)
+        video = _of_one_video(rows, features)
+        recalled, cues = self.recall(features, memory.bank, video, memory.cache), None
+        if features.can_discriminate and last is not None and isinstance(memory.beside, DiscriminativeMemory):
+            masks = last[1:]  # [B, H', W'], of the last frame
+            others = (masks.sum(0) - masks).clamp(0, 1)
+            cues = self.cues(features, memory.beside, (masks, others), video)
+        parts = [slice(start, start + _CHUNK) for start in range(0, rows, _CHUNK)]
+        decoded = [self.decode(recalled[p], features, video[p], None if cues is None else cues[p]) for p in parts]
+        return Found(tuple(range(rows)), torch.cat([logits.float() for logits in decoded]))
+
+    def revise(
+        self, features: FrameFeatures, memory: Memory, given: Sequence[Given], *, frame: int, size: WorkingSize
+    ) -> None:
+        """Nothing: masks are taken as they are."""
+
+    def template(
+        self, features: FrameFeatures, found: Found | None, rows: Sequence[int], mask: Tensor, others: Tensor
+    ) -> Tensor:
+        """See `TrackingNetwork.template`, and `encode_memory`."""
+        dtype = features.key.dtype
+        return self.encode_memory(features, mask.to(dtype), others.to(dtype), _of_one_video(len(rows), features))
+
+    def memorise_beside(
+        self,
+        features: FrameFeatures,
+        found: Found | None,
+        rows: Sequence[int],
+        mask: Tensor,
+        others: Tensor,
+        *,
+        memory: Memory,
+        frame: int,
+        given: bool,
+    ) -> None:
+        """See `TrackingNetwork.memorise_beside`, and `learn`."""
+        sums, dtype = memory.beside, features.key.dtype
+        if not isinstance(sums, DiscriminativeMemory):
+            raise OptionError(f"memory: expected one of new_beside(), got {type(sums).__name__}")
+        first, video = not sums.rows, _of_one_video(len(rows), features)
+        self.learn(
+            sums,
+            features,
+            mask.to(dtype),
+            others.to(dtype),
+            video,
+            rows=None if first else rows,
+            frame=frame,
+            given=given,
+        )
+        if first and sums.rows:
+            sums.add_rows(memory.bank.rows - sums.rows)
+
+    def state_shapes(self, rows: int, slots: int, size: WorkingSize) -> dict[str, tuple[int, ...]]:
+        """See `TrackingNetwork.state_shapes`."""
+        config = self.config
+        cells = (size.padded_height // self.stride, size.padded_width // self.stride)
+        shapes: dict[str, tuple[int, ...]] = {
+            "bank.templates": (rows, slots, config.template_channels, *cells),
+            "bank.keys": (rows, slots, config.key_channels, *cells),
+            "keys": (rows, slots, config.key_channels, *cells),
+            "values": (rows, slots, config.value_channels, *cells),
+            "seen": (rows, slots),
+        }
+        if config.appearance_channels:
+            sums = (rows, 2 * config.appearance_channels + 1, 2 * config.appearance_channels + 2)
+            shapes |= {"sums.given": sums, "sums.found": sums}
+        return shapes
+
+    def stages(self) -> Sequence[tuple[nn.Module, str, str]]:
+        """See `TrackingNetwork.stages`."""
+        return (
+            (self.query_encoder, "encode", "read"),
+            (self.read, "read", "decode"),
+            (self.decoder, "decode", "aggregate"),
+            (self.memory_encoder, "memorise", "write"),
+            (self.fusion, "fuse", "write"),
+        )
+
+
+def _of_one_video(rows: int, features: FrameFeatures) -> Tensor:
+    """Each row's frame among those of `features`, int64 `[rows]`: all 0, since a stream passes one frame."""
+    return torch.zeros(rows, dtype=torch.int64, device=features.key.device)
 
 
 def _lite(config: NetworkConfig) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module, nn.Module]:

@@ -194,7 +194,7 @@ class FrameStream:
             OptionError: the network was moved or cast since the stream began. After any of these the stream is as it
                 was before.
         """
-        check_unmoved(self.network, self._began)
+        check_unmoved(next(self.network.parameters()), self._began)
         image = of_channels(to_frame(as_colour(frame)), self.network.config.image_channels)
         like, index = next(self.network.parameters()), self.frame_index + 1
         short_side, stride = self.options.short_side, self.network.stride

@@ -12,7 +12,7 @@ from typing import TypedDict
 
 from stmemory.errors import OptionError, WeightsError
 
-__all__ = ["Where", "checked", "download", "fetch_if_there", "is_repository", "upload"]
+__all__ = ["Where", "checked", "download", "download_matching", "fetch_if_there", "is_repository", "upload"]
 
 
 class Where(TypedDict, total=False):
@@ -89,6 +89,27 @@ def download(repository: str, files: Sequence[str], where: Where | None = None) 
             folder = Path(hf_hub_download(repository, file, library_name="stmemory", **chosen)).parent
         chosen["revision"] = folder.name  # the cache names the folder by its commit
     return folder
+
+
+def download_matching(repository: str, patterns: Sequence[str], where: Where | None = None) -> Path:
+    """Fetch all files of a repository whose names match one of several patterns, or find them in the cache.
+
+    Args:
+        repository: `owner/name`.
+        patterns: such as `"*.safetensors"`.
+        where: see `Where`.
+
+    Returns:
+        The folder that holds them.
+
+    Raises:
+        WeightsError: as of `download`.
+    """
+    from huggingface_hub import snapshot_download
+
+    chosen = checked(where)
+    with _told(repository, " and ".join(patterns), chosen.get("revision")):
+        return Path(snapshot_download(repository, allow_patterns=list(patterns), library_name="stmemory", **chosen))
 
 
 def fetch_if_there(

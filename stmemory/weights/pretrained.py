@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, TypeVar, Unpack
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from stmemory.weights.checkpoint import (
     write_checkpoint,
 )
 from stmemory.weights.devices import place
+from stmemory.weights.foreign import FOREIGN, foreign_weights
 from stmemory.weights.hub import Where, checked, download, fetch_if_there, is_repository, upload
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from stmemory.networks.segmentation import SegmentationNetwork
 
 __all__ = [
+    "HasState",
     "NetworkInfo",
     "Pretrained",
     "bundled_names",
@@ -44,6 +46,7 @@ __all__ = [
     "fingerprint",
     "load_network",
     "load_part",
+    "load_tracking_network",
     "network_info",
     "push_part",
     "save_network",
@@ -241,6 +244,26 @@ def load_network(name: str | Path | None = None, *, where: Where | None = None) 
     return network
 
 
+def load_tracking_network(name: str | Path | None = None, *, where: Where | None = None) -> Any:
+    """A network to track with, of any kind: a `SegmentationNetwork`, or one of another library's that its `config.json`
+    tells by a model type, see `stmemory.weights.foreign`.
+
+    Args:
+        name: see `find_checkpoint`.
+        where: for repositories.
+
+    Raises:
+        WeightsError: there are none, they do not fit, or the library that they need is missing.
+
+    >>> load_tracking_network("lite").name
+    'lite'
+    """
+    found = foreign_weights(name, where)
+    if found is None:
+        return load_network(name, where=where)
+    return by_name(*FOREIGN[found.model_type])(found)
+
+
 def load_part(
     kind: type[_Part],
     name: str | Path | Checkpoint | None = None,
@@ -404,7 +427,14 @@ def network_info(name: str | Path | None = None, *, where: Where | None = None) 
     return NetworkInfo(checkpoint.name, checkpoint.folder, config, checkpoint.nbytes, checkpoint.about)
 
 
-def fingerprint(network: nn.Module) -> str:
+class HasState(Protocol):
+    """What has named tensors, as a module."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Them."""
+
+
+def fingerprint(network: HasState) -> str:
     """A short name of a module's weights: equal weights, equal name. Saved streams carry it.
 
     >>> len(fingerprint(load_network()))

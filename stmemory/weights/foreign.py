@@ -1,0 +1,113 @@
+"""Weights of other libraries, told by the model type in their `config.json`: SAM 2 and its kin for transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stmemory.errors import OptionError, WeightsError
+from stmemory.io.untrusted import read_json
+from stmemory.weights.checkpoint import CONFIG
+from stmemory.weights.hub import Where, checked, download, download_matching, is_repository
+
+__all__ = ["FOREIGN", "ForeignWeights", "foreign_weights"]
+
+_SAM2 = ("stmemory.networks.sam2", "load_sam2")
+# The loader of each model type; this room knows no layers.
+FOREIGN: Mapping[str, tuple[str, str]] = dict.fromkeys(("sam2_video", "edgetam_video", "sam3_tracker_video"), _SAM2)
+_FILES = ("*.json", "*.safetensors")
+
+
+@dataclass(frozen=True)
+class ForeignWeights:
+    """Where weights of another library lie.
+
+    Attributes:
+        name: as it was asked for.
+        model_type: one of `FOREIGN`.
+        folder: that holds `config.json` and the tensors.
+        revision: the commit, of a repository; None for a folder.
+    """
+
+    name: str
+    model_type: str
+    folder: Path
+    revision: str | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """What the files beside the weights say of how images are prepared, such as `image_mean`."""
+        found: dict[str, Any] = {}
+        for file in ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"):
+            if (self.folder / file).is_file():
+                words = _words(self.folder / file, self.name)
+                for part in (words, *(words.get(key) for key in ("image_processor", "video_processor"))):
+                    found |= part if isinstance(part, dict) else {}
+        return found
+
+
+def foreign_weights(name: str | Path | None, where: Where | None = None) -> ForeignWeights | None:
+    """Find weights of another library; those on the Hub are downloaded, their tensors as safetensors alone.
+
+    Args:
+        name: a folder, or a repository `owner/name`; a `Path` is a folder.
+        where: for repositories.
+
+    Returns:
+        Them; None where the weights are our own, or there are none of that name.
+
+    Raises:
+        WeightsError: they are of a model type that cannot be tracked with, or cannot be had from the Hub.
+
+    >>> foreign_weights("lite") is None
+    True
+    """
+    where = checked(where)
+    if name is None:
+        return None
+    folder = Path(name).expanduser()
+    if _is_folder(folder):
+        kind = _model_type(folder, str(name))
+        return None if kind is None else ForeignWeights(str(name), kind, folder)
+    if not (isinstance(name, str) and is_repository(name)):
+        return None
+    folder = download(name, (CONFIG,), where)
+    kind = _model_type(folder, name)
+    if kind is None:
+        return None
+    folder = download_matching(name, _FILES, {**where, "revision": folder.name})
+    return ForeignWeights(name, kind, folder, folder.name)
+
+
+def _model_type(folder: Path, name: str) -> str | None:
+    """The model type that a folder's `config.json` states; None where it is our own, or not there."""
+    path = folder / CONFIG
+    if not path.is_file():
+        return None
+    words = _words(path, name)
+    kind = words.get("model_type")
+    if kind is None or "format_version" in words:
+        return None
+    if kind not in FOREIGN:
+        raise WeightsError(
+            f"weights {name!r}: expected weights of stmemory, or of a model for transformers of type "
+            f"{', '.join(FOREIGN)}, got type {kind!r}; take a video model, such as those of SAM 2"
+        )
+    return str(kind)
+
+
+def _words(path: Path, name: str) -> dict[str, Any]:
+    """A JSON object of a file; empty where it holds none, which others complain of."""
+    try:
+        words = read_json(path)
+    except (OSError, OptionError):
+        return {}
+    return words if isinstance(words, dict) else {}
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # a name too long for a path
+        return False
