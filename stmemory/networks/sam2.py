@@ -42,12 +42,13 @@ class _Kind:
     model: str
     session: str
     tokens_first: bool = True  # memory maps are [n, 1, C]; else [1, n, C]
+    masks_apart: bool = False  # a step of the model cannot join the scores of given masks with those of found objects
     mean_std: tuple[tuple[float, ...], tuple[float, ...]] = _IMAGENET
 
 
 _KINDS = {
     "sam2_video": _Kind("Sam2VideoModel", "Sam2VideoInferenceSession"),
-    "edgetam_video": _Kind("EdgeTamVideoModel", "EdgeTamVideoInferenceSession", tokens_first=False),
+    "edgetam_video": _Kind("EdgeTamVideoModel", "EdgeTamVideoInferenceSession", tokens_first=False, masks_apart=True),
     "sam3_tracker_video": _Kind(
         "Sam3TrackerVideoModel", "Sam3TrackerVideoInferenceSession", mean_std=((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     ),
@@ -429,8 +430,39 @@ class Sam2Network(nn.Module):
         weight = next(self.parameters())
         if not rows:
             return Found((), torch.zeros(0, self.side // 4, self.side // 4, device=weight.device))
-        session = self._session(weight)
+        masked = {one.row for one in given if one.mask is not None}
+        parts = [rows]
+        if _KINDS[self.model_type].masks_apart:
+            parts = [part for part in ([r for r in rows if r in masked], [r for r in rows if r not in masked]) if part]
         said = {one.row: one for one in given}
+        news: dict[int, Mapping[str, Tensor]] = {}
+        for part in parts:
+            news |= self._remembered(features, memory, part, said, frame=frame, size=size, again=again)
+        found = [news[row] for row in rows]
+        return Found(
+            tuple(rows),
+            torch.cat([new["pred_masks"].flatten(0, 1) for new in found]).float(),
+            torch.cat([new["object_score_logits"].reshape(1) for new in found]).float().sigmoid(),
+            _Memories(
+                torch.stack([self._tokens(new) for new in found]),
+                torch.stack([new["object_pointer"].reshape(-1) for new in found]),
+                found[0]["maskmem_pos_enc"],
+            ),
+        )
+
+    def _remembered(
+        self,
+        features: Sam2Features,
+        memory: Memory,
+        rows: Sequence[int],
+        said: Mapping[int, Given],
+        *,
+        frame: int,
+        size: WorkingSize,
+        again: bool,
+    ) -> dict[int, Mapping[str, Tensor]]:
+        """What a session remembers of a frame, by row."""
+        session = self._session(next(self.parameters()))
         for row in rows:
             number = session.obj_id_to_idx(row)
             held = self._held(memory, row, frame)
@@ -443,20 +475,8 @@ class Sam2Network(nn.Module):
         maps = {"vision_feats": features.maps, "vision_pos_embeds": features.positions}
         session.cache.cache_vision_features(frame, maps)
         self.model(session, frame=features.pixels, frame_idx=frame)
-        news = []
-        for row in rows:
-            outputs = session.output_dict_per_obj[session.obj_id_to_idx(row)]
-            news.append(outputs[_PROMPTED].get(frame) or outputs[_TRACKED][frame])
-        return Found(
-            tuple(rows),
-            torch.cat([new["pred_masks"].flatten(0, 1) for new in news]).float(),
-            torch.cat([new["object_score_logits"].reshape(1) for new in news]).float().sigmoid(),
-            _Memories(
-                torch.stack([self._tokens(new) for new in news]),
-                torch.stack([new["object_pointer"].reshape(-1) for new in news]),
-                news[0]["maskmem_pos_enc"],
-            ),
-        )
+        outputs = {row: session.output_dict_per_obj[session.obj_id_to_idx(row)] for row in rows}
+        return {row: kinds[_PROMPTED].get(frame) or kinds[_TRACKED][frame] for row, kinds in outputs.items()}
 
     def _session(self, weight: Tensor) -> Any:
         """An empty session of the model's kind."""
