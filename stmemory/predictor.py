@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Unpack
+from typing import Unpack, overload
 
 import torch
 from torch import Tensor, nn
@@ -112,6 +112,28 @@ class VOSPredictor:
     def device(self) -> torch.device:
         """Where it computes."""
         return next(self.network.parameters()).device
+
+    @overload
+    def track(
+        self,
+        frames: VideoLike,
+        first_mask: MaskLike,
+        *,
+        prompts: PromptsLike | None = None,
+        channels: str = "rgb",
+        value_range: tuple[float, float] | None = None,
+    ) -> Iterator[Segmentation]: ...
+
+    @overload
+    def track(
+        self,
+        frames: VideoLike,
+        first_mask: None = None,
+        *,
+        prompts: PromptsLike,
+        channels: str = "rgb",
+        value_range: tuple[float, float] | None = None,
+    ) -> Iterator[Segmentation]: ...
 
     def track(
         self,

@@ -121,10 +121,10 @@ def ready_prompts(prompts: PromptsLike | None, *, height: int, width: int) -> tu
     return found
 
 
-def _points(name: str, given: object) -> tuple[Point, ...]:
+def _points(name: str, given: Iterable[Point]) -> tuple[Point, ...]:
     """Pairs of finite numbers."""
     try:
-        points = tuple((float(x), float(y)) for x, y in given)  # type: ignore[attr-defined]
+        points = tuple((float(x), float(y)) for x, y in given)
     except (TypeError, ValueError) as error:
         raise MaskError(f"prompt: expected {name} as [(x, y), ...], got {given!r}") from error
     if not all(math.isfinite(value) for point in points for value in point):
@@ -132,10 +132,10 @@ def _points(name: str, given: object) -> tuple[Point, ...]:
     return points
 
 
-def _box(given: object) -> tuple[float, float, float, float]:
+def _box(given: Iterable[float]) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of a box that has an area."""
     try:
-        left, top, right, bottom = (float(side) for side in given)  # type: ignore[attr-defined]
+        left, top, right, bottom = (float(side) for side in given)
     except (TypeError, ValueError) as error:
         raise MaskError(f"prompt: expected box as (x0, y0, x1, y1), got {given!r}") from error
     if not (math.isfinite(left + top + right + bottom) and left < right and top < bottom):

@@ -240,7 +240,7 @@ class VOSStream:
         gone = self._rows_of_absent(absent, named)
         if not named and not gone:
             raise MaskError(
-                "correct: expected a mask or prompts with at least one object, or absent=[...] with ids, got none; "
+                "correct: expected a mask or prompts with at least one object, or absent=[...] with ids, got neither; "
                 "mark an object with its id, or name those that are not in the frame"
             )
         if self._state.window is not None and not self._state.window.covers(masks.probabilities):

@@ -96,10 +96,18 @@ class _Handler(BaseHTTPRequestHandler):
         self._file(content=False)
 
     def do_GET(self) -> None:
-        made = re.fullmatch(r"/api/models/([^/]+/[^/]+)/revision/.+", unquote(self.path.split("?")[0]))
-        if made and made[1] in self.hub.repositories:  # 0.x asks how to upload
+        made = re.fullmatch(r"/api/models/([^/]+/[^/]+)/(revision|tree)/(.+)", unquote(self.path.split("?")[0]))
+        if made and made[1] in self.hub.repositories:  # 0.x asks how to upload; which files there are
             self._note()
-            return self._json(200, {"id": made[1], "xetEnabled": False})
+            repository = self.hub.repositories[made[1]]
+            commit = repository.branches.get(made[3], made[3])
+            files = repository.commits.get(commit, {})
+            if made[2] == "tree":
+                return self._json(
+                    200, [{"type": "file", "path": n, "size": len(data), "oid": "0" * 40} for n, data in files.items()]
+                )
+            siblings = [{"rfilename": name} for name in files]
+            return self._json(200, {"id": made[1], "xetEnabled": False, "sha": commit, "siblings": siblings})
         self._file(content=True)
 
     def do_PUT(self) -> None:

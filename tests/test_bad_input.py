@@ -403,7 +403,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "config a list": (lambda folder: (folder / "config.json").write_text("[1, 2]"), "config.json"),
     "config of others": (
         lambda folder: (folder / "config.json").write_text('{"model_type": "bert"}'),
-        "format_version",
+        "bert",
     ),
     "config newer": (damage_config(lambda d: d.update(format_version=99)), "99"),
     "config version a text": (damage_config(lambda d: d.update(format_version="new")), "config.json"),

@@ -57,6 +57,7 @@ FOREIGN = {
     "weights.card": {"huggingface_hub"},
     "networks": {"torch"},
     "networks.convert": {"torch", "safetensors"},
+    "networks.sam2": {"torch", "transformers"},
     "result": {"torch", "numpy", "supervision"},
     "evaluation.frame_metrics": {"torch"},
     "evaluation.growth": {"torch", "numpy", "matplotlib"},

@@ -39,8 +39,10 @@ class Track:
     def __init__(self, predictor: VOSPredictor, folder: Path, *, first: int) -> None:
         self.first = first
         self._predictor, self._folder, self._spacing = predictor, folder, SPACING
-        bank = predictor.network.new_bank(predictor.options.memory_size, policy=predictor.options.policy)
-        stream = VOSStream(predictor.network, predictor.options, StreamState(bank, frame_index=first - 1))
+        network, options = predictor.network, predictor.options
+        bank = network.new_bank(options.memory_size, policy=options.policy)
+        state = StreamState(bank, network.new_beside(), frame_index=first - 1)
+        stream = VOSStream(network, options, state, prompter=predictor.prompter)
         self._inspector = Inspector(stream, at=())
         self._records: dict[int, Inspector] = {}  # by the frame that a state was saved after
         for old in folder.glob("*"):

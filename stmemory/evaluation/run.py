@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 
@@ -23,11 +22,10 @@ from stmemory.evaluation.workers import (
 )
 from stmemory.io.files import whole_file
 from stmemory.io.run_folder import held
-from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.state import weights_of
 from stmemory.weights.devices import usable_device
-from stmemory.weights.hub import is_repository
-from stmemory.weights.pretrained import find_checkpoint, load_part
+from stmemory.weights.hub import Where
+from stmemory.weights.pretrained import commit_of, load_tracking_network
 
 __all__ = ["Evaluation", "Outcome", "run_evaluation"]
 
@@ -201,11 +199,10 @@ def _circumstances(evaluation: Evaluation) -> Circumstances:
 def _pinned(evaluation: Evaluation) -> tuple[Evaluation, str]:
     """The evaluation with weights of the Hub pinned to one commit for all processes; and their fingerprint."""
     setup = evaluation.setup
-    checkpoint = find_checkpoint(setup.weights, {} if setup.revision is None else {"revision": setup.revision})
-    network = load_part(SegmentationNetwork, checkpoint)
-    name = setup.weights or ""
-    if is_repository(name) and checkpoint.folder != Path(name):  # not of a folder that is named like one
-        setup = replace(setup, revision=checkpoint.folder.name)
+    where: Where = {} if setup.revision is None else {"revision": setup.revision}
+    network = load_tracking_network(setup.weights, where=where)
+    if (commit := commit_of(setup.weights, where)) is not None:
+        setup = replace(setup, revision=commit)
     return replace(evaluation, setup=setup), weights_of(network, setup.options)
 
 

@@ -16,9 +16,11 @@ from stmemory.io.frames import WorkingSize
 from stmemory.memory.discriminative import DiscriminativeMemory
 from stmemory.memory.slots import Slots
 from stmemory.networks.config import NetworkConfig
+from stmemory.networks.sam2 import load_sam2
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.prediction.network import PredictionNetwork
+from stmemory.weights.foreign import ForeignWeights, foreign_weights
 from stmemory.weights.hub import Where
 from stmemory.weights.pretrained import find_checkpoint, load_part
 
@@ -85,6 +87,9 @@ def weights_facts(name: str | Path | None = None, *, where: Where | None = None)
     >>> weights_facts("lite").preset
     'lite'
     """
+    foreign = foreign_weights(name, where)
+    if foreign is not None:
+        return _foreign_facts(foreign)
     found = find_checkpoint(name, where)
     module = load_part(nn.Module, found)
     parameters = sum(parameter.numel() for parameter in module.parameters())
@@ -98,6 +103,30 @@ def weights_facts(name: str | Path | None = None, *, where: Where | None = None)
         frames = f"{config.image_side} x {config.image_side}, {'grey' if config.image_channels == 1 else 'RGB'}"
     return WeightsFacts(
         found.name, found.kind, preset, frames, parameters, found.nbytes, object_takes, video_takes, found.about
+    )
+
+
+def _foreign_facts(weights: ForeignWeights) -> WeightsFacts:
+    """Facts of a network of transformers; its frames are of one size, whatever those of the video."""
+    network = load_sam2(weights)
+    pointers = network.new_beside()
+    pointers.write(
+        torch.empty(1, int(network.model.hidden_dim)), rows=[0], of=1, frame=0, position=torch.empty(0), given=True
+    )
+    slots = Slots(int(network.tracking["memory_size"]))
+    template = torch.empty(1, *network.template_shape, device="meta")
+    slots.allocate(template, None)
+    tensors = sum(path.stat().st_size for path in weights.folder.glob("*.safetensors"))
+    return WeightsFacts(
+        weights.name,
+        "network",
+        weights.model_type,
+        None,
+        sum(parameter.numel() for parameter in network.parameters()),
+        tensors,
+        slots.nbytes + pointers.nbytes,
+        None,
+        {},
     )
 
 

@@ -284,6 +284,16 @@ class Sam2Network(nn.Module):
         return self._name or self.model_type
 
     @property
+    def template_shape(self) -> tuple[int, int]:
+        """C and n + p of its templates."""
+        config, channels = self.model.config, int(self.model.mem_dim)
+        height, width = self.model.backbone_feature_sizes[-1]
+        cells = int(height) * int(width)
+        if hasattr(config, "perceiver_resampler_num_latents"):
+            cells = int(config.perceiver_resampler_num_latents + config.perceiver_resampler_num_latents_2d)
+        return channels, cells + int(self.model.hidden_dim) // channels
+
+    @property
     def tracking(self) -> Mapping[str, Any]:
         """The model's own window: the prompted frames and those right before, each memorised, the frame seen whole."""
         return {
@@ -391,20 +401,23 @@ class Sam2Network(nn.Module):
     ) -> None:
         """See `TrackingNetwork.memorise_beside`: keeps the object pointers."""
         memories, places = _memories(found, rows)
-        if isinstance(memory.beside, PointerMemory):
-            memory.beside.write(
-                memories.pointers[places],
-                rows=rows,
-                of=memory.bank.rows,
-                frame=frame,
-                position=memories.position,
-                given=given,
-            )
+        _pointers(memory).write(
+            memories.pointers[places],
+            rows=rows,
+            of=memory.bank.rows,
+            frame=frame,
+            position=memories.position,
+            given=given,
+        )
 
     def state_shapes(self, rows: int, slots: int, size: WorkingSize) -> dict[str, tuple[int, ...]]:
         """See `TrackingNetwork.state_shapes`."""
         length, pointer = self.new_beside().length, int(self.model.hidden_dim)
-        return {"sums.frames": (rows, length), "sums.pointers": (rows, length, pointer)}
+        return {
+            "bank.templates": (rows, slots, *self.template_shape),
+            "sums.frames": (rows, length),
+            "sums.pointers": (rows, length, pointer),
+        }
 
     def stages(self) -> Sequence[tuple[nn.Module, str, str]]:
         """See `TrackingNetwork.stages`."""
@@ -514,8 +527,9 @@ class Sam2Network(nn.Module):
         one, at their own distance as far as the model has temporal encodings, else as near as it goes; and the pointers
         of frames before these."""
         held: dict[str, dict[int, dict[str, Tensor]]] = {_PROMPTED: {}, _TRACKED: {}}
-        if row >= memory.bank.rows or not isinstance(memory.beside, PointerMemory):
+        if row >= memory.bank.rows:
             return held
+        beside = _pointers(memory)
         slots = memory.bank.describe(row)  # oldest first
         if not slots:
             return held
@@ -527,7 +541,7 @@ class Sam2Network(nn.Module):
         for place, slot in enumerate(loose, 1):
             distance = max(distance + 1, min(frame - slot.frame, farthest - (len(loose) - place)))
             held[_TRACKED][frame - distance] = self._entry(memory, row, slot.slot)
-        for past, pointer in memory.beside.of_row(row).items():
+        for past, pointer in beside.of_row(row).items():
             if frame - past > farthest:
                 held[_TRACKED][past] = {"object_pointer": pointer[None, None]}
         return held
@@ -538,10 +552,9 @@ class Sam2Network(nn.Module):
         size = int(self.model.hidden_dim)
         cells = len(tokens) - size // tokens.shape[1]
         maps = tokens[:cells]
-        assert isinstance(memory.beside, PointerMemory)
         return {
             "maskmem_features": maps[:, None] if _KINDS[self.model_type].tokens_first else maps[None],
-            "maskmem_pos_enc": memory.beside.position,
+            "maskmem_pos_enc": _pointers(memory).position,
             "object_pointer": tokens[cells:].reshape(1, 1, size),
         }
 
@@ -551,6 +564,13 @@ def _memories(found: Found | None, rows: Sequence[int]) -> tuple[_Memories, list
     if found is None or not isinstance(found.memory, _Memories):
         raise OptionError("template: expected what segment() or revise() of this network found; pass that")
     return found.memory, [found.rows.index(row) for row in rows]
+
+
+def _pointers(memory: Memory) -> PointerMemory:
+    """The object pointers of a stream of such a network."""
+    if not isinstance(memory.beside, PointerMemory):
+        raise OptionError(f"memory: expected one of new_beside(), got {type(memory.beside).__name__}")
+    return memory.beside
 
 
 def _of_transformers(name: str, what: str) -> Any:

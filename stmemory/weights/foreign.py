@@ -55,10 +55,10 @@ def foreign_weights(name: str | Path | None, where: Where | None = None) -> Fore
         where: for repositories.
 
     Returns:
-        Them; None where the weights are our own, or there are none of that name.
+        Them; None where the weights are our own, or none can be had of that name.
 
     Raises:
-        WeightsError: they are of a model type that cannot be tracked with, or cannot be had from the Hub.
+        WeightsError: they are of a model type that cannot be tracked with, or their tensors cannot be had from the Hub.
 
     >>> foreign_weights("lite") is None
     True
@@ -72,7 +72,10 @@ def foreign_weights(name: str | Path | None, where: Where | None = None) -> Fore
         return None if kind is None else ForeignWeights(str(name), kind, folder)
     if not (isinstance(name, str) and is_repository(name)):
         return None
-    folder = download(name, (CONFIG,), where)
+    try:
+        folder = download(name, (CONFIG,), where)
+    except WeightsError:
+        return None  # whoever looks for our own weights says why
     kind = _model_type(folder, name)
     if kind is None:
         return None

@@ -42,6 +42,7 @@ __all__ = [
     "NetworkInfo",
     "Pretrained",
     "bundled_names",
+    "commit_of",
     "find_checkpoint",
     "fingerprint",
     "load_network",
@@ -262,6 +263,22 @@ def load_tracking_network(name: str | Path | None = None, *, where: Where | None
     if found is None:
         return load_network(name, where=where)
     return by_name(*FOREIGN[found.model_type])(found)
+
+
+def commit_of(name: str | Path | None, where: Where | None = None) -> str | None:
+    """The commit that weights of a repository are of; None for others, of a folder that is named like one too.
+
+    Raises:
+        WeightsError: there are no such weights.
+
+    >>> commit_of("lite") is None
+    True
+    """
+    found = foreign_weights(name, where)
+    if found is not None:
+        return found.revision
+    folder = find_checkpoint(name, where).folder
+    return folder.name if isinstance(name, str) and is_repository(name) and folder != Path(name) else None
 
 
 def load_part(
