@@ -15,14 +15,18 @@ from typing import Any
 
 import pytest
 import torch
+from data_sets import CASES, write_data_set
 from hub_server import Hub, Repository, serve_hub
 from huggingface_hub import constants, file_download
+from PIL import Image
 from tiny_sam2 import KINDS, Reference, tiny_model
 from torch import Tensor
 
 from stmemory.cli import main
 from stmemory.errors import MaskError, OptionError, StmemoryError, WeightsError
+from stmemory.evaluation.scenes import render_scene
 from stmemory.inspection.inspector import inspect
+from stmemory.io.palette import read_palette_png, write_palette_png
 from stmemory.memory import MeanFusion
 from stmemory.networks.sam2 import PointerMemory, Sam2Network
 from stmemory.options import TrackingOptions
@@ -388,11 +392,31 @@ def test_prompts_that_cannot_be_used_are_errors(name: str) -> None:
         VOSPredictor(Sam2Network(tiny_model())).start(frames(1)[0], prompts=prompts)
 
 
-def test_the_command_line_takes_it(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`info` tells its type and size."""
+def test_the_command_line_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`info`, `track`, `evaluate`, `inspect` and `benchmark speed` take such weights by their folder, without a word of
+    which network it is."""
+    folder, out = tmp_path / "sam", tmp_path / "out"
+    tiny_model().save_pretrained(folder)
+    clip = list(render_scene(5, height=HEIGHT, width=WIDTH))
+    for number, (frame, _) in enumerate(clip):
+        path = tmp_path / "clip" / f"{number:05d}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(frame).save(path)
+    write_palette_png(tmp_path / "first.png", clip[0][1])
+    weights = ["--weights", str(folder)]
     assert 0 == main(["info", str(folder)])
-    said = capsys.readouterr().out
-    assert folder.name in said and "MB for one object" in said
+    said = capsys.readouterr()
+    assert "sam2_video" in said.out and "MB for one object" in said.out and not said.err
+    first = [str(tmp_path / "clip"), "--mask", str(tmp_path / "first.png"), *weights]
+    assert 0 == main(["track", *first, "-o", str(out / "track")])
+    expected = [r.ids for r in VOSPredictor.from_pretrained(folder).track(tmp_path / "clip", clip[0][1])]
+    masks = sorted((out / "track").rglob("0*.png"))
+    assert all(torch.equal(ids, read_palette_png(m)) for ids, m in zip(expected, masks[: len(expected)], strict=True))
+    assert 0 == main(["inspect", *first, "-o", str(out / "inspect")])
+    assert (out / "inspect" / "timeline.png").is_file()
+    root = write_data_set(CASES[0], tmp_path / "clips")
+    assert 0 == main(["evaluate", str(root), *weights, "-o", str(out / "evaluate")])
+    assert json.loads((out / "evaluate" / "report.json").read_text())["options"]["policy"] == "drop"
 
 
 def test_pointers_of_the_same_frame_count_once() -> None:

@@ -11,7 +11,8 @@ Needs transformers: `pip install "stmemory[sam2]"`.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -33,6 +34,7 @@ __all__ = ["PointerMemory", "Sam2Features", "Sam2Network", "load_sam2"]
 _PROMPTED, _TRACKED = "cond_frame_outputs", "non_cond_frame_outputs"  # how a session calls them
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _NO_FRAME = -1
+_OLDEST = (5, 5)  # version of transformers
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def load_sam2(weights: ForeignWeights) -> Sam2Network:
     kind = _KINDS[weights.model_type]
     model_class = _of_transformers(kind.model, f"weights {weights.name!r}")
     try:
-        with torch.random.fork_rng(devices=[]):  # initial weights are drawn and thrown away
+        with torch.random.fork_rng(devices=[]), _quiet():  # initial weights are drawn and thrown away
             model, about = model_class.from_pretrained(
                 str(weights.folder),
                 local_files_only=True,
@@ -348,10 +350,14 @@ class Sam2Network(nn.Module):
         Args:
             frame: `[1, 3, S, S]`, RGB in [0, 1].
         """
-        mean, std = (frame.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
-        pixels = (frame - mean) / std
+        pixels = self.normalised(frame)
         outputs = self.model.get_image_features(pixels, return_dict=True)
         return Sam2Features(pixels, list(outputs.fpn_hidden_states), list(outputs.fpn_position_encoding))
+
+    def normalised(self, frame: Tensor) -> Tensor:
+        """Frames as the model takes them: less the mean of its images, by their deviation."""
+        mean, std = (frame.new_tensor(values).view(1, -1, 1, 1) for values in (self.mean, self.std))
+        return (frame - mean) / std
 
     def features_are_finite(self, features: Sam2Features | None) -> Tensor:
         """True: nothing but templates is kept of them, and these are checked by the bank."""
@@ -573,6 +579,20 @@ def _pointers(memory: Memory) -> PointerMemory:
     return memory.beside
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No progress bar of transformers: a library prints nothing."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
 def _of_transformers(name: str, what: str) -> Any:
     """A class of transformers.
 
@@ -582,6 +602,11 @@ def _of_transformers(name: str, what: str) -> Any:
     try:
         import transformers
 
+        if tuple(int(part) for part in transformers.__version__.split(".")[:2]) < _OLDEST:
+            raise WeightsError(
+                f"{what}: expected transformers {_OLDEST[0]}.{_OLDEST[1]} or newer, got {transformers.__version__}; "
+                "update it"
+            )
         return getattr(transformers, name)
     except ImportError as error:
         raise WeightsError(
