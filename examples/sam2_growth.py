@@ -12,6 +12,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
@@ -61,8 +62,9 @@ def main(out: str, *, frames: int = 500, weights: str | None = None, side: int =
     runs = {}
     for name, step, held in (ours, theirs):
         runs[name] = report = measure_growth(step, itertools.cycle(pictures), steps=frames, bank_bytes=held)
+        sizes, seconds = report.bank_bytes[[min(8, frames - 1), -1]] / 1e6, float(np.median(report.seconds))
         print(
-            f"{name}: {report.bank_bytes[8] / 1e6:.1f} MB after 9 frames, {report.last_bank_bytes / 1e6:.1f} after all"
+            f"{name}: {sizes[0]:.1f} MB after 9 frames, {sizes[1]:.1f} MB after all, {seconds:.2f} s a frame (median)"
         )
     draw_growth(Path(out) / "growth.png", runs, title=f"{network.name}, one object, {torch.get_num_threads()} threads")
     return runs

@@ -404,6 +404,7 @@ def test_the_command_line_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture
         Image.fromarray(frame).save(path)
     write_palette_png(tmp_path / "first.png", clip[0][1])
     weights = ["--weights", str(folder)]
+    capsys.readouterr()
     assert 0 == main(["info", str(folder)])
     said = capsys.readouterr()
     assert "sam2_video" in said.out and "MB for one object" in said.out and not said.err
