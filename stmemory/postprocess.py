@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from stmemory.errors import OptionError, ShapeError
@@ -20,9 +21,11 @@ __all__ = [
     "ids_from",
     "ids_of_winners",
     "impose",
+    "impose_answers",
     "keep_near",
     "largest_logit",
     "last_places",
+    "logits_at",
     "mask_logits",
     "object_scores",
     "remove_false_positives",
@@ -309,6 +312,45 @@ def impose(probabilities: Tensor, given: Tensor, void: Tensor, rows: list[int]) 
     result[[1 + row for row in rows]] = given.to(result.dtype)
     result[0] = (1 - result[1:].sum(0)).clamp_min(0)
     return torch.where(void, probabilities, result)
+
+
+def logits_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Logits `[N, h, w]` at another size, bilinearly and not antialiased, `[N, H, W]`.
+
+    >>> logits_at(torch.zeros(2, 4, 4), (8, 6)).shape
+    torch.Size([2, 8, 6])
+    """
+    if not len(logits):
+        return logits.new_zeros(0, *size)
+    if logits.shape[1:] == size:
+        return logits
+    return F.interpolate(logits[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def impose_answers(
+    working: Tensor, full: Tensor, logits: Tensor, rows: list[int], size: WorkingSize, window: Window
+) -> tuple[Tensor, Tensor]:
+    """Put what a network answered to prompts in place of what was found: these objects have the pixels above 0, the
+    others keep what is left.
+
+    Args:
+        working: `[1 + N, H', W']`, what was found, at the padded working size through the window.
+        full: `[1 + N, H, W]`, the same at the frame's own size.
+        logits: `[R, h, w]`, the answers, through the window.
+        rows: R indices into the N objects.
+        size: of the frame.
+        window: what the network looked through.
+
+    Returns:
+        Both with the answers.
+    """
+    near = logits_at(logits, (size.padded_height, size.padded_width)).sigmoid()
+    own = logits_at(logits, (window.height, window.width)).sigmoid()
+    if not window.is_whole(size):
+        own = window.paste(own, own.new_zeros(len(own), size.frame_height, size.frame_width))
+    near, own = (torch.where(answer > 0.5, answer, torch.zeros_like(answer)) for answer in (near, own))
+    nothing = [torch.zeros(answer.shape[1:], dtype=torch.bool, device=answer.device) for answer in (near, own)]
+    return impose(working, near, nothing[0], rows), impose(full, own, nothing[1], rows)
 
 
 def keep_near(probabilities: Tensor, winner: Tensor, places: Tensor, *, reach: int) -> tuple[Tensor, Tensor]:

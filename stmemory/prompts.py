@@ -7,12 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+import torch
 from torch import Tensor
 
 from stmemory.errors import MaskError
-from stmemory.io.masks import LARGEST_ID
+from stmemory.io.masks import LARGEST_ID, ObjectMasks
+from stmemory.networks.tracking import Given
 
-__all__ = ["Prompt", "Prompter", "PromptsLike", "ready_prompts"]
+__all__ = ["Prompt", "Prompter", "PromptsLike", "given_rows", "ready_prompts", "with_prompted"]
 
 Point: TypeAlias = tuple[float, float]
 
@@ -119,6 +121,46 @@ def ready_prompts(prompts: PromptsLike | None, *, height: int, width: int) -> tu
                     f"({x:g}, {y:g}), which is outside the frame; give pixels of the frame, x first"
                 )
     return found
+
+
+def with_prompted(masks: ObjectMasks, prompts: Sequence[Prompt], made: Tensor) -> ObjectMasks:
+    """Masks that a user gave, and beside them those that a prompter made.
+
+    Args:
+        masks: what was given, of other objects.
+        prompts: of R objects.
+        made: float `[R, H, W]` in [0, 1], their masks.
+
+    Raises:
+        MaskError: a mask is empty.
+    """
+    ids = [prompt.object_id for prompt in prompts]
+    if empty := [i for i, one in zip(ids, made, strict=True) if not bool((one >= 0.5).any())]:
+        raise MaskError(f"prompts: nothing was found of {empty}; move the points or the box, or give a mask")
+    device = masks.probabilities.device
+    both, names = torch.cat([masks.probabilities, made.to(device).float().clamp(0, 1)]), (*masks.object_ids, *ids)
+    order = sorted(range(len(names)), key=names.__getitem__)
+    return ObjectMasks(tuple(names[n] for n in order), both[order], masks.void)
+
+
+def given_rows(masks: ObjectMasks, prompts: Sequence[Prompt], object_ids: Sequence[int]) -> list[Given]:
+    """What is said of each object of a frame, for a network.
+
+    Args:
+        masks: of some objects.
+        prompts: of others.
+        object_ids: those of the rows that there are; new ids get the rows after them, masks first.
+    """
+    rows = {object_id: row for row, object_id in enumerate(object_ids)}
+    device, given = masks.probabilities.device, []
+    for object_id, mask in zip(masks.object_ids, masks.probabilities, strict=True):
+        given.append(Given(rows.setdefault(object_id, len(rows)), mask=mask))
+    for prompt in prompts:
+        places, labels = prompt.labelled()
+        points = torch.tensor(places, dtype=torch.float32, device=device).view(-1, 2)
+        row, kinds = rows.setdefault(prompt.object_id, len(rows)), torch.tensor(labels, device=device)
+        given.append(Given(row, points=points, labels=kinds))
+    return given
 
 
 def _points(name: str, given: Iterable[Point]) -> tuple[Point, ...]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from stmemory.errors import BankError, FrameError, MaskError, OptionError, WeightsError
@@ -18,20 +17,22 @@ from stmemory.memory.read import ReadCache
 from stmemory.memory.slots import SlotInfo
 from stmemory.memory.undo import Steps
 from stmemory.networks.layers import keep_large_buffers
-from stmemory.networks.tracking import Found, Given, TrackingNetwork
+from stmemory.networks.tracking import Found, TrackingNetwork
 from stmemory.options import TrackingOptions
 from stmemory.postprocess import (
     GivenMasks,
     Labels,
     impose,
+    impose_answers,
     keep_near,
     largest_logit,
     last_places,
+    logits_at,
     segmentation_of,
     soft_aggregate,
     winners,
 )
-from stmemory.prompts import Prompt, Prompter, PromptsLike, ready_prompts
+from stmemory.prompts import Prompt, Prompter, PromptsLike, given_rows, ready_prompts, with_prompted
 from stmemory.result import Segmentation
 from stmemory.state import StreamState, save_state
 from stmemory.types import FrameLike, MaskLike
@@ -192,7 +193,7 @@ class VOSStream:
         found = self.network.segment(
             features,
             self._state.memory,
-            self._given(masks, asked),
+            given_rows(masks, asked, self.object_ids),
             frame=self.frame_index + 1,
             last=self._state.probabilities,
             size=size,
@@ -249,7 +250,7 @@ class VOSStream:
         pixels, size, last = self._state.last_frame()
         window = self._state.window or Window.whole(size)
         self._state.cut = self._state.cut or is_cut(masks.probabilities)
-        said, number = self._given(masks, asked), self.frame_index
+        said, number = given_rows(masks, asked, self.object_ids), self.frame_index
         self._admit(named)
         for row in [*gone, *(one.row for one in said)]:
             for slot in self._state.bank.describe(row) if row < self._state.bank.rows else ():
@@ -260,7 +261,11 @@ class VOSStream:
         found = self.network.revise(features, self._state.memory, said, frame=number, size=size) if said else None
         labels, full = (_without(p, [1 + row for row in gone]) for p in (last, self.last.probabilities))
         if found is not None and asked:
-            labels, full = self._answered(labels, full, found, asked, size, window)
+            rows = [self.object_ids.index(prompt.object_id) for prompt in asked]
+            answers = found.logits[[found.rows.index(row) for row in rows]]
+            _check_finite(answers)
+            labels, full = (_with_maps(p, 1 + len(self.object_ids)) for p in (labels, full))
+            labels, full = impose_answers(labels, full, answers, rows, size, window)
         labelled, result = self._conclude(Labels.of(labels), full, GivenMasks.of(masks, size, window))
         if gone and self._state.places is not None:
             self._state.places[gone] = False
@@ -422,38 +427,13 @@ class VOSStream:
             image = self._last_image(size)
             known = dict(zip(self.object_ids, self.last.probabilities[1:], strict=True))
             last = {object_id: known[object_id] for object_id in ids if object_id in known}
-        made = self.prompter.masks(image, asked, last).to(masks.probabilities.device)  # [R, H, W]
-        if empty := [i for i, one in zip(ids, made, strict=True) if not bool((one >= 0.5).any())]:
-            raise MaskError(f"prompts: nothing was found of {empty}; move the points or the box, or give a mask")
-        both_kinds = torch.cat([masks.probabilities, made.float().clamp(0, 1)])
-        order = sorted(range(len(both_kinds)), key=lambda n: (*masks.object_ids, *ids)[n])
-        names = tuple((*masks.object_ids, *ids)[n] for n in order)
-        return ObjectMasks(names, both_kinds[order], masks.void), ()
+        return with_prompted(masks, asked, self.prompter.masks(image, asked, last)), ()
 
     def _last_image(self, size: WorkingSize) -> Tensor:
         """The last frame, `[3, H, W]`, as far as it is remembered: at the working size, enlarged again."""
         pixels, _, _ = self._state.last_frame()
         whole = pixels if self._state.overview is None else self._state.overview
         return resize(whole[0].float()[:, : size.height, : size.width], size.frame_height, size.frame_width).clamp(0, 1)
-
-    def _given(self, masks: ObjectMasks, asked: Sequence[Prompt]) -> list[Given]:
-        """What is said of each object, for the network."""
-        known = {object_id: row for row, object_id in enumerate(self.object_ids)}
-        said: list[tuple[int, Tensor | Prompt]] = [
-            *zip(masks.object_ids, masks.probabilities, strict=True),
-            *((prompt.object_id, prompt) for prompt in asked),
-        ]
-        given = []
-        for object_id, what in said:
-            row = known.setdefault(object_id, len(known))
-            if isinstance(what, Tensor):
-                given.append(Given(row, mask=what))
-                continue
-            device = masks.probabilities.device
-            places, labels = what.labelled()
-            points = torch.tensor(places, dtype=torch.float32, device=device).view(-1, 2)
-            given.append(Given(row, points=points, labels=torch.tensor(labels, dtype=torch.int64, device=device)))
-        return given
 
     def _rows_of_absent(self, absent: Iterable[int], given: tuple[int, ...]) -> list[int]:
         """The rows of objects that are said to be absent from the last frame; checks that each is known from another
@@ -497,36 +477,11 @@ class VOSStream:
             labels = self._label(soft_aggregate(own), size, window)
             return labels, window.put_back(labels.probabilities, size)
         _check_finite(found.logits)
-        shared = largest_logit(_at(found.logits, (size.padded_height, size.padded_width)))
+        shared = largest_logit(logits_at(found.logits, (size.padded_height, size.padded_width)))
         labels = self._label(shared, size, window)
         if labels.probabilities is not shared or not window.is_whole(size):
             return labels, window.put_back(labels.probabilities, size)
-        return labels, largest_logit(_at(found.logits, (size.frame_height, size.frame_width)))
-
-    def _answered(
-        self,
-        labels: Tensor,
-        full: Tensor,
-        found: Found,
-        asked: Sequence[Prompt],
-        size: WorkingSize,
-        window: Window,
-    ) -> tuple[Tensor, Tensor]:
-        """Put what the network answered to prompts in place of what was found before: probabilities at the padded
-        working size, and at the frame's own."""
-        _check_finite(found.logits)
-        rows = [self.object_ids.index(prompt.object_id) for prompt in asked]
-        logits = found.logits[[found.rows.index(row) for row in rows]]
-        sizes = ((size.padded_height, size.padded_width), (window.height, window.width))
-        working, own = (_at(logits, at).sigmoid() for at in sizes)
-        if not window.is_whole(size):
-            own = window.paste(own, own.new_zeros(len(own), size.frame_height, size.frame_width))
-        results = []
-        for before, answer in ((labels, working), (full, own)):
-            probabilities = _with_maps(before, 1 + len(self.object_ids))
-            answer = torch.where(answer > 0.5, answer, torch.zeros_like(answer))
-            results.append(impose(probabilities, answer, answer.new_zeros(answer.shape[1:], dtype=torch.bool), rows))
-        return results[0], results[1]
+        return labels, largest_logit(logits_at(found.logits, (size.frame_height, size.frame_width)))
 
     def _label(self, probabilities: Tensor, size: WorkingSize, window: Window) -> Labels:
         """Label the pixels of `[1 + N, H', W']`, without false positives far away."""
@@ -662,13 +617,6 @@ def _check_finite(found: Tensor) -> None:
     """
     if not bool(found.sum().isfinite()):
         raise WeightsError(_NOT_FINITE)
-
-
-def _at(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits `[N, h, w]` at another size, bilinearly and not antialiased, `[N, H, W]`."""
-    if logits.shape[1:] == size or not len(logits):
-        return logits if len(logits) else logits.new_zeros(0, *size)
-    return F.interpolate(logits[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _without(probabilities: Tensor, maps: list[int]) -> Tensor:

@@ -215,6 +215,17 @@ def test_a_correction_is_pinned_and_an_error_leaves_the_stream(model: Any, tmp_p
     assert (3,) == stream.step(clip[5]).object_ids
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_dtypes_track_and_are_kept(model: Any, dtype: torch.dtype) -> None:
+    """The bank holds templates of the model's dtype; masks are not empty."""
+    predictor, clip = VOSPredictor(Sam2Network(model), dtype=dtype), frames(4)
+    stream = predictor.start(clip[0], a_mask(9), prompts=BOX)
+    for frame in clip[1:]:
+        stream.step(frame)
+    assert dtype == stream.bank.templates.dtype and {5: True, 9: True} == dict(stream.last.present)
+    assert torch.float32 == stream.last.probabilities.dtype
+
+
 def test_objects_that_leave_do_not_change_the_others(model: Any) -> None:
     """After one of two was removed the other has the masks that it would have had alone; but for rounding, since SAM 2
     encodes the memories of all objects in one batch."""

@@ -61,7 +61,9 @@ class Commands(Protocol):
 def tracking_options() -> argparse.ArgumentParser:
     """How to track, as a parent of a command's own parser; see `chosen_predictor`."""
     common = argparse.ArgumentParser(add_help=False)
-    group = common.add_argument_group("how to track")
+    group = common.add_argument_group(
+        "how to track", "defaults are those of the bundled weights; weights of others may have their own"
+    )
     add_weights_options(group, default="lite")
     for flag, kind, meaning in (
         ("--memory-size", int, "slots of each object (default: 5)"),
