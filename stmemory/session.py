@@ -151,6 +151,11 @@ class _Asked:
     prompt: Prompt
     corrects: bool
 
+    @property
+    def says_where(self) -> bool:
+        """Whether it says where an object is that is not tracked; points that are not of it do not."""
+        return bool(self.prompt.points) or self.prompt.box is not None
+
 
 class ClipSession:
     """What was said of objects in frames of a clip, by masks or prompts, and the masks of all its frames that follow.
@@ -252,7 +257,8 @@ class ClipSession:
         Prompts of a frame that was segmented already correct what was found there, as by `VOSStream.correct`: the one
         that was segmented last where it is, another after the frames up to it were gone through again. In other frames,
         and of objects that are new, the mask comes of the prompts and the frame alone. Either way it is computed at
-        once, so that prompts which cannot be answered are refused, and change nothing; see `known`.
+        once, so that prompts which cannot be answered are refused, and change nothing; see `known`. Only what is
+        corrected may have points alone that are not of the object.
 
         Args:
             frame_index: from 0.
@@ -266,14 +272,15 @@ class ClipSession:
         frame_index = self._there(frame_index)
         if not isinstance(prompt, Prompt):
             raise MaskError(f"prompt: expected one Prompt(object_id, points=..., box=...), got {prompt!r}")
-        ready_prompts(prompt, height=self.height, width=self.width)  # checks it
         object_id, run = prompt.object_id, self._run
+        corrects = frame_index in self._seen and self._is_given_elsewhere(frame_index, object_id)
+        tracked = (object_id,) if corrects else ()
+        ready_prompts(prompt, height=self.height, width=self.width, found=tracked)  # checks it
         if run is not None and run.position == frame_index:
             run.stream.correct(prompts=prompt)
             self._put(frame_index, object_id, _Asked(prompt, True))
             return
         before, absent = dict(self._given.get(frame_index, {})), set(self._absent.get(frame_index, ()))
-        corrects = frame_index in self._seen and self._is_given_elsewhere(frame_index, object_id)
         self._put(frame_index, object_id, _Asked(prompt, corrects))
         try:
             if corrects:
@@ -371,7 +378,10 @@ class ClipSession:
         run = self._run
         if run is None or run.way != way or (run.position - frame_index) * way > 0:
             stream = self.predictor.start(
-                self._frame(begin, asked=begin), self._ids(begin), prompts=self._prompts(begin) or None
+                self._frame(begin, asked=begin),
+                self._ids(begin),
+                prompts=self._prompts(begin) or None,
+                allow_empty=True,
             )
             run = self._run = _Run(stream, way, begin)
             self._have_seen(begin, way)
@@ -385,7 +395,10 @@ class ClipSession:
         corrections, rest = list[Prompt](), list[Prompt]()
         for said in self._asked(coming):
             tracked = said.prompt.object_id in stream.object_ids
-            (corrections if said.corrects and tracked else rest).append(said.prompt)
+            if said.corrects and tracked:
+                corrections.append(said.prompt)
+            elif said.says_where:
+                rest.append(said.prompt)
         stream.step(self._frame(coming, asked=asked), self._ids(coming), prompts=rest or None)
         run.position = coming
         self._have_seen(coming, run.way)
@@ -426,7 +439,9 @@ class ClipSession:
         return _whole(frame_index)
 
     def _is_given_elsewhere(self, frame_index: int, object_id: int) -> bool:
-        return any(object_id in said for frame, said in self._given.items() if frame != frame_index)
+        """Whether a mask or prompts say in another frame where the object is."""
+        elsewhere = (said.get(object_id) for frame, said in self._given.items() if frame != frame_index)
+        return any(isinstance(said, Tensor) or (said is not None and said.says_where) for said in elsewhere)
 
     def _put(self, frame_index: int, object_id: int, said: Tensor | _Asked) -> None:
         """Keep what was said of an object in a frame, on top of what was said of others."""
@@ -475,8 +490,8 @@ class ClipSession:
         return [said for said in self._given.get(frame_index, {}).values() if isinstance(said, _Asked)]
 
     def _prompts(self, frame_index: int) -> tuple[Prompt, ...]:
-        """The same, as what a stream takes."""
-        return tuple(said.prompt for said in self._asked(frame_index))
+        """Those of them that say where an object is, as what a stream takes."""
+        return tuple(said.prompt for said in self._asked(frame_index) if said.says_where)
 
     def _have_seen(self, frame_index: int, way: int) -> None:
         """Remember that a frame was segmented; those of a run follow each other."""

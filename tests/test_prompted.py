@@ -358,6 +358,40 @@ def test_a_correction_of_a_passed_frame_is_one_when_it_is_gone_through_again() -
         assert same(stream.step(FRAMES[t], prompts=CLICK if t == 3 else None), ahead.segment(t))
 
 
+class Erasers(Squares):
+    """Squares on top of what was found before."""
+
+    def masks(self, frame: Tensor, prompts: Sequence[Prompt], last: Mapping[int, Tensor]) -> Tensor:
+        made = super().masks(frame, prompts, last)
+        for mask, prompt in zip(made, prompts, strict=True):
+            if prompt.object_id in last:
+                mask += (last[prompt.object_id] >= 0.5).float()
+                for x, y in prompt.not_points:
+                    mask[max(0, int(y) - 6) : int(y) + 6, max(0, int(x) - 6) : int(x) + 6] = 0
+        return made.clamp(max=1)
+
+
+def test_what_a_tracked_object_is_not_is_enough_to_correct_it() -> None:
+    """Of a frame that was segmented, last or before; it says nothing where the object is not tracked."""
+    session, wrong = new_session(Erasers()), Prompt(3, not_points=[(12, 24)])
+    session.give(0, 3, LEFT)
+    with pytest.raises(MaskError, match="does not say where it is"):
+        session.give_prompts(4, wrong)
+    session.segment(4)
+    stream = predictor(Erasers()).start(FRAMES[0], LEFT * 3)
+    for t in range(1, 5):
+        stream.step(FRAMES[t])
+    expected = stream.correct(prompts=wrong)
+    for _ in range(2):  # where it is, and gone through again
+        session.give_prompts(4, wrong)
+        assert same(expected, session.known(4))
+        session.segment(6)
+    with pytest.raises(MaskError, match="does not say where it is"):
+        session.give_prompts(0, wrong)
+    backwards = session.segment(0, backwards=True)
+    assert backwards is not None and bool(torch.equal(torch.from_numpy(LEFT), backwards.ids == 3))
+
+
 def test_backwards_a_session_prompts_too() -> None:
     """From the latest frame down, prompts of frames on the way among them."""
     session = new_session()

@@ -111,6 +111,20 @@ def test_a_click_on_a_tracked_frame_is_answered_from_memory() -> None:
     assert torch.equal(stream.step(CLIP[6]).ids > 0, logits[0, 0] > 0)
 
 
+def test_one_click_beside_the_object_corrects_a_tracked_frame(network: Sam2Network) -> None:
+    """As in SAM 2's own example: a single point that is not of the object."""
+    video = VideoPredictor(VOSPredictor(network))
+    state = video.init_state(torch.stack(CLIP))
+    video.add_new_points_or_box(state, 0, 2, **said(CLICK))
+    found = {frame_idx: logits for frame_idx, _, logits in video.propagate_in_video(state)}
+    _, _, logits = video.add_new_points_or_box(state, 5, 2, points=[[40, 24]], labels=[0])
+    stream = VOSPredictor(network).start(CLIP[0], prompts=Prompt(1, CLICK.points, CLICK.not_points))
+    for frame in CLIP[1:6]:
+        stream.step(frame)
+    assert torch.equal(stream.correct(prompts=Prompt(1, not_points=[(40, 24)])).ids > 0, logits[0, 0] > 0)
+    assert not torch.equal(found[5], logits)
+
+
 def test_a_session_mixes_masks_and_prompts(network: Sam2Network) -> None:
     """In one frame and in several, as a stream that gets each at its frame."""
     session = ClipSession(VOSPredictor(network), torch.stack(CLIP))
