@@ -20,7 +20,7 @@ def main(clip: str, first_mask: str, out: str) -> int:
     with torch.inference_mode():
         state = predictor.init_state(clip)  # opens the clip; frames are read when they are needed
         for obj_id in np.unique(objects[objects > 0]).tolist():
-            # Clicks and boxes are not supported: make masks with any image segmenter.
+            # Clicks and boxes, add_new_points_or_box, need SAM 2's own weights, or a prompter.
             predictor.add_new_mask(state, frame_idx=0, obj_id=obj_id, mask=objects == obj_id)
 
         frames = 0

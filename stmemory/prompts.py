@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
@@ -28,11 +28,12 @@ class Prompt:
     Attributes:
         object_id: the object's, a whole number above 0.
         points: (x, y) of pixels of the object.
-        not_points: (x, y) of pixels that are not of the object.
+        not_points: (x, y) of pixels that are not of the object. Alone they can only correct what was found of it, see
+            `VOSStream.correct`.
         box: (x0, y0, x1, y1), left, top, right and bottom of a box around the object.
 
     Raises:
-        MaskError: the id or a number cannot be used, the box has no area, or there is neither a point nor a box.
+        MaskError: the id or a number cannot be used, the box has no area, or there is nothing of the three.
 
     >>> Prompt(7, points=[(40, 25)], box=(20, 10, 60, 40))
     Prompt(object_id=7, points=((40.0, 25.0),), not_points=(), box=(20.0, 10.0, 60.0, 40.0))
@@ -50,10 +51,9 @@ class Prompt:
             object.__setattr__(self, name, _points(name, getattr(self, name)))
         if self.box is not None:
             object.__setattr__(self, "box", _box(self.box))
-        if self.box is None and not self.points:
+        if self.box is None and not self.points and not self.not_points:
             raise MaskError(
-                f"prompt of object {self.object_id}: expected a point of the object or a box around it, got neither; "
-                "what is not the object does not say where it is"
+                f"prompt of object {self.object_id}: expected a point of the object or a box around it, got neither"
             )
 
     def labelled(self) -> tuple[list[Point], list[int]]:
@@ -87,16 +87,20 @@ class Prompter(Protocol):
         """
 
 
-def ready_prompts(prompts: PromptsLike | None, *, height: int, width: int) -> tuple[Prompt, ...]:
+def ready_prompts(
+    prompts: PromptsLike | None, *, height: int, width: int, found: Collection[int] = ()
+) -> tuple[Prompt, ...]:
     """The prompts of a frame, one for each object, checked.
 
     Args:
         prompts: one, several, or None for none.
         height: H of the frame, px.
         width: W of the frame, px.
+        found: ids of objects that were found in the frame already, and may be corrected by what they are not.
 
     Raises:
-        MaskError: they are of another kind, two are of one object, or one lies outside of the frame.
+        MaskError: they are of another kind, two are of one object, one lies outside of the frame, or has neither a
+            point of the object nor a box and the object was not found.
 
     >>> [prompt.object_id for prompt in ready_prompts(Prompt(7, [(3, 2)]), height=4, width=6)]
     [7]
@@ -106,13 +110,18 @@ def ready_prompts(prompts: PromptsLike | None, *, height: int, width: int) -> tu
     several = [prompts] if isinstance(prompts, Prompt) else prompts
     if isinstance(several, (str, bytes)) or not isinstance(several, Iterable):
         raise MaskError(f"prompts: expected Prompt(object_id, points=..., box=...) or several, got {prompts!r}")
-    found = tuple(several)
-    if wrong := [one for one in found if not isinstance(one, Prompt)]:
+    ready = tuple(several)
+    if wrong := [one for one in ready if not isinstance(one, Prompt)]:
         raise MaskError(f"prompts: expected Prompt(object_id, points=..., box=...) or several, got {wrong[0]!r}")
-    ids = [one.object_id for one in found]
+    ids = [one.object_id for one in ready]
     if twice := sorted({i for i in ids if ids.count(i) > 1}):
         raise MaskError(f"prompts: expected one of each object, got several of {twice}; put all points into one")
-    for one in found:
+    for one in ready:
+        if one.box is None and not one.points and one.object_id not in found:
+            raise MaskError(
+                f"prompt of object {one.object_id}: expected a point of the object or a box around it, got neither; "
+                "what is not the object does not say where it is"
+            )
         corners = () if one.box is None else (one.box[:2], one.box[2:])
         for x, y in (*one.points, *one.not_points, *corners):
             if not (0 <= x <= width and 0 <= y <= height):
@@ -120,7 +129,7 @@ def ready_prompts(prompts: PromptsLike | None, *, height: int, width: int) -> tu
                     f"prompt of object {one.object_id}: expected x from 0 to {width} and y from 0 to {height}, got "
                     f"({x:g}, {y:g}), which is outside the frame; give pixels of the frame, x first"
                 )
-    return found
+    return ready
 
 
 def with_prompted(masks: ObjectMasks, prompts: Sequence[Prompt], made: Tensor) -> ObjectMasks:

@@ -1,22 +1,26 @@
 """The method names of SAM 2's video predictor, for scripts that were written for it, over a `ClipSession`.
 
-Masks are the only prompts: this library has no points and no boxes. SAM 2 itself is not needed.
+Masks are prompts with any weights, points and boxes with those that take them (SAM 2's own among them), or with a
+prompter. SAM 2's code is not needed.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NoReturn, Unpack
+from typing import Any, TypeAlias, Unpack
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.options import TrackingOptions
 from stmemory.postprocess import mask_logits
 from stmemory.predictor import VOSPredictor
+from stmemory.prompts import Prompt, Prompter
 from stmemory.result import Segmentation
 from stmemory.session import ClipSession
 from stmemory.types import ClipLike, MaskArrayLike
@@ -25,6 +29,7 @@ from stmemory.weights.hub import Where
 __all__ = ["InferenceState", "Output", "VideoPredictor"]
 
 Output = tuple[int, list[Hashable], Tensor]  # frame index, N object ids, mask logits [N, 1, H, W]
+_Numbers: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
 
 NOTHING = -1024.0  # logit of an object of which nothing is known in a frame, as in SAM 2
 
@@ -83,11 +88,11 @@ class InferenceState:
 
 
 class VideoPredictor:
-    """Takes the calls of a SAM 2 script, with masks as prompts.
+    """Takes the calls of a SAM 2 script.
 
-    The masks of a frame are those of a stream that began at the earliest mask that was given (with `reverse`: the
+    The masks of a frame are those of a stream that began at the earliest prompt that was given (with `reverse`: the
     latest), and got every other one at its frame; see `ClipSession`. No frame and no result is kept, so memory does not
-    grow with the clip; a second pass, or a mask on a frame that was passed, goes through the frames again.
+    grow with the clip; a second pass, or a prompt on a frame that was passed, goes through the frames again.
 
     Args:
         predictor: what tracks.
@@ -116,10 +121,14 @@ class VideoPredictor:
         options: TrackingOptions | None = None,
         device: str | torch.device | None = None,
         dtype: torch.dtype | None = None,
+        prompter: str | Path | VOSPredictor | Prompter | None = None,
         **where: Unpack[Where],
     ) -> VideoPredictor:
-        """As `VOSPredictor.from_pretrained`: names are those of this library's weights, not of SAM 2's."""
-        return cls(VOSPredictor.from_pretrained(name, options=options, device=device, dtype=dtype, **where))
+        """As `VOSPredictor.from_pretrained`: names are those of this library's weights, or of SAM 2's for transformers
+        such as `facebook/sam2.1-hiera-tiny`."""
+        return cls(
+            VOSPredictor.from_pretrained(name, options=options, device=device, dtype=dtype, prompter=prompter, **where)
+        )
 
     def init_state(
         self,
@@ -156,7 +165,7 @@ class VideoPredictor:
             obj_id: any name for the object; new ones may come at any time.
             mask: `[H, W]` of the frame's size: booleans, integers (not 0 is the object) or floats (0.5 and more is).
                 Where masks of a frame overlap, the one given later is on top. An empty mask says that an object with a
-                mask in another frame is not in this one.
+                prompt in another frame is not in this one.
 
         Returns:
             The frame, all ids, and what is known of the frame by now, `[N, 1, H, W]`; where that is nothing, -1024.
@@ -166,24 +175,80 @@ class VideoPredictor:
             MaskError: the mask cannot be used.
         """
         state = inference_state
-        number = state.numbers.get(obj_id) or 1 + max(state.numbers.values(), default=0)
+        number = _number_for(state, obj_id)
         state.session.give(frame_idx, number, mask)
         state.numbers[obj_id] = number
         return int(frame_idx), state.obj_ids, _logits(state, state.session.known(frame_idx))
 
-    def add_new_points_or_box(self, *arguments: object, **named: object) -> NoReturn:
-        """Points and boxes are not there.
+    def add_new_points_or_box(
+        self,
+        inference_state: InferenceState,
+        frame_idx: int,
+        obj_id: Hashable,
+        points: _Numbers | None = None,
+        labels: _Numbers | None = None,
+        clear_old_points: bool = True,
+        normalize_coords: bool = True,
+        box: _Numbers | None = None,
+    ) -> Output:
+        """Say where an object is in a frame by points and a box: where it enters, or a correction.
+
+        A frame that was handed out before is corrected from what is remembered of the frames before it; in other frames
+        the mask comes of the prompts alone, as in SAM 2. See `ClipSession.give_prompts`.
+
+        Args:
+            inference_state: the clip.
+            frame_idx: from 0.
+            obj_id: any name for the object; new ones may come at any time.
+            points: x and y, `[P, 2]`.
+            labels: of each point, `[P]`: 1 of the object, 0 not.
+            clear_old_points: whether what was said of the object in this frame before is replaced. False adds the
+                points to those of before, and to their box. A mask is replaced either way.
+            normalize_coords: whether coordinates are pixels of the frame. False: they are in [0, 1] already, 1 the
+                frame's right and bottom edge.
+            box: left, top, right and bottom, 4 numbers of any shape. It comes before all points, so that old ones
+                cannot stay.
+
+        Returns:
+            The frame, all ids, and what is known of the frame by now, `[N, 1, H, W]`; where that is nothing, -1024.
 
         Raises:
-            MaskError: always; it says what to do.
-        """
-        raise MaskError(
-            "add_new_points_or_box: expected a mask, got points or a box, which this network does not know; make the "
-            "mask with any image segmenter (SAM 2's image predictor does) and pass it to add_new_mask(state, "
-            "frame_idx, obj_id, mask)"
-        )
+            FrameError: the clip has no such frame.
+            MaskError: points without labels or the like, or prompts that cannot be used.
+            OptionError: neither the network nor a prompter takes prompts.
 
-    add_new_points = add_new_points_or_box
+        >>> import numpy as np
+        >>> from stmemory.errors import OptionError
+        >>> predictor = VideoPredictor.from_pretrained()
+        >>> state = predictor.init_state(np.zeros((3, 48, 64, 3), np.uint8))
+        >>> predictor.add_new_points_or_box(state, 0, 7, points=[[30, 20]], labels=[2])
+        Traceback (most recent call last):
+        stmemory.errors.MaskError: labels: expected 1 (of the object) or 0 (not), got 2; a box goes to box=
+        """
+        state = inference_state
+        if box is not None and not clear_old_points:
+            raise MaskError(
+                "box: expected clear_old_points=True with it, got False; a box comes before all points, so give it "
+                "with the points that are to stay"
+            )
+        size = (1, 1) if normalize_coords else (state.video_width, state.video_height)
+        number = _number_for(state, obj_id)
+        session = state.session
+        old = None if clear_old_points else session.prompt(frame_idx, number)
+        wanted, unwanted = _labelled(points, labels, size)
+        if box is None and points is None:
+            raise MaskError("add_new_points_or_box: expected points with labels, or a box, got neither; give one")
+        prompt = Prompt(
+            number,
+            points=[*(old.points if old else ()), *wanted],
+            not_points=[*(old.not_points if old else ()), *unwanted],
+            box=_corners(box, size) if box is not None else old.box if old else None,
+        )
+        session.give_prompts(frame_idx, prompt)
+        state.numbers[obj_id] = number
+        return int(frame_idx), state.obj_ids, _logits(state, session.known(frame_idx))
+
+    add_new_points = add_new_points_or_box  # SAM 2's older name, deprecated there
 
     def propagate_in_video(
         self,
@@ -195,8 +260,8 @@ class VideoPredictor:
         """Track through the clip, a frame at a time.
 
         Args:
-            inference_state: the clip, with a mask at least.
-            start_frame_idx: the first frame to hand out; None is the earliest with a mask. What is found does not
+            inference_state: the clip, with a prompt at least.
+            start_frame_idx: the first frame to hand out; None is the earliest with a prompt. What is found does not
                 depend on it.
             max_frame_num_to_track: how many frames to go on after that one, as in SAM 2; None goes to the end.
             reverse: go backwards. From frame 0 that gives nothing, as in SAM 2.
@@ -206,13 +271,16 @@ class VideoPredictor:
             the pixel, see `stmemory.postprocess.mask_logits`; -1024 for objects that have not entered yet.
 
         Raises:
-            MaskError: no mask was given.
+            MaskError: no prompt was given.
             FrameError: the clip has no such frame, or it cannot be read.
             OptionError: `max_frame_num_to_track` is below 0. Arguments are checked when this is called.
         """
         session = inference_state.session
         if not session.given_frames:
-            raise MaskError("propagate_in_video: expected a mask of some object, got none; call add_new_mask first")
+            raise MaskError(
+                "propagate_in_video: expected a mask or points of some object, got none; call add_new_mask first, or "
+                "add_new_points_or_box"
+            )
         start = session.given_frames[0] if start_frame_idx is None else start_frame_idx
         if max_frame_num_to_track is not None and max_frame_num_to_track < 0:
             raise OptionError(
@@ -238,7 +306,7 @@ class VideoPredictor:
     def remove_object(
         self, inference_state: InferenceState, obj_id: Hashable, strict: bool = False, need_output: bool = True
     ) -> tuple[list[Hashable], list[tuple[int, Tensor]]]:
-        """Stop tracking an object and forget its masks; the stream goes on with the others.
+        """Stop tracking an object and forget its prompts; the stream goes on with the others.
 
         Args:
             inference_state: the clip.
@@ -247,7 +315,7 @@ class VideoPredictor:
             need_output: whether to give logits.
 
         Returns:
-            The ids that are left, and for each frame in which the object had a mask, what is known of the others there.
+            The ids that are left, and for each frame in which the object had a prompt, what is known of the others.
 
         Raises:
             MaskError: the id is unknown, and `strict`.
@@ -263,7 +331,7 @@ class VideoPredictor:
     def clear_all_prompts_in_frame(
         self, inference_state: InferenceState, frame_idx: int, obj_id: Hashable, need_output: bool = True
     ) -> Output | None:
-        """Take back an object's mask of a frame; the object stays.
+        """Take back an object's mask or points of a frame; the object stays.
 
         Args:
             inference_state: the clip.
@@ -279,9 +347,62 @@ class VideoPredictor:
         return (frame_idx, state.obj_ids, _logits(state, state.session.known(frame_idx))) if need_output else None
 
     def reset_state(self, inference_state: InferenceState) -> None:
-        """Forget all objects and masks; the clip stays open."""
+        """Forget all objects and prompts; the clip stays open."""
         inference_state.session.clear()
         inference_state.numbers.clear()
+
+
+def _number_for(state: InferenceState, obj_id: Hashable) -> int:
+    """An object's id in the session, a new one for a new name."""
+    return state.numbers.get(obj_id) or 1 + max(state.numbers.values(), default=0)
+
+
+def _labelled(
+    points: _Numbers | None, labels: _Numbers | None, size: tuple[int, int]
+) -> tuple[list[tuple[float, float]], list[tuple[float, float]]]:
+    """Points of the object, and points that are not, times a size `(W, H)`.
+
+    Raises:
+        MaskError: one of the two is missing, or they do not fit each other.
+    """
+    if (points is None) != (labels is None):
+        raise MaskError("points, labels: expected both, or a box alone, got one of the two; give a label to each point")
+    if points is None or labels is None:
+        return [], []
+    places, kinds = _array("points", points), _array("labels", labels)
+    if places.size % 2 or places.ndim > 3 or (places.size and places.shape[-1] != 2) or kinds.size * 2 != places.size:
+        raise MaskError(
+            f"points, labels: expected [P, 2] and [P], got {list(places.shape)} and {list(kinds.shape)}; give x and y "
+            "of each point, and a label"
+        )
+    if wrong := [kind for kind in kinds.flatten().tolist() if kind not in (0, 1)]:
+        raise MaskError(f"labels: expected 1 (of the object) or 0 (not), got {wrong[0]:g}; a box goes to box=")
+    pairs = [(float(x) * size[0], float(y) * size[1]) for x, y in places.reshape(-1, 2)]
+    of_each = list(zip(pairs, kinds.flatten().tolist(), strict=True))
+    return [pair for pair, kind in of_each if kind == 1], [pair for pair, kind in of_each if kind == 0]
+
+
+def _corners(box: _Numbers, size: tuple[int, int]) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom, times a size `(W, H)`."""
+    sides = _array("box", box)
+    if sides.size != 4:
+        raise MaskError(
+            f"box: expected 4 numbers, got {list(sides.shape)}; give left, top, right and bottom of one box"
+        )
+    left, top, right, bottom = map(float, sides.flatten())
+    return left * size[0], top * size[1], right * size[0], bottom * size[1]
+
+
+def _array(name: str, given: _Numbers) -> NDArray[np.float64]:
+    """Numbers as an array.
+
+    Raises:
+        MaskError: they are none.
+    """
+    try:
+        return np.asarray(given.detach().cpu() if isinstance(given, Tensor) else given, np.float64)
+    except (TypeError, ValueError) as error:
+        raise MaskError(f"{name}: expected numbers, got {given!r}; give a list, an array or a tensor") from error
 
 
 def _propagate(state: InferenceState, order: Iterable[int], reverse: bool) -> Iterator[Output]:

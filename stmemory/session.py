@@ -21,6 +21,7 @@ from stmemory.io.masks import to_object_masks
 from stmemory.io.video import scan_video_frames
 from stmemory.postprocess import Labels, segmentation_of
 from stmemory.predictor import VOSPredictor
+from stmemory.prompts import Prompt, ready_prompts
 from stmemory.result import Segmentation
 from stmemory.stream import VOSStream
 from stmemory.types import ClipLike, MaskArrayLike
@@ -143,13 +144,26 @@ class _Run:
         return (frame_index - self.position) * self.way <= 0
 
 
-class ClipSession:
-    """The given masks of a clip, and the masks of all its frames that follow from them.
+@dataclass(frozen=True)
+class _Asked:
+    """Prompts of an object in a frame, and whether they correct what was found there, as by `VOSStream.correct`."""
 
-    The masks of a frame are those of a stream that began at the earliest frame with a given mask (backwards: at the
-    latest), and got every other one at its frame. Asked for frame after frame, each is computed once; asked for one
-    that lies behind, or after a mask was changed behind, the frames are gone through again. What is held grows with the
-    given masks, a byte a pixel each, and not with the clip.
+    prompt: Prompt
+    corrects: bool
+
+    @property
+    def says_where(self) -> bool:
+        """Whether it says where an object is that is not tracked; points that are not of it do not."""
+        return bool(self.prompt.points) or self.prompt.box is not None
+
+
+class ClipSession:
+    """What was said of objects in frames of a clip, by masks or prompts, and the masks of all its frames that follow.
+
+    The masks of a frame are those of a stream that began at the earliest frame of which something was said (backwards:
+    at the latest), and got all the rest at its frame. Asked for frame after frame, each is computed once; asked for one
+    that lies behind, or after something was changed behind, the frames are gone through again. What is held grows with
+    what was said, a byte a pixel of a mask, and not with the clip.
 
     Args:
         predictor: what tracks.
@@ -175,9 +189,13 @@ class ClipSession:
         if first is None:
             raise FrameError("clip: expected at least one frame, got none; check where it comes from")
         self.height, self.width = first.shape[1:]
-        self._given: dict[int, dict[int, Tensor]] = {}  # of each frame: an object's id, and its mask, bool [H, W]
+        # Of each frame: an object's id, and its mask, bool [H, W], or its prompts.
+        self._given: dict[int, dict[int, Tensor | _Asked]] = {}
         self._absent: dict[int, set[int]] = {}  # of each frame: the ids of objects that are not in it
         self._run: _Run | None = None
+        self._seen = range(0)  # the frames that were segmented, forwards or backwards
+        self._way = 1  # of the last run
+        self._answer: tuple[int, Segmentation] | None = None  # a frame, and its result by its own prompts alone
 
     @property
     def count(self) -> int:
@@ -186,8 +204,13 @@ class ClipSession:
 
     @property
     def given_frames(self) -> list[int]:
-        """Indices of the frames with given masks, sorted."""
+        """Indices of the frames with given masks or prompts, sorted."""
         return sorted(self._given)
+
+    def prompt(self, frame_index: int, object_id: int) -> Prompt | None:
+        """The prompts that were given of an object in a frame; None where none were, or a mask."""
+        said = self._given.get(frame_index, {}).get(object_id)
+        return said.prompt if isinstance(said, _Asked) else None
 
     def has(self, frame_index: int) -> bool:
         """Whether the clip has such a frame; reads it to know.
@@ -199,10 +222,10 @@ class ClipSession:
 
     def give(self, frame_index: int, object_id: int, mask: MaskArrayLike) -> None:
         """Say where an object is in a frame: its first mask, or a correction; it replaces what was said of it in that
-        frame before.
+        frame before, prompts included.
 
         The frame that was segmented last is corrected where it is, as by `VOSStream.correct`. An empty mask says that
-        an object with a mask in another frame is not in this one, as `mark_absent` does.
+        an object that is known from another frame is not in this one, as `mark_absent` does.
 
         Args:
             frame_index: from 0.
@@ -216,7 +239,7 @@ class ClipSession:
         """
         object_id, frame_index = _id(object_id), self._there(frame_index)
         flags = _one_object(mask)
-        if not bool(flags.any()) and self._has_mask_elsewhere(frame_index, object_id):
+        if not bool(flags.any()) and self._is_given_elsewhere(frame_index, object_id):
             to_object_masks(flags, height=self.height, width=self.width, allow_empty=True)  # checks its size
             self.mark_absent(frame_index, object_id)
             return
@@ -225,33 +248,75 @@ class ClipSession:
             self._run.stream.correct(flags.int() * object_id)
         elif self._run is not None and self._run.has_passed(frame_index):
             self._run = None
-        self._forget_absence(frame_index, object_id)
-        on_frame = self._given.setdefault(frame_index, {})
-        on_frame.pop(object_id, None)
-        on_frame[object_id] = flags
+        self._put(frame_index, object_id, flags)
+
+    def give_prompts(self, frame_index: int, prompt: Prompt) -> None:
+        """Say where an object is in a frame by points and a box: where it enters, or a correction. It replaces what was
+        said of the object in that frame before, a mask included: give all points, those of before too.
+
+        Prompts of a frame that was segmented already correct what was found there, as by `VOSStream.correct`: the one
+        that was segmented last where it is, another after the frames up to it were gone through again. In other frames,
+        and of objects that are new, the mask comes of the prompts and the frame alone. Either way it is computed at
+        once, so that prompts which cannot be answered are refused, and change nothing; see `known`. Only what is
+        corrected may have points alone that are not of the object.
+
+        Args:
+            frame_index: from 0.
+            prompt: of one object.
+
+        Raises:
+            FrameError: the clip has no such frame.
+            MaskError: the prompts cannot be used.
+            OptionError: neither the network nor a prompter takes prompts.
+        """
+        frame_index = self._there(frame_index)
+        if not isinstance(prompt, Prompt):
+            raise MaskError(f"prompt: expected one Prompt(object_id, points=..., box=...), got {prompt!r}")
+        object_id, run = prompt.object_id, self._run
+        corrects = frame_index in self._seen and self._is_given_elsewhere(frame_index, object_id)
+        tracked = (object_id,) if corrects else ()
+        ready_prompts(prompt, height=self.height, width=self.width, found=tracked)  # checks it
+        if run is not None and run.position == frame_index:
+            run.stream.correct(prompts=prompt)
+            self._put(frame_index, object_id, _Asked(prompt, True))
+            return
+        before, absent = dict(self._given.get(frame_index, {})), set(self._absent.get(frame_index, ()))
+        self._put(frame_index, object_id, _Asked(prompt, corrects))
+        try:
+            if corrects:
+                self._run = None
+                self.segment(frame_index, backwards=self._way < 0)
+            else:
+                self._run = None if run is not None and run.has_passed(frame_index) else run
+                self.known(frame_index)
+        except BaseException:
+            self._given[frame_index], self._absent[frame_index] = before, absent
+            self._given = {frame: said for frame, said in self._given.items() if said}
+            self._absent = {frame: ids for frame, ids in self._absent.items() if ids}
+            self._answer, self._run = None, run
+            raise
 
     def mark_absent(self, frame_index: int, object_id: int) -> None:
-        """Say that an object is not in a frame; it replaces the object's mask of that frame.
+        """Say that an object is not in a frame; it replaces the object's mask or prompts of that frame.
 
         The object stays, and may be found again in the frames that follow. The frame that was segmented last is
         corrected where it is, as by `VOSStream.correct`.
 
         Args:
             frame_index: from 0.
-            object_id: of an object that has a mask in another frame.
+            object_id: of an object that has a mask or prompts in another frame.
 
         Raises:
             FrameError: the clip has no such frame.
-            MaskError: the object has no mask in another frame.
+            MaskError: the object has neither in another frame.
         """
         object_id, frame_index = _id(object_id), self._there(frame_index)
-        if not self._has_mask_elsewhere(frame_index, object_id):
+        if not self._is_given_elsewhere(frame_index, object_id):
             raise MaskError(
-                f"object {object_id}: expected a mask of it in another frame than {frame_index}, got none; give one "
-                "first, or forget the object with remove()"
+                f"object {object_id}: expected a mask of it in another frame than {frame_index}, or prompts, "
+                "got neither; give one first, or forget the object with remove()"
             )
-        had_mask = self._given.get(frame_index, {}).pop(object_id, None) is not None
-        self._given = {frame: masks for frame, masks in self._given.items() if masks}
+        had_mask = self._drop(frame_index, object_id)
         self._absent.setdefault(frame_index, set()).add(object_id)
         if self._run is None or not self._run.has_passed(frame_index):
             return
@@ -261,11 +326,10 @@ class ClipSession:
             self._run.stream.correct(absent=[object_id])
 
     def take_back(self, frame_index: int, object_id: int) -> None:
-        """Forget what was said of an object in a frame, its mask or its absence, if anything was."""
-        had_mask = self._given.get(frame_index, {}).pop(object_id, None) is not None
+        """Forget what was said of an object in a frame, its mask, prompts or absence, if anything was."""
+        had_mask = self._drop(frame_index, object_id)
         if not self._forget_absence(frame_index, object_id) and not had_mask:
             return
-        self._given = {frame: masks for frame, masks in self._given.items() if masks}
         if self._run is not None and self._run.has_passed(frame_index):
             self._run = None
 
@@ -273,10 +337,9 @@ class ClipSession:
         """Forget an object; the stream goes on with the others.
 
         Returns:
-            The frames in which it had masks.
+            The frames in which it had masks or prompts.
         """
-        had = [frame for frame in self.given_frames if self._given[frame].pop(object_id, None) is not None]
-        self._given = {frame: masks for frame, masks in self._given.items() if masks}
+        had = [frame for frame in self.given_frames if self._drop(frame, object_id)]
         for frame in list(self._absent):
             self._forget_absence(frame, object_id)
         if not self._given:
@@ -287,7 +350,7 @@ class ClipSession:
 
     def clear(self) -> None:
         """Forget all objects; the clip stays open."""
-        self._given, self._absent, self._run = {}, {}, None
+        self._given, self._absent, self._run, self._seen, self._answer = {}, {}, None, range(0), None
 
     def segment(self, frame_index: int, *, backwards: bool = False) -> Segmentation | None:
         """The masks of a frame.
@@ -297,14 +360,15 @@ class ClipSession:
             backwards: follow the clip from its end to its beginning.
 
         Returns:
-            The frame's result; None before the first given mask (backwards: after the last).
+            The frame's result; None before the first given mask or prompts (backwards: after the last).
 
         Raises:
             FrameError: the clip has no such frame, or it cannot be read.
-            MaskError: no mask was given.
+            MaskError: neither a mask nor prompts were given, or prompts on the way cannot be answered.
+            OptionError: there are prompts, and neither the network nor a prompter takes them.
         """
         if not self._given:
-            raise MaskError("expected a mask of some object, got none; give one first")
+            raise MaskError("expected a mask or prompts of some object, got neither; give one first")
         frame_index = _whole(frame_index)
         if frame_index < 0:
             raise _no_frame(frame_index, self.count)
@@ -313,21 +377,54 @@ class ClipSession:
             return None
         run = self._run
         if run is None or run.way != way or (run.position - frame_index) * way > 0:
-            run = self._run = _Run(self.predictor.start(self._frame(begin, asked=begin), self._ids(begin)), way, begin)
+            stream = self.predictor.start(
+                self._frame(begin, asked=begin),
+                self._ids(begin),
+                prompts=self._prompts(begin) or None,
+                allow_empty=True,
+            )
+            run = self._run = _Run(stream, way, begin)
+            self._have_seen(begin, way)
         while run.position != frame_index:
-            coming = run.position + way
-            run.stream.step(self._frame(coming, asked=frame_index), self._ids(coming))
-            if absent := self._absent.get(coming, set()) & set(run.stream.object_ids):
-                run.stream.correct(absent=absent)
-            run.position = coming
+            self._go_on(run, asked=frame_index)
         return dataclasses.replace(run.stream.last, frame_index=frame_index)
 
+    def _go_on(self, run: _Run, *, asked: int) -> None:
+        """Take the stream one frame further, on the way to the one that was asked for."""
+        stream, coming = run.stream, run.position + run.way
+        corrections, rest = list[Prompt](), list[Prompt]()
+        for said in self._asked(coming):
+            tracked = said.prompt.object_id in stream.object_ids
+            if said.corrects and tracked:
+                corrections.append(said.prompt)
+            elif said.says_where:
+                rest.append(said.prompt)
+        stream.step(self._frame(coming, asked=asked), self._ids(coming), prompts=rest or None)
+        run.position = coming
+        self._have_seen(coming, run.way)
+        try:
+            for prompt in corrections:
+                stream.correct(prompts=prompt)
+            if absent := self._absent.get(coming, set()) & set(stream.object_ids):
+                stream.correct(absent=absent)
+        except BaseException:
+            self._run = None  # the stream lacks what was said of this frame
+            raise
+
     def known(self, frame_index: int) -> Segmentation | None:
-        """What is known of a frame without computing: what was segmented last, or what was given; None where that is
-        nothing."""
+        """What is known of a frame without going through the clip: what was segmented last, or what was given, with the
+        answer to prompts as it is without the frames before; None where that is nothing.
+
+        Nothing is computed but that answer, once.
+        """
         if self._run is not None and self._run.position == frame_index:
             return dataclasses.replace(self._run.stream.last, frame_index=frame_index)
-        ids = self._ids(frame_index)
+        ids, prompts = self._ids(frame_index), self._prompts(frame_index)
+        if prompts:
+            if self._answer is None or self._answer[0] != frame_index:
+                stream = self.predictor.start(self._frame(frame_index, asked=frame_index), ids, prompts=prompts)
+                self._answer = frame_index, dataclasses.replace(stream.last, frame_index=frame_index)
+            return self._answer[1]
         if ids is None:
             return None
         masks = to_object_masks(ids, height=self.height, width=self.width)
@@ -341,8 +438,26 @@ class ClipSession:
             raise _no_frame(frame_index, self.count)
         return _whole(frame_index)
 
-    def _has_mask_elsewhere(self, frame_index: int, object_id: int) -> bool:
-        return any(object_id in masks for frame, masks in self._given.items() if frame != frame_index)
+    def _is_given_elsewhere(self, frame_index: int, object_id: int) -> bool:
+        """Whether a mask or prompts say in another frame where the object is."""
+        elsewhere = (said.get(object_id) for frame, said in self._given.items() if frame != frame_index)
+        return any(isinstance(said, Tensor) or (said is not None and said.says_where) for said in elsewhere)
+
+    def _put(self, frame_index: int, object_id: int, said: Tensor | _Asked) -> None:
+        """Keep what was said of an object in a frame, on top of what was said of others."""
+        self._forget_absence(frame_index, object_id)
+        self._drop(frame_index, object_id)
+        self._given.setdefault(frame_index, {})[object_id] = said
+
+    def _drop(self, frame_index: int, object_id: int) -> bool:
+        """Forget an object's mask or prompts of a frame, and say whether there was one."""
+        if self._answer is not None and self._answer[0] == frame_index:
+            self._answer = None
+        said = self._given.get(frame_index, {})
+        had = said.pop(object_id, None) is not None
+        if not said:
+            self._given.pop(frame_index, None)
+        return had
 
     def _forget_absence(self, frame_index: int, object_id: int) -> bool:
         """Take back that an object is absent, and say whether that was said."""
@@ -362,12 +477,26 @@ class ClipSession:
 
     def _ids(self, frame_index: int) -> Tensor | None:
         """The given masks of a frame as ids, int32 `[H, W]`; None where there are none."""
-        if frame_index not in self._given:
+        masks = {i: said for i, said in self._given.get(frame_index, {}).items() if isinstance(said, Tensor)}
+        if not masks:
             return None
         ids = torch.zeros(self.height, self.width, dtype=torch.int32)
-        for object_id, flags in self._given[frame_index].items():
+        for object_id, flags in masks.items():
             ids.masked_fill_(flags, object_id)
         return ids
+
+    def _asked(self, frame_index: int) -> list[_Asked]:
+        """The given prompts of a frame, in the order in which they were given."""
+        return [said for said in self._given.get(frame_index, {}).values() if isinstance(said, _Asked)]
+
+    def _prompts(self, frame_index: int) -> tuple[Prompt, ...]:
+        """Those of them that say where an object is, as what a stream takes."""
+        return tuple(said.prompt for said in self._asked(frame_index) if said.says_where)
+
+    def _have_seen(self, frame_index: int, way: int) -> None:
+        """Remember that a frame was segmented; those of a run follow each other."""
+        ends = (frame_index, *([self._seen.start, self._seen.stop - 1] if self._seen else []))
+        self._seen, self._way = range(min(ends), max(ends) + 1), way
 
 
 def _no_frame(frame_index: int, count: int) -> FrameError:

@@ -217,7 +217,7 @@ class VOSStream:
         Args:
             mask: as in `step`; ids that are new enter in the last frame. None where only the rest is to be said.
             prompts: as in `step`; all points of an object in this frame, those of before included. They improve the
-                mask that was found.
+                mask that was found; so that of a tracked object may be only what it is not.
             absent: ids of objects that are not in the last frame. Their pixels go to the background or another object,
                 and what was memorised of them in this frame is forgotten; older templates stay, and the objects are
                 looked for in the frames to come, wherever they may be.
@@ -409,7 +409,8 @@ class VOSStream:
             image: `[3, H, W]`; None for the last frame.
         """
         masks = self._object_masks(mask, size)
-        asked = ready_prompts(prompts, height=size.frame_height, width=size.frame_width)
+        found = self.object_ids if image is None else ()
+        asked = ready_prompts(prompts, height=size.frame_height, width=size.frame_width, found=found)
         ids = [prompt.object_id for prompt in asked]
         if both := sorted(set(ids) & set(masks.object_ids)):
             raise MaskError(f"prompts: {both} are in the mask too; say one of the two of an object")

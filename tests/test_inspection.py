@@ -529,10 +529,10 @@ def test_an_interrupted_inspection_is_drawn(
     """Ctrl-C ends the tracking after the frame at hand; what was seen is drawn, and the command exits with 130."""
     step = Inspector.step
 
-    def interrupted(self: Inspector, frame: object, mask: object = None) -> Segmentation:
+    def interrupted(self: Inspector, frame: object, mask: object = None, **rest: object) -> Segmentation:
         if self.stream.frame_index == 1:
             signal.raise_signal(signal.SIGINT)
-        return step(self, frame, mask)
+        return step(self, frame, mask, **rest)
 
     monkeypatch.setattr(Inspector, "step", interrupted)
     assert 130 == main(

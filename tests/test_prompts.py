@@ -49,7 +49,10 @@ WRONG: dict[str, tuple[Any, str]] = {
     "no id": (lambda: Prompt(0, points=[(1, 1)]), "object_id from 1"),
     "a text for an id": (lambda: Prompt("3", points=[(1, 1)]), "object_id from 1"),  # type: ignore[arg-type]
     "nothing": (lambda: Prompt(3), "a point of the object or a box"),
-    "what it is not": (lambda: Prompt(3, not_points=[(1, 1)]), "does not say where it is"),
+    "what it is not": (
+        lambda: ready_prompts(Prompt(3, not_points=[(1, 1)]), height=9, width=9, found=[4]),
+        "does not say where it is",
+    ),
     "one number": (lambda: Prompt(3, points=[4]), r"points as \[\(x, y\)"),  # type: ignore[list-item]
     "not finite": (lambda: Prompt(3, points=[(float("nan"), 1)]), "finite"),
     "no area": (lambda: Prompt(3, box=(4, 4, 4, 9)), "x0 < x1"),

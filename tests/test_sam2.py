@@ -338,12 +338,6 @@ def test_it_runs_under_autocast() -> None:
 
 
 ERRORS = {
-    "points": (
-        lambda p, s: p.add_new_points_or_box(s, 0, 1, points=[[1, 2]], labels=[1]),
-        MaskError,
-        "make the mask with any image",
-    ),
-    "old points": (lambda p, s: p.add_new_points(s, 0, 1, [[1, 2]], [1]), MaskError, "pass it to add_new_mask"),
     "no masks": (lambda p, s: p.propagate_in_video(s), MaskError, "call add_new_mask first"),
     "no such frame": (
         lambda p, s: p.add_new_mask(s, 10, 1, LEFT),

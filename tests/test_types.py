@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from stmemory import FramePredictor, VOSPredictor, VOSStream
+from stmemory import FramePredictor, Prompt, VOSPredictor, VOSStream
 from stmemory.formats import export, read_davis
 from stmemory.io.frames import iterate_frames, to_frame
 from stmemory.io.live import LiveSource
@@ -87,6 +87,8 @@ GOOD = [
     "session.give(0, 7, flags)",
     "session.give(0, 7, [[0, 1], [1, 0]])",
     "shim.add_new_mask(shim.init_state('clip.mp4'), 0, 7, flags)",
+    "shim.add_new_points_or_box(shim.init_state('clip.mp4'), 0, 7, [[3, 4]], [1], box=np.zeros(4))",
+    "session.give_prompts(0, Prompt(7, points=[(3, 4)]))",
     "ClipReader(video).read(0)",
     "ClipReader([image, image]).read(0)",
     "ClipReader(Pictures()).read(0)",
@@ -123,6 +125,7 @@ WRONG = [
     "stream.last.overlay(mask)",
     "session.give(0, 7, 'mask.png')",
     "session.give(0, 7, frames())",
+    "session.give_prompts(0, [Prompt(7, points=[(3, 4)])])",
     "shim.init_state(frames())",
     "ClipReader(frames())",
     "ClipReader(LiveSource(0))",

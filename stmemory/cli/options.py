@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,18 +15,22 @@ if TYPE_CHECKING:
     from stmemory.memory.policy import UpdatePolicy
     from stmemory.options import TrackingOptions
     from stmemory.predictor import VOSPredictor
+    from stmemory.prompts import Prompt
 
 __all__ = [
     "Arguments",
     "Commands",
+    "Place",
     "add_compute_options",
     "add_data_set_options",
+    "add_prompt_options",
     "add_scene_options",
     "add_weights_options",
     "chosen_clips",
     "chosen_options",
     "chosen_policy",
     "chosen_predictor",
+    "chosen_prompts",
     "number_or_none",
     "one_or_more",
     "tracking_options",
@@ -115,9 +122,104 @@ def add_compute_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_PROMPTS = {"--point": "ID:X,Y", "--not-point": "ID:X,Y", "--box": "ID:X0,Y0,X1,Y1"}
+
+
+@dataclass(frozen=True)
+class Place:
+    """A point or a box of an object in a frame.
+
+    Attributes:
+        frame: the frame's number, from 0.
+        object_id: None is of no object: a pixel alone.
+        numbers: x and y, or left, top, right and bottom, px.
+    """
+
+    frame: int
+    object_id: int | None
+    numbers: tuple[float, ...]
+
+
+def add_prompt_options(parser: argparse.ArgumentParser, *, frames: bool) -> None:
+    """Points and boxes of objects; see `chosen_prompts`.
+
+    Args:
+        parser: of the command.
+        frames: whether prompts of later frames are taken; where they are not, `--point X,Y` is a pixel alone.
+    """
+    group = parser.add_argument_group("objects by points and boxes in px, each repeatable")
+    later = "; with FRAME: in a later one, counted from 0" if frames else ""
+    for flag, meaning in (
+        ("--point", f"a pixel of the object ID in the first frame{later}"),
+        ("--not-point", "a pixel that is not of the object"),
+        ("--box", "a box around the object: left, top, right and bottom"),
+    ):
+        form = f"{'[FRAME:]' * frames}{_PROMPTS[flag]}"
+        kind = partial(_place, flag, frames=frames)
+        group.add_argument(flag, type=kind, action="append", default=[], metavar=form, help=meaning)
+    group.add_argument(
+        "--prompter",
+        metavar="NAME",
+        help="folder or owner/name of SAM 2's weights, which make the masks for weights that take masks alone",
+    )
+
+
+def chosen_prompts(arguments: argparse.Namespace) -> dict[int, tuple[Prompt, ...]]:
+    """The prompts that `add_prompt_options` describe, by the frame's number: all that is said of an object in a frame
+    is one prompt.
+
+    Raises:
+        OptionError: two boxes are of one object, or a prompter has no prompts.
+        MaskError: an id or a box cannot be used.
+    """
+    from stmemory.errors import OptionError
+    from stmemory.prompts import Prompt
+
+    said: dict[tuple[int, int], tuple[list[tuple[float, ...]], ...]] = {}
+    for number, places in enumerate((arguments.point, arguments.not_point, arguments.box)):
+        for place in places:
+            if place.object_id is not None:
+                parts = said.setdefault((place.frame, place.object_id), ([], [], []))
+                parts[number].append(place.numbers)
+    if arguments.prompter is not None and not said:
+        raise OptionError("--prompter: expected with --point or --box, got it without; add one, or leave it out")
+    found: dict[int, tuple[Prompt, ...]] = {}
+    for (frame, object_id), (points, not_points, boxes) in sorted(said.items()):
+        if len(boxes) > 1:
+            raise OptionError(f"--box: expected one of an object in a frame, got {len(boxes)} of object {object_id}")
+        box = next(((x0, y0, x1, y1) for x0, y0, x1, y1 in boxes), None)
+        prompt = Prompt(
+            object_id, points=[(x, y) for x, y in points], not_points=[(x, y) for x, y in not_points], box=box
+        )
+        found[frame] = (*found.get(frame, ()), prompt)
+    return found
+
+
+def _place(flag: str, text: str, *, frames: bool) -> Place:
+    """A text such as `12:7:320,180`, where the frame may be left out.
+
+    Raises:
+        ArgumentTypeError: it is malformed.
+
+    >>> _place("--point", "7:320,180", frames=True)
+    Place(frame=0, object_id=7, numbers=(320.0, 180.0))
+    """
+    form = _PROMPTS[flag]
+    number, more = r"-?(?:[0-9]+\.?[0-9]*|\.[0-9]+)", form.count(",")
+    found = re.fullmatch(rf"(?:(?:([0-9]{{1,9}}):)?([0-9]{{1,10}}):)?({number}(?:, *{number}){{{more}}})", text)
+    frame, object_id, numbers = found.groups() if found else (None, None, None)
+    bare = object_id is None and (frames or flag != "--point")
+    if numbers is None or bare or (frame is not None and not frames):
+        example = "7:320,180" if more == 1 else "7:300,150,360,210"
+        later = f", or FRAME:{form} of a later frame" if frames else ""
+        raise argparse.ArgumentTypeError(f"expected {form}, such as {example}{later}, got {text!r}")
+    where = tuple(float(part) for part in numbers.split(","))
+    return Place(int(frame or 0), None if object_id is None else int(object_id), where)
+
+
 def chosen_predictor(arguments: argparse.Namespace) -> VOSPredictor:
-    """The predictor that `tracking_options` and `add_compute_options` describe; sets the number of threads where one is
-    given.
+    """The predictor that `tracking_options`, `add_compute_options` and `add_prompt_options` describe; sets the number
+    of threads where one is given.
 
     Raises:
         OptionError: an option is out of its range.
@@ -145,6 +247,7 @@ def chosen_predictor(arguments: argparse.Namespace) -> VOSPredictor:
         options=chosen_options(arguments),
         device=device,
         dtype=dtypes[name],
+        prompter=getattr(arguments, "prompter", None),
         revision=arguments.revision,
     )
 

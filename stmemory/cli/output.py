@@ -154,6 +154,7 @@ _SAME = (
     "force",
     "frames",
     "jobs",
+    "prompter",
     "ray",
     "reconnect",
     "resume",
@@ -172,7 +173,7 @@ def with_flags(message: str) -> str:
     """
     names = "|".join(_FLAGS)
     message = re.sub(rf"^({names})(?=: expected)", lambda found: _FLAGS[found[1]], message)
-    message = re.sub(rf"\b({names})=True\b", lambda found: _FLAGS[found[1]], message)
+    message = re.sub(rf"\b({names})=(?:True\b|\.\.\.)", lambda found: _FLAGS[found[1]], message)
     return re.sub(rf"\b({names})[=(]([A-Z]{{3,}})\b\)?", lambda found: f"{_FLAGS[found[1]]} {found[2]}", message)
 
 

@@ -5,18 +5,27 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from stmemory.cli.options import Commands, add_compute_options, add_scene_options, chosen_predictor, tracking_options
+from stmemory.cli.options import (
+    Commands,
+    add_compute_options,
+    add_prompt_options,
+    add_scene_options,
+    chosen_predictor,
+    chosen_prompts,
+    tracking_options,
+)
 from stmemory.cli.output import DONE, FAILED, INTERRUPTED, complain, end_line, progress_on_stderr, say_at_once
 from stmemory.io.files import out_folder
 
 if TYPE_CHECKING:
     from stmemory.inspection import Inspector
     from stmemory.jobs.track import Stop
+    from stmemory.prompts import Prompt
     from stmemory.types import FrameLike, MaskLike
 
 __all__ = ["add_demo", "add_export", "add_inspect", "add_track"]
@@ -27,7 +36,7 @@ SNAPSHOTS = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF", ".tiff": "TIFF"}
 def add_track(commands: Commands) -> None:
     """Offer the command."""
     track = commands.add_parser(
-        "track", parents=[tracking_options()], help="track objects through a video, from their first masks"
+        "track", parents=[tracking_options()], help="track objects through a video, from first masks, points or boxes"
     )
     source_help = (
         "or a GIF, WebP or TIFF with pages, or a .npy with uint8 [T, H, W, 3]; or live: a camera, 0 or /dev/video0, "
@@ -57,7 +66,7 @@ def add_track(commands: Commands) -> None:
         "--snapshot",
         type=Path,
         metavar="FILE",
-        help="write the first frame as an image on which to paint the mask, and end",
+        help="write the first frame as an image on which to paint the mask or look up pixels, and end",
     )
     live.add_argument("--seconds", type=float, metavar="S", help="stop after so long")
     live.add_argument(
@@ -70,12 +79,15 @@ def add_track(commands: Commands) -> None:
     begin = track.add_mutually_exclusive_group()
     begin.add_argument("--resume", action="store_true", help="go on where a run of the same command stopped")
     begin.add_argument("--force", action="store_true", help="begin again, deleting the masks that an earlier run wrote")
+    add_prompt_options(track, frames=True)
     add_compute_options(track)
     track.set_defaults(run=_track, usage_error=track.error)
 
 
 def _track(arguments: argparse.Namespace) -> int:
-    missing = [name for name, value in (("--mask", arguments.mask), ("-o/--out", arguments.out)) if not value]
+    given = [value for name in ("mask", "point", "not_point", "box") for value in getattr(arguments, name) or ()]
+    wanted = (("--mask, --point or --box", given), ("-o/--out", arguments.out))
+    missing = [name for name, value in wanted if not value]
     if missing and arguments.snapshot is None:
         arguments.usage_error(f"the following arguments are required: {', '.join(missing)}")
     if arguments.snapshot is not None:
@@ -93,7 +105,8 @@ def _track_with(arguments: argparse.Namespace, folder: Path) -> int:
     from stmemory.weights.devices import usable_device
 
     source = arguments.source if is_live(arguments.source) else Path(arguments.source)
-    masks = masks_by_frame(arguments.mask, source, unpack_to=folder)
+    prompts = chosen_prompts(arguments)
+    masks = masks_by_frame(arguments.mask, source, unpack_to=folder) if arguments.mask else None
     job = TrackJob(
         source,
         masks,
@@ -103,6 +116,7 @@ def _track_with(arguments: argparse.Namespace, folder: Path) -> int:
         damaged=arguments.damaged,
         seconds=arguments.seconds,
         reconnect=arguments.reconnect,
+        prompts=prompts,
     )
     check_folder(job, resume=arguments.resume, force=arguments.force)  # before the time that loading takes
     total, shown = job.total, dict[str, Callable[[int], None]]()
@@ -135,10 +149,10 @@ def _track_with(arguments: argparse.Namespace, folder: Path) -> int:
         if report.more:
             print(f"stopped after {report.frames} frames as asked; --resume goes on")
         for frame in report.unused:
-            complain(
-                f"the clip ended after {report.frames} frames: the mask of frame {frame}, {job.given[frame]}, was not "
-                "used"
+            what = (
+                f"the mask of frame {frame}, {job.given[frame]}," if frame in job.given else f"prompts of frame {frame}"
             )
+            complain(f"the clip ended after {report.frames} frames: {what} was not used")
         return FAILED if report.unused else DONE
     if job.live is not None:
         why = "" if report.error is None else f": {report.error}"
@@ -333,12 +347,17 @@ def add_inspect(commands: Commands) -> None:
         "--at", type=_frames, metavar="FRAME[,FRAME]", help="frames whose reads are drawn (default: a few)"
     )
     inspect.add_argument(
-        "--point", type=_point, action="append", metavar="X,Y", help="pixel (default: centre and edge)"
+        "--pixel",
+        type=_pixel,
+        action="append",
+        metavar="X,Y",
+        help="whose reads are drawn, repeatable; --point X,Y is the same (default: centre and edge)",
     )
     inspect.add_argument("--object", type=int, action="append", metavar="ID", help="repeatable (default: the first 16)")
     inspect.add_argument("--frames", type=int, help=f"stop after so many (default: all; {DEMO} of the rendered clip)")
     for name, default in SCENE.items():
         inspect.add_argument(f"--{name}", type=int, help=f"of the rendered clip (default: {default})")
+    add_prompt_options(inspect, frames=False)
     inspect.set_defaults(run=_inspect)
 
 
@@ -348,9 +367,13 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from stmemory.jobs.track import stop_on_signals
     from stmemory.stream import VOSStream
 
-    if (arguments.source is None) != (arguments.mask is None):
+    bare = [place.numbers for place in arguments.point if place.object_id is None]  # as --pixel was called
+    pixels = [*(arguments.pixel or ()), *((int(x), int(y)) for x, y in bare)]
+    prompts = chosen_prompts(arguments).get(0, ())
+    if (arguments.source is None) != (arguments.mask is None and not prompts):
         raise OptionError(
-            "inspect: expected a video and --mask FIRST.png, or neither (the rendered clip), got one; add the other"
+            "inspect: expected a video and --mask FIRST.png, --point or --box, or neither (the rendered clip), got "
+            "one; add the other"
         )
     if arguments.frames is not None and arguments.frames < 1:
         raise OptionError(f"--frames: expected 1 or more, got {arguments.frames}")
@@ -359,15 +382,15 @@ def _inspect(arguments: argparse.Namespace) -> int:
         flags = ", ".join(f"--{name}" for name in given)
         raise OptionError(f"{flags}: expected with the rendered clip alone, got them with a video; leave them out")
     out_folder(arguments.out)
-    clip, mask, total = _clip(arguments)
+    clip, mask, total = _clip(arguments, prompts)
     if late := [frame for frame in arguments.at or () if total is not None and frame >= total]:
         raise OptionError(
             f"--at: expected frames of the clip, 0 to {total - 1 if total else 0}, got {late}; choose earlier ones"
         )
     predictor = chosen_predictor(arguments)
-    stream = VOSStream(predictor.network, predictor.options)
-    inspector = Inspector(stream, at=arguments.at, points=arguments.point, objects=arguments.object)
-    inspector.step(next(clip), mask)
+    stream = VOSStream(predictor.network, predictor.options, prompter=predictor.prompter)
+    inspector = Inspector(stream, at=arguments.at, points=pixels or None, objects=arguments.object)
+    inspector.step(next(clip), mask, prompts=prompts or None)
     inspector.report()  # an object that is not there ends it here
     show, broken = progress_on_stderr(total, "inspect"), ""
     show(1)
@@ -390,7 +413,9 @@ def _inspect(arguments: argparse.Namespace) -> int:
     return FAILED if broken else INTERRUPTED if stop.wanted else FAILED if missing else DONE
 
 
-def _clip(arguments: argparse.Namespace) -> tuple[Iterator[FrameLike], MaskLike, int | None]:
+def _clip(
+    arguments: argparse.Namespace, prompts: Sequence[Prompt]
+) -> tuple[Iterator[FrameLike], MaskLike | None, int | None]:
     """The frames, the first mask, and how many frames there are, if that can be known."""
     from itertools import islice
 
@@ -404,7 +429,7 @@ def _clip(arguments: argparse.Namespace) -> tuple[Iterator[FrameLike], MaskLike,
         size = {name: default if given[name] is None else given[name] for name, default in SCENE.items()}
         mask = IDS[next(render_scene(1, **size))[1]]
         return (frame for frame, _ in render_scene(total, **size)), mask, total
-    job = TrackJob(arguments.source, arguments.mask, arguments.out, frames=arguments.frames)
+    job = TrackJob(arguments.source, arguments.mask, arguments.out, frames=arguments.frames, prompts=prompts)
     return iter(islice(frames_of(job), arguments.frames)), arguments.mask, job.total
 
 
@@ -428,7 +453,7 @@ def _frames(text: str) -> list[int]:
     return [int(part) for part in text.split(",")]
 
 
-def _point(text: str) -> tuple[int, int]:
+def _pixel(text: str) -> tuple[int, int]:
     """A pixel."""
     parts = [part.strip() for part in text.split(",")]
     if len(parts) != 2 or not all(part.isdecimal() for part in parts):

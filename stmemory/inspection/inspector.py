@@ -31,6 +31,7 @@ from stmemory.inspection.moments import (
 from stmemory.inspection.report import InspectionReport
 from stmemory.io.frames import iterate_frames, to_frame
 from stmemory.predictor import VOSPredictor
+from stmemory.prompts import PromptsLike
 from stmemory.result import Segmentation
 from stmemory.stream import VOSStream
 from stmemory.types import FrameLike, MaskLike, VideoLike
@@ -112,7 +113,14 @@ class Inspector:
         )
 
     @torch.inference_mode()
-    def step(self, frame: FrameLike, mask: MaskLike | None = None, *, write: bool = True) -> Segmentation:
+    def step(
+        self,
+        frame: FrameLike,
+        mask: MaskLike | None = None,
+        *,
+        prompts: PromptsLike | None = None,
+        write: bool = True,
+    ) -> Segmentation:
         """Take the stream one frame further; arguments, result and errors are those of `VOSStream.step`.
 
         Raises:
@@ -131,7 +139,7 @@ class Inspector:
         )  # [R, K, Ck, n], a copy
         valid = bank.valid[list(rows.values())] if rows else None
         before = self._seen
-        result = self.stream.step(frame, mask, write=write)
+        result = self.stream.step(frame, mask, prompts=prompts, write=write)
         options = self.stream.options
         size = network.working_size(height, width, short_side=options.short_side, enlarge=options.factor(height, width))
         weight = next(network.parameters())
@@ -279,8 +287,9 @@ class Inspector:
 def inspect(
     predictor: VOSPredictor,
     frames: VideoLike,
-    first_mask: MaskLike,
+    first_mask: MaskLike | None = None,
     *,
+    prompts: PromptsLike | None = None,
     at: Iterable[int] | None = None,
     objects: Iterable[int] | None = None,
     on_result: Callable[[Segmentation], None] | None = None,
@@ -290,7 +299,8 @@ def inspect(
     Args:
         predictor: what tracks.
         frames: a video in any form that `iterate_frames` takes.
-        first_mask: the first frame's, in any form that `to_object_masks` takes.
+        first_mask: the first frame's, in any form that `to_object_masks` takes; None where there are prompts.
+        prompts: points and boxes of objects in the first frame: one `Prompt` or several.
         at: see `Inspector`.
         objects: see `Inspector`.
         on_result: called with each frame's result.
@@ -300,7 +310,7 @@ def inspect(
 
     Raises:
         FrameError: the video cannot be read, or ends before a frame of `at`.
-        MaskError: the mask cannot be used, or has no object of `objects`.
+        MaskError: the mask or a prompt cannot be used, there is neither, or none has an object of `objects`.
         OptionError: too many frames in `at`.
 
     >>> mask = np.zeros((48, 64), np.uint8)
@@ -309,9 +319,12 @@ def inspect(
     >>> report.attention(2, 7).mode
     'RGB'
     """
-    inspector = Inspector(VOSStream(predictor.network, predictor.options), at=at, objects=objects)
+    if first_mask is None and prompts is None:
+        raise MaskError("inspect: expected a mask of the first frame or prompts, got neither; give one")
+    stream = VOSStream(predictor.network, predictor.options, prompter=predictor.prompter)
+    inspector = Inspector(stream, at=at, objects=objects)
     for index, frame in enumerate(iterate_frames(frames)):
-        result = inspector.step(frame, None if index else first_mask)
+        result = inspector.step(frame) if index else inspector.step(frame, first_mask, prompts=prompts)
         if index == 0:
             inspector.report()  # raises for objects that the mask does not have
         if on_result is not None:

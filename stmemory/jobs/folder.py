@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from stmemory.io.frames import count_frames, iterate_frames
 from stmemory.io.images import image_files, is_image_path
 from stmemory.io.live import LiveSource, is_live
 from stmemory.io.video import DAMAGED, iterate_timed_video
+from stmemory.prompts import Prompt
 from stmemory.types import FrameLike
 
 __all__ = ["TrackJob", "frames_of", "is_mask_name", "pictures_of"]
@@ -36,7 +37,7 @@ class TrackJob:
             camera as text, a device such as `/dev/video0`, or a named pipe, see `LiveSource`. An address is no `Path`,
             which eats one of its slashes.
         mask: the first frame's mask, an image file; or masks by the frame's number, from 0: objects may enter, and be
-            corrected, at any frame. In the source folder a mask is no frame.
+            corrected, at any frame. In the source folder a mask is no frame. None where there are prompts alone.
         out: the output folder.
         overlay: also draw `overlay.mp4` (needs the extra `video`).
         frames: frames at most; None for all.
@@ -44,14 +45,15 @@ class TrackJob:
         damaged: treatment of a damaged video, `"error"` or `"skip"`; see `iterate_video`. A live source skips.
         seconds: seconds of a live source, after which it ends; None for no end.
         reconnect: attempts to open a live source again after a loss.
+        prompts: points and boxes of objects in the first frame, or by the frame's number, as masks.
 
     Raises:
-        OptionError: `damaged` is neither; `frames` or `save_every` is below 1, or there is no mask; `seconds` is not
-            above 0, or the source is not live.
+        OptionError: `damaged` is neither; `frames` or `save_every` is below 1, or there is neither a mask nor a prompt;
+            `seconds` is not above 0, or the source is not live.
     """
 
     source: Path | str
-    mask: Path | Mapping[int, Path]
+    mask: Path | Mapping[int, Path] | None
     out: Path
     overlay: bool = False
     frames: int | None = None
@@ -59,6 +61,7 @@ class TrackJob:
     damaged: str = "error"
     seconds: float | None = None
     reconnect: int = 5
+    prompts: Sequence[Prompt] | Mapping[int, Sequence[Prompt]] = ()
 
     def __post_init__(self) -> None:
         for name, value in (("frames", self.frames), ("save_every", self.save_every)):
@@ -66,12 +69,11 @@ class TrackJob:
                 raise OptionError(f"{name}: expected 1 or more, got {value}")
         if self.damaged not in DAMAGED:
             raise OptionError(f'damaged: expected "error" or "skip", got {self.damaged!r}')
-        if not self.given or min(self.given) < 0:
+        if not self.given_frames or min(self.given_frames) < 0:
             raise OptionError(
-                "mask: expected masks of frames from 0 on, got those "
-                f"of {list(self.given)}; name the first frame's mask"
+                f"mask: expected masks or prompts of frames from 0 on, got those of {self.given_frames}; name the "
+                "first frame's mask, or points of objects"
             )
-
         if self.seconds is not None and not (0 < self.seconds and self.is_live):
             what = (
                 "a camera, an address or a named pipe, since a file has its end"
@@ -101,7 +103,20 @@ class TrackJob:
     @functools.cached_property
     def given(self) -> dict[int, Path]:
         """Files of the masks by the frame's number, sorted."""
+        if self.mask is None:
+            return {}
         return dict(sorted(self.mask.items())) if isinstance(self.mask, Mapping) else {0: self.mask}
+
+    @functools.cached_property
+    def prompted(self) -> dict[int, tuple[Prompt, ...]]:
+        """Prompts by the frame's number, sorted."""
+        by_frame = self.prompts if isinstance(self.prompts, Mapping) else {0: self.prompts}
+        return {frame: tuple(prompts) for frame, prompts in sorted(by_frame.items()) if prompts}
+
+    @functools.cached_property
+    def given_frames(self) -> list[int]:
+        """Numbers of the frames with a mask or prompts, sorted."""
+        return sorted({*self.given, *self.prompted})
 
     @property
     def masks(self) -> Path:

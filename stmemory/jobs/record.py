@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -18,6 +18,7 @@ from stmemory.io.run_folder import expect_same, foreign_files, read_record, writ
 from stmemory.io.untrusted import expect_below
 from stmemory.io.video import OverlayWriter
 from stmemory.jobs.folder import TrackJob, is_mask_name
+from stmemory.prompts import Prompt
 
 __all__ = [
     "check_folder",
@@ -31,7 +32,7 @@ __all__ = [
 
 FORMAT = "stmemory.job 1"
 # Facts that a job may change and still be the same.
-FREE = ("source", "mask_names", "frame_files", "later_masks")
+FREE = ("source", "mask_names", "frame_files", "later_masks", "later_prompts")
 
 
 def check_folder(job: TrackJob, *, resume: bool, force: bool) -> None:
@@ -113,6 +114,8 @@ def job_record(job: TrackJob, first: Tensor) -> dict[str, object]:
         "first_frame": hashlib.sha256(first.mul(255).round().byte().numpy().tobytes()).hexdigest(),
         "first_mask": _digest(job.given[0]) if 0 in job.given else "",
         "later_masks": {str(frame): _digest(path) for frame, path in job.given.items() if frame},
+        "first_prompts": _said(job.prompted.get(0, ())),
+        "later_prompts": {str(frame): _said(prompts) for frame, prompts in job.prompted.items() if frame},
     }
 
 
@@ -148,7 +151,7 @@ def check_record(job: TrackJob, record: Mapping[str, object]) -> None:
 
     Raises:
         WeightsError: the folder's record cannot be read.
-        OptionError: it is of another clip or mask.
+        OptionError: it is of another clip, mask or prompts.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -161,12 +164,13 @@ def check_record(job: TrackJob, record: Mapping[str, object]) -> None:
         raise WeightsError(
             f"{job.record}: expected the record of the job, got none that can be read; begin again in another folder"
         )
-    expect_same(job.out, "job", {name: old.get(name) for name in record}, record, free=FREE)
+    before = {"first_prompts": {}, **old}  # a record of before there were prompts
+    expect_same(job.out, "job", {name: before.get(name) for name in record}, record, free=FREE)
 
 
 def check_later_masks(job: TrackJob, record: Mapping[str, object], *, done: int) -> None:
-    """Make sure that the frames which are done got the masks that they would get now; masks of frames to come may
-    change.
+    """Make sure that the frames which are done got the masks and prompts that they would get now; those of frames to
+    come may change.
 
     Args:
         job: the job; what `check_record` takes.
@@ -174,7 +178,7 @@ def check_later_masks(job: TrackJob, record: Mapping[str, object], *, done: int)
         done: number of frames that are done.
 
     Raises:
-        OptionError: a mask of such a frame is another, came or went.
+        OptionError: a mask or prompts of such a frame are others, came or went.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -182,23 +186,34 @@ def check_later_masks(job: TrackJob, record: Mapping[str, object], *, done: int)
     ...     clear_folder(job, {"format": FORMAT, "later_masks": {}})
     ...     check_later_masks(job, {"format": FORMAT, "later_masks": {"30": "the digest of a mask"}}, done=12)
     """
-    old, new = (_done_masks(facts.get("later_masks"), done) for facts in (_recorded(job) or {}, record))
-    other = sorted(frame for frame in {*old, *new} if old.get(frame) != new.get(frame))
-    if other:
-        raise OptionError(
-            f"{job.out}: {done} frames are done, and the mask of frame {other[0]} is not the one that it had; leave "
-            "the masks of these frames as they were, or begin again with force=True"
-        )
+    for name, what in (("later_masks", "the mask"), ("later_prompts", "what was prompted")):
+        old, new = (_done(facts.get(name), done) for facts in (_recorded(job) or {}, record))
+        other = sorted(frame for frame in {*old, *new} if old.get(frame) != new.get(frame))
+        if other:
+            raise OptionError(
+                f"{job.out}: {done} frames are done, and {what} of frame {other[0]} is not what it was; leave the "
+                "masks and prompts of these frames as they were, or begin again with force=True"
+            )
 
 
-def _done_masks(masks: object, done: int) -> dict[int, object]:
-    """Digests by frame, of frames that are done; what is in a record may be anything."""
-    if not isinstance(masks, dict):
+def _done(given: object, done: int) -> dict[int, object]:
+    """What was given by frame, of frames that are done; what is in a record may be anything."""
+    if not isinstance(given, dict):
         return {}
     return {
-        int(frame): digest
-        for frame, digest in masks.items()
-        if re.fullmatch(r"[0-9]{1,9}", frame) and int(frame) < done
+        int(frame): what for frame, what in given.items() if re.fullmatch(r"[0-9]{1,9}", frame) and int(frame) < done
+    }
+
+
+def _said(prompts: Sequence[Prompt]) -> dict[str, object]:
+    """Prompts as plain JSON values, by the object's id: in the same words whatever the order they came in."""
+    return {
+        f"object_{prompt.object_id}": {
+            "points": sorted(map(list, prompt.points)),
+            "not_points": sorted(map(list, prompt.not_points)),
+            "box": None if prompt.box is None else list(prompt.box),
+        }
+        for prompt in sorted(prompts, key=lambda one: one.object_id)
     }
 
 

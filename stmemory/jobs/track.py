@@ -8,7 +8,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ from stmemory.jobs.record import (
     job_record,
     missing_masks,
 )
+from stmemory.prompts import Prompt, ready_prompts
 from stmemory.result import Segmentation
 
 __all__ = ["JobReport", "Predictor", "Stop", "Stream", "describe_job", "run_job", "stop_on_signals"]
@@ -43,7 +44,8 @@ MOST_MASKS = 3  # described one by one
 
 
 def describe_job(job: TrackJob, *, device: object) -> str:
-    """Say what was understood: the clip's length and size, the mask's objects with their pixels, and what is left out.
+    """Say what was understood: the clip's length and size, the mask's objects with their pixels, the prompts, and what
+    is left out.
 
     Args:
         job: the job.
@@ -54,7 +56,8 @@ def describe_job(job: TrackJob, *, device: object) -> str:
 
     Raises:
         FrameError: the first frame cannot be used.
-        MaskError: a mask cannot be used, none has an object, or one is of a frame that the clip does not have.
+        MaskError: a mask or a prompt cannot be used, none has an object, or one is of a frame that the clip does not
+            have.
 
     >>> import tempfile
     >>> from pathlib import Path
@@ -67,18 +70,27 @@ def describe_job(job: TrackJob, *, device: object) -> str:
     'clip.tif: 1 frame of 6 x 4, cpu; first.png: 1 object: 7 (24 px)'
     """
     height, width = next(frames_of(job)).shape[1:]
-    last = max(job.given)
+    last = job.given_frames[-1]
     if job.files and last >= len(job.files):
         raise MaskError(
-            f"{job.given[last]}: expected a mask of a frame from 0 to "
-            f"{len(job.files) - 1}, got one of frame {last}; count from 0"
+            f"{job.given.get(last, 'prompts')}: expected a frame from 0 to {len(job.files) - 1}, got one of frame "
+            f"{last}; count from 0"
         )
-    alone, lines, objects = list(job.given) == [0], list[str](), 0
-    for frame, path in job.given.items():
-        masks = _read(path, height, width, allow_empty=not alone)
-        objects += len(masks.object_ids)
-        if len(lines) < MOST_MASKS:
-            lines.append((f"{path.name}" if alone else f"{path.name} at frame {frame}") + f": {_objects_in(masks)}")
+    alone, lines, objects = job.given_frames == [0], list[str](), 0
+    for frame in job.given_frames:
+        at, said = "" if alone else f" at frame {frame}", list[str]()
+        masked: tuple[int, ...] = ()
+        if path := job.given.get(frame):
+            masks = _read(path, height, width, allow_empty=not alone or bool(job.prompted))
+            masked = masks.object_ids
+            said.append(f"{path.name}{at}: {_objects_in(masks)}")
+        prompts = ready_prompts(job.prompted.get(frame), height=height, width=width)
+        if both := sorted({prompt.object_id for prompt in prompts} & set(masked)):
+            raise MaskError(f"prompts: {both} are in the mask of frame {frame} too; say one of the two of an object")
+        if prompts:
+            said.append(f"prompts{at}: {_objects_prompted(prompts)}")
+        objects += len(masked) + len(prompts)
+        lines += said[: max(0, MOST_MASKS - len(lines))]
     if not objects:
         raise MaskError(
             "masks: expected an object in at least one of them, got background only; mark objects with ids above 0"
@@ -86,7 +98,7 @@ def describe_job(job: TrackJob, *, device: object) -> str:
     known, total = job.source_frames, job.total
     limit = "" if job.frames is None else f"{total} of " if known is not None else f"at most {job.frames} frames, "
     length = f"{limit}{known:,} frame{'s' * (known != 1)} of " if known is not None else limit
-    more = len(job.given) - len(lines)
+    more = len(job.given) + len(job.prompted) - len(lines)
     lines += [f"{more} more mask{'s' * (more != 1)}"] * (more > 0)
     if beside := job.masks_beside_frames:
         one = len(beside) == 1
@@ -104,6 +116,18 @@ def _read(path: Path, height: int, width: int, *, allow_empty: bool) -> ObjectMa
         return to_object_masks(path, height=height, width=width, allow_empty=allow_empty)
     except StmemoryError as error:
         raise type(error)(str(error) if str(path) in str(error) else f"{path}: {error}") from error
+
+
+def _objects_prompted(prompts: Sequence[Prompt]) -> str:
+    number = len(prompts)
+    named = []
+    for prompt in prompts:
+        points, box = len(prompt.points) + len(prompt.not_points), prompt.box is not None
+        parts = [f"{points} point{'s' * (points != 1)}"] * (points > 0) + ["a box"] * box
+        named.append(f"{prompt.object_id} ({' and '.join(parts)})")
+    return f"{number} object{'s' * (number != 1)}: {', '.join(named[:MOST_OBJECTS])}" + ", ..." * (
+        number > MOST_OBJECTS
+    )
 
 
 def _objects_in(masks: ObjectMasks) -> str:
@@ -135,8 +159,10 @@ class Stream(Protocol):
     def last(self) -> Segmentation:
         """The last frame's result."""
 
-    def step(self, frame: Tensor, mask: Path | None = None, /) -> Segmentation:
-        """Segment the next frame `[3, H, W]`, of which a mask may be given."""
+    def step(
+        self, frame: Tensor, mask: Path | None = None, /, *, prompts: Sequence[Prompt] | None = None
+    ) -> Segmentation:
+        """Segment the next frame `[3, H, W]`, of which a mask and prompts may be given."""
 
     def save(self, path: Path, /) -> None:
         """Write all that the stream remembers to a file, atomically."""
@@ -145,8 +171,17 @@ class Stream(Protocol):
 class Predictor(Protocol):
     """What makes streams; a `VOSPredictor` is one."""
 
-    def start(self, frame: Tensor, mask: Path | None, /, *, allow_empty: bool = False) -> Stream:
-        """Open a stream with its first frame `[3, H, W]` and the mask there; `allow_empty`: objects may enter later."""
+    def start(
+        self,
+        frame: Tensor,
+        mask: Path | None,
+        /,
+        *,
+        prompts: Sequence[Prompt] | None = None,
+        allow_empty: bool = False,
+    ) -> Stream:
+        """Open a stream with its first frame `[3, H, W]` and the mask and prompts there; `allow_empty`: objects may
+        enter later."""
 
     def resume(self, path: Path, /) -> Stream:
         """Open a stream where `Stream.save` left it."""
@@ -169,7 +204,7 @@ class JobReport:
         finished: whether all that was asked for is done.
         error: why the job ended early, unless by a wish.
         more: whether the clip goes on beyond the `frames` that were asked for; the state is kept to resume with more.
-        unused: frames of masks that lie beyond the clip's end.
+        unused: frames of masks or prompts that lie beyond the clip's end.
     """
 
     frames: int
@@ -214,8 +249,8 @@ def run_job(
     Raises:
         OptionError: the output folder has masks already, has nothing to resume, is of another job, or another run
             writes into it; see `check_folder`.
-        StmemoryError: the first frame, the first mask or the saved state cannot be used, or PyAV is missing for an
-            overlay.
+        StmemoryError: the first frame, its mask or prompts or the saved state cannot be used, or PyAV is missing for
+            an overlay.
 
     >>> from stmemory.predictor import VOSPredictor
     >>> job = TrackJob(Path("no/such/clip"), Path("0.png"), Path("no/such/folder"))
@@ -280,7 +315,7 @@ def _run(
         job.state.unlink(missing_ok=True)
     else:
         stream.save(job.state)
-    unused = tuple(frame for frame in job.given if frame > stream.frame_index) if finished and not more else ()
+    unused = tuple(frame for frame in job.given_frames if frame > stream.frame_index) if finished and not more else ()
     return JobReport(stream.frame_index + 1, resumed_at, finished, error, more, unused)
 
 
@@ -305,7 +340,7 @@ def _follow(
                 stream.frame_index + 1 != job.frames and not stop.wanted and (frame := next(frames, None)) is not None
             ):
                 index = stream.frame_index + 1
-                result = _step(stream, frame, job.given.get(index))
+                result = _step(stream, frame, job, index)
                 result.save(job.mask_path(index))
                 if writer is not None and live is not None:
                     writer.write(result.overlay(frame), time=live.time)
@@ -319,7 +354,7 @@ def _follow(
             os.replace(part, job.overlay_path)
     error = error or missing_masks(job, stream.frame_index + 1)
     write_record(job.record, {**record, "done": True})
-    unused = tuple(frame for frame in job.given if frame > stream.frame_index)
+    unused = tuple(frame for frame in job.given_frames if frame > stream.frame_index)
     return JobReport(stream.frame_index + 1, 0, error is None and not stop.wanted, error, unused=unused)
 
 
@@ -361,7 +396,9 @@ def stop_on_signals(on_first: Callable[[], None] | None = None) -> Iterator[Stop
 
 def _begin(predictor: Predictor, job: TrackJob, first: Tensor) -> Stream:
     """Start a stream."""
-    if list(job.given) == [0]:
+    if 0 in job.prompted:
+        return predictor.start(first, job.given.get(0), prompts=job.prompted[0], allow_empty=True)
+    if job.given_frames == [0]:
         return predictor.start(first, job.given[0])
     return predictor.start(first, job.given.get(0), allow_empty=True)
 
@@ -409,7 +446,7 @@ def _advance(
         if index <= stream.frame_index:
             notify("skip", index + 1)
             continue
-        _step(stream, frame, job.given.get(index)).save(job.mask_path(index))
+        _step(stream, frame, job, index).save(job.mask_path(index))
         notify("track", index + 1)
         now = clock()
         if (index + 1) % job.save_every == 0 or now - saved_at >= SAVE_SECONDS:
@@ -418,14 +455,16 @@ def _advance(
     return False
 
 
-def _step(stream: Stream, frame: Tensor, mask: Path | None) -> Segmentation:
+def _step(stream: Stream, frame: Tensor, job: TrackJob, index: int) -> Segmentation:
     """Take the stream one frame further; what is wrong with a mask names its file."""
-    if mask is None:
+    mask, prompts = job.given.get(index), job.prompted.get(index)
+    if mask is None and prompts is None:
         return stream.step(frame)
     try:
-        return stream.step(frame, mask)
+        return stream.step(frame, mask) if prompts is None else stream.step(frame, mask, prompts=prompts)
     except MaskError as error:
-        raise MaskError(str(error) if str(mask) in str(error) else f"{mask}: {error}") from error
+        place = f"frame {index}" if mask is None else str(mask)
+        raise MaskError(str(error) if place in str(error) else f"{place}: {error}") from error
 
 
 def _draw(job: TrackJob, count: int, stop: Stop, notify: Callable[[str, int], None]) -> None:
