@@ -15,6 +15,7 @@ from stmemory.io.frames import iterate_frames, to_frame
 from stmemory.io.masks import to_object_masks
 from stmemory.networks.tracking import TrackingNetwork
 from stmemory.options import TrackingOptions, ready_options
+from stmemory.prompter import SelfPrompter
 from stmemory.prompts import Prompt, Prompter, PromptsLike
 from stmemory.result import Segmentation
 from stmemory.state import load_state
@@ -69,7 +70,7 @@ class VOSPredictor:
         own = ready_options(options, TrackingOptions(), next(ready.parameters()).device)
         self.options = own.of_network(ready.tracking)
         self.network: TrackingNetwork = ready.with_top_k(self.options.top_k)  # streams then share this very network
-        self.prompter = _prompter(prompter)
+        self.prompter = _prompter(prompter) or SelfPrompter.of(self.network, self.options)
 
     def __repr__(self) -> str:
         weight = next(self.network.parameters())

@@ -50,6 +50,13 @@ class SelfPrompter:
             )
         self.network, self.options = network, options
 
+    @classmethod
+    def of(cls, network: object, options: TrackingOptions) -> SelfPrompter | None:
+        """The prompter of a network; None where it has no discriminative read."""
+        if isinstance(network, SegmentationNetwork) and network.discriminate is not None:
+            return cls(network, options)
+        return None
+
     @torch.inference_mode()
     def masks(self, frame: Tensor, prompts: Sequence[Prompt], last: Mapping[int, Tensor]) -> Tensor:
         """See `Prompter.masks`."""
