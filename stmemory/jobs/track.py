@@ -21,6 +21,7 @@ from torch import Tensor
 from stmemory.errors import MaskError, OptionError, StmemoryError
 from stmemory.io.images import is_image_path
 from stmemory.io.masks import ObjectMasks, to_object_masks
+from stmemory.io.overlap import ReadAhead, WriteBehind
 from stmemory.io.palette import read_palette_png
 from stmemory.io.run_folder import held, write_record
 from stmemory.io.video import OverlayWriter, frame_rate
@@ -227,10 +228,10 @@ def run_job(
 ) -> JobReport:
     """Track a clip into a folder.
 
-    A job that stops early, by `stop`, by `job.frames` or because a later frame cannot be used, leaves the masks that
-    are done and a state to resume from. Resumed, it gives the very masks that it would have given in one go. A live
-    source (see `TrackJob`) leaves no state, whether it ends, is lost or is stopped: the masks and the overlay up to
-    there are finished.
+    Frames are read, and masks written, while the network works. A job that stops early, by `stop`, by `job.frames` or
+    because a later frame cannot be used, leaves the masks that are done and a state to resume from. Resumed, it gives
+    the very masks that it would have given in one go. A live source (see `TrackJob`) leaves no state, whether it ends,
+    is lost or is stopped: the masks and the overlay up to there are finished.
 
     Args:
         predictor: tracks the clip.
@@ -261,7 +262,22 @@ def run_job(
     stop, notify = stop or Stop(), on_frame or (lambda part, done: None)
     check_folder(job, resume=resume, force=force)
     begun = clock()
-    frames = frames_of(job, lambda: stop.wanted or (job.seconds is not None and clock() - begun >= job.seconds))
+    source = frames_of(job, lambda: stop.wanted or (job.seconds is not None and clock() - begun >= job.seconds))
+    if job.live is not None:  # it is read ahead by itself
+        return _opened(predictor, source, job, (resume, force), (stop, notify, clock))
+    with ReadAhead(source) as frames:
+        return _opened(predictor, frames, job, (resume, force), (stop, notify, clock))
+
+
+def _opened(
+    predictor: Predictor,
+    frames: Iterator[Tensor],
+    job: TrackJob,
+    begin: tuple[bool, bool],
+    how: tuple[Stop, Callable[[str, int], None], Callable[[], float]],
+) -> JobReport:
+    """Track the frames, from the first one or where an earlier run ended."""
+    resume, force = begin
     first = next(frames)
     record = job_record(job, first)
     started = None if resume else _begin(predictor, job, first)  # the folder is touched only once that has worked
@@ -277,8 +293,8 @@ def run_job(
             clear_folder(job, record)
             stream = started
         if job.live is not None:
-            return _follow(stream, frames, job, record, (stop, notify))
-        return _run(stream, frames, job, record, resume, (stop, notify, clock))
+            return _follow(stream, frames, job, record, how[:2])
+        return _run(stream, frames, job, record, resume, how)
 
 
 def _run(
@@ -300,9 +316,10 @@ def _run(
             raise
 
     resumed_at = stream.frame_index + 1 if resume else 0
-    error, more = None, False
+    error, more, behind = None, False, WriteBehind()
     try:
-        more = _advance(stream, frames, job, stop, notify, clock)
+        with behind:
+            more = _advance(stream, frames, job, stop, notify, clock, behind)
         if job.overlay and not stop.wanted:
             stream.save(job.state)  # from here on an interruption costs the drawing only
             _draw(job, stream.frame_index + 1, stop, notify)
@@ -313,7 +330,7 @@ def _run(
     if finished and not more:
         write_record(job.record, {**record, "done": True})
         job.state.unlink(missing_ok=True)
-    else:
+    elif not behind.failed:  # else the state before is resumed from, all of whose masks are there
         stream.save(job.state)
     unused = tuple(frame for frame in job.given_frames if frame > stream.frame_index) if finished and not more else ()
     return JobReport(stream.frame_index + 1, resumed_at, finished, error, more, unused)
@@ -425,6 +442,7 @@ def _advance(
     stop: Stop,
     notify: Callable[[str, int], None],
     clock: Callable[[], float],
+    behind: WriteBehind,
 ) -> bool:
     """Track from the second frame on, and say whether the clip goes on beyond the frames asked for.
 
@@ -446,10 +464,11 @@ def _advance(
         if index <= stream.frame_index:
             notify("skip", index + 1)
             continue
-        _step(stream, frame, job, index).save(job.mask_path(index))
+        behind.do(_step(stream, frame, job, index).save, job.mask_path(index))
         notify("track", index + 1)
         now = clock()
         if (index + 1) % job.save_every == 0 or now - saved_at >= SAVE_SECONDS:
+            behind.wait()
             stream.save(job.state)
             saved_at = now
     return False
