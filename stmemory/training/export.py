@@ -154,20 +154,18 @@ def imagenet_state(preset: str, source: str | Path | None = None) -> dict[str, T
             `"org/name@revision"`, with a `model.safetensors`. None is where the preset's are published.
 
     Raises:
-        OptionError: there is no such preset, or it has no ImageNet weights here (`stcn`).
+        OptionError: there is no such preset, or it is one that no ImageNet weights are known for (`stcn`).
         WeightsError: the file cannot be had or read, or is another network's; what is missing, unexpected or misshapen
             is named.
     """
-    if preset not in PRESETS:
-        raise OptionError(f"imagenet_state: expected a preset of {', '.join(PRESETS)}, got {preset!r}")
+    if preset not in (known := ["lite", *PUBLISHED]):
+        raise OptionError(
+            f"imagenet_state: expected a preset of {', '.join(known)}, got {preset!r}; other presets start from "
+            "converted weights or from random ones"
+        )
     if preset == "lite":
         trunk = load_lite_trunk() if source is None else read_efficientnet_lite0(read_tensors(_file(source)))
         return {f"query_encoder.trunk.{name}": tensor for name, tensor in trunk.items()}
-    if preset not in PUBLISHED:
-        raise OptionError(
-            f"imagenet_state: expected a preset of {', '.join(['lite', *PUBLISHED])}, got {preset!r}, for which there "
-            "are no ImageNet weights here; start from converted weights, --init FOLDER, or from none, --imagenet none"
-        )
     place = PUBLISHED[preset]
     path = _from_hub(place.repo, place.file) if source is None else _file(source)
     backbone = read_resnet50(read_tensors(path), norm=PRESETS[preset].norm)
