@@ -196,10 +196,11 @@ def test_counters_of_old_torch_may_be_missing() -> None:
     assert 0 == int(read_resnet50(state, norm="batch")["stem.norm.num_batches_tracked"])
 
 
-def test_an_unknown_preset_is_refused() -> None:
-    """Presets that there are not are told with those that there are."""
-    with pytest.raises(OptionError, match="lite, paper, stm, got 'huge'"):
-        imagenet_state("huge")
+@pytest.mark.parametrize("preset", ["huge", "stcn"])
+def test_an_unknown_preset_is_refused(preset: str) -> None:
+    """Presets without ImageNet weights are told with those that have some."""
+    with pytest.raises(OptionError, match=f"lite, paper, stm, got '{preset}'; other presets start from converted"):
+        imagenet_state(preset)
 
 
 @pytest.mark.slow

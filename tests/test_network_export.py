@@ -45,7 +45,7 @@ def given(stage: Any, rows: int) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("number", range(len(STAGES)), ids=STAGES)
-@pytest.mark.parametrize("preset", ["lite", "paper"])
+@pytest.mark.parametrize("preset", ["lite", "paper", "stcn"])
 def test_each_stage_is_exported_for_any_number_of_objects(preset: str, number: int) -> None:
     """`torch.export` of encode_query, the read, decode and encode_memory gives what the network gives."""
     torch.manual_seed(0)

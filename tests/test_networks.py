@@ -28,6 +28,8 @@ SMALL = {
     "decoder_channels": 12,
     "fusion_bottleneck": 8,
 }
+SMALL_OF = {"stcn": SMALL | {"template_channels": 56, "value_channels": 48}}  # a template is value and key
+STCN = dataclasses.asdict(NetworkConfig.of("stcn"))
 SIZES = [(16, 16), (48, 80), (112, 32)]
 EXACT = {"atol": 1e-9, "rtol": 1e-9}
 VIDEO = torch.tensor([1, 0, 0, 1, 0])
@@ -36,7 +38,8 @@ VIDEO = torch.tensor([1, 0, 0, 1, 0])
 def small(preset: str) -> SegmentationNetwork:
     """A preset with few channels, seeded, in eval mode and float64."""
     torch.manual_seed(0)
-    network = SegmentationNetwork(dataclasses.replace(NetworkConfig.of(preset), **SMALL)).eval().double()
+    sizes = SMALL_OF.get(preset, SMALL)
+    network = SegmentationNetwork(dataclasses.replace(NetworkConfig.of(preset), **sizes)).eval().double()
     draw_norms(network)
     return network
 
@@ -64,6 +67,7 @@ def parameters(network: nn.Module) -> int:
         ("lite", ("efficientnet_lite0", "batch", "l2", 192, 64, 128)),
         ("paper", ("resnet50", "group", "dot", 1024, 128, 512)),
         ("stm", ("resnet50", "batch", "dot", 1024, 128, 512)),
+        ("stcn", ("resnet50_resnet18", "batch", "l2", 576, 64, 512)),
     ],
 )
 def test_presets_are_as_described(preset: str, expected: tuple[object, ...]) -> None:
@@ -86,7 +90,7 @@ def test_lite_is_the_default() -> None:
 
 def test_an_unknown_preset_lists_the_known_ones() -> None:
     """The error names all presets and what was asked for."""
-    with pytest.raises(OptionError, match="a preset of lite, paper, stm, got 'huge'"):
+    with pytest.raises(OptionError, match="a preset of lite, paper, stm, stcn, got 'huge'"):
         NetworkConfig.of("huge")
 
 
@@ -140,7 +144,7 @@ def test_a_whole_number_passes_for_a_float() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backbone": "vgg"}, r"backbone in \('resnet50', 'efficientnet_lite0'\), got 'vgg'"),
+        ({"backbone": "vgg"}, r"backbone in \('resnet50', 'resnet50_resnet18', 'efficientnet_lite0'\), got 'vgg'"),
         ({"norm": "layer"}, r"norm in \('group', 'batch'\), got 'layer'"),
         ({"affinity": "cosine"}, r"affinity in \('dot', 'l2'\), got 'cosine'"),
         ({"value_channels": 0}, "value_channels >= 1, got 0"),
@@ -148,6 +152,10 @@ def test_a_whole_number_passes_for_a_float() -> None:
         ({"norm": "group"}, "norm 'batch' with efficientnet_lite0, .* got 'group'"),
         ({"backbone": "resnet50", "template_channels": 1000}, "template_channels that 16 divides .* got 1000"),
         ({"backbone": "resnet50"}, "appearance_channels 0 with resnet50, .* got 176"),
+        (STCN | {"value_channels": 500}, "value_channels that 16 divides .* got 500 and 512"),
+        (STCN | {"decoder_channels": 5}, "even decoder_channels .* got 512 and 5"),
+        (STCN | {"template_channels": 512}, "template_channels as the sum of .* got 512, 64 and 512"),
+        (STCN | {"appearance_channels": 176}, "appearance_channels 0 with resnet50_resnet18, .* got 176"),
         ({"appearance_channels": -1}, "appearance_channels >= 0, got -1"),
         ({"key_channels": 192}, "template_channels above key_channels .* got 192 and 192"),
     ],
@@ -172,11 +180,13 @@ def test_values_out_of_range_are_refused(options: dict[str, object], message: st
         # Heads 9*1024*(128 + 512) + 640; fusion 3 * (2048*256 + 256 + 9*256*1024 + 1024).
         ("paper", (14_442_176, 8_549_568, 10_034_946, 5_898_880, 8_654_592, 47_580_162)),
         ("stm", (14_442_176, 8_549_568, 10_034_946, 5_898_880, 8_654_592, 47_580_162)),
+        # Fusion 3 * (1152*256 + 256 + 9*256*576 + 576).
+        ("stcn", (13_852_288, 21_699_395, 18_880_257, 0, 4_868_544, 59_300_484)),
     ],
 )
 def test_parameter_counts(preset: str, expected: tuple[int, ...]) -> None:
-    """Query encoder, memory encoder, decoder, read heads, fusion cell, and all: 2.3 million for `lite`, 47.6 for the
-    others."""
+    """Query encoder, memory encoder, decoder, read heads, fusion cell, and all: 2.3 million for `lite`, 59.3 for
+    `stcn`, 47.6 for the others."""
     with torch.device("meta"):
         network = SegmentationNetwork(NetworkConfig.of(preset))
     parts = (network.query_encoder, network.memory_encoder, network.decoder, network.read, network.fusion, network)
@@ -188,6 +198,7 @@ def test_parameter_counts(preset: str, expected: tuple[int, ...]) -> None:
 def test_shapes_from_frame_to_logits(preset: str, height: int, width: int) -> None:
     """Two frames and five rows have the shapes of the design at every boundary, at odd multiples of the stride too."""
     network, (frames, mask, others) = small(preset), drawn(5, 2, height, width)
+    channels, of_values = network.config.template_channels, network.config.value_channels
     cells = (height // network.stride, width // network.stride)
     with torch.no_grad():
         features = network.encode_query(frames)
@@ -200,12 +211,12 @@ def test_shapes_from_frame_to_logits(preset: str, height: int, width: int) -> No
     assert ((2, 8, *cells), (2, 10, *cells)) == (features.key.shape, features.value.shape)
     assert (height // 4, width // 4) == features.stride4.shape[2:]
     assert (height // 8, width // 8) == features.stride8.shape[2:]
-    assert ((5, 64, *cells), (5, 3, 64, *cells), (5, 3, 8, *cells)) == (
+    assert ((5, channels, *cells), (5, 3, channels, *cells), (5, 3, 8, *cells)) == (
         template.shape,
         bank.templates.shape,
         bank.keys.shape,
     )
-    assert ((5, 12, *cells), (5, height, width)) == (recalled.shape, logits.shape)
+    assert ((5, of_values, *cells), (5, height, width)) == (recalled.shape, logits.shape)
 
 
 @pytest.mark.slow
@@ -232,7 +243,15 @@ def test_rows_of_several_frames_equal_frame_by_frame(preset: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("preset", "folds"), [("lite", 1 + 2 + 3 * 10), ("stm", 2 * (1 + 3 * 13 + 3)), ("paper", 0)])
+@pytest.mark.parametrize(
+    ("preset", "folds"),
+    [
+        ("lite", 1 + 2 + 3 * 10),
+        ("stm", 2 * (1 + 3 * 13 + 3)),
+        ("stcn", 1 + 3 * 13 + 3 + 1 + 2 * 6 + 2),
+        ("paper", 0),
+    ],
+)
 def test_folding_keeps_what_the_network_computes(preset: str, folds: int) -> None:
     """With every BatchNorm in its convolution, key, template and logits are the same, and fewer numbers are kept."""
     network, (frames, mask, others) = small(preset), drawn(5, 2)
@@ -241,7 +260,7 @@ def test_folding_keeps_what_the_network_computes(preset: str, folds: int) -> Non
         with torch.no_grad():
             features = network.encode_query(frames)
             template = network.encode_memory(features, mask, others, VIDEO)
-            return features.key, template, network.decode(template[:, :12], features, VIDEO)
+            return features.key, template, network.decode(template[:, : network.config.value_channels], features, VIDEO)
 
     expected = everything()
     assert folds == fold_batch_norm(network)

@@ -85,9 +85,13 @@ def _line(label: str, value: str) -> None:
 def add_convert(commands: Commands) -> None:
     """Offer the command."""
     convert = commands.add_parser("convert", help="turn other people's checkpoints into folders of weights")
-    convert.add_argument("kind", choices=["stm"], help="whose: stm is the published checkpoint of STM (Oh et al. 2019)")
     convert.add_argument(
-        "file", type=Path, metavar="STM_weights.pth", help="as its authors publish it; read without running code"
+        "kind",
+        choices=["stm", "stcn"],
+        help="whose: the published checkpoint of STM (Oh et al. 2019) or of STCN (Cheng et al. 2021)",
+    )
+    convert.add_argument(
+        "file", type=Path, metavar="CHECKPOINT", help="as its authors publish it; read without running code"
     )
     convert.add_argument(
         "-o", "--out", type=Path, required=True, metavar="FOLDER", help="for --weights and from_pretrained"
@@ -97,13 +101,19 @@ def add_convert(commands: Commands) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from stmemory.networks.convert import convert_stm
+    from stmemory.networks.convert import convert_stcn, convert_stm
 
-    done = convert_stm(arguments.file, arguments.out, force=arguments.force)
+    convert = convert_stm if arguments.kind == "stm" else convert_stcn
+    done = convert(arguments.file, arguments.out, force=arguments.force)
     print(f"{done.parameters:,} parameters of {done.source.name} (sha256 {done.sha256[:16]}...) in {done.folder}")
-    print("licence CC BY-NC-SA 4.0: non-commercial use only, and never re-host them")
+    use = f"stmemory track VIDEO --mask FIRST.png -o OUT --weights {shlex.quote(str(done.folder))}"
+    if arguments.kind == "stm":
+        print("licence CC BY-NC-SA 4.0: non-commercial use only, and never re-host them")
+    else:
+        print("licence MIT")
+        use += " --top-k 20"  # as STCN reads
     print("the fusion cell is untrained: it leaves templates as they are until you train it")
-    print(f"use: stmemory track VIDEO --mask FIRST.png -o OUT --weights {shlex.quote(str(done.folder))}")
+    print(f"use: {use}")
     return DONE
 
 

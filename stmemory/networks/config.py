@@ -12,7 +12,7 @@ from stmemory.io.records import read_record
 
 __all__ = ["PRESETS", "NetworkConfig"]
 
-BACKBONES = ("resnet50", "efficientnet_lite0")
+BACKBONES = ("resnet50", "resnet50_resnet18", "efficientnet_lite0")
 
 
 @dataclass(frozen=True)
@@ -21,12 +21,13 @@ class NetworkConfig:
 
     Attributes:
         preset: the name it started from, for people.
-        backbone: `"resnet50"` (separate query and memory encoders, as STM and the paper) or `"efficientnet_lite0"` (one
+        backbone: `"resnet50"` (separate query and memory encoders, as STM and the paper), `"resnet50_resnet18"` (a
+            lighter memory encoder, which takes the query encoder's features in, as STCN) or `"efficientnet_lite0"` (one
             shared trunk).
         norm: `"group"` or `"batch"`; efficientnet_lite0 has `"batch"` alone.
-        template_channels: C; 16 times the stem's width with resnet50.
+        template_channels: C; 16 times the stem's width with resnet50, Ck + Cv with resnet50_resnet18.
         key_channels: Ck.
-        value_channels: Cv, recalled from memory.
+        value_channels: Cv, recalled from memory; 8 times the stems' width with resnet50_resnet18.
         query_channels: Cq, the query value that stands beside it in eq. 13.
         decoder_channels: width of the decoder at stride 16.
         affinity: `"dot"` or `"l2"`.
@@ -74,11 +75,23 @@ class NetworkConfig:
             raise OptionError(
                 f"NetworkConfig: expected norm 'batch' with efficientnet_lite0, which has no other, got {self.norm!r}"
             )
-        if not lite and self.template_channels % 16:
+        if self.backbone == "resnet50" and self.template_channels % 16:
             raise OptionError(
                 f"NetworkConfig: expected template_channels that 16 divides (16 times the stem of a resnet50), got "
                 f"{self.template_channels}"
             )
+        if self.backbone == "resnet50_resnet18":
+            if self.value_channels % 16 or self.decoder_channels % 2:
+                raise OptionError(
+                    "NetworkConfig: expected value_channels that 16 divides and even decoder_channels with "
+                    f"resnet50_resnet18, got {self.value_channels} and {self.decoder_channels}"
+                )
+            if self.template_channels != self.key_channels + self.value_channels:
+                raise OptionError(
+                    "NetworkConfig: expected template_channels as the sum of key_channels and value_channels with "
+                    f"resnet50_resnet18, whose template is the two side by side, got {self.template_channels}, "
+                    f"{self.key_channels} and {self.value_channels}"
+                )
         if not lite and self.appearance_channels:
             raise OptionError(
                 f"NetworkConfig: expected appearance_channels 0 with {self.backbone}, which has no discriminative "
@@ -139,4 +152,14 @@ PRESETS = {
     "lite": NetworkConfig(),
     "paper": _PAPER,
     "stm": dataclasses.replace(_PAPER, preset="stm", norm="batch"),
+    "stcn": dataclasses.replace(
+        _PAPER,
+        preset="stcn",
+        backbone="resnet50_resnet18",
+        norm="batch",
+        template_channels=576,
+        key_channels=64,
+        decoder_channels=512,
+        affinity="l2",
+    ),
 }

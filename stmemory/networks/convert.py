@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,17 @@ from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.weights.checkpoint import differences, listed
 from stmemory.weights.pretrained import fingerprint, load_network, save_network
 
-__all__ = ["RESNET_NAMES", "Conversion", "convert_stm", "read_tensors", "renamed", "stm_state", "translated"]
+__all__ = [
+    "RESNET_NAMES",
+    "Conversion",
+    "convert_stcn",
+    "convert_stm",
+    "read_tensors",
+    "renamed",
+    "stcn_state",
+    "stm_state",
+    "translated",
+]
 
 # Pieces of our names, and what they are called in torchvision, in timm, and in STM, which is built on torchvision's.
 RESNET_NAMES = (
@@ -64,6 +74,34 @@ _STM_NAMES = (
 # One stem of ours is three of STM's, of the frame, the mask and the other masks, side by side.
 _STEM = "memory_encoder.backbone.stem.conv.weight"
 _STEM_PARTS = {"Encoder_M.conv1.weight": 3, "Encoder_M.conv1_m.weight": 1, "Encoder_M.conv1_o.weight": 1}
+_STCN_NAMES = (
+    *RESNET_NAMES,
+    ("first.conv", "conv1"),
+    ("first.norm", "bn1"),
+    ("second.conv", "conv2"),
+    ("second.norm", "bn2"),
+    ("query_encoder.backbone.layer1", "key_encoder.res2"),
+    ("query_encoder.backbone", "key_encoder"),
+    ("query_encoder.key", "key_proj.key_proj"),
+    ("query_encoder.value", "key_comp"),
+    ("memory_encoder.backbone", "value_encoder"),
+    ("memory_encoder.merge", "value_encoder.fuser.block1"),
+    ("memory_encoder.attend.narrow", "value_encoder.fuser.attention.ChannelGate.mlp.1"),
+    ("memory_encoder.attend.widen", "value_encoder.fuser.attention.ChannelGate.mlp.3"),
+    ("memory_encoder.attend.place", "value_encoder.fuser.attention.SpatialGate.spatial.conv"),
+    ("memory_encoder.refine", "value_encoder.fuser.block2"),
+    ("decoder.mix", "decoder.compress"),
+    ("decoder.up8", "decoder.up_16_8"),
+    ("decoder.up4", "decoder.up_8_4"),
+    ("decoder.predict", "decoder.pred"),
+    ("skip", "skip_conv"),
+    ("block", "out_conv"),
+    ("first", "conv1"),
+    ("second", "conv2"),
+    ("shortcut", "downsample"),
+)
+_VALUE_ENCODER = "memory_encoder.backbone."  # its convolutions have biases in STCN, though a norm follows each
+_STCN_STEM = "value_encoder.conv1.weight"
 _COUNTER = ".num_batches_tracked"  # torch before 0.4.1 did not write it, and nothing here reads it
 _WRAPPER = "module."  # nn.DataParallel's
 
@@ -101,18 +139,64 @@ def convert_stm(path: str | Path, folder: str | Path, *, force: bool = False) ->
     Raises:
         WeightsError: the file is not STM's, is damaged, or needs more than tensors; the folder holds other weights.
     """
+    about: dict[str, object] = {
+        "base_model": "STM: Oh et al., Video Object Segmentation using Space-Time Memory Networks, ICCV 2019",
+        "licence": "CC-BY-NC-SA-4.0",
+        "limits": ["for non-commercial use only", "the fusion cell is untrained"],
+        "re-hosting": "never put these weights anywhere for others to download",
+    }
+    return _convert("stm", path, folder, stm_state, about, force=force)
+
+
+def convert_stcn(path: str | Path, folder: str | Path, *, force: bool = False) -> Conversion:
+    """Turn STCN's published checkpoint into a folder that `VOSPredictor.from_pretrained` reads.
+
+    STCN reads from the 20 best memory cells; `TrackingOptions(top_k=20)` does so here. The fusion cell, which STCN has
+    not, is as in `convert_stm`.
+
+    Args:
+        path: `stcn.pth`, or a safetensors file of the same names.
+        folder: made if it is not there.
+        force: replace other weights that the folder holds.
+
+    Raises:
+        WeightsError: the file is not STCN's, is damaged, or needs more than tensors; the folder holds other weights.
+    """
+    about: dict[str, object] = {
+        "base_model": "STCN: Cheng, Tai and Tang, Rethinking Space-Time Networks with Improved Memory Coverage for "
+        "Efficient Video Object Segmentation, NeurIPS 2021",
+        "licence": "MIT",
+        "limits": ["the fusion cell is untrained", "STCN reads the 20 best memory cells: track with top_k=20"],
+    }
+    return _convert("stcn", path, folder, stcn_state, about, force=force)
+
+
+def _convert(
+    preset: str,
+    path: str | Path,
+    folder: str | Path,
+    state_of: Callable[[Mapping[str, Tensor]], dict[str, Tensor]],
+    about: Mapping[str, object],
+    *,
+    force: bool,
+) -> Conversion:
+    """Write a network of a preset with the tensors of a file, and what is known of it."""
     path, folder = Path(path), Path(folder)
-    state = stm_state(read_tensors(path))
+    state = state_of(read_tensors(path))
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the same file makes the same folder
-        network = SegmentationNetwork(NetworkConfig.of("stm")).float()  # whatever torch's default dtype
+        network = SegmentationNetwork(NetworkConfig.of(preset)).float()  # whatever torch's default dtype
         network.fusion.start_near_identity(_UPDATE)
         network.load_state_dict({**network.state_dict(), **state})
         if not force:
             _check_folder(folder, network)
-        save_network(network.eval(), folder, about=_about(path.name, digest))
+        origin = {
+            "converted from": {"file": path.name, "sha256": digest},
+            "fusion cell": f"untrained; moves a template {_UPDATE:g} of the way at each fusion",
+        }
+        save_network(network.eval(), folder, about={**about, **origin})
     return Conversion(
         path, folder, digest, sum(t.numel() for n, t in state.items() if t.is_floating_point() and ".running_" not in n)
     )
@@ -127,11 +211,8 @@ def stm_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         WeightsError: names are missing, unexpected or misshapen, or none is STM's; its ImageNet constants are not ours.
     """
-    if published and all(name.startswith(_WRAPPER) for name in published):
-        published = {name.removeprefix(_WRAPPER): tensor for name, tensor in published.items()}
-    with torch.device("meta"):
-        ours = SegmentationNetwork(NetworkConfig.of("stm")).state_dict()
-    names = {name: translated(name, _STM_NAMES) for name in ours if not name.startswith("fusion.") and name != _STEM}
+    published, ours = _unwrapped(published), _blank("stm")
+    names = {name: translated(name, _STM_NAMES) for name in ours if name != _STEM}
     expected = {theirs: ours[name] for name, theirs in names.items()}
     for name, channels in _STEM_PARTS.items():
         names[name], expected[name] = name, ours[_STEM][:, :channels]
@@ -152,6 +233,52 @@ def stm_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
                 f"STM: expected {name} to be ImageNet's {means[0]}, got {means[1]}; these weights want other frames"
             )
     return state
+
+
+def stcn_state(published: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The published state of STCN under the names of `SegmentationNetwork`'s `stcn` preset, without its fusion cell.
+
+    The biases of the value encoder's convolutions are taken off the running means of the norms that follow them, which
+    is the same. Of a network that was trained on single objects alone, which knows no other masks, their kernels are
+    zero, as in STCN's scripts.
+
+    Args:
+        published: with or without the prefix `module.` that `nn.DataParallel` puts before each name. The biases may be
+            missing, all of them: STCN's own convolutions have them, those of ResNet-18 have not.
+
+    Raises:
+        WeightsError: names are missing, unexpected or misshapen, or none is STCN's.
+    """
+    published, ours = _unwrapped(published), _blank("stcn")
+    stem = published.get(_STCN_STEM)
+    if stem is not None and stem.dim() == 4 and stem.shape[1] == 4:
+        published = {**published, _STCN_STEM: torch.cat([stem, torch.zeros_like(stem[:, :1])], 1)}
+    names = {name: translated(name, _STCN_NAMES) for name in ours}
+    means = {  # the running mean that each bias is taken off
+        names[name].removesuffix("weight") + "bias": name.removesuffix("conv.weight") + "norm.running_mean"
+        for name in ours
+        if name.startswith(_VALUE_ENCODER) and name.endswith(".conv.weight")
+    }
+    biases = {bias: ours[mean] for bias, mean in means.items()} if means.keys() & published.keys() else {}
+    expected = {theirs: ours[name] for name, theirs in names.items()} | biases
+    state = renamed(published, names | {bias: bias for bias in biases}, expected, what="STCN")
+    for bias in biases:
+        state[means[bias]] = state[means[bias]] - state.pop(bias)
+    return state
+
+
+def _unwrapped(published: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Without the prefix that `nn.DataParallel` puts before each name."""
+    if published and all(name.startswith(_WRAPPER) for name in published):
+        return {name.removeprefix(_WRAPPER): tensor for name, tensor in published.items()}
+    return published
+
+
+def _blank(preset: str) -> dict[str, Tensor]:
+    """The names and shapes of a preset's network without its fusion cell."""
+    with torch.device("meta"):
+        state = SegmentationNetwork(NetworkConfig.of(preset)).state_dict()
+    return {name: tensor for name, tensor in state.items() if not name.startswith("fusion.")}
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -249,17 +376,6 @@ def renamed(
             "or version"
         )
     return {ours: published.get(theirs, torch.zeros((), dtype=torch.int64)) for ours, theirs in names.items()}
-
-
-def _about(file: str, digest: str) -> dict[str, object]:
-    return {
-        "base_model": "STM: Oh et al., Video Object Segmentation using Space-Time Memory Networks, ICCV 2019",
-        "licence": "CC-BY-NC-SA-4.0",
-        "limits": ["for non-commercial use only", "the fusion cell is untrained"],
-        "re-hosting": "never put these weights anywhere for others to download",
-        "converted from": {"file": file, "sha256": digest},
-        "fusion cell": f"untrained; moves a template {_UPDATE:g} of the way at each fusion",
-    }
 
 
 def _check_folder(folder: Path, network: SegmentationNetwork) -> None:

@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from stmemory.errors import OptionError
+from stmemory.errors import OptionError, ShapeError
 
 __all__ = [
     "ConvNorm",
     "FrameFeatures",
     "ResidualBlock",
+    "check_masks",
     "fold_batch_norm",
     "keep_large_buffers",
     "of_rows",
@@ -95,6 +96,27 @@ def of_rows(features: Tensor, video: Tensor) -> Tensor:
     """
     rows = video.shape[0]  # not len(), which `torch.export` takes for a fixed number
     return features.expand(rows, *features.shape[1:]) if features.shape[0] == 1 else features[video]
+
+
+def check_masks(features: FrameFeatures, mask: Tensor, others: Tensor, video: Tensor) -> None:
+    """Refuse masks that a memory encoder cannot lay over its frames.
+
+    Args:
+        features: features of V frames.
+        mask: expected as `[B, 1, H, W]`, each row's object.
+        others: expected as `[B, 1, H, W]`, all other objects.
+        video: `[B]` int64, each row's frame.
+
+    Raises:
+        ShapeError: a mask is not `[B, 1, H, W]` of the frame's own B, H and W.
+    """
+    rows, (height, width) = video.shape[0], features.frame.shape[2:]
+    for name, given in (("mask", mask), ("others", others)):
+        if given.shape != (rows, 1, height, width):
+            raise ShapeError(
+                f"{name}: expected {(rows, 1, height, width)}, got {tuple(given.shape)}; "
+                "give one map a row, of the frame's size"
+            )
 
 
 _GROUPS = 32
@@ -211,17 +233,26 @@ class _Depthwise(torch.autograd.Function):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around a shortcut, activation first: `[B, C, H, W]` to the same shape (STM's ResBlock)."""
+    """Two 3x3 convolutions around a shortcut, activation first (STM's ResBlock): `[B, Cin, H, W]` to `[B, C, H, W]`.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        in_channels: Cin.
+        channels: C; with another number than Cin the shortcut is a 3x3 convolution (STCN's ResBlock). None is Cin.
+    """
+
+    def __init__(self, in_channels: int, channels: int | None = None) -> None:
         super().__init__()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        channels = in_channels if channels is None else channels
+        self.first = nn.Conv2d(in_channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        same = channels == in_channels
+        self.shortcut = nn.Identity() if same else nn.Conv2d(in_channels, channels, 3, padding=1)
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
         out: Tensor = self.second(torch.relu_(self.first(torch.relu(features))))
-        return out.add_(features) if out.dtype == features.dtype else features + out  # they differ under autocast
+        kept: Tensor = self.shortcut(features)
+        return out.add_(kept) if out.dtype == kept.dtype else kept + out  # they differ under autocast
 
 
 def fold_batch_norm(network: nn.Module) -> int:

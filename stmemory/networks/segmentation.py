@@ -20,6 +20,7 @@ from stmemory.memory.read import ReadCache, SpaceTimeRead
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.layers import FrameFeatures, fold_batch_norm, of_rows, use_channels_last
 from stmemory.networks.lite import LiteDecoder, LiteKey, LiteMemoryEncoder, LiteQueryEncoder, LiteValue
+from stmemory.networks.stcn import StcnDecoder, StcnKey, StcnMemoryEncoder, StcnValue
 from stmemory.networks.stm import StmDecoder, StmMemoryEncoder, StmQueryEncoder
 from stmemory.networks.tracking import Found, Given, Memory
 from stmemory.weights.devices import place_to_compute
@@ -56,8 +57,7 @@ class SegmentationNetwork(Pretrained, nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        lite = config.backbone == "efficientnet_lite0"
-        build = _lite if lite else _stm
+        build = {"efficientnet_lite0": _lite, "resnet50": _stm, "resnet50_resnet18": _stcn}[config.backbone]
         self.query_encoder, self.memory_encoder, key, value, self.decoder = build(config)
         self.read = SpaceTimeRead(key, value, affinity=config.affinity, pinned_bias=config.pinned_bias)
         self.discriminate = DiscriminativeRead() if config.appearance_channels else None
@@ -353,6 +353,25 @@ def _stm(config: NetworkConfig) -> tuple[nn.Module, nn.Module, nn.Module, nn.Mod
         nn.Conv2d(config.template_channels, config.key_channels, 3, padding=1),
         nn.Conv2d(config.template_channels, config.value_channels, 3, padding=1),
         StmDecoder(
+            recalled_channels=config.value_channels,
+            value_channels=config.query_channels,
+            stride4_channels=4 * width,
+            stride8_channels=8 * width,
+            channels=config.decoder_channels,
+        ),
+    )
+
+
+def _stcn(config: NetworkConfig) -> tuple[nn.Module, nn.Module, nn.Module, nn.Module, nn.Module]:
+    width = config.value_channels // 8
+    return (
+        StmQueryEncoder(
+            norm=config.norm, width=width, key_channels=config.key_channels, value_channels=config.query_channels
+        ),
+        StcnMemoryEncoder(norm=config.norm, width=width),
+        StcnKey(value_channels=config.value_channels),
+        StcnValue(value_channels=config.value_channels),
+        StcnDecoder(
             recalled_channels=config.value_channels,
             value_channels=config.query_channels,
             stride4_channels=4 * width,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stmemory.errors import ShapeError
-from stmemory.networks.layers import FrameFeatures, ResidualBlock
+from stmemory.networks.layers import FrameFeatures, ResidualBlock, check_masks
 from stmemory.networks.resnet import ImageNetNormalisation, ResNet50
 
 __all__ = ["Refine", "StmDecoder", "StmMemoryEncoder", "StmQueryEncoder"]
@@ -105,13 +105,7 @@ class StmMemoryEncoder(nn.Module):
         Raises:
             ShapeError: A mask is not `[B, 1, H, W]` of the frame's own B, H and W.
         """
-        rows, (height, width) = video.shape[0], features.frame.shape[2:]
-        for name, given in (("mask", mask), ("others", others)):
-            if given.shape != (rows, 1, height, width):
-                raise ShapeError(
-                    f"{name}: expected {(rows, 1, height, width)}, got {tuple(given.shape)}; "
-                    "give one map a row, of the frame's size"
-                )
+        check_masks(features, mask, others, video)
         stacked = torch.cat((self.normalise(features.frame)[video], mask, others), dim=1)  # [B, 5, H, W]
         template: Tensor = self.backbone(stacked)[2]  # [B, C, h, w]
         return template

@@ -154,12 +154,15 @@ def imagenet_state(preset: str, source: str | Path | None = None) -> dict[str, T
             `"org/name@revision"`, with a `model.safetensors`. None is where the preset's are published.
 
     Raises:
-        OptionError: there is no such preset.
+        OptionError: there is no such preset, or it is one that no ImageNet weights are known for (`stcn`).
         WeightsError: the file cannot be had or read, or is another network's; what is missing, unexpected or misshapen
             is named.
     """
-    if preset not in PRESETS:
-        raise OptionError(f"imagenet_state: expected a preset of {', '.join(PRESETS)}, got {preset!r}")
+    if preset not in (known := ["lite", *PUBLISHED]):
+        raise OptionError(
+            f"imagenet_state: expected a preset of {', '.join(known)}, got {preset!r}; other presets start from "
+            "converted weights or from random ones"
+        )
     if preset == "lite":
         trunk = load_lite_trunk() if source is None else read_efficientnet_lite0(read_tensors(_file(source)))
         return {f"query_encoder.trunk.{name}": tensor for name, tensor in trunk.items()}
