@@ -23,6 +23,7 @@ except ImportError:
         "gradio is missing: pip install -r examples/web_demo/requirements.txt, into an environment of its own"
     ) from None
 import page
+from clicks import Click, draw_clicks
 from painting import COLOURS, layer_of_ids
 from session import Session
 from sessions import Sessions
@@ -36,6 +37,7 @@ from stmemory.io.video import OverlayWriter
 DEMO = {"frames": 48, "height": 360, "width": 640}
 TIMELINE_SECONDS = 3.0  # between two drawings of the timeline while frames are tracked
 NO_TIMELINE = "It is drawn while something is tracked."
+ON, BESIDE, PAINT = "Click on it", "Click beside it", "Paint"
 NAMES = [f"{number}" for number in range(1, len(COLOURS) + 1)]
 
 
@@ -82,6 +84,13 @@ def editor(shown: Shown) -> dict[str, Any]:
     return {"background": shown.picture, "layers": [layer_of_ids(shown.ids)], "composite": None}
 
 
+def views(session: Session, how: str, shown: Shown) -> list[Any]:
+    """The frame in the editor or, for clicks, as a picture; the other one is left alone."""
+    if how == PAINT:
+        return [editor(shown), gr.skip()]
+    return [gr.skip(), draw_clicks(shown.picture, shown.ids, session.clicks)]
+
+
 def build(sessions: Sessions, root: Path) -> gr.Blocks:
     """Make the page.
 
@@ -108,11 +117,11 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
 
     threading.Thread(target=demo_clip, daemon=True).start()  # rendered while the first person still looks at the page
 
-    def opened(session: Session, shown: Shown) -> list[Any]:
+    def opened(session: Session, how: str, shown: Shown) -> list[Any]:
         slider = gr.Slider(0, max(1, session.clip.frames - 1), value=shown.frame, interactive=session.clip.frames > 1)
         return [
             slider,
-            editor(shown),
+            *views(session, how, shown),
             page.idle(),
             "",
             page.message(NO_TIMELINE),
@@ -124,31 +133,54 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         return [gr.DownloadButton(visible=False), gr.DownloadButton(visible=False), gr.Video(visible=False)]
 
     @readable
-    def open_clip(path: str | None, request: gr.Request) -> list[Any]:
+    def open_clip(path: str | None, how: str, request: gr.Request) -> list[Any]:
         session = mine(request)
-        return opened(session, session.open(path or ""))
+        return opened(session, how, session.open(path or ""))
 
     @readable
-    def open_demo(request: gr.Request) -> list[Any]:
+    def open_demo(how: str, request: gr.Request) -> list[Any]:
         session, path = mine(request), demo_clip()
-        return [str(path), *opened(session, session.open(path))]
+        return [str(path), *opened(session, how, session.open(path))]
 
     @readable
-    def paint_demo(request: gr.Request) -> list[Any]:
+    def paint_demo(how: str, request: gr.Request) -> list[Any]:
         session, path = mine(request), demo_clip()
         session.open(path)
         session.give(0, read_palette_png(root / "beach.png").numpy().astype("uint8"), [1, 2])
-        return [str(path), *opened(session, session.show(0))]
+        return [str(path), *opened(session, how, session.show(0))]
 
-    def keep(session: Session, painted: dict[str, Any] | None) -> None:
-        if painted is not None and painted["background"] is not None:
+    def keep(session: Session, how: str, painted: dict[str, Any] | None) -> None:
+        if how == PAINT and painted is not None and painted["background"] is not None:
             session.paint(painted["layers"], painted["background"])
 
     @readable
-    def go_to(index: float, painted: dict[str, Any] | None, request: gr.Request) -> dict[str, Any]:
+    def go_to(index: float, how: str, painted: dict[str, Any] | None, request: gr.Request) -> list[Any]:
         session = mine(request)
-        keep(session, painted)
-        return editor(session.show(int(index)))
+        keep(session, how, painted)
+        return views(session, how, session.show(int(index)))
+
+    @readable
+    def switch(how: str, before: str, painted: dict[str, Any] | None, request: gr.Request) -> list[Any]:
+        """Between painting and clicking, with what was done so far."""
+        session, by_hand = mine(request), how == PAINT
+        keep(session, before, painted)
+        looks = [gr.ImageEditor(visible=by_hand), gr.Image(visible=not by_hand)]
+        if not session.empty and by_hand:
+            looks[0] = gr.ImageEditor(value=editor(session.shown), visible=True)
+        elif not session.empty:
+            looks[1] = gr.Image(value=views(session, how, session.shown)[1], visible=True)
+        return [*looks, gr.Button(visible=not by_hand), how]
+
+    @readable
+    def click(number: int, how: str, request: gr.Request, at: gr.SelectData) -> Any:
+        session = mine(request)
+        shown = session.click(number + 1, Click(float(at.index[0]), float(at.index[1]), on=how == ON))
+        return views(session, how, shown)[1]
+
+    @readable
+    def take_back(number: int, how: str, request: gr.Request) -> Any:
+        session = mine(request)
+        return views(session, how, session.take_back_click(number + 1))[1]
 
     def locked(running: bool) -> list[Any]:
         idle = not running
@@ -160,9 +192,9 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         ]
 
     @readable_steps
-    def track(painted: dict[str, Any] | None, request: gr.Request) -> Iterator[list[Any]]:
+    def track(how: str, painted: dict[str, Any] | None, request: gr.Request) -> Iterator[list[Any]]:
         session = mine(request)
-        keep(session, painted)
+        keep(session, how, painted)
         steps = session.track()
         step, began, drawn_at, count = None, time.monotonic(), time.monotonic(), 0
         yield [gr.skip(), gr.skip(), gr.skip(), *hidden(), *locked(True)]
@@ -179,13 +211,13 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
             yield [gr.skip(), told, page.timeline(session.timeline()), *hidden(), *locked(False)]
 
     @readable
-    def show_last(request: gr.Request) -> list[Any]:
+    def show_last(how: str, request: gr.Request) -> list[Any]:
         """The frame that tracking ended at, with what was found, ready for a correction."""
         session = mine(request)
         if session.position is None:
-            return [gr.skip(), gr.skip()]
+            return [gr.skip(), gr.skip(), gr.skip()]
         slider = gr.Slider(value=session.position, maximum=max(1, session.clip.frames - 1))
-        return [slider, editor(session.show(session.position))]
+        return [slider, *views(session, how, session.show(session.position))]
 
     def unlock() -> list[Any]:
         return [gr.Button(interactive=True), gr.Button(interactive=False), gr.Slider(interactive=True)]
@@ -226,14 +258,26 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
                     painted_button = gr.Button("Open it, already painted", elem_id="open-painted", min_width=140)
         with gr.Row():
             with gr.Column(elem_classes="stage", min_width=320):
-                gr.Markdown("## 2. Paint the objects")
-                gr.Markdown("Choose an object, then paint all of it, on any frame.", elem_classes="hint")
+                gr.Markdown("## 2. Show the objects")
+                gr.Markdown(
+                    "Choose an object, then click on it, or paint all of it, on any frame. Click beside it where too "
+                    "much was found.",
+                    elem_classes="hint",
+                )
                 objects = gr.Radio(NAMES, value="1", type="index", label="Object", elem_id="objects")
+                with gr.Row():
+                    way = gr.Radio([ON, BESIDE, PAINT], value=PAINT, label="How", elem_id="how", min_width=260)
+                    back = gr.Button("Take the last click back", visible=False, elem_id="back", min_width=120)
+                before = gr.State(PAINT)
                 slider = gr.Slider(0, 1, value=0, step=1, label="Frame", interactive=False, elem_id="frames")
                 canvas = gr.ImageEditor(
                     type="numpy", format="png", image_mode="RGBA", sources=(), transforms=(), layers=False, buttons=[],
                     brush=brush(), eraser=gr.Eraser(default_size=14), canvas_size=(640, 360), show_label=False,
                     elem_id="canvas", placeholder="Open a clip first",
+                )  # fmt: skip
+                pointer = gr.Image(
+                    type="numpy", format="jpeg", interactive=False, visible=False, show_label=False, buttons=[],
+                    elem_id="pointer",
                 )  # fmt: skip
             with gr.Column(elem_classes="stage", min_width=320):
                 gr.Markdown("## 3. Track")
@@ -256,22 +300,28 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
             line = gr.HTML(page.message(NO_TIMELINE), elem_id="timeline", padding=False)
 
         made = [masks, film, watch]
-        begin = [slider, canvas, live, told, line, track_button, *made]
-        video.upload(open_clip, video, begin, concurrency_limit=None)
-        video.stop_recording(open_clip, video, begin, concurrency_limit=None)
-        demo_button.click(open_demo, None, [video, *begin], concurrency_limit=None)
-        painted_button.click(paint_demo, None, [video, *begin], concurrency_limit=None)
+        begin = [slider, canvas, pointer, live, told, line, track_button, *made]
+        video.upload(open_clip, [video, way], begin, concurrency_limit=None)
+        video.stop_recording(open_clip, [video, way], begin, concurrency_limit=None)
+        demo_button.click(open_demo, way, [video, *begin], concurrency_limit=None)
+        painted_button.click(paint_demo, way, [video, *begin], concurrency_limit=None)
+        way.change(
+            switch, [way, before, canvas], [canvas, pointer, back, before], concurrency_limit=None,
+            show_progress="hidden",
+        )  # fmt: skip
+        pointer.select(click, [objects, way], pointer, concurrency_limit=None, show_progress="minimal")
+        back.click(take_back, [objects, way], pointer, concurrency_limit=None, show_progress="minimal")
         objects.change(
             lambda number: gr.ImageEditor(brush=brush(number)), objects, canvas, queue=False, show_progress="hidden"
         )
-        slider.release(go_to, [slider, canvas], canvas, concurrency_limit=None, show_progress="hidden")
+        slider.release(go_to, [slider, way, canvas], [canvas, pointer], concurrency_limit=None, show_progress="hidden")
         run = track_button.click(
-            track, canvas, [live, told, line, *made, track_button, stop_button, slider, make],
+            track, [way, canvas], [live, told, line, *made, track_button, stop_button, slider, make],
             concurrency_limit=None, show_progress="hidden",
         )  # fmt: skip
         run.failure(unlock, None, [track_button, stop_button, slider], queue=False)
         # Not the run's own last step: gradio sends that twice, and the editor would lay the paint on twice.
-        run.success(show_last, None, [slider, canvas], concurrency_limit=None, show_progress="hidden")
+        run.success(show_last, way, [slider, canvas, pointer], concurrency_limit=None, show_progress="hidden")
         stop_button.click(stop, None, None, queue=False)
         make.click(prepare, None, [make, *made], concurrency_limit=None, show_progress="hidden")
         demo.unload(leave)
@@ -291,10 +341,15 @@ def main() -> None:
         "--megabytes", type=int, default=200, help="of a file that is uploaded, at most (default: %(default)s)"
     )
     parser.add_argument("--weights", help="a bundled name, a folder, or a repository on the Hub (default: bundled)")
+    parser.add_argument(
+        "--prompter", help="weights that answer clicks, a folder or a repository of SAM 2 (default: those that track)"
+    )
     parser.add_argument("--device", help="default: cpu")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.WARNING)
-    predictor = VOSPredictor.from_pretrained(arguments.weights, device=arguments.device, options=TrackingOptions())
+    predictor = VOSPredictor.from_pretrained(
+        arguments.weights, device=arguments.device, options=TrackingOptions(), prompter=arguments.prompter
+    )
     with tempfile.TemporaryDirectory(prefix="stmemory-demo-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # gradio's copies go when ours do
         sessions = Sessions(predictor, Path(folder), most=arguments.people)

@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from clicks import Click, Clicks, answer
 from clip import Clip, clip_ending, shrink
 from painting import Ids, Picture, changed_objects, draw, ids_of_layers, resize_ids
 from PIL import Image
@@ -48,6 +49,7 @@ class Session:
         self._clip: Clip | None = None
         self._track: Track | None = None
         self._shown: Shown | None = None
+        self._clicks: Clicks | None = None  # of the frame that is shown
         self._changed: int | None = None  # the first frame whose paint is not tracked yet
         self._busy, self._stop, self._closed = threading.Lock(), False, False
 
@@ -110,6 +112,75 @@ class Session:
             self._shown = Shown(index, picture, self._ids_at(index))
             return self._shown
 
+    @property
+    def shown(self) -> Shown:
+        """The frame that is shown.
+
+        Raises:
+            FrameError: none is.
+        """
+        if self._shown is None:
+            raise FrameError("expected a frame, none is shown; open a clip first")
+        return self._shown
+
+    @property
+    def clicks(self) -> Clicks | None:
+        """The clicks of the frame that is shown; None where there are none."""
+        same = self._clicks is not None and self._shown is not None and self._clicks.frame == self._shown.frame
+        return self._clicks if same else None
+
+    def click(self, object_id: int, click: Click) -> Shown:
+        """Take a click on the frame that is shown: the object is where the network says, by all its clicks there.
+
+        Args:
+            object_id: the object's, 1 to 6.
+            click: where, on the frame as it is shown.
+
+        Returns:
+            The frame with what was found.
+
+        Raises:
+            FrameError: no frame is shown.
+            MaskError: nothing was found there; the click is forgotten.
+            OptionError: the network takes no clicks, or tracking is under way.
+        """
+        shown = self.shown
+        with self._alone():
+            clicks = self._clicks = self.clicks or Clicks(shown.frame)
+            clicks.add(object_id, click, shown.ids)
+            try:
+                return self._clicked(clicks, object_id)
+            except BaseException:
+                clicks.take_back(object_id)
+                raise
+
+    def take_back_click(self, object_id: int) -> Shown:
+        """Forget an object's last click on the frame that is shown; after its first one it is as it was before.
+
+        Raises:
+            MaskError: it has none.
+        """
+        shown = self.shown
+        with self._alone():
+            clicks = self._clicks = self.clicks or Clicks(shown.frame)
+            clicks.take_back(object_id)
+            return self._clicked(clicks, object_id)
+
+    def _clicked(self, clicks: Clicks, object_id: int) -> Shown:
+        """The shown frame with an object as its clicks say."""
+        shown, before = self.shown, clicks.before[object_id]
+        if clicks.of[object_id]:
+            picture = self.clip.picture(shown.frame)
+            factor = picture.shape[0] / shown.ids.shape[0]
+            found = answer(self._predictor, picture, clicks, object_id, factor=factor)
+            there = resize_ids(found, height=shown.ids.shape[0], width=shown.ids.shape[1]) == object_id
+        else:
+            there = before
+            clicks.forget(object_id)
+        ids = np.where(there, object_id, np.where(shown.ids == object_id, 0, shown.ids)).astype(np.uint8)
+        self.give(shown.frame, ids, [object_id])
+        return self.shown
+
     def paint(self, layers: Sequence[object], background: object = None) -> tuple[int, ...]:
         """Take what a person painted on the frame that is shown.
 
@@ -137,6 +208,9 @@ class Session:
         ids = ids_of_layers(layers, height=height, width=width)
         changed = changed_objects(ids, shown.ids)
         if changed:
+            for object_id in changed:
+                if self.clicks is not None:
+                    self.clicks.forget(object_id)
             self.give(shown.frame, ids, changed)
             self._shown = Shown(shown.frame, shown.picture, ids)
         return changed
@@ -212,7 +286,7 @@ class Session:
         """Stop, and remove the session's folder once nothing writes to it any more."""
         self._stop = self._closed = True
         freed = self._busy.acquire(timeout=PATIENCE)
-        self._clip = self._track = self._shown = None
+        self._clip = self._track = self._shown = self._clicks = None
         shutil.rmtree(self.folder, ignore_errors=True)
         if freed:
             self._busy.release()
@@ -288,6 +362,6 @@ class Session:
         return resize_ids(painting.ids, height=self.clip.height, width=self.clip.width), painting.gone
 
     def _forget(self) -> None:
-        self._clip = self._track = self._shown = self._changed = None
+        self._clip = self._track = self._shown = self._clicks = self._changed = None
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
