@@ -90,7 +90,8 @@ class TrackingOptions:
             looks at the whole frame.
         top_k: read from that many best memory cells only, for each query cell; None reads from all.
         write_gate: memorise an object's frame only if its score is at least that; 0 memorises every frame in which the
-            object is seen. A frame in which it is not seen is never memorised.
+            object is seen. A frame in which it is not seen is not memorised, unless the network
+            says itself whether an object is there, as SAM 2 does: then its opinion is the score.
         reach: regions further than this share of the frame's short side from an object's last place are taken for false
             positives (section 3.4.1); None keeps every region.
 

@@ -63,8 +63,9 @@ class VOSPredictor:
     ) -> None:
         if not (isinstance(network, nn.Module) and hasattr(network, "segment")):
             raise OptionError(
-                f"network: expected a SegmentationNetwork or another TrackingNetwork, got {type(network).__name__}; "
-                "FramePredictor takes those that predict frames"
+                f"network: expected a SegmentationNetwork or another TrackingNetwork, got {type(network).__name__}; a "
+                "video model of transformers goes into stmemory.networks.sam2.Sam2Network, one that predicts frames to "
+                "FramePredictor"
             )
         ready = network.ready(device=device, dtype=dtype)
         own = ready_options(options, TrackingOptions(), next(ready.parameters()).device)
@@ -96,7 +97,7 @@ class VOSPredictor:
             options: how to track.
             device: where to compute, `"cpu"` by default.
             dtype: what to compute in, float32 by default.
-            prompter: as of the class, or the name of its weights, which is loaded with `where` as well.
+            prompter: as of the class, or the name of its weights, which are loaded with `where` but its revision.
             where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see
                 `stmemory.weights.hub.Where`.
 
@@ -253,7 +254,7 @@ class VOSPredictor:
             MaskError: the mask or a prompt cannot be used.
             OptionError: there are prompts, and neither the network nor a prompter takes them.
         """
-        if allow_empty:
+        if allow_empty or prompts:
             pixels = to_frame(frame)
             if (
                 mask is not None
@@ -262,7 +263,7 @@ class VOSPredictor:
                 ).object_ids
             ):
                 mask = None
-        elif mask is None and prompts is None:
+        elif mask is None and not prompts:
             raise MaskError(
                 "mask: expected the objects of the first frame, got None; mark at least one pixel with an id above 0, "
                 "or give prompts=Prompt(object_id, points=...)"
@@ -289,7 +290,16 @@ class _PredictorPrompts:
         self.predictor = predictor
 
     def masks(self, frame: Tensor, prompts: Sequence[Prompt], last: Mapping[int, Tensor]) -> Tensor:
-        """See `Prompter.masks`; what was found before is not looked at."""
+        """See `Prompter.masks`; what was found before is not looked at.
+
+        Raises:
+            MaskError: a prompt says only what is not the object.
+        """
+        if alone := [prompt.object_id for prompt in prompts if not prompt.points and prompt.box is None]:
+            raise MaskError(
+                f"prompts: expected a point of objects {alone} or a box, got points that are not of them alone; "
+                "another network makes the mask here, which does not know what was found: add a point of the object"
+            )
         result = self.predictor.start(frame, prompts=prompts).last
         return torch.stack([(result.ids == prompt.object_id).float() for prompt in prompts])
 
@@ -301,6 +311,8 @@ def _prompter(given: VOSPredictor | Prompter | None) -> Prompter | None:
         OptionError: it is a predictor whose network takes masks alone, or of another kind.
     """
     if isinstance(given, VOSPredictor):
+        if not given.network.takes_prompts and given.prompter is not None:
+            return given.prompter
         if not given.network.takes_prompts:
             raise OptionError(
                 f"prompter: expected a predictor whose network takes points, got {given.network.name}, which takes "

@@ -7,14 +7,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from stmemory.errors import MaskError
 from stmemory.io.masks import LARGEST_ID, ObjectMasks
 from stmemory.networks.tracking import Given
+from stmemory.window import Window
 
-__all__ = ["Prompt", "Prompter", "PromptsLike", "given_rows", "ready_prompts", "with_prompted"]
+__all__ = ["Prompt", "Prompter", "PromptsLike", "given_rows", "inside", "ready_prompts", "with_prompted"]
 
 Point: TypeAlias = tuple[float, float]
 
@@ -45,6 +47,8 @@ class Prompt:
     box: tuple[float, float, float, float] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.object_id, np.integer):
+            object.__setattr__(self, "object_id", int(self.object_id))
         if type(self.object_id) is not int or not 1 <= self.object_id <= LARGEST_ID:
             raise MaskError(f"prompt: expected object_id from 1 to {LARGEST_ID}, got {self.object_id!r}; choose one")
         for name in ("points", "not_points"):
@@ -71,7 +75,7 @@ PromptsLike: TypeAlias = Prompt | Iterable[Prompt]
 
 
 class Prompter(Protocol):
-    """Makes masks of prompts; `VOSPredictor` has one for networks that take masks alone."""
+    """Makes masks of prompts for networks that take masks alone: `lite` is its own, others need one."""
 
     def masks(self, frame: Tensor, prompts: Sequence[Prompt], last: Mapping[int, Tensor]) -> Tensor:
         """The objects' own masks.
@@ -80,7 +84,7 @@ class Prompter(Protocol):
             frame: float32 `[3, H, W]`, RGB in [0, 1].
             prompts: of R objects, all inside the frame.
             last: what was found of the objects in this frame before the prompts, probabilities `[H, W]` by id;
-                empty where nothing was.
+                objects that were not found are missing.
 
         Returns:
             Probabilities, float32 `[R, H, W]` in [0, 1]; 0.5 and more is the object.
@@ -146,30 +150,40 @@ def with_prompted(masks: ObjectMasks, prompts: Sequence[Prompt], made: Tensor) -
     ids = [prompt.object_id for prompt in prompts]
     if empty := [i for i, one in zip(ids, made, strict=True) if not bool((one >= 0.5).any())]:
         raise MaskError(f"prompts: nothing was found of {empty}; move the points or the box, or give a mask")
-    device = masks.probabilities.device
-    both, names = torch.cat([masks.probabilities, made.to(device).float().clamp(0, 1)]), (*masks.object_ids, *ids)
+    given = masks.probabilities
+    free = 1 - given.amax(0) if len(given) else torch.ones_like(masks.void, dtype=given.dtype)
+    made = made.to(given.device).float().clamp(0, 1) * free  # given masks stay as they are
+    both, names = torch.cat([given, made]), (*masks.object_ids, *ids)
     order = sorted(range(len(names)), key=names.__getitem__)
     return ObjectMasks(tuple(names[n] for n in order), both[order], masks.void)
 
 
-def given_rows(masks: ObjectMasks, prompts: Sequence[Prompt], object_ids: Sequence[int]) -> list[Given]:
-    """What is said of each object of a frame, for a network.
+def given_rows(masks: ObjectMasks, prompts: Sequence[Prompt], object_ids: Sequence[int], window: Window) -> list[Given]:
+    """What is said of each object of a frame, for a network, which sees it through a window.
 
     Args:
         masks: of some objects.
         prompts: of others.
         object_ids: those of the rows that there are; new ids get the rows after them, masks first.
+        window: what the network looks through.
     """
     rows = {object_id: row for row, object_id in enumerate(object_ids)}
     device, given = masks.probabilities.device, []
     for object_id, mask in zip(masks.object_ids, masks.probabilities, strict=True):
-        given.append(Given(rows.setdefault(object_id, len(rows)), mask=mask))
+        given.append(Given(rows.setdefault(object_id, len(rows)), mask=window.part(mask)))
     for prompt in prompts:
         places, labels = prompt.labelled()
         points = torch.tensor(places, dtype=torch.float32, device=device).view(-1, 2)
+        points = points - torch.tensor([window.left, window.top], dtype=torch.float32, device=device)
         row, kinds = rows.setdefault(prompt.object_id, len(rows)), torch.tensor(labels, device=device)
         given.append(Given(row, points=points, labels=kinds))
     return given
+
+
+def inside(window: Window, prompts: Sequence[Prompt]) -> bool:
+    """Whether all points and boxes lie in a window."""
+    points = [point for prompt in prompts for point in prompt.labelled()[0]]
+    return all(0 <= x - window.left <= window.width and 0 <= y - window.top <= window.height for x, y in points)
 
 
 def _points(name: str, given: Iterable[Point]) -> tuple[Point, ...]:

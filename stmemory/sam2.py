@@ -1,7 +1,7 @@
 """The method names of SAM 2's video predictor, for scripts that were written for it, over a `ClipSession`.
 
-Masks are prompts with any weights, points and boxes with those that take them (SAM 2's own among them), or with a
-prompter. SAM 2's code is not needed.
+Masks are prompts with any weights; points and boxes with SAM 2's own and the bundled ones, or with a prompter. SAM 2's
+code is not needed.
 """
 
 from __future__ import annotations

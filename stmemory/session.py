@@ -133,11 +133,12 @@ class ClipReader:
 
 @dataclass(eq=False)
 class _Run:
-    """A stream, the way it goes (1 or -1), and the frame that it saw last."""
+    """A stream, the way it goes (1 or -1), the frame that it saw last, and the one that it began with."""
 
     stream: VOSStream
     way: int
     position: int
+    begin: int
 
     def has_passed(self, frame_index: int) -> bool:
         """Whether the stream has seen the frame."""
@@ -276,7 +277,8 @@ class ClipSession:
         corrects = frame_index in self._seen and self._is_given_elsewhere(frame_index, object_id)
         tracked = (object_id,) if corrects else ()
         ready_prompts(prompt, height=self.height, width=self.width, found=tracked)  # checks it
-        if run is not None and run.position == frame_index:
+        in_place = run is not None and run.position == frame_index and not (frame_index == run.begin and not corrects)
+        if run is not None and in_place:
             run.stream.correct(prompts=prompt)
             self._put(frame_index, object_id, _Asked(prompt, True))
             return
@@ -383,7 +385,7 @@ class ClipSession:
                 prompts=self._prompts(begin) or None,
                 allow_empty=True,
             )
-            run = self._run = _Run(stream, way, begin)
+            run = self._run = _Run(stream, way, begin, begin)
             self._have_seen(begin, way)
         while run.position != frame_index:
             self._go_on(run, asked=frame_index)
@@ -495,7 +497,8 @@ class ClipSession:
 
     def _have_seen(self, frame_index: int, way: int) -> None:
         """Remember that a frame was segmented; those of a run follow each other."""
-        ends = (frame_index, *([self._seen.start, self._seen.stop - 1] if self._seen else []))
+        touches = bool(self._seen) and self._seen.start - 1 <= frame_index <= self._seen.stop
+        ends = (frame_index, *([self._seen.start, self._seen.stop - 1] if touches else []))
         self._seen, self._way = range(min(ends), max(ends) + 1), way
 
 

@@ -32,7 +32,7 @@ from stmemory.postprocess import (
     soft_aggregate,
     winners,
 )
-from stmemory.prompts import Prompt, Prompter, PromptsLike, given_rows, ready_prompts, with_prompted
+from stmemory.prompts import Prompt, Prompter, PromptsLike, given_rows, inside, ready_prompts, with_prompted
 from stmemory.result import Segmentation
 from stmemory.state import StreamState, save_state
 from stmemory.types import FrameLike, MaskLike
@@ -193,10 +193,10 @@ class VOSStream:
         found = self.network.segment(
             features,
             self._state.memory,
-            given_rows(masks, asked, self.object_ids),
+            given_rows(masks, asked, self.object_ids, window),
             frame=self.frame_index + 1,
             last=self._state.probabilities,
-            size=size,
+            size=window.view(size),
         )
         labels, full = self._settle(found, size, window)
         self._state.size, self._state.pixels = size, pixels
@@ -244,13 +244,14 @@ class VOSStream:
                 "correct: expected a mask or prompts with at least one object, or absent=[...] with ids, got neither; "
                 "mark an object with its id, or name those that are not in the frame"
             )
-        if self._state.window is not None and not self._state.window.covers(masks.probabilities):
+        before = self._state.window
+        if before is not None and not (before.covers(masks.probabilities) and inside(before, asked)):
             self._state.pixels = self._state.overview
             self._turn(Window.whole(size), size)
         pixels, size, last = self._state.last_frame()
         window = self._state.window or Window.whole(size)
         self._state.cut = self._state.cut or is_cut(masks.probabilities)
-        said, number = given_rows(masks, asked, self.object_ids), self.frame_index
+        said, number = given_rows(masks, asked, self.object_ids, window), self.frame_index
         self._admit(named)
         for row in [*gone, *(one.row for one in said)]:
             for slot in self._state.bank.describe(row) if row < self._state.bank.rows else ():
@@ -258,7 +259,11 @@ class VOSStream:
                     self._state.bank.drop(slot.slot, row=row)
         self._state.beside.forget(number, rows=gone)
         features = self.network.encode_query(pixels) if named else None
-        found = self.network.revise(features, self._state.memory, said, frame=number, size=size) if said else None
+        found = (
+            self.network.revise(features, self._state.memory, said, frame=number, size=window.view(size))
+            if said
+            else None
+        )
         labels, full = (_without(p, [1 + row for row in gone]) for p in (last, self.last.probabilities))
         if found is not None and asked:
             rows = [self.object_ids.index(prompt.object_id) for prompt in asked]
@@ -427,7 +432,7 @@ class VOSStream:
         if image is None:
             image = self._last_image(size)
             known = dict(zip(self.object_ids, self.last.probabilities[1:], strict=True))
-            last = {object_id: known[object_id] for object_id in ids if object_id in known}
+            last = {i: known[i] for i in ids if i in known and self.last.present[i]}
         return with_prompted(masks, asked, self.prompter.masks(image, asked, last)), ()
 
     def _last_image(self, size: WorkingSize) -> Tensor:
@@ -490,7 +495,10 @@ class VOSStream:
         if self._state.places is not None and self.options.reach is not None:
             share = self.options.reach * size.frame_height / window.height
             reach = round(min(share * min(size.height, size.width), size.height + size.width))
-            probabilities, winner = keep_near(probabilities, winner, self._state.places, reach=reach)
+            places = self._state.places
+            new = len(probabilities) - 1 - len(places)  # objects that enter here, which were nowhere before
+            places = torch.cat([places, places.new_zeros(new, *places.shape[1:])]) if new else places
+            probabilities, winner = keep_near(probabilities, winner, places, reach=reach)
         return Labels.of(probabilities, winner)
 
     def _conclude(self, labels: Labels, full: Tensor, given: GivenMasks) -> tuple[Labels, Segmentation]:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from stmemory.errors import FrameError, MaskError, OptionError, StmemoryError, WeightsError
+from stmemory.errors import FileError, FrameError, MaskError, OptionError, StmemoryError, WeightsError
 from stmemory.io.palette import read_palette_png, write_palette_png
 from stmemory.io.video import OverlayWriter, iterate_timed_video
 from stmemory.jobs.folder import TrackJob
@@ -344,6 +344,7 @@ def test_nothing_to_resume(job: TrackJob) -> None:
     shutil.rmtree(job.out)
     with pytest.raises(RuntimeError):
         run_job(FakePredictor(fail_at=1), job)
+    job.state.unlink()
     with pytest.raises(OptionError, match="nothing to resume: .* before a state was saved.*force=True"):
         run_job(FakePredictor(), job, resume=True)
 
@@ -543,6 +544,26 @@ def test_a_record_names_masks_by_texts(job: TrackJob, names: object) -> None:
         run_job(FakePredictor(), job, force=True)
 
     assert before == masks(job.out)
+
+
+def test_a_mask_that_cannot_be_written_ends_the_job_and_is_made_again(
+    job: TrackJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The report counts the masks that are there; resumed, the job is as if it had gone through."""
+    whole = Segmentation.save
+
+    def save(result: Segmentation, path: Path) -> None:
+        if path == job.mask_path(5):
+            raise FileError(f"{path}: expected to write it, got a full disk; make room")
+        whole(result, path)
+
+    monkeypatch.setattr(Segmentation, "save", save)
+    report = run_job(FakePredictor(), job)
+    assert (5, False) == (report.frames, report.finished) and "full disk" in str(report.error)
+    assert 5 == len(masks(job.out)) and job.state.exists()
+    monkeypatch.setattr(Segmentation, "save", whole)
+    assert run_job(FakePredictor(), job, resume=True).finished
+    assert FRAMES == len(masks(job.out))
 
 
 def test_masks_that_go_while_it_runs_are_missed(job: TrackJob) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from tiny import boxes, clip, state_of, tiny_network
+from tiny import boxes, clip, new_predictor, state_of, tiny_network
 from torch import Tensor
 
 from stmemory.errors import MaskError, OptionError
@@ -96,6 +97,29 @@ def test_a_prompters_masks_are_given_masks() -> None:
     assert torch.equal(torch.as_tensor(FRAMES[1]).permute(2, 0, 1) / 255, prompter.asked[1][0])
 
 
+def test_a_given_mask_stays_as_it_was_given() -> None:
+    """A prompted object of a smaller id gets what is left of its pixels."""
+    prompt = Prompt(2, box=(0, 0, WIDTH, HEIGHT))
+    result = predictor(Boxes()).start(FRAMES[0], boxes(5), prompts=prompt).last
+    assert torch.equal(torch.as_tensor(boxes(5)) == 5, result.ids == 5)
+    assert bool(((result.ids == 2) | (result.ids == 5)).all())
+
+
+def test_ids_of_numpy_are_ids() -> None:
+    """Such as those of `numpy.unique` of a mask."""
+    assert Prompt(3, points=[(1, 1)]) == Prompt(np.int64(3), points=[(1, 1)])
+
+
+def test_an_object_that_was_lost_is_prompted_back() -> None:
+    """What was not found in the frame is not passed on as found."""
+    prompter = Boxes()
+    stream = predictor(prompter).start(FRAMES[0], boxes(4))
+    stream.step(FRAMES[1])
+    stream.correct(absent=[4]) if stream.last.present[4] else None
+    stream.correct(prompts=Prompt(4, box=(2, 2, 14, 9)))
+    assert {} == prompter.asked[-1][1] and stream.last.present[4]
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "both": ({"mask": boxes(4), "prompts": Prompt(4, box=(2, 2, 9, 9))}, "in the mask too"),
     "outside": ({"prompts": Prompt(4, box=(0, 0, 9, 999))}, "outside the frame"),
@@ -126,6 +150,6 @@ def test_a_video_begins_with_something() -> None:
 def test_what_is_no_prompter_is_refused() -> None:
     """A predictor of a network that takes masks alone, and other objects."""
     with pytest.raises(OptionError, match="takes masks alone"):
-        VOSPredictor(tiny_network(), prompter=predictor())
+        VOSPredictor(tiny_network(), prompter=new_predictor(scored=False))
     with pytest.raises(OptionError, match="expected a predictor or a Prompter"):
         VOSPredictor(tiny_network(), prompter="sam2")  # type: ignore[arg-type]

@@ -247,8 +247,9 @@ def test_another_predictor_prompts_for_a_network_that_takes_masks() -> None:
     stream, by_mask = prompted.start(clip[0], prompts=BOX), plain.start(clip[0], expected)
     assert torch.equal(expected, stream.last.ids)
     assert torch.equal(by_mask.step(clip[1]).probabilities, stream.step(clip[1]).probabilities)
-    with pytest.raises(OptionError, match="takes masks alone"):
-        VOSPredictor.from_pretrained("lite", prompter=plain)
+    assert VOSPredictor.from_pretrained("lite", prompter=plain).prompter is plain.prompter
+    with pytest.raises(MaskError, match="add a point"):
+        stream.correct(prompts=Prompt(5, not_points=[(40, 20)]))
 
 
 def test_an_inspector_looks_at_it() -> None:
@@ -340,7 +341,15 @@ def without_one(path: Path) -> None:
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
 
 
+def cut(path: Path) -> None:
+    file = path / "model.safetensors"
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
 DAMAGES = {
+    "an interrupted download": (cut, "check the folder"),
+    "a size that is none": (damaged({"image_size": None}), "check the folder"),
+    "a list of types": (damaged({"model_type": ["sam2_video"]}), "got type"),
     "another type": (damaged({"model_type": "bert"}), "got type 'bert'"),
     "an image model": (damaged({"model_type": "sam2"}), "take a video model"),
     "no safetensors": (without_tensors, "its tensors in safetensors"),
@@ -401,6 +410,39 @@ def test_prompts_that_cannot_be_used_are_errors(name: str) -> None:
     prompts, said = PROMPTS[name]
     with pytest.raises(MaskError, match=said):
         VOSPredictor(Sam2Network(tiny_model())).start(frames(1)[0], prompts=prompts)
+
+
+@pytest.mark.parametrize("by_click", [False, True])
+def test_a_window_shows_what_is_given_where_it_is(by_click: bool) -> None:
+    """With a window around a small object, masks and points are seen where they are: a stream of that part of the
+    frames alone finds the same, but for the contour, which is drawn from probabilities in place of logits."""
+    clip = frames(2, seed=11, height=96, width=160)
+    closer = VOSPredictor(Sam2Network(tiny_model()), options=TrackingOptions(zoom=2.0))
+    plain = VOSPredictor(Sam2Network(tiny_model()))
+    first = torch.zeros(96, 160, dtype=torch.int32)
+    first[30:50, 60:90] = 1
+    stream = closer.start(clip[0], first)
+    window = stream.window
+    assert (48, 80, 35) == (window.height, window.width, window.left)
+    part = plain.start(window.part(clip[0]), window.part(first))
+    if by_click:
+        stream.correct(prompts=Prompt(1, points=[(75, 40)]))
+        part.correct(prompts=Prompt(1, points=[(75 - window.left, 40 - window.top)]))
+    else:
+        stream.step(clip[1])
+        part.step(stream.window.part(clip[1]))
+        assert window == stream.window
+    one, other = part.last.ids == 1, window.part(stream.last.ids) == 1
+    assert 0.95 < int((one & other).sum()) / int((one | other).sum())
+
+
+def test_reach_takes_objects_that_enter_late() -> None:
+    """An object that was nowhere before keeps all of its regions."""
+    clip = frames(3, seed=12)
+    options = TrackingOptions(reach=0.2)
+    stream = VOSPredictor(Sam2Network(tiny_model()), options=options).start(clip[0], prompts=CLICK)
+    stream.step(clip[1], prompts=LATE)
+    assert (3, 7) == stream.step(clip[2]).object_ids
 
 
 def test_the_command_line_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

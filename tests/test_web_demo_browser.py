@@ -109,6 +109,7 @@ def wait_until(page: Any, script: str) -> None:
 def paint(page: Any, begin: tuple[float, float], end: tuple[float, float]) -> None:
     """Drag the brush over the canvas, from and to places in pixels of the clip's frames of 640 x 360, which are drawn
     16 : 9 in the middle."""
+    page.locator("#canvas").scroll_into_view_if_needed()
     box = page.locator("#canvas canvas").first.bounding_box()
     zoom = float(page.locator("#canvas .zoom-number span").inner_text().rstrip("%")) / 100
     left, top = box["x"] + (box["width"] - 640 * zoom) / 2, box["y"] + (box["height"] - 360 * zoom) / 2
@@ -179,6 +180,54 @@ def test_a_person_paints_tracks_corrects_and_takes_home(open_page: Open, tmp_pat
     assert 3 == ids[stopped][230, 560]
     assert 48 == len([frame for frame in iterate_video(files["film"]) if frame.shape == (360, 640, 3)])
     assert page.locator("#timeline img").count() == 1
+
+
+def test_a_click_gives_a_mask_that_is_tracked(open_page: Open, tmp_path: Path) -> None:
+    """A click on the ball of the demo clip shows its mask at once; it is taken back, clicked again, and tracked."""
+    page = open_page(WIDE)
+    page.click("#open-demo")
+    wait_until(page, "document.querySelector('#track').disabled === false")
+    page.locator("#how label").nth(0).click()
+    shown = page.locator("#pointer img")
+    shown.wait_for(state="visible")
+    page.wait_for_timeout(1000)
+    picture(page, "7_before_the_click")
+    sources = [shown.get_attribute("src")]
+
+    def changed() -> None:
+        wait_until(page, f"document.querySelector('#pointer img').src !== {sources[-1]!r}")
+        page.wait_for_timeout(500)
+        sources.append(shown.get_attribute("src"))
+
+    def click(x: float, y: float) -> None:
+        shown.scroll_into_view_if_needed()
+        box = shown.bounding_box()
+        page.mouse.click(box["x"] + x / 640 * box["width"], box["y"] + y / 360 * box["height"])
+        changed()
+
+    click(128, 225)
+    picture(page, "8_clicked")
+    page.click("#back")
+    changed()
+    click(128, 225)
+    page.locator("#objects label").nth(1).click()
+    page.wait_for_timeout(500)
+    click(380, 70)
+    picture(page, "9_two_objects")
+    page.click("#track")
+    wait_until(page, "Number(document.querySelector('#frame')?.innerText) >= 3")
+    page.click("#stop")
+    wait_until(page, "document.querySelector('#words')?.innerText === 'stopped'")
+    page.click("#make")
+    with page.expect_download() as coming:
+        page.click("#masks")
+    coming.value.save_as(tmp_path / "masks.zip")
+    with zipfile.ZipFile(tmp_path / "masks.zip") as archive:
+        archive.extractall(tmp_path)
+    ids = read_palette_png(tmp_path / "masks" / "00000.png").numpy()
+
+    assert [0, 1, 2] == np.unique(ids).tolist()
+    assert [1, 2] == [ids[225, 128], ids[70, 380]]
 
 
 def test_what_is_erased_is_not_there(open_page: Open, tmp_path: Path) -> None:

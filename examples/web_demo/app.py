@@ -37,8 +37,7 @@ from stmemory.io.video import OverlayWriter
 DEMO = {"frames": 48, "height": 360, "width": 640}
 TIMELINE_SECONDS = 3.0  # between two drawings of the timeline while frames are tracked
 NO_TIMELINE = "It is drawn while something is tracked."
-CLICK, PAINT = "Click", "Paint"
-IS, IS_NOT = "this is it", "this is not it"
+ON, BESIDE, PAINT = "Click on it", "Click beside it", "Paint"
 NAMES = [f"{number}" for number in range(1, len(COLOURS) + 1)]
 
 
@@ -85,6 +84,13 @@ def editor(shown: Shown) -> dict[str, Any]:
     return {"background": shown.picture, "layers": [layer_of_ids(shown.ids)], "composite": None}
 
 
+def views(how: str, shown: Shown) -> list[Any]:
+    """The frame in the editor, or the one for clicks and the button that takes one back; the rest is left alone."""
+    if how == PAINT:
+        return [editor(shown), gr.skip(), gr.skip()]
+    return [gr.skip(), page.board(shown), gr.Button(interactive=shown.can_undo)]
+
+
 def build(sessions: Sessions, root: Path) -> gr.Blocks:
     """Make the page.
 
@@ -92,7 +98,6 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         sessions: of all who open it.
         root: folder of what all share.
     """
-    first = CLICK if sessions.takes_clicks else PAINT
     demo_lock = threading.Lock()
 
     def mine(request: gr.Request) -> Session:
@@ -112,19 +117,11 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
 
     threading.Thread(target=demo_clip, daemon=True).start()  # rendered while the first person still looks at the page
 
-    def seen(shown: Shown | None, how: str) -> list[Any]:
-        """The canvas or the board, whichever is in use, and the button that takes a click back."""
-        if shown is None:
-            return [gr.skip(), gr.skip(), gr.skip()]
-        if how == PAINT:
-            return [editor(shown), gr.skip(), gr.skip()]
-        return [gr.skip(), page.board(shown), gr.Button(interactive=shown.can_undo)]
-
-    def opened(session: Session, shown: Shown, how: str) -> list[Any]:
+    def opened(session: Session, how: str, shown: Shown) -> list[Any]:
         slider = gr.Slider(0, max(1, session.clip.frames - 1), value=shown.frame, interactive=session.clip.frames > 1)
         return [
             slider,
-            *seen(shown, how),
+            *views(how, shown),
             page.idle(),
             "",
             page.message(NO_TIMELINE),
@@ -138,48 +135,46 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
     @readable
     def open_clip(path: str | None, how: str, request: gr.Request) -> list[Any]:
         session = mine(request)
-        return opened(session, session.open(path or ""), how)
+        return opened(session, how, session.open(path or ""))
 
     @readable
     def open_demo(how: str, request: gr.Request) -> list[Any]:
         session, path = mine(request), demo_clip()
-        return [str(path), *opened(session, session.open(path), how)]
+        return [str(path), *opened(session, how, session.open(path))]
 
     @readable
     def paint_demo(how: str, request: gr.Request) -> list[Any]:
         session, path = mine(request), demo_clip()
         session.open(path)
         session.give(0, read_palette_png(root / "beach.png").numpy().astype("uint8"), [1, 2])
-        return [str(path), *opened(session, session.show(0), how)]
+        return [str(path), *opened(session, how, session.show(0))]
 
-    def keep(session: Session, painted: dict[str, Any] | None, how: str) -> None:
-        """Take what is on the canvas; while it is put away, what it holds is older than the clicks."""
+    def keep(session: Session, how: str, painted: dict[str, Any] | None) -> None:
         if how == PAINT and painted is not None and painted["background"] is not None:
             session.paint(painted["layers"], painted["background"])
 
     @readable
-    def go_to(index: float, painted: dict[str, Any] | None, how: str, request: gr.Request) -> list[Any]:
+    def go_to(index: float, how: str, painted: dict[str, Any] | None, request: gr.Request) -> list[Any]:
         session = mine(request)
-        keep(session, painted, how)
-        return seen(session.show(int(index)), how)
+        keep(session, how, painted)
+        return views(how, session.show(int(index)))
 
     @readable
-    def change_over(how: str, painted: dict[str, Any] | None, index: float, request: gr.Request) -> list[Any]:
-        session = mine(request)
-        shown = None
-        if not session.empty:
-            keep(session, painted, PAINT if how == CLICK else CLICK)  # as it was used until now
-            shown = session.show(int(index))
-        return [gr.Column(visible=how == CLICK), gr.Column(visible=how == PAINT), *seen(shown, how)]
+    def switch(how: str, before: str, painted: dict[str, Any] | None, request: gr.Request) -> list[Any]:
+        """Between painting and clicking, with what was done so far."""
+        session, by_hand = mine(request), how == PAINT
+        keep(session, before, painted)
+        seen = [gr.skip()] * 3 if session.empty or by_hand == (before == PAINT) else views(how, session.shown)
+        return [gr.Column(visible=by_hand), gr.Column(visible=not by_hand), *seen, how]
 
     @readable
-    def click(number: int, kind: str, request: gr.Request, event: gr.EventData) -> list[Any]:
-        shown = mine(request).click(1 + (number or 0), place_of(event._data), inside=kind != IS_NOT)
-        return seen(shown, CLICK)[1:]
+    def click(number: int, how: str, request: gr.Request, event: gr.EventData) -> list[Any]:
+        shown = mine(request).click(number + 1, place_of(event._data), inside=how != BESIDE)
+        return views(ON, shown)[1:]
 
     @readable
-    def undo(request: gr.Request) -> list[Any]:
-        return seen(mine(request).undo(), CLICK)[1:]
+    def take_back(request: gr.Request) -> list[Any]:
+        return views(ON, mine(request).undo())[1:]
 
     def locked(running: bool) -> list[Any]:
         idle = not running
@@ -191,9 +186,9 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         ]
 
     @readable_steps
-    def track(painted: dict[str, Any] | None, how: str, request: gr.Request) -> Iterator[list[Any]]:
+    def track(how: str, painted: dict[str, Any] | None, request: gr.Request) -> Iterator[list[Any]]:
         session = mine(request)
-        keep(session, painted, how)
+        keep(session, how, painted)
         steps = session.track()
         step, began, drawn_at, count = None, time.monotonic(), time.monotonic(), 0
         yield [gr.skip(), gr.skip(), gr.skip(), *hidden(), *locked(True)]
@@ -214,9 +209,9 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         """The frame that tracking ended at, with what was found, ready for a correction."""
         session = mine(request)
         if session.position is None:
-            return [gr.skip(), *seen(None, how)]
+            return [gr.skip()] * 4
         slider = gr.Slider(value=session.position, maximum=max(1, session.clip.frames - 1))
-        return [slider, *seen(session.show(session.position), how)]
+        return [slider, *views(how, session.show(session.position))]
 
     def unlock() -> list[Any]:
         return [gr.Button(interactive=True), gr.Button(interactive=False), gr.Slider(interactive=True)]
@@ -257,35 +252,27 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
                     painted_button = gr.Button("Open it, already painted", elem_id="open-painted", min_width=140)
         with gr.Row():
             with gr.Column(elem_classes="stage", min_width=320):
-                gr.Markdown("## 2. Click on the objects, or paint them")
+                gr.Markdown("## 2. Show the objects")
                 gr.Markdown(
-                    "Choose an object, then click on it: its mask appears, and more clicks improve it. Or paint all of "
-                    "it. Any frame will do.",
+                    "Choose an object, then click on it, or paint all of it, on any frame. Click beside it where too "
+                    "much was found.",
                     elem_classes="hint",
                 )
-                with gr.Row():
-                    objects = gr.Radio(
-                        NAMES, value="1", type="index", label="Object", elem_id="objects", min_width=340, scale=3
-                    )
-                    how = gr.Radio([CLICK, PAINT], value=first, label="How", elem_id="how", min_width=150, scale=1)
+                objects = gr.Radio(NAMES, value="1", type="index", label="Object", elem_id="objects")
+                way = gr.Radio([ON, BESIDE, PAINT], value=PAINT, label="How", elem_id="how")
+                before = gr.State(PAINT)
                 slider = gr.Slider(0, 1, value=0, step=1, label="Frame", interactive=False, elem_id="frames")
-                with gr.Column(visible=first == CLICK) as clicking:
-                    with gr.Row(equal_height=True):
-                        kind = gr.Radio(
-                            [IS, IS_NOT], value=IS, label="A click says", elem_id="kind", min_width=240, scale=3
-                        )
-                        undo_button = gr.Button(
-                            "Undo the last click", interactive=False, elem_id="undo", min_width=150, scale=1
-                        )
-                    board = gr.HTML(
-                        page.message("Open a clip first"), js_on_load=page.CLICKS, elem_id="board", padding=False
-                    )
-                with gr.Column(visible=first == PAINT) as painting:
+                with gr.Column() as painting:
                     canvas = gr.ImageEditor(
                         type="numpy", format="png", image_mode="RGBA", sources=(), transforms=(), layers=False,
                         buttons=[], brush=brush(), eraser=gr.Eraser(default_size=14), canvas_size=(640, 360),
                         show_label=False, elem_id="canvas", placeholder="Open a clip first",
                     )  # fmt: skip
+                with gr.Column(visible=False) as clicking:
+                    pointer = gr.HTML(
+                        page.message("Open a clip first"), js_on_load=page.CLICKS, elem_id="pointer", padding=False
+                    )
+                    back = gr.Button("Take the last click back", interactive=False, elem_id="back")
             with gr.Column(elem_classes="stage", min_width=320):
                 gr.Markdown("## 3. Track")
                 with gr.Row():
@@ -307,32 +294,32 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
             line = gr.HTML(page.message(NO_TIMELINE), elem_id="timeline", padding=False)
 
         made = [masks, film, watch]
-        view = [canvas, board, undo_button]
+        view = [canvas, pointer, back]
         begin = [slider, *view, live, told, line, track_button, *made]
-        video.upload(open_clip, [video, how], begin, concurrency_limit=None)
-        video.stop_recording(open_clip, [video, how], begin, concurrency_limit=None)
-        demo_button.click(open_demo, how, [video, *begin], concurrency_limit=None)
-        painted_button.click(paint_demo, how, [video, *begin], concurrency_limit=None)
-        how.input(
-            change_over, [how, canvas, slider], [clicking, painting, *view],
-            concurrency_limit=None, show_progress="hidden",
+        video.upload(open_clip, [video, way], begin, concurrency_limit=None)
+        video.stop_recording(open_clip, [video, way], begin, concurrency_limit=None)
+        demo_button.click(open_demo, way, [video, *begin], concurrency_limit=None)
+        painted_button.click(paint_demo, way, [video, *begin], concurrency_limit=None)
+        way.change(
+            switch, [way, before, canvas], [painting, clicking, *view, before], concurrency_limit=None,
+            show_progress="hidden",
         )  # fmt: skip
-        board.click(
-            click, [objects, kind], [board, undo_button],
-            concurrency_limit=None, show_progress="hidden", trigger_mode="always_last",
+        pointer.click(
+            click, [objects, way], [pointer, back], concurrency_limit=None, show_progress="hidden",
+            trigger_mode="always_last",
         )  # fmt: skip
-        undo_button.click(undo, None, [board, undo_button], concurrency_limit=None, show_progress="hidden")
+        back.click(take_back, None, [pointer, back], concurrency_limit=None, show_progress="hidden")
         objects.change(
             lambda number: gr.ImageEditor(brush=brush(number)), objects, canvas, queue=False, show_progress="hidden"
         )
-        slider.release(go_to, [slider, canvas, how], view, concurrency_limit=None, show_progress="hidden")
+        slider.release(go_to, [slider, way, canvas], view, concurrency_limit=None, show_progress="hidden")
         run = track_button.click(
-            track, [canvas, how], [live, told, line, *made, track_button, stop_button, slider, make],
+            track, [way, canvas], [live, told, line, *made, track_button, stop_button, slider, make],
             concurrency_limit=None, show_progress="hidden",
         )  # fmt: skip
         run.failure(unlock, None, [track_button, stop_button, slider], queue=False)
         # Not the run's own last step: gradio sends that twice, and the editor would lay the paint on twice.
-        run.success(show_last, how, [slider, *view], concurrency_limit=None, show_progress="hidden")
+        run.success(show_last, way, [slider, *view], concurrency_limit=None, show_progress="hidden")
         stop_button.click(stop, None, None, queue=False)
         make.click(prepare, None, [make, *made], concurrency_limit=None, show_progress="hidden")
         demo.unload(leave)
@@ -353,7 +340,7 @@ def main() -> None:
     )
     parser.add_argument("--weights", help="a bundled name, a folder, or a repository on the Hub (default: bundled)")
     parser.add_argument(
-        "--prompter", help="weights that make masks of clicks, as SAM 2's (default: what --weights can do itself)"
+        "--prompter", help="weights that answer clicks, a folder or a repository of SAM 2 (default: those that track)"
     )
     parser.add_argument("--device", help="default: cpu")
     arguments = parser.parse_args()

@@ -18,11 +18,11 @@ __all__ = ["CLICKS", "CSS", "HEADER", "HOW", "board", "idle", "message", "pictur
 HEADER = """<h1>stmemory</h1>
 <p>Track anything through a video of any length, in memory that does not grow.</p>"""
 
-HOW = """Open a video file, or record one with your camera. Click on an object, or paint it, on any frame: it is tracked
-in the frames that follow.
+HOW = """Open a video file, or record one with your camera. Click on each object, or paint it in its own colour, on any
+frame: it is tracked in the frames that follow.
 
-**If a mask is wrong,** stop, correct it on that frame with more clicks or with paint, and track again: tracking
-continues from there. An object that is erased completely is not tracked any further.
+**If a mask is wrong,** stop, click on missing parts of that frame and beside wrong ones, or paint and erase, and track
+again: tracking continues from there. An object that is erased completely is not tracked any further.
 
 No video? There is a rendered clip:"""
 

@@ -117,6 +117,17 @@ class Session:
                 self._clicks = None
             return self._see(index, picture, self._ids_at(index))
 
+    @property
+    def shown(self) -> Shown:
+        """The frame that is shown.
+
+        Raises:
+            FrameError: none is.
+        """
+        if self._shown is None:
+            raise FrameError("expected a frame to click or paint on, none is shown; open a clip first")
+        return self._shown
+
     def click(self, object_id: int, place: tuple[float, float], *, inside: bool) -> Shown:
         """Take a click on the frame that is shown, and show the mask that comes of it.
 
@@ -131,7 +142,7 @@ class Session:
             OptionError: the weights take masks alone, or something is under way. After any error all is as it was.
         """
         with self._alone("click"):
-            shown = self._on_screen()
+            shown = self.shown
             if not takes_clicks(self._predictor):
                 raise OptionError(
                     "these weights take masks alone, so a click makes no mask; paint the object, or start the demo "
@@ -156,7 +167,7 @@ class Session:
             OptionError: something is under way.
         """
         with self._alone("click"):
-            clicks = self._clicks or Clicks(self._on_screen().frame, self._on_screen().ids)
+            clicks = self._clicks or Clicks(self.shown.frame, self.shown.ids)
             clicks.undo()
             return self._tell(clicks)
 
@@ -178,7 +189,7 @@ class Session:
             FrameError: no frame is shown.
             MaskError: a layer cannot be used.
         """
-        shown = self._on_screen()
+        shown = self.shown
         if isinstance(background, np.ndarray) and not np.array_equal(background[..., :3], shown.picture):
             return ()
         height, width = shown.ids.shape
@@ -307,11 +318,6 @@ class Session:
         self._store.forget_masks(but=range(first, track.position + 1))
         return track
 
-    def _on_screen(self) -> Shown:
-        if self._shown is None:
-            raise FrameError("expected a frame to click or paint on, none is shown; open a clip first")
-        return self._shown
-
     def _see(self, frame: int, picture: Picture, ids: Ids) -> Shown:
         said, can_undo = (self._clicks.said, self._clicks.can_undo) if self._clicks else ((), False)
         self._shown = Shown(frame, picture, ids, said, can_undo)
@@ -337,7 +343,7 @@ class Session:
 
     def _tell(self, clicks: Clicks) -> Shown:
         """Make what clicks say what is known of their frame."""
-        shown = self._on_screen()
+        shown = self.shown
         painting, self._changed = self._before_clicks
         self._store.put_back(clicks.frame, painting)
         if clicks.objects:

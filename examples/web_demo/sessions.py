@@ -8,7 +8,6 @@ import threading
 import time
 from pathlib import Path
 
-from clicks import takes_clicks
 from session import Session
 
 from stmemory.errors import OptionError
@@ -40,11 +39,6 @@ class Sessions:
 
     def __len__(self) -> int:
         return len(self._sessions)
-
-    @property
-    def takes_clicks(self) -> bool:
-        """Whether clicks can make masks; otherwise the weights take masks alone."""
-        return takes_clicks(self._predictor)
 
     def of(self, key: str) -> Session:
         """The session of a page.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -279,7 +279,34 @@ def add_benchmark(commands: Commands) -> None:
     )
     passes.add_argument("--rounds", type=_above_zero_whole, default=7, help="of each (default: %(default)s)")
     passes.set_defaults(run=_passes)
+    prompts = benchmarks.add_parser(
+        "prompts", parents=shared, help="J of what boxes and clicks give, in the first frames of clips"
+    )
+    add_data_set_options(prompts, "CLIPS")
+    prompts.add_argument("--prompter", metavar="NAME", help="weights of SAM 2 that answer (default: those that track)")
+    prompts.set_defaults(run=_prompts)
     add_ablation(benchmarks)
+
+
+def _prompts(arguments: argparse.Namespace) -> int:
+    from stmemory.evaluation.prompts import measure_prompts
+    from stmemory.evaluation.report import current_circumstances
+
+    predictor, columns = chosen_predictor(arguments), ("as_drawn", "box", "click", "clicks")
+    about = current_circumstances(device=predictor.device, resolution=predictor.options.short_side, seed=None)
+    print(f"{about.device}, {about.threads} threads, torch {about.torch}; J of the first frames")
+    print(f"{'clip':<20}{'object':>8}{'the box itself':>16}{'box':>8}{'click':>8}{'3 clicks':>10}")
+    scores = []
+    for clip in chosen_clips(arguments):
+        for score in measure_prompts(predictor, [clip]):
+            scores.append([100 * getattr(score, column) for column in columns])
+            print(f"{score.clip:<20}{score.object_id:>8}" + _row(scores[-1]), flush=True)
+    print(f"{'mean':<20}{len(scores):>8}" + _row([sum(column) / len(scores) for column in zip(*scores, strict=True)]))
+    return DONE
+
+
+def _row(values: Sequence[float]) -> str:
+    return "".join(f"{value:>{width}.1f}" for value, width in zip(values, (16, 8, 8, 10), strict=True))
 
 
 def _growth(arguments: argparse.Namespace) -> int:

@@ -160,7 +160,8 @@ def add_prompt_options(parser: argparse.ArgumentParser, *, frames: bool) -> None
     group.add_argument(
         "--prompter",
         metavar="NAME",
-        help="folder or owner/name of SAM 2's weights, which make the masks for weights that take masks alone",
+        help="folder or owner/name of SAM 2's weights, which make the masks of points and boxes (default: lite makes "
+        "them itself; others need it)",
     )
 
 

@@ -200,10 +200,10 @@ def _pinned(evaluation: Evaluation) -> tuple[Evaluation, str]:
     """The evaluation with weights of the Hub pinned to one commit for all processes; and their fingerprint."""
     setup = evaluation.setup
     where: Where = {} if setup.revision is None else {"revision": setup.revision}
+    if (commit := commit_of(setup.weights, where)) is not None:
+        setup, where = replace(setup, revision=commit), {"revision": commit}
     network = load_tracking_network(setup.weights, where=where)
     setup = replace(setup, options=setup.options.of_network(network.tracking))
-    if (commit := commit_of(setup.weights, where)) is not None:
-        setup = replace(setup, revision=commit)
     return replace(evaluation, setup=setup), weights_of(network, setup.options)
 
 

@@ -69,7 +69,7 @@ class WriteBehind:
     An error is raised by the call of `do` or `wait` that meets it; what was asked for after it is not done.
 
     Args:
-        depth: calls that may wait; one more makes the caller wait.
+        depth: calls that are not done yet, at most; one more makes the caller wait.
 
     >>> done = []
     >>> with WriteBehind() as behind:
@@ -84,6 +84,7 @@ class WriteBehind:
         self._depth = depth
         self._waiting: deque[Future[object]] = deque()
         self._failed = False
+        self.done = 0  # calls that were made
 
     def __enter__(self) -> Self:
         return self
@@ -116,6 +117,7 @@ class WriteBehind:
             return
         try:
             call(*arguments)
+            self.done += 1
         except BaseException:
             self._failed = True
             raise

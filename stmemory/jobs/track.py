@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -100,7 +100,7 @@ def describe_job(job: TrackJob, *, device: object) -> str:
     limit = "" if job.frames is None else f"{total} of " if known is not None else f"at most {job.frames} frames, "
     length = f"{limit}{known:,} frame{'s' * (known != 1)} of " if known is not None else limit
     more = len(job.given) + len(job.prompted) - len(lines)
-    lines += [f"{more} more mask{'s' * (more != 1)}"] * (more > 0)
+    lines += [f"{more} more mask{'s' * (more != 1)} or prompts"] * (more > 0)
     if beside := job.masks_beside_frames:
         one = len(beside) == 1
         lines.append(
@@ -307,16 +307,20 @@ def _run(
 ) -> JobReport:
     """Track from where the stream is, in a folder that is ready and held."""
     stop, report, clock = how
+    behind, begun = WriteBehind(), stream.frame_index + 1
 
     def notify(part: str, done: int) -> None:
         try:
             report(part, done)
         except Exception:  # the caller's; what is done is resumed from
-            stream.save(job.state)
+            with suppress(StmemoryError):
+                behind.wait()
+            if not behind.failed:
+                stream.save(job.state)
             raise
 
     resumed_at = stream.frame_index + 1 if resume else 0
-    error, more, behind = None, False, WriteBehind()
+    error, more = None, False
     try:
         with behind:
             more = _advance(stream, frames, job, stop, notify, clock, behind)
@@ -325,7 +329,8 @@ def _run(
             _draw(job, stream.frame_index + 1, stop, notify)
     except StmemoryError as failure:  # what is done stays, and the report says why there is no more
         error = failure
-    error = error or missing_masks(job, stream.frame_index + 1)  # some may have been deleted meanwhile
+    written = begun + behind.done  # masks
+    error = error or missing_masks(job, written)  # some may have been deleted meanwhile
     finished = error is None and not stop.wanted
     if finished and not more:
         write_record(job.record, {**record, "done": True})
@@ -333,7 +338,7 @@ def _run(
     elif not behind.failed:  # else the state before is resumed from, all of whose masks are there
         stream.save(job.state)
     unused = tuple(frame for frame in job.given_frames if frame > stream.frame_index) if finished and not more else ()
-    return JobReport(stream.frame_index + 1, resumed_at, finished, error, more, unused)
+    return JobReport(written, resumed_at, finished, error, more, unused)
 
 
 def _follow(
@@ -449,6 +454,8 @@ def _advance(
     Frames that a resumed stream has seen are passed over.
     """
     saved_at = clock()
+    if stream.frame_index == 0:
+        stream.save(job.state)  # so that there is always one to resume from
     notify("track" if stream.frame_index == 0 else "skip", 1)
     for index in itertools.count(1):
         if stop.wanted:

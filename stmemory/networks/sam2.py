@@ -11,6 +11,7 @@ Needs transformers: `pip install "stmemory[sam2]"`.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -77,11 +78,11 @@ def load_sam2(weights: ForeignWeights) -> Sam2Network:
                 dtype=torch.float32,
                 output_loading_info=True,
             )
-    except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
+    except Exception as error:  # of transformers, safetensors or timm, whose errors have no common base
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise WeightsError(
             f"weights {weights.name!r}: expected a {weights.model_type} model with its tensors in safetensors, got: "
-            f"{reason}; check the folder, or update transformers"
+            f"{reason}; check the folder, update transformers, and for EdgeTAM also pip install timm"
         ) from error
     if missing := sorted(about["missing_keys"]):
         raise WeightsError(
@@ -196,7 +197,7 @@ class PointerMemory:
             self._put("frames", index, frames.masked_fill(frames == frame, _NO_FRAME))
 
     def add_rows(self, number: int) -> None:
-        """Append empty rows: objects that enter later."""
+        """Append empty rows: objects that enter later; only after the first write, which makes rows."""
         frames, pointers = self._tensors["frames"], self._tensors["pointers"]
         empty = torch.full_like(frames[:1], _NO_FRAME).expand(number, -1)
         self._tensors = {
@@ -276,9 +277,9 @@ class Sam2Network(nn.Module):
         self.model_type, self._name = str(kind), name
         side = config.image_size
         self.side = int(side if isinstance(side, int) else side[0])  # px
-        mean, std = ((settings or {}).get(n) for n in ("image_mean", "image_std"))
         known = _KINDS[self.model_type].mean_std
-        self.mean, self.std = tuple(mean or known[0]), tuple(std or known[1])
+        self.mean = _colour("image_mean", settings, known[0])
+        self.std = _colour("image_std", settings, known[1])
 
     @property
     def name(self) -> str:
@@ -579,16 +580,33 @@ def _pointers(memory: Memory) -> PointerMemory:
     return memory.beside
 
 
+def _colour(name: str, settings: Mapping[str, Any] | None, known: tuple[float, ...]) -> tuple[float, ...]:
+    """Three numbers of a setting; `known` where there is none.
+
+    Raises:
+        OptionError: it is something else.
+    """
+    value = (settings or {}).get(name)
+    if value is None:
+        return known
+    numbers = isinstance(value, list | tuple) and all(type(one) in (int, float) and math.isfinite(one) for one in value)
+    if not numbers or len(value) != 3:
+        raise OptionError(f"{name}: expected three numbers, got {value!r}; look at the files beside the weights")
+    return tuple(float(one) for one in value)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No progress bar of transformers: a library prints nothing."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    shown, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
     logging.disable_progress_bar()
+    logging.set_verbosity(logging.CRITICAL)  # what is wrong is in the error
     try:
         yield
     finally:
+        logging.set_verbosity(level)
         if shown:
             logging.enable_progress_bar()
 

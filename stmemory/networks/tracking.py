@@ -75,8 +75,9 @@ class Given:
 
     Attributes:
         row: the object's; one that the memory does not have yet is an object that enters here.
-        mask: `[H, W]` in [0, 1], at the frame's own size; None where points are given.
-        points: float32 `[P, 2]`, x and y, px of the frame.
+        mask: `[H, W]` in [0, 1], of the part of the frame that is looked at, at its own size; None where points are
+            given.
+        points: float32 `[P, 2]`, x and y, px of that part.
         labels: int64 `[P]`: 1 a point of the object, 0 one that is not, 2 and 3 the top left and the bottom right of a
             box around it, which come first.
     """
@@ -194,7 +195,7 @@ class TrackingNetwork(Protocol):
                 it has to answer.
             frame: the frame's index.
             last: `[1 + N, H', W']`, probabilities of the frame before; None at the first.
-            size: the frame's own size and the working size.
+            size: the size of what is looked at, and the working size.
 
         Returns:
             Rows 0 to B - 1, or these and the new ones.
@@ -207,7 +208,7 @@ class TrackingNetwork(Protocol):
 
         Args:
             features: see `segment`.
-            memory: without what it knew of these objects from this frame.
+            memory: its bank without the slots of these objects from this frame.
             given: what is said.
             frame: see `segment`.
             size: see `segment`.

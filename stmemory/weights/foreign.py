@@ -1,4 +1,4 @@
-"""Weights of other libraries, told by the model type in their `config.json`: SAM 2 and its kin for transformers."""
+"""Weights of other libraries, recognised by `model_type` in `config.json`: SAM 2 and its kin for transformers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class ForeignWeights:
         found: dict[str, Any] = {}
         for file in ("processor_config.json", "preprocessor_config.json", "video_preprocessor_config.json"):
             if (self.folder / file).is_file():
-                words = _words(self.folder / file, self.name)
+                words = _words(self.folder / file)
                 for part in (words, *(words.get(key) for key in ("image_processor", "video_processor"))):
                     found |= part if isinstance(part, dict) else {}
         return found
@@ -75,7 +75,7 @@ def foreign_weights(name: str | Path | None, where: Where | None = None) -> Fore
     try:
         folder = download(name, (CONFIG,), where)
     except WeightsError:
-        return None  # whoever looks for our own weights says why
+        return None  # the search for our own weights raises the reason
     kind = _model_type(folder, name)
     if kind is None:
         return None
@@ -88,19 +88,19 @@ def _model_type(folder: Path, name: str) -> str | None:
     path = folder / CONFIG
     if not path.is_file():
         return None
-    words = _words(path, name)
+    words = _words(path)
     kind = words.get("model_type")
     if kind is None or "format_version" in words:
         return None
-    if kind not in FOREIGN:
+    if not isinstance(kind, str) or kind not in FOREIGN:
         raise WeightsError(
             f"weights {name!r}: expected weights of stmemory, or of a model for transformers of type "
-            f"{', '.join(FOREIGN)}, got type {kind!r}; take a video model, such as those of SAM 2"
+            f"{', '.join(FOREIGN)}, got type {kind!r}; take a video model, such as SAM 2's of type sam2_video"
         )
     return str(kind)
 
 
-def _words(path: Path, name: str) -> dict[str, Any]:
+def _words(path: Path) -> dict[str, Any]:
     """A JSON object of a file; empty where it holds none, which others complain of."""
     try:
         words = read_json(path)
