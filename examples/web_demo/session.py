@@ -334,7 +334,9 @@ class Session:
         large = _resized(before, *own)
         found: Mask | None = None
         if self._track is not None and before.any():
-            found = self._track.answer(clicks.frame, picture, large, prompt_of(said, scale))
+            one_kind = len({one.inside for one in said}) == 1  # with both it is known what is right of what was found
+            prompt = prompt_of(said, scale, before if one_kind else None)
+            found = self._track.answer(clicks.frame, picture, large, prompt)
         if found is None:
             painted = clicks.base(click.object_id)
             prompt = prompt_of(said, scale, painted if painted.any() else None)
