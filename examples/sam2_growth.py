@@ -9,6 +9,7 @@ Needs the extras sam2 and plot.
 
 import argparse
 import itertools
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
-from transformers import Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoModel, Sam2VisionConfig
 
 from stmemory import Prompt, VOSPredictor
 from stmemory.evaluation.growth import GrowthReport, draw_growth, measure_growth
@@ -27,6 +27,8 @@ from stmemory.networks.sam2 import Sam2Network
 
 def random_network(side: int) -> Sam2Network:
     """The configuration of SAM 2.1 tiny for smaller images, with random weights."""
+    from transformers import Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
+
     torch.manual_seed(0)
     cells = [[side // stride] * 2 for stride in (4, 8, 16)]
     backbone = {"model_type": "sam2_hiera_det_model", "image_size": [side, side]}
@@ -41,6 +43,8 @@ def random_network(side: int) -> Sam2Network:
 
 def main(out: str, *, frames: int = 500, weights: str | None = None, side: int = 256) -> dict[str, GrowthReport]:
     """Step both through the same frames, one after the other."""
+    from transformers import Sam2VideoInferenceSession
+
     predictor = VOSPredictor.from_pretrained(weights) if weights else VOSPredictor(random_network(side))
     network: Any = predictor.network
     pictures = [to_frame(frame) for frame, _ in render_scene(24, height=240, width=432)]
@@ -71,6 +75,8 @@ def main(out: str, *, frames: int = 500, weights: str | None = None, side: int =
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 2:
+        raise SystemExit(__doc__)
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out")
     parser.add_argument("--frames", type=int, default=500)

@@ -100,7 +100,7 @@ def describe_job(job: TrackJob, *, device: object) -> str:
     limit = "" if job.frames is None else f"{total} of " if known is not None else f"at most {job.frames} frames, "
     length = f"{limit}{known:,} frame{'s' * (known != 1)} of " if known is not None else limit
     more = len(job.given) + len(job.prompted) - len(lines)
-    lines += [f"{more} more mask{'s' * (more != 1)} or prompts"] * (more > 0)
+    lines += [f"{more} more mask{'s' * (more != 1)}" + " or prompts" * bool(job.prompted)] * (more > 0)
     if beside := job.masks_beside_frames:
         one = len(beside) == 1
         lines.append(
