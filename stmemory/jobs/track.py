@@ -228,8 +228,9 @@ def run_job(
     """Track a clip into a folder.
 
     A job that stops early, by `stop`, by `job.frames` or because a later frame cannot be used, leaves the masks that
-    are done and a state to resume from. Resumed, it gives the very masks that it would have given in one go. A live source (see `TrackJob`) leaves no state, whether it ends,
-    is lost or is stopped: the masks and the overlay up to there are finished.
+    are done and a state to resume from. Resumed, it gives the very masks that it would have given in one go. A live
+    source (see `TrackJob`) leaves no state, whether it ends, is lost or is stopped: the masks and the overlay up to
+    there are finished.
 
     Args:
         predictor: tracks the clip.
