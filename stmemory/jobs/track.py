@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,7 +21,6 @@ from torch import Tensor
 from stmemory.errors import MaskError, OptionError, StmemoryError
 from stmemory.io.images import is_image_path
 from stmemory.io.masks import ObjectMasks, to_object_masks
-from stmemory.io.overlap import ReadAhead, WriteBehind
 from stmemory.io.palette import read_palette_png
 from stmemory.io.run_folder import held, write_record
 from stmemory.io.video import OverlayWriter, frame_rate
@@ -100,7 +99,7 @@ def describe_job(job: TrackJob, *, device: object) -> str:
     limit = "" if job.frames is None else f"{total} of " if known is not None else f"at most {job.frames} frames, "
     length = f"{limit}{known:,} frame{'s' * (known != 1)} of " if known is not None else limit
     more = len(job.given) + len(job.prompted) - len(lines)
-    lines += [f"{more} more mask{'s' * (more != 1)} or prompts"] * (more > 0)
+    lines += [f"{more} more mask{'s' * (more != 1)}" + " or prompts" * bool(job.prompted)] * (more > 0)
     if beside := job.masks_beside_frames:
         one = len(beside) == 1
         lines.append(
@@ -228,10 +227,10 @@ def run_job(
 ) -> JobReport:
     """Track a clip into a folder.
 
-    Frames are read, and masks written, while the network works. A job that stops early, by `stop`, by `job.frames` or
-    because a later frame cannot be used, leaves the masks that are done and a state to resume from. Resumed, it gives
-    the very masks that it would have given in one go. A live source (see `TrackJob`) leaves no state, whether it ends,
-    is lost or is stopped: the masks and the overlay up to there are finished.
+    A job that stops early, by `stop`, by `job.frames` or because a later frame cannot be used, leaves the masks that
+    are done and a state to resume from. Resumed, it gives the very masks that it would have given in one go. A live
+    source (see `TrackJob`) leaves no state, whether it ends, is lost or is stopped: the masks and the overlay up to
+    there are finished.
 
     Args:
         predictor: tracks the clip.
@@ -262,11 +261,8 @@ def run_job(
     stop, notify = stop or Stop(), on_frame or (lambda part, done: None)
     check_folder(job, resume=resume, force=force)
     begun = clock()
-    source = frames_of(job, lambda: stop.wanted or (job.seconds is not None and clock() - begun >= job.seconds))
-    if job.live is not None:  # it is read ahead by itself
-        return _opened(predictor, source, job, (resume, force), (stop, notify, clock))
-    with ReadAhead(source) as frames:
-        return _opened(predictor, frames, job, (resume, force), (stop, notify, clock))
+    frames = frames_of(job, lambda: stop.wanted or (job.seconds is not None and clock() - begun >= job.seconds))
+    return _opened(predictor, frames, job, (resume, force), (stop, notify, clock))
 
 
 def _opened(
@@ -297,6 +293,14 @@ def _opened(
         return _run(stream, frames, job, record, resume, how)
 
 
+@dataclass
+class _Written:
+    """How many masks of a job there are, and whether the next one could not be written."""
+
+    masks: int
+    failed: bool = False
+
+
 def _run(
     stream: Stream,
     frames: Iterator[Tensor],
@@ -307,38 +311,33 @@ def _run(
 ) -> JobReport:
     """Track from where the stream is, in a folder that is ready and held."""
     stop, report, clock = how
-    behind, begun = WriteBehind(), stream.frame_index + 1
+    written = _Written(stream.frame_index + 1)
 
     def notify(part: str, done: int) -> None:
         try:
             report(part, done)
         except Exception:  # the caller's; what is done is resumed from
-            with suppress(StmemoryError):
-                behind.wait()
-            if not behind.failed:
-                stream.save(job.state)
+            stream.save(job.state)
             raise
 
     resumed_at = stream.frame_index + 1 if resume else 0
     error, more = None, False
     try:
-        with behind:
-            more = _advance(stream, frames, job, stop, notify, clock, behind)
+        more = _advance(stream, frames, job, stop, notify, clock, written)
         if job.overlay and not stop.wanted:
             stream.save(job.state)  # from here on an interruption costs the drawing only
             _draw(job, stream.frame_index + 1, stop, notify)
     except StmemoryError as failure:  # what is done stays, and the report says why there is no more
         error = failure
-    written = begun + behind.done  # masks
-    error = error or missing_masks(job, written)  # some may have been deleted meanwhile
+    error = error or missing_masks(job, written.masks)  # some may have been deleted meanwhile
     finished = error is None and not stop.wanted
     if finished and not more:
         write_record(job.record, {**record, "done": True})
         job.state.unlink(missing_ok=True)
-    elif not behind.failed:  # else the state before is resumed from, all of whose masks are there
+    elif not written.failed:  # else the state before is resumed from, all of whose masks are there
         stream.save(job.state)
     unused = tuple(frame for frame in job.given_frames if frame > stream.frame_index) if finished and not more else ()
-    return JobReport(written, resumed_at, finished, error, more, unused)
+    return JobReport(written.masks, resumed_at, finished, error, more, unused)
 
 
 def _follow(
@@ -447,7 +446,7 @@ def _advance(
     stop: Stop,
     notify: Callable[[str, int], None],
     clock: Callable[[], float],
-    behind: WriteBehind,
+    written: _Written,
 ) -> bool:
     """Track from the second frame on, and say whether the clip goes on beyond the frames asked for.
 
@@ -471,11 +470,16 @@ def _advance(
         if index <= stream.frame_index:
             notify("skip", index + 1)
             continue
-        behind.do(_step(stream, frame, job, index).save, job.mask_path(index))
+        result = _step(stream, frame, job, index)
+        try:
+            result.save(job.mask_path(index))
+        except BaseException:
+            written.failed = True
+            raise
+        written.masks += 1
         notify("track", index + 1)
         now = clock()
         if (index + 1) % job.save_every == 0 or now - saved_at >= SAVE_SECONDS:
-            behind.wait()
             stream.save(job.state)
             saved_at = now
     return False
