@@ -23,7 +23,7 @@ __all__ = ["MOST_CLICKS", "Click", "Clicks", "Mask", "mask_of_prompt", "place_of
 
 Mask = NDArray[np.bool_]  # [H, W]
 
-MOST_CLICKS = 32  # on a frame, while it is shown
+MOST_CLICKS = 40  # on a frame, while it is shown
 _NEAR = 0.05  # short sides: what is as near to a click outside the object is not taken for its middle
 
 
