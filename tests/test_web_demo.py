@@ -5,20 +5,27 @@ from __future__ import annotations
 
 import sys
 import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
-from tiny import HEIGHT, WIDTH, boxes, clip, tiny_predictor
+from tiny import HEIGHT, WIDTH, boxes, clip, new_predictor, tiny_predictor
+from tiny_sam2 import tiny_model
 
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.io.palette import read_palette_png
 from stmemory.io.video import iterate_video, write_video
+from stmemory.networks.sam2 import Sam2Network
+from stmemory.predictor import VOSPredictor
+from stmemory.prompts import Prompt
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "examples" / "web_demo"))
 
 import page
+from clicks import MOST_CLICKS, Click, Clicks, place_of
 from painting import COLOURS, changed_objects, draw, ids_of_layers, layer_of_ids
 from session import Session
 from sessions import Sessions
@@ -51,6 +58,61 @@ def ids_of(*ids: int) -> NDArray[np.uint8]:
 def masks_of(session: Session) -> dict[int, NDArray[np.int32]]:
     """All masks that a session has on disk."""
     return {int(path.stem): read_palette_png(path).numpy() for path in sorted((session.folder / "masks").glob("*.png"))}
+
+
+class Discs:
+    """Makes masks of points: what was known, with a disc at each point of the object and a hole at each that is not."""
+
+    def __init__(self) -> None:
+        self.asked: list[Prompt] = []
+
+    def masks(self, frame: torch.Tensor, prompts: Sequence[Prompt], last: Mapping[int, torch.Tensor]) -> torch.Tensor:
+        """See `Prompter.masks`."""
+        self.asked += prompts
+        rows, columns = (torch.arange(side) for side in frame.shape[1:])
+        found = []
+        for prompt in prompts:
+            mask = last.get(prompt.object_id, torch.zeros(frame.shape[1:])).gt(0.5).float()
+            for value, points in ((1.0, prompt.points), (0.0, prompt.not_points)):
+                for x, y in points:
+                    mask[(rows[:, None] - y) ** 2 + (columns[None] - x) ** 2 <= 36] = value
+            found.append(mask)
+        return torch.stack(found)
+
+
+@pytest.fixture
+def discs() -> Discs:
+    """What answers clicks in `clicked`."""
+    return Discs()
+
+
+@pytest.fixture
+def clicked(tmp_path: Path, film: Path, discs: Discs) -> Session:
+    """With that clip open, and a prompter whose answers are known."""
+    opened = Session(prompted(discs), tmp_path / "clicked")
+    opened.open(film)
+    return opened
+
+
+def prompted(prompter: Discs) -> VOSPredictor:
+    """A predictor of masks alone, with a prompter."""
+    plain = tiny_predictor()
+    return VOSPredictor(plain.network, options=plain.options, prompter=prompter)
+
+
+def on(session: Session, object_id: int, x: float, y: float) -> NDArray[np.uint8]:
+    """Click on an object; the ids that are shown then."""
+    return session.click(object_id, (x, y), inside=True).ids
+
+
+def beside(session: Session, object_id: int, x: float, y: float) -> NDArray[np.uint8]:
+    """Click beside an object; the ids that are shown then."""
+    return session.click(object_id, (x, y), inside=False).ids
+
+
+def files_of(session: Session) -> dict[str, bytes]:
+    """All that is told of frames, on disk."""
+    return {path.name: path.read_bytes() for path in (session.folder / "painted").glob("*")}
 
 
 def run(session: Session, stop_at: int | None = None) -> list[int]:
@@ -377,3 +439,238 @@ def test_places_of_silent_clients_are_given_to_others(
 
     assert 2 == len(sessions)
     steps.close()
+
+
+def test_clicks_add_and_remove_at_once(clicked: Session, discs: Discs) -> None:
+    """The first click makes a mask, the next ones improve it with all clicks so far; that mask is what is tracked."""
+    first = on(clicked, 1, 20, 20)
+    second = on(clicked, 1, 30, 20)
+    third = beside(clicked, 1, 20, 20)
+
+    assert [1, 0] == [first[20, 20], first[20, 30]]
+    assert [1, 1] == [second[20, 20], second[20, 30]]
+    assert [0, 1] == [third[20, 20], third[20, 30]]
+    assert Prompt(1, points=[(20, 20), (30, 20)], not_points=[(20, 20)]) == discs.asked[-1]
+    shown = clicked.shown
+    assert [(20, 20, True), (30, 20, True), (20, 20, False)] == [(one.x, one.y, one.inside) for one in shown.clicks]
+    run(clicked, stop_at=2)
+    np.testing.assert_array_equal(third, masks_of(clicked)[0])
+
+
+def test_a_click_taken_back_leaves_nothing(clicked: Session) -> None:
+    """Masks and files are those of before, click by click, also where something was painted and tracked."""
+    clicked.give(0, ids_of(1, 2), [1, 2])
+    run(clicked)
+    clicked.give(6, ids_of(3), [3])
+    run(clicked)
+    clicked.show(6)
+    seen, told = [clicked.shown.ids], [files_of(clicked)]
+    for object_id, x in ((3, 4), (4, 60), (3, 50)):
+        seen.append(on(clicked, object_id, x, 40))
+        told.append(files_of(clicked))
+    for ids, files in zip(reversed(seen[:-1]), reversed(told[:-1]), strict=True):
+        np.testing.assert_array_equal(ids, clicked.undo().ids)
+        assert files == files_of(clicked)
+
+    assert not clicked.shown.can_undo
+    with pytest.raises(MaskError, match="take back"):
+        clicked.undo()
+    with pytest.raises(OptionError, match="every frame is tracked"):
+        clicked.track()
+
+
+def test_what_a_click_covers_comes_back(clicked: Session) -> None:
+    """The object that was clicked last lies on top; where it is clicked away, the one below is seen again."""
+    on(clicked, 1, 20, 20)
+    covered = on(clicked, 2, 24, 20)
+    uncovered = beside(clicked, 2, 20, 20)
+
+    assert [2, 2] == [covered[20, 20], covered[20, 24]]
+    assert 1 == uncovered[20, 20]
+
+
+def test_paint_replaces_the_clicks_of_what_it_changes_and_clicks_improve_paint(clicked: Session, discs: Discs) -> None:
+    """Painted over, an object's clicks are forgotten and those of another are not; a click on it starts from the
+    paint."""
+    on(clicked, 1, 10, 10)
+    ids = on(clicked, 2, 50, 30).copy()
+    ids[36:44, 5:20] = 1
+    shown = clicked.shown
+    assert (1,) == clicked.paint([layer_of_ids(ids)], shown.picture)
+
+    assert [2] == [one.object_id for one in clicked.shown.clicks]
+    assert not clicked.shown.can_undo
+    improved = beside(clicked, 1, 10, 10)
+    assert [0, 1, 2] == [improved[10, 10], improved[40, 10], improved[30, 50]]
+    assert discs.asked[-1].points  # the middle of the paint: what an object is not does not say where it is
+    on(clicked, 2, 50, 20)
+    assert Prompt(2, points=[*discs.asked[-1].points[:1], (50, 30), (50, 20)]) == discs.asked[-1]
+    clicked.undo()
+    np.testing.assert_array_equal(ids, clicked.undo().ids)
+
+
+def test_a_found_mask_is_corrected_where_tracking_stopped_and_before(clicked: Session) -> None:
+    """A click on any tracked frame improves what was found there; the frames from there on are tracked anew."""
+    clicked.give(0, ids_of(1, 2), [1, 2])
+    run(clicked, stop_at=10)
+    before = masks_of(clicked)
+    for frame in (10, 5, 0):
+        found = clicked.show(frame).ids
+        x, y = (44, 24) if frame else (4, 24)
+        shown = on(clicked, 1, x, y)
+        assert 1 == shown[y, x]
+        far = np.hypot(*(np.indices(found.shape) - np.array([y, x])[:, None, None])) > 16
+        assert (found == 1)[far].sum() * 0.9 <= (shown == 1)[far].sum()  # what was found elsewhere stays
+        assert clicked.position == 10
+    run(clicked, stop_at=10)
+    after = masks_of(clicked)
+
+    assert list(range(11)) == sorted(after)
+    assert [1, 1, 1] == [after[0][24, 4], after[5][24, 44], after[10][24, 44]]
+    assert not np.array_equal(before[7], after[7])
+
+
+def test_clicks_stay_on_their_frame(clicked: Session) -> None:
+    """On another frame there are none to take back, and the mask that they made is still known."""
+    ids = on(clicked, 1, 20, 20)
+    assert () == clicked.show(3).clicks
+    with pytest.raises(MaskError, match="take back"):
+        clicked.undo()
+
+    shown = clicked.show(0)
+    np.testing.assert_array_equal(ids, shown.ids)
+    assert () == shown.clicks
+
+
+def test_clicks_fit_frames_that_are_shown_smaller(tmp_path: Path, discs: Discs) -> None:
+    """On a frame that is shown at half its size, a click is told in the frame's own pixels."""
+    write_video(tmp_path / "large.mp4", np.zeros((2, 64, 2560, 3), np.uint8))
+    session = Session(prompted(discs), tmp_path / "session")
+    assert (32, 1280) == session.open(tmp_path / "large.mp4").ids.shape
+    ids = on(session, 1, 1000, 10)
+
+    assert [Prompt(1, points=[(2000, 20)])] == discs.asked
+    assert [1, 0] == [ids[10, 1000], ids[20, 500]]
+
+
+def test_clicks_that_cannot_be_used_change_nothing(clicked: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Outside the frame, of no object, beside what is not there, with nothing found, too many: all is as before."""
+    on(clicked, 1, 20, 20)
+    ids, files = clicked.shown.ids, files_of(clicked)
+    with pytest.raises(MaskError, match="on the frame"):
+        on(clicked, 1, WIDTH + 1, 3)
+    with pytest.raises(MaskError, match="from 1 to 6"):
+        on(clicked, 7, 3, 3)
+    with pytest.raises(MaskError, match="click on it first"):
+        beside(clicked, 2, 3, 3)
+    with pytest.raises(MaskError, match="nothing was found"):
+        beside(clicked, 1, 20, 20)
+    monkeypatch.setattr("clicks.MOST_CLICKS", 1)
+    with pytest.raises(MaskError, match="at most 1 clicks"):
+        on(clicked, 1, 30, 20)
+
+    np.testing.assert_array_equal(ids, clicked.shown.ids)
+    assert files == files_of(clicked)
+    assert [(20, 20)] == [(one.x, one.y) for one in clicked.shown.clicks]
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        None,
+        [],
+        {},
+        {"x": 3},
+        {"x": "a", "y": 1},
+        {"x": float("nan"), "y": 1},
+        {"x": [], "y": 1},
+        {"x": 10**400, "y": 1},
+    ],
+)
+def test_a_page_that_sends_no_place_is_told_so(event: object) -> None:
+    """Whatever a client sends in place of a click is refused in words."""
+    with pytest.raises(MaskError, match="click on the frame"):
+        place_of(event)
+
+
+def test_weights_that_take_masks_alone_say_so(tmp_path: Path, film: Path) -> None:
+    """Without anything that answers clicks, painting is offered in plain words."""
+    predictor = new_predictor()
+    predictor.prompter = None
+    session = Session(predictor, tmp_path / "session")
+    with pytest.raises(FrameError, match="open a clip first"):
+        on(session, 1, 20, 20)
+    session.open(film)
+    with pytest.raises(OptionError, match="paint the object"):
+        on(session, 1, 20, 20)
+
+
+def test_a_click_waits_for_nothing(clicked: Session) -> None:
+    """While something runs a click is refused, and what runs is named."""
+    clicked.give(0, ids_of(1), [1])
+    steps = clicked.track()
+    next(steps)
+    with pytest.raises(OptionError, match="tracking is under way"):
+        on(clicked, 2, 50, 20)
+    steps.close()
+    with clicked._alone("click"), pytest.raises(OptionError, match="last click"):
+        clicked.undo()
+
+
+def test_what_clicks_keep_is_bounded() -> None:
+    """A mask of one bit a pixel for each click, and not one click more than allowed."""
+    height, width = 72, 1280
+    clicks = Clicks(0, np.zeros((height, width), np.uint8))
+    noise = np.random.default_rng(0).random((height, width)) > 0.5
+    for number in range(MOST_CLICKS):
+        clicks.check(Click(1 + number % 6, 3, 3, True))
+        clicks.take(Click(1 + number % 6, 3, 3, True), noise)
+    with pytest.raises(MaskError, match="at most"):
+        clicks.check(Click(1, 3, 3, True))
+
+    assert MOST_CLICKS * height * width // 8 == sum(len(taken.bits) for taken in clicks._taken)
+    np.testing.assert_array_equal(noise, clicks.mask(3))
+
+
+def test_clicks_of_visitors_do_not_mix(tmp_path: Path, film: Path, discs: Discs) -> None:
+    """Two people click on the same clip: each sees their own."""
+    (tmp_path / "root").mkdir()
+    sessions = Sessions(prompted(discs), tmp_path / "root")
+    one, other = sessions.of("one"), sessions.of("other")
+    one.open(film)
+    other.open(film)
+    on(one, 1, 20, 20)
+    ids = on(other, 2, 50, 20)
+
+    assert [0, 2] == np.unique(ids).tolist()
+    assert [[(1, 20)], [(2, 50)]] == [[(c.object_id, c.x) for c in session.shown.clicks] for session in (one, other)]
+
+
+def test_the_board_marks_clicks(clicked: Session) -> None:
+    """A frame to click on says its size, and has a mark of its own kind at each click."""
+    on(clicked, 1, 20, 20)
+    on(clicked, 1, 30, 20)
+    beside(clicked, 1, 20, 30)
+    board = page.board(clicked.shown)
+
+    assert f'data-width="{WIDTH}" data-height="{HEIGHT}"' in board
+    assert [2, 1] == [board.count('class="is"'), board.count('class="is-not"')]
+    assert "translate(20.0 30.0)" in board
+
+
+def test_sam2_answers_clicks_itself(tmp_path: Path, film: Path) -> None:
+    """The first click is SAM 2's own answer; where it was tracked, later clicks are answered from its memory."""
+    predictor = VOSPredictor(Sam2Network(tiny_model()))
+    session = Session(predictor, tmp_path / "session")
+    first = session.open(film)
+    ids = on(session, 1, 20, 20)
+    expected = predictor.start(first.picture, prompts=Prompt(1, points=[(20, 20)])).last.ids
+    np.testing.assert_array_equal(expected, ids)
+    run(session, stop_at=3)
+    session.show(3)
+    on(session, 1, 40, 20)
+    corrected = beside(session, 1, 2, 2)
+    run(session)
+
+    assert list(range(FRAMES)) == sorted(masks_of(session))
+    np.testing.assert_array_equal(corrected, masks_of(session)[3])

@@ -182,42 +182,97 @@ def test_a_person_paints_tracks_corrects_and_takes_home(open_page: Open, tmp_pat
     assert page.locator("#timeline img").count() == 1
 
 
+def shown_mask(page: Any) -> Callable[[float, float], bool]:
+    """Says of a place in the frame that is clicked on, in pixels of the clip's frames of 640 x 360, whether the page
+    shows it tinted in red: the colour of object 1."""
+    red = page.evaluate(
+        """async () => {
+          const image = document.querySelector('#pointer img'), canvas = document.createElement('canvas');
+          await image.decode();
+          [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+          const drawing = canvas.getContext('2d');
+          drawing.drawImage(image, 0, 0);
+          return [image.naturalWidth, Array.from(drawing.getImageData(0, 0, canvas.width, canvas.height).data)];
+        }"""
+    )
+    pixels = np.array(red[1], np.int32).reshape(-1, red[0], 4)
+    factor = red[0] / 640
+    return lambda x, y: bool(
+        pixels[int(y * factor), int(x * factor), 0] > pixels[int(y * factor), int(x * factor), 1] + 60
+    )
+
+
+def click(page: Any, x: float, y: float) -> None:
+    """Click on a place in the frame, in pixels of the clip's frames of 640 x 360, and wait for the answer."""
+    changes(page, lambda: press(page, x, y))
+
+
+def press(page: Any, x: float, y: float) -> None:
+    """Click there, and wait for nothing."""
+    shown = page.locator("#pointer img")
+    shown.scroll_into_view_if_needed()
+    box = shown.bounding_box()
+    page.mouse.click(box["x"] + x / 640 * box["width"], box["y"] + y / 360 * box["height"])
+
+
+def changes(page: Any, work: Callable[[], None]) -> None:
+    """Do something, and wait until the frame that is clicked on is drawn anew."""
+    page.evaluate("document.querySelector('#pointer .board').dataset.old = 'yes'")
+    work()
+    wait_until(page, "document.querySelector('#pointer .board:not([data-old])') !== null")
+
+
 def test_a_click_gives_a_mask_that_is_tracked(open_page: Open, tmp_path: Path) -> None:
-    """A click on the ball of the demo clip shows its mask at once; it is taken back, clicked again, and tracked."""
+    """A click on the ball of the demo clip shows its mask at once, a click beside it removes, both can be taken back;
+    paint goes on from there, and what is seen is what is tracked."""
     page = open_page(WIDE)
     page.click("#open-demo")
     wait_until(page, "document.querySelector('#track').disabled === false")
-    page.locator("#how label").nth(0).click()
-    shown = page.locator("#pointer img")
-    shown.wait_for(state="visible")
-    page.wait_for_timeout(1000)
+    ways = page.locator("#how label")
+    ways.nth(0).click()
+    page.locator("#pointer img").wait_for(state="visible")
+    assert page.locator("#back").is_disabled()
+    assert not shown_mask(page)(122, 250)
     picture(page, "7_before_the_click")
-    sources = [shown.get_attribute("src")]
 
-    def changed() -> None:
-        wait_until(page, f"document.querySelector('#pointer img').src !== {sources[-1]!r}")
-        page.wait_for_timeout(500)
-        sources.append(shown.get_attribute("src"))
-
-    def click(x: float, y: float) -> None:
-        shown.scroll_into_view_if_needed()
-        box = shown.bounding_box()
-        page.mouse.click(box["x"] + x / 640 * box["width"], box["y"] + y / 360 * box["height"])
-        changed()
-
-    click(128, 225)
+    click(page, 128, 225)
+    assert shown_mask(page)(122, 250)
+    assert page.locator("#pointer .is").count() == 1
     picture(page, "8_clicked")
-    page.click("#back")
-    changed()
-    click(128, 225)
+    ways.nth(1).click()
+    page.wait_for_timeout(500)
+    click(page, 60, 150)
+    assert not shown_mask(page)(60, 150)
+    assert shown_mask(page)(122, 250)
+    assert [1, 1] == [page.locator(f"#pointer .{kind}").count() for kind in ("is", "is-not")]
+    picture(page, "8_clicked_beside")
+    changes(page, lambda: page.click("#back"))
+    changes(page, lambda: page.click("#back"))
+    assert not shown_mask(page)(122, 250)
+    assert page.locator("#back").is_disabled()
+
+    ways.nth(0).click()
+    page.wait_for_timeout(500)
+    click(page, 128, 225)
     page.locator("#objects label").nth(1).click()
     page.wait_for_timeout(500)
-    click(380, 70)
+    click(page, 380, 70)
     picture(page, "9_two_objects")
+    page.locator("#objects label").nth(2).click()
+    ways.nth(2).click()
+    page.locator("#canvas canvas").first.wait_for(state="visible")
+    page.wait_for_timeout(2500)  # the canvas draws its frame
+    paint(page, (560, 200), (560, 260))
+    picture(page, "10_painted_too")
+    ways.nth(0).click()
+    page.locator("#pointer img").wait_for(state="visible")
+    wait_until(page, "document.querySelector('#pointer .board:not([data-old])') !== null")
+    picture(page, "11_clicks_again")
     page.click("#track")
     wait_until(page, "Number(document.querySelector('#frame')?.innerText) >= 3")
     page.click("#stop")
     wait_until(page, "document.querySelector('#words')?.innerText === 'stopped'")
+    picture(page, "12_tracked")
     page.click("#make")
     with page.expect_download() as coming:
         page.click("#masks")
@@ -226,8 +281,28 @@ def test_a_click_gives_a_mask_that_is_tracked(open_page: Open, tmp_path: Path) -
         archive.extractall(tmp_path)
     ids = read_palette_png(tmp_path / "masks" / "00000.png").numpy()
 
-    assert [0, 1, 2] == np.unique(ids).tolist()
-    assert [1, 2] == [ids[225, 128], ids[70, 380]]
+    assert [0, 1, 2, 3] == np.unique(ids).tolist()
+    assert [1, 2, 3] == [ids[225, 128], ids[70, 380], ids[230, 560]]
+
+
+def test_quick_clicks_and_clicks_of_nothing(open_page: Open) -> None:
+    """Two clicks at once are both taken; one beside an object that is not there is a sentence, and removes nothing."""
+    page = open_page(WIDE)
+    page.click("#open-demo")
+    wait_until(page, "document.querySelector('#track').disabled === false")
+    page.locator("#how label").nth(1).click()
+    page.locator("#pointer img").wait_for(state="visible")
+    press(page, 128, 225)
+    words = page.locator(".toast-wrap, [data-testid=toast-body]").first
+    words.wait_for()
+    assert "click on it first" in words.inner_text()
+    page.locator("#how label").nth(0).click()
+    page.wait_for_timeout(500)
+    press(page, 128, 225)
+    press(page, 110, 215)
+    wait_until(page, "document.querySelectorAll('#pointer .is').length === 2")
+
+    assert 'File "' not in page.inner_text("body")
 
 
 def test_what_is_erased_is_not_there(open_page: Open, tmp_path: Path) -> None:
@@ -304,12 +379,18 @@ def test_errors_are_sentences(open_page: Open) -> None:
 
 
 def test_a_narrow_screen_shows_everything(open_page: Open) -> None:
-    """On a telephone nothing is wider than the screen, and a painted clip is tracked."""
+    """On a telephone nothing is wider than the screen, a click gives a mask, and a painted clip is tracked."""
     page = open_page(NARROW)
     picture(page, "0_empty")
     page.click("#open-painted")
     wait_until(page, "document.querySelector('#track').disabled === false")
     page.wait_for_timeout(1500)
+    page.locator("#how label").nth(0).click()
+    page.locator("#pointer img").wait_for(state="visible")
+    page.locator("#objects label").nth(2).click()
+    page.wait_for_timeout(500)
+    click(page, 380, 215)
+    picture(page, "2_clicked")
     page.click("#track")
     wait_until(page, "Number(document.querySelector('#frame')?.innerText) >= 4")
     page.click("#stop")

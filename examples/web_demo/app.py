@@ -23,7 +23,7 @@ except ImportError:
         "gradio is missing: pip install -r examples/web_demo/requirements.txt, into an environment of its own"
     ) from None
 import page
-from clicks import Click, draw_clicks
+from clicks import place_of
 from painting import COLOURS, layer_of_ids
 from session import Session
 from sessions import Sessions
@@ -84,11 +84,11 @@ def editor(shown: Shown) -> dict[str, Any]:
     return {"background": shown.picture, "layers": [layer_of_ids(shown.ids)], "composite": None}
 
 
-def views(session: Session, how: str, shown: Shown) -> list[Any]:
-    """The frame in the editor or, for clicks, as a picture; the other one is left alone."""
+def views(how: str, shown: Shown) -> list[Any]:
+    """The frame in the editor, or the one for clicks and the button that takes one back; the rest is left alone."""
     if how == PAINT:
-        return [editor(shown), gr.skip()]
-    return [gr.skip(), draw_clicks(shown.picture, shown.ids, session.clicks)]
+        return [editor(shown), gr.skip(), gr.skip()]
+    return [gr.skip(), page.board(shown), gr.Button(interactive=shown.can_undo)]
 
 
 def build(sessions: Sessions, root: Path) -> gr.Blocks:
@@ -121,7 +121,7 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         slider = gr.Slider(0, max(1, session.clip.frames - 1), value=shown.frame, interactive=session.clip.frames > 1)
         return [
             slider,
-            *views(session, how, shown),
+            *views(how, shown),
             page.idle(),
             "",
             page.message(NO_TIMELINE),
@@ -157,30 +157,24 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
     def go_to(index: float, how: str, painted: dict[str, Any] | None, request: gr.Request) -> list[Any]:
         session = mine(request)
         keep(session, how, painted)
-        return views(session, how, session.show(int(index)))
+        return views(how, session.show(int(index)))
 
     @readable
     def switch(how: str, before: str, painted: dict[str, Any] | None, request: gr.Request) -> list[Any]:
         """Between painting and clicking, with what was done so far."""
         session, by_hand = mine(request), how == PAINT
         keep(session, before, painted)
-        looks = [gr.ImageEditor(visible=by_hand), gr.Image(visible=not by_hand)]
-        if not session.empty and by_hand:
-            looks[0] = gr.ImageEditor(value=editor(session.shown), visible=True)
-        elif not session.empty:
-            looks[1] = gr.Image(value=views(session, how, session.shown)[1], visible=True)
-        return [*looks, gr.Button(visible=not by_hand), how]
+        seen = [gr.skip()] * 3 if session.empty or by_hand == (before == PAINT) else views(how, session.shown)
+        return [gr.Column(visible=by_hand), gr.Column(visible=not by_hand), *seen, how]
 
     @readable
-    def click(number: int, how: str, request: gr.Request, at: gr.SelectData) -> Any:
-        session = mine(request)
-        shown = session.click(number + 1, Click(float(at.index[0]), float(at.index[1]), on=how == ON))
-        return views(session, how, shown)[1]
+    def click(number: int, how: str, request: gr.Request, event: gr.EventData) -> list[Any]:
+        shown = mine(request).click(number + 1, place_of(event._data), inside=how != BESIDE)
+        return views(ON, shown)[1:]
 
     @readable
-    def take_back(number: int, how: str, request: gr.Request) -> Any:
-        session = mine(request)
-        return views(session, how, session.take_back_click(number + 1))[1]
+    def take_back(request: gr.Request) -> list[Any]:
+        return views(ON, mine(request).undo())[1:]
 
     def locked(running: bool) -> list[Any]:
         idle = not running
@@ -215,9 +209,9 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
         """The frame that tracking ended at, with what was found, ready for a correction."""
         session = mine(request)
         if session.position is None:
-            return [gr.skip(), gr.skip(), gr.skip()]
+            return [gr.skip()] * 4
         slider = gr.Slider(value=session.position, maximum=max(1, session.clip.frames - 1))
-        return [slider, *views(session, how, session.show(session.position))]
+        return [slider, *views(how, session.show(session.position))]
 
     def unlock() -> list[Any]:
         return [gr.Button(interactive=True), gr.Button(interactive=False), gr.Slider(interactive=True)]
@@ -265,20 +259,20 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
                     elem_classes="hint",
                 )
                 objects = gr.Radio(NAMES, value="1", type="index", label="Object", elem_id="objects")
-                with gr.Row():
-                    way = gr.Radio([ON, BESIDE, PAINT], value=PAINT, label="How", elem_id="how", min_width=260)
-                    back = gr.Button("Take the last click back", visible=False, elem_id="back", min_width=120)
+                way = gr.Radio([ON, BESIDE, PAINT], value=PAINT, label="How", elem_id="how")
                 before = gr.State(PAINT)
                 slider = gr.Slider(0, 1, value=0, step=1, label="Frame", interactive=False, elem_id="frames")
-                canvas = gr.ImageEditor(
-                    type="numpy", format="png", image_mode="RGBA", sources=(), transforms=(), layers=False, buttons=[],
-                    brush=brush(), eraser=gr.Eraser(default_size=14), canvas_size=(640, 360), show_label=False,
-                    elem_id="canvas", placeholder="Open a clip first",
-                )  # fmt: skip
-                pointer = gr.Image(
-                    type="numpy", format="jpeg", interactive=False, visible=False, show_label=False, buttons=[],
-                    elem_id="pointer",
-                )  # fmt: skip
+                with gr.Column() as painting:
+                    canvas = gr.ImageEditor(
+                        type="numpy", format="png", image_mode="RGBA", sources=(), transforms=(), layers=False,
+                        buttons=[], brush=brush(), eraser=gr.Eraser(default_size=14), canvas_size=(640, 360),
+                        show_label=False, elem_id="canvas", placeholder="Open a clip first",
+                    )  # fmt: skip
+                with gr.Column(visible=False) as clicking:
+                    pointer = gr.HTML(
+                        page.message("Open a clip first"), js_on_load=page.CLICKS, elem_id="pointer", padding=False
+                    )
+                    back = gr.Button("Take the last click back", interactive=False, elem_id="back")
             with gr.Column(elem_classes="stage", min_width=320):
                 gr.Markdown("## 3. Track")
                 with gr.Row():
@@ -300,28 +294,32 @@ def build(sessions: Sessions, root: Path) -> gr.Blocks:
             line = gr.HTML(page.message(NO_TIMELINE), elem_id="timeline", padding=False)
 
         made = [masks, film, watch]
-        begin = [slider, canvas, pointer, live, told, line, track_button, *made]
+        view = [canvas, pointer, back]
+        begin = [slider, *view, live, told, line, track_button, *made]
         video.upload(open_clip, [video, way], begin, concurrency_limit=None)
         video.stop_recording(open_clip, [video, way], begin, concurrency_limit=None)
         demo_button.click(open_demo, way, [video, *begin], concurrency_limit=None)
         painted_button.click(paint_demo, way, [video, *begin], concurrency_limit=None)
         way.change(
-            switch, [way, before, canvas], [canvas, pointer, back, before], concurrency_limit=None,
+            switch, [way, before, canvas], [painting, clicking, *view, before], concurrency_limit=None,
             show_progress="hidden",
         )  # fmt: skip
-        pointer.select(click, [objects, way], pointer, concurrency_limit=None, show_progress="minimal")
-        back.click(take_back, [objects, way], pointer, concurrency_limit=None, show_progress="minimal")
+        pointer.click(
+            click, [objects, way], [pointer, back], concurrency_limit=None, show_progress="hidden",
+            trigger_mode="always_last",
+        )  # fmt: skip
+        back.click(take_back, None, [pointer, back], concurrency_limit=None, show_progress="hidden")
         objects.change(
             lambda number: gr.ImageEditor(brush=brush(number)), objects, canvas, queue=False, show_progress="hidden"
         )
-        slider.release(go_to, [slider, way, canvas], [canvas, pointer], concurrency_limit=None, show_progress="hidden")
+        slider.release(go_to, [slider, way, canvas], view, concurrency_limit=None, show_progress="hidden")
         run = track_button.click(
             track, [way, canvas], [live, told, line, *made, track_button, stop_button, slider, make],
             concurrency_limit=None, show_progress="hidden",
         )  # fmt: skip
         run.failure(unlock, None, [track_button, stop_button, slider], queue=False)
         # Not the run's own last step: gradio sends that twice, and the editor would lay the paint on twice.
-        run.success(show_last, way, [slider, canvas, pointer], concurrency_limit=None, show_progress="hidden")
+        run.success(show_last, way, [slider, *view], concurrency_limit=None, show_progress="hidden")
         stop_button.click(stop, None, None, queue=False)
         make.click(prepare, None, [make, *made], concurrency_limit=None, show_progress="hidden")
         demo.unload(leave)

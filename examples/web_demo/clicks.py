@@ -1,132 +1,235 @@
-"""Clicks: what a person clicked on the frame that is shown becomes prompts, and prompts become ids.
+"""Clicks on the frame that is shown: what is an object and what is not, the masks that come of them, and the way back.
 
-Knows no files, no sessions and no web page. Holds the clicks of one frame, so nothing grows with the clip.
+What is kept is bounded: at most `MOST_CLICKS` masks of one bit a pixel, of one frame. Knows no files, no sessions and
+no web page.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from painting import COLOURS, Ids, Picture, draw
-from PIL import Image, ImageDraw
+from painting import COLOURS, Ids, Picture, changed_objects
 
 from stmemory.errors import MaskError
+from stmemory.inspection.moments import interesting_points
 from stmemory.predictor import VOSPredictor
 from stmemory.prompts import Prompt
 
-__all__ = ["MOST", "Click", "Clicks", "answer", "draw_clicks"]
+__all__ = ["MOST_CLICKS", "Click", "Clicks", "Mask", "mask_of_prompt", "place_of", "prompt_of", "takes_clicks"]
 
-MOST = 40  # clicks of an object
+Mask = NDArray[np.bool_]  # [H, W]
+
+MOST_CLICKS = 40  # on a frame, while it is shown
+_NEAR = 0.05  # short sides: what is as near to a click outside the object is not taken for its middle
 
 
 @dataclass(frozen=True)
 class Click:
-    """One click.
+    """One click on a frame.
 
     Attributes:
+        object_id: whose it is, 1 to 6.
         x: px of the frame as it is shown.
         y: the same.
-        on: whether it is on the object, or beside it.
+        inside: whether this is the object; otherwise it is not.
     """
 
+    object_id: int
     x: float
     y: float
-    on: bool = True
+    inside: bool
 
 
-@dataclass
+@dataclass(frozen=True)
+class _Taken:
+    """A click whose mask was found: `bits` of it, row by row."""
+
+    click: Click
+    bits: bytes
+
+
 class Clicks:
-    """The clicks of one frame, by object.
+    """The clicks on one frame, and its ids with their masks in them. The object that was clicked last lies on top.
+
+    Args:
+        frame: its index.
+        ids: `[H', W']`, what was painted or found there before.
 
     Attributes:
-        frame: its index.
-        of: each object's clicks, oldest first.
-        before: what was known of an object in the frame before it was clicked: bool `[H', W']`.
+        frame: the same.
     """
 
-    frame: int
-    of: dict[int, list[Click]] = field(default_factory=dict)
-    before: dict[int, NDArray[np.bool_]] = field(default_factory=dict)
+    def __init__(self, frame: int, ids: Ids) -> None:
+        self.frame, self._base = frame, ids
+        self._settled: list[Click] = []
+        self._taken: list[_Taken] = []
 
-    def add(self, object_id: int, click: Click, ids: Ids) -> None:
-        """Add a click.
+    @property
+    def said(self) -> tuple[Click, ...]:
+        """All clicks, the oldest first."""
+        return (*self._settled, *(taken.click for taken in self._taken))
 
-        Args:
-            object_id: the object's.
-            click: where.
-            ids: `[H', W']`, what is shown.
+    @property
+    def can_undo(self) -> bool:
+        """Whether there is a click to take back: one after which nothing was painted."""
+        return bool(self._taken)
+
+    @property
+    def ids(self) -> Ids:
+        """`[H', W']`, what is seen on the frame now."""
+        ids = self._base.copy()
+        masks = self._masks()
+        ids[np.isin(ids, list(masks))] = 0
+        for object_id, bits in masks.items():
+            ids[self._unpacked(bits)] = object_id
+        return ids
+
+    @property
+    def objects(self) -> tuple[int, ...]:
+        """Those that the clicks say something of: they were clicked, or others took pixels of theirs."""
+        return tuple(sorted({*self._masks(), *changed_objects(self.ids, self._base)}))
+
+    def mask(self, object_id: int) -> Mask:
+        """What is known of an object, that which others cover included."""
+        bits = self._masks().get(object_id)
+        return self.base(object_id) if bits is None else self._unpacked(bits)
+
+    def base(self, object_id: int) -> Mask:
+        """What was painted or found of an object before the clicks that can be taken back."""
+        mask: Mask = self._base == object_id
+        return mask
+
+    def take(self, click: Click, mask: Mask) -> None:
+        """Take a click, and the mask `[H', W']` that its object has now."""
+        self._taken.append(_Taken(click, np.packbits(mask).tobytes()))
+
+    def check(self, click: Click) -> None:
+        """Refuse a click that says nothing.
 
         Raises:
-            MaskError: there are too many.
+            MaskError: there is no such object or place, there are too many clicks, or nothing is known of an object
+                that is not there.
         """
-        if len(self.of.get(object_id, ())) >= MOST:
-            raise MaskError(f"expected at most {MOST} clicks of an object in a frame; take some back, or paint")
-        if object_id not in self.of:
-            self.of[object_id], self.before[object_id] = [], ids == object_id
-        self.of[object_id].append(click)
+        height, width = self._base.shape
+        if not 1 <= click.object_id <= len(COLOURS):
+            raise MaskError(f"expected an object from 1 to {len(COLOURS)}, got {click.object_id}; choose one of those")
+        if not (0 <= click.x <= width and 0 <= click.y <= height):
+            raise MaskError(f"expected a click on the frame, got one at ({click.x:g}, {click.y:g}); click on the frame")
+        if len(self.said) >= MOST_CLICKS:
+            raise MaskError(f"expected at most {MOST_CLICKS} clicks on a frame, got more; paint what is still wrong")
+        if not click.inside and not self.mask(click.object_id).any():
+            raise MaskError(
+                f"object {click.object_id} is not in this frame yet; click on it first, then on what is not it"
+            )
 
-    def take_back(self, object_id: int) -> None:
-        """Forget an object's last click.
+    def undo(self) -> None:
+        """Take the last click back.
 
         Raises:
             MaskError: there is none.
         """
-        if not self.of.get(object_id):
-            raise MaskError("expected a click of this object on this frame, found none; click first")
-        self.of[object_id].pop()
+        if not self._taken:
+            raise MaskError("expected a click to take back, there is none since the last paint on this frame")
+        self._taken.pop()
 
-    def forget(self, object_id: int) -> None:
-        """Forget an object's clicks: it was painted."""
-        self.of.pop(object_id, None)
-        self.before.pop(object_id, None)
+    def settle(self, ids: Ids, painted: Sequence[int]) -> None:
+        """Go on from what a person painted: it replaces the clicks of the objects that it changed, and the others'
+        cannot be taken back any more.
+
+        Args:
+            ids: `[H', W']`, all that is seen now.
+            painted: the objects that it changed.
+        """
+        self._settled = [click for click in self.said if click.object_id not in painted]
+        self._base, self._taken = ids, []
+
+    def _masks(self) -> dict[int, bytes]:
+        """The last mask of each object that was clicked, in the order of their last clicks."""
+        masks: dict[int, bytes] = {}
+        for taken in self._taken:
+            masks.pop(taken.click.object_id, None)
+            masks[taken.click.object_id] = taken.bits
+        return masks
+
+    def _unpacked(self, bits: bytes) -> Mask:
+        height, width = self._base.shape
+        flat = np.unpackbits(np.frombuffer(bits, np.uint8), count=height * width)
+        return flat.reshape(height, width).astype(np.bool_)
 
 
-def answer(predictor: VOSPredictor, picture: Picture, clicks: Clicks, object_id: int, *, factor: float) -> Ids:
-    """The mask of an object that follows from its clicks, and from what was known of it before them.
-
-    Args:
-        predictor: whose network, or prompter, answers.
-        picture: the frame at its own size.
-        clicks: of the frame.
-        object_id: of an object with clicks.
-        factor: pixels of the picture for each pixel of the frame as it is shown.
-
-    Returns:
-        `[H, W]` at the picture's size, the object's id where it is.
+def place_of(event: object) -> tuple[float, float]:
+    """Where a click is, from what a page sent.
 
     Raises:
-        MaskError: nothing was found there, or the clicks do not say where the object is.
-        OptionError: neither the network nor a prompter takes clicks.
+        MaskError: it says no place.
+
+    >>> place_of({"x": 3, "y": 2.5})
+    (3.0, 2.5)
     """
-    points: dict[bool, list[tuple[float, float]]] = {True: [], False: []}
-    for click in clicks.of[object_id]:
-        points[click.on].append(((click.x + 0.5) * factor, (click.y + 0.5) * factor))
-    prompt = Prompt(object_id, points=points[True], not_points=points[False])
-    before = clicks.before[object_id]
+    try:
+        if not isinstance(event, Mapping):
+            raise TypeError
+        x, y = float(event["x"]), float(event["y"])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise MaskError("expected the place of a click, got something else; click on the frame") from None
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise MaskError("expected the place of a click, got no finite numbers; click on the frame")
+    return x, y
+
+
+def prompt_of(clicks: Sequence[Click], scale: tuple[float, float], middle_of: Mask | None = None) -> Prompt:
+    """The prompt that clicks on one object make, all of them.
+
+    Args:
+        clicks: at least one, of the same object.
+        scale: px of the clip's frame for one of the frame that is shown, across and down.
+        middle_of: a mask `[H', W']` that the object had before; its middle counts as one more click on the object.
+
+    >>> prompt_of([Click(2, 3, 4, True), Click(2, 1, 1, False)], (2, 2))
+    Prompt(object_id=2, points=((6.0, 8.0),), not_points=((2.0, 2.0),), box=None)
+    """
+    inside = [(click.x, click.y) for click in clicks if click.inside]
+    outside = [(click.x, click.y) for click in clicks if not click.inside]
+    if middle_of is not None:
+        inside = [*_middle(middle_of, outside), *inside]
+    points, not_points = ([(x * scale[0], y * scale[1]) for x, y in some] for some in (inside, outside))
+    return Prompt(clicks[0].object_id, points=points, not_points=not_points)
+
+
+def takes_clicks(predictor: VOSPredictor) -> bool:
+    """Whether clicks can make masks; otherwise the weights take masks alone."""
+    return predictor.network.takes_prompts or predictor.prompter is not None
+
+
+def mask_of_prompt(predictor: VOSPredictor, picture: Picture, before: Mask, prompt: Prompt) -> Mask:
+    """The mask that a prompt makes in a frame of which nothing is remembered.
+
+    Args:
+        predictor: what answers.
+        picture: the frame, uint8 RGB `[H, W, 3]`.
+        before: `[H, W]`, what was said of the object there, which is improved; empty where nothing was.
+        prompt: of the object.
+
+    Raises:
+        StmemoryError: see `VOSPredictor.start`.
+    """
     if before.any():
-        known = Image.fromarray(before).resize((picture.shape[1], picture.shape[0]), Image.Resampling.NEAREST)
-        stream = predictor.start(picture, np.array(known).astype(np.uint8) * np.uint8(object_id))
+        stream = predictor.start(picture, before.astype(np.uint8) * prompt.object_id)
         stream.correct(prompts=prompt)
     else:
         stream = predictor.start(picture, prompts=prompt)
-    found: Ids = stream.last.ids.cpu().numpy().astype(np.uint8)
+    found: Mask = stream.last.ids.cpu().numpy() == prompt.object_id
     return found
 
 
-def draw_clicks(picture: Picture, ids: Ids, clicks: Clicks | None) -> Picture:
-    """A frame with its objects, and a dot for each click: filled on an object, hollow beside it.
-
-    >>> dotted = draw_clicks(np.zeros((9, 9, 3), np.uint8), np.zeros((9, 9), np.uint8), Clicks(0, {1: [Click(4, 4)]}))
-    >>> dotted[4, 4].tolist()
-    [255, 0, 0]
-    """
-    drawn = Image.fromarray(draw(picture, ids))
-    pen, radius = ImageDraw.Draw(drawn), max(3, min(ids.shape) // 90)
-    for object_id, ones in (clicks.of if clicks else {}).items():
-        colour = COLOURS[object_id - 1]
-        for click in ones:
-            box = (click.x - radius, click.y - radius, click.x + radius, click.y + radius)
-            pen.ellipse(box, fill=colour if click.on else None, outline="white" if click.on else colour, width=2)
-    return np.array(drawn)
+def _middle(mask: Mask, outside: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The middle of a mask, away from clicks that are not the object; nothing where all of it is near these."""
+    y, x = np.indices(mask.shape)
+    near = np.zeros_like(mask)
+    for at_x, at_y in outside:
+        near |= np.hypot(x - at_x, y - at_y) <= _NEAR * min(mask.shape)
+    return [(x + 0.5, y + 0.5) for x, y in interesting_points(mask & ~near)[:1]]

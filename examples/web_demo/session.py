@@ -1,12 +1,14 @@
-"""One person's session: a clip, what was painted on which frame, and tracking from there, with corrections.
+"""One person's session: a clip, what was clicked or painted on which frame, and tracking from there, with corrections.
 
     FOLDER/clip.mp4                        the clip, under its own ending
     FOLDER/painted, FOLDER/masks           see `store.py`
     FOLDER/states                          see `track.py`
     FOLDER/masks.zip, FOLDER/overlay.mp4   see `take_home.py`
 
-Owns the order of events. In memory it holds one stream and the record of its memory, both of a constant size, and
-nothing that gains an item a frame. Draws no page.
+Owns the order of events. In memory it holds one stream and the record of its memory, both of a constant size, the
+clicks on the frame that is shown, of a bounded one, and nothing that gains an item a frame. Draws no page.
+
+The mask that clicks make is what the tracker is told, as if it was painted: what a person sees is what is tracked.
 """
 
 from __future__ import annotations
@@ -19,12 +21,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from clicks import Click, Clicks, answer
+from clicks import Click, Clicks, Mask, mask_of_prompt, prompt_of, takes_clicks
 from clip import Clip, clip_ending, shrink
 from painting import Ids, Picture, changed_objects, draw, ids_of_layers, resize_ids
 from PIL import Image
 from shown import Shown, Step
-from store import Store
+from store import Painting, Store
 from take_home import draw_film, zip_masks
 from track import Track
 
@@ -49,9 +51,11 @@ class Session:
         self._clip: Clip | None = None
         self._track: Track | None = None
         self._shown: Shown | None = None
-        self._clicks: Clicks | None = None  # of the frame that is shown
         self._changed: int | None = None  # the first frame whose paint is not tracked yet
+        self._clicks: Clicks | None = None  # on the frame that is shown
+        self._before_clicks: tuple[Painting | None, int | None] = None, None  # its paint and `_changed`, without them
         self._busy, self._stop, self._closed = threading.Lock(), False, False
+        self._doing = ""  # what is busy
 
     @property
     def clip(self) -> Clip:
@@ -81,7 +85,7 @@ class Session:
 
     @property
     def painted(self) -> list[int]:
-        """The frames that were painted on."""
+        """The frames that were painted or clicked on."""
         return self._store.painted
 
     def open(self, path: str | os.PathLike[str]) -> Shown:
@@ -109,8 +113,9 @@ class Session:
         with self._alone():
             height, width = self.clip.shown_size
             picture = shrink(self.clip.picture(index), height=height, width=width)
-            self._shown = Shown(index, picture, self._ids_at(index))
-            return self._shown
+            if self._clicks is not None and self._clicks.frame != index:
+                self._clicks = None
+            return self._see(index, picture, self._ids_at(index))
 
     @property
     def shown(self) -> Shown:
@@ -120,66 +125,51 @@ class Session:
             FrameError: none is.
         """
         if self._shown is None:
-            raise FrameError("expected a frame, none is shown; open a clip first")
+            raise FrameError("expected a frame to click or paint on, none is shown; open a clip first")
         return self._shown
 
-    @property
-    def clicks(self) -> Clicks | None:
-        """The clicks of the frame that is shown; None where there are none."""
-        same = self._clicks is not None and self._shown is not None and self._clicks.frame == self._shown.frame
-        return self._clicks if same else None
-
-    def click(self, object_id: int, click: Click) -> Shown:
-        """Take a click on the frame that is shown: the object is where the network says, by all its clicks there.
+    def click(self, object_id: int, place: tuple[float, float], *, inside: bool) -> Shown:
+        """Take a click on the frame that is shown, and show the mask that comes of it.
 
         Args:
-            object_id: the object's, 1 to 6.
-            click: where, on the frame as it is shown.
-
-        Returns:
-            The frame with what was found.
+            object_id: of the object that it is about.
+            place: x and y, px of the frame as it is shown.
+            inside: whether that is the object; otherwise it is not.
 
         Raises:
             FrameError: no frame is shown.
-            MaskError: nothing was found there; the click is forgotten.
-            OptionError: the network takes no clicks, or tracking is under way.
+            MaskError: the click says nothing, or no mask comes of it.
+            OptionError: the weights take masks alone, or something is under way. After any error all is as it was.
         """
-        shown = self.shown
-        with self._alone():
-            clicks = self._clicks = self.clicks or Clicks(shown.frame)
-            clicks.add(object_id, click, shown.ids)
-            try:
-                return self._clicked(clicks, object_id)
-            except BaseException:
-                clicks.take_back(object_id)
-                raise
+        with self._alone("click"):
+            shown = self.shown
+            if not takes_clicks(self._predictor):
+                raise OptionError(
+                    "these weights take masks alone, so a click makes no mask; paint the object, or start the demo "
+                    "with --prompter"
+                )
+            clicks, click = self._clicks or Clicks(shown.frame, shown.ids), Click(object_id, *place, inside)
+            clicks.check(click)
+            mask = self._answer(clicks, click)
+            if not mask.any():
+                raise MaskError(f"nothing was found of object {object_id} there; click in its middle, or paint it")
+            if self._clicks is None:
+                self._clicks, self._before_clicks = clicks, (self._store.painting(shown.frame), self._changed)
+            clicks.take(click, mask)
+            return self._tell(clicks)
 
-    def take_back_click(self, object_id: int) -> Shown:
-        """Forget an object's last click on the frame that is shown; after its first one it is as it was before.
+    def undo(self) -> Shown:
+        """Take the last click on the frame that is shown back.
 
         Raises:
-            MaskError: it has none.
+            FrameError: no frame is shown.
+            MaskError: there is no click, or the frame was painted since.
+            OptionError: something is under way.
         """
-        shown = self.shown
-        with self._alone():
-            clicks = self._clicks = self.clicks or Clicks(shown.frame)
-            clicks.take_back(object_id)
-            return self._clicked(clicks, object_id)
-
-    def _clicked(self, clicks: Clicks, object_id: int) -> Shown:
-        """The shown frame with an object as its clicks say."""
-        shown, before = self.shown, clicks.before[object_id]
-        if clicks.of[object_id]:
-            picture = self.clip.picture(shown.frame)
-            factor = picture.shape[0] / shown.ids.shape[0]
-            found = answer(self._predictor, picture, clicks, object_id, factor=factor)
-            there = resize_ids(found, height=shown.ids.shape[0], width=shown.ids.shape[1]) == object_id
-        else:
-            there = before
-            clicks.forget(object_id)
-        ids = np.where(there, object_id, np.where(shown.ids == object_id, 0, shown.ids)).astype(np.uint8)
-        self.give(shown.frame, ids, [object_id])
-        return self.shown
+        with self._alone("click"):
+            clicks = self._clicks or Clicks(self.shown.frame, self.shown.ids)
+            clicks.undo()
+            return self._tell(clicks)
 
     def paint(self, layers: Sequence[object], background: object = None) -> tuple[int, ...]:
         """Take what a person painted on the frame that is shown.
@@ -199,24 +189,22 @@ class Session:
             FrameError: no frame is shown.
             MaskError: a layer cannot be used.
         """
-        shown = self._shown
-        if shown is None:
-            raise FrameError("expected a frame to paint on, none is shown; open a clip first")
+        shown = self.shown
         if isinstance(background, np.ndarray) and not np.array_equal(background[..., :3], shown.picture):
             return ()
         height, width = shown.ids.shape
         ids = ids_of_layers(layers, height=height, width=width)
         changed = changed_objects(ids, shown.ids)
         if changed:
-            for object_id in changed:
-                if self.clicks is not None:
-                    self.clicks.forget(object_id)
             self.give(shown.frame, ids, changed)
-            self._shown = Shown(shown.frame, shown.picture, ids)
+            if self._clicks is not None:
+                self._clicks.settle(ids, changed)
+                self._before_clicks = self._store.painting(shown.frame), self._changed
+            self._see(shown.frame, shown.picture, ids)
         return changed
 
     def give(self, frame: int, ids: Ids, objects: Sequence[int]) -> None:
-        """Say where objects are in a frame, as painting does.
+        """Say where objects are in a frame, as painting and clicking do.
 
         Args:
             frame: its index.
@@ -225,7 +213,7 @@ class Session:
         """
         self._store.paint(frame, ids, objects)
         if self._shown is not None and self._shown.frame == frame:
-            self._shown = Shown(frame, self._shown.picture, ids)
+            self._see(frame, self._shown.picture, ids)
         self._changed = frame if self._changed is None else min(self._changed, frame)
 
     def track(self) -> Iterator[Step]:
@@ -241,9 +229,12 @@ class Session:
         """
         clip, painted = self.clip, self.painted
         if not any(self._given(frame)[0].any() for frame in painted):
-            raise MaskError("expected paint on a frame, found none; choose an object and paint it, then track")
+            raise MaskError(
+                "expected an object on a frame, found none; choose an object and click on it, or choose an object and "
+                "paint it, then track"
+            )
         if self._changed is None and self._track and self._track.position >= clip.frames - 1:
-            raise OptionError("every frame is tracked; choose a frame, paint what is wrong there, and track again")
+            raise OptionError("every frame is tracked; choose a frame, correct what is wrong there, and track again")
         return self._steps(clip)
 
     def stop(self) -> None:
@@ -293,6 +284,7 @@ class Session:
 
     def _steps(self, clip: Clip) -> Iterator[Step]:
         with self._alone():
+            self._clicks = None
             track = self._rewound(clip)
             size = clip.shown_size
             frame = track.position
@@ -326,11 +318,48 @@ class Session:
         self._store.forget_masks(but=range(first, track.position + 1))
         return track
 
+    def _see(self, frame: int, picture: Picture, ids: Ids) -> Shown:
+        said, can_undo = (self._clicks.said, self._clicks.can_undo) if self._clicks else ((), False)
+        self._shown = Shown(frame, picture, ids, said, can_undo)
+        return self._shown
+
+    def _answer(self, clicks: Clicks, click: Click) -> Mask:
+        """The mask `[H', W']` that all clicks on an object make of it: from what is remembered of it, where it was
+        tracked, else from what was clicked or painted on this frame."""
+        height, width = self.clip.shown_size
+        own, before = (self.clip.height, self.clip.width), clicks.mask(click.object_id)
+        said = [one for one in (*clicks.said, click) if one.object_id == click.object_id]
+        scale = own[1] / width, own[0] / height
+        picture = self.clip.picture(clicks.frame)
+        large = _resized(before, *own)
+        found: Mask | None = None
+        if self._track is not None and before.any():
+            one_kind = len({one.inside for one in said}) == 1  # with both it is known what is right of what was found
+            prompt = prompt_of(said, scale, before if one_kind else None)
+            found = self._track.answer(clicks.frame, picture, large, prompt)
+        if found is None:
+            painted = clicks.base(click.object_id)
+            prompt = prompt_of(said, scale, painted if painted.any() else None)
+            found = mask_of_prompt(self._predictor, picture, large, prompt)
+        return _resized(found, height, width)
+
+    def _tell(self, clicks: Clicks) -> Shown:
+        """Make what clicks say what is known of their frame."""
+        shown = self.shown
+        painting, self._changed = self._before_clicks
+        self._store.put_back(clicks.frame, painting)
+        if clicks.objects:
+            self.give(clicks.frame, clicks.ids, clicks.objects)
+        return self._see(clicks.frame, shown.picture, clicks.ids)
+
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _alone(self, doing: str = "tracking") -> Iterator[None]:
         """One thing at a time: a second one is refused, not kept waiting."""
         if not self._busy.acquire(blocking=False):
+            if self._doing == "click":
+                raise OptionError("the last click is being worked on; wait for its mask, then go on")
             raise OptionError("tracking is under way; stop it first")
+        self._doing = doing
         try:
             if self._closed:
                 raise OptionError("this session has ended; load the page again")
@@ -365,3 +394,8 @@ class Session:
         self._clip = self._track = self._shown = self._clicks = self._changed = None
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
+
+
+def _resized(mask: Mask, height: int, width: int) -> Mask:
+    resized: Mask = resize_ids(mask.astype(np.uint8), height=height, width=width) > 0
+    return resized

@@ -1,9 +1,10 @@
-"""What the page is given of a frame: to paint on, and while it is tracked."""
+"""What the page is given of a frame: to click and paint on, and while it is tracked."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from clicks import Click
 from painting import Ids, Picture
 
 __all__ = ["Shown", "Step"]
@@ -11,17 +12,21 @@ __all__ = ["Shown", "Step"]
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """A frame as the page shows it, for painting.
+    """A frame as the page shows it, for clicks and for painting.
 
     Attributes:
         frame: its index.
         picture: uint8 RGB `[H', W', 3]`.
-        ids: `[H', W']`, what was painted there, else what was found.
+        ids: `[H', W']`, what was painted or clicked there, else what was found.
+        clicks: those on it.
+        can_undo: whether the last one can be taken back.
     """
 
     frame: int
     picture: Picture
     ids: Ids
+    clicks: tuple[Click, ...] = ()
+    can_undo: bool = False
 
 
 @dataclass(frozen=True, eq=False)

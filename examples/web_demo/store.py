@@ -75,6 +75,20 @@ class Store:
         path.with_suffix(".gone").write_text("-".join(str(i) for i in sorted(given - there)), encoding="utf-8")
         write_palette_png(path, only(ids, sorted(given)))  # last: where there is a PNG there is all of it
 
+    def put_back(self, frame: int, painting: Painting | None) -> None:
+        """Make the paint of a frame again what it was.
+
+        Args:
+            frame: its index.
+            painting: what `painting` said of it.
+        """
+        if painting is None:
+            for path in (self._painted / f"{frame:05d}.png", self._painted / f"{frame:05d}.gone"):
+                path.unlink(missing_ok=True)
+        else:
+            self.put_back(frame, None)
+            self.paint(frame, painting.ids, [*painting.there, *painting.gone])
+
     def mask(self, frame: int) -> Ids | None:
         """What was found in a frame, `[H, W]`; None where nothing is known."""
         path = self.mask_path(frame)

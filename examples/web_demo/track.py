@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from painting import Ids
+import numpy as np
+from clicks import Mask
+from painting import Ids, Picture
 from PIL import Image
 
 from stmemory.inspection import Inspector
 from stmemory.predictor import VOSPredictor
+from stmemory.prompts import Prompt
 from stmemory.result import Segmentation
 from stmemory.state import StreamState
 from stmemory.stream import VOSStream
@@ -85,6 +88,40 @@ class Track:
             self._inspector.stream.correct(given)
         self._remove(gone)
         self._drop([frame for frame in self._records if frame >= self.position])
+
+    def answer(self, frame: int, picture: Picture, before: Mask, prompt: Prompt) -> Mask | None:
+        """Say what a prompt makes of an object, from what is remembered of it; nothing changes.
+
+        It is asked for where the frame is the last one that was tracked, and else from the last saved state before it.
+
+        Args:
+            frame: its index.
+            picture: it, uint8 RGB `[H, W, 3]`.
+            before: `[H, W]`, what is known of the object in it.
+            prompt: of the object.
+
+        Returns:
+            Its mask `[H, W]`; None where nothing is remembered of it from earlier frames.
+
+        Raises:
+            StmemoryError: see `VOSStream.correct`.
+        """
+        live = self._inspector.stream
+        path = self._folder / "asked"
+        if self.first < frame == self.position and prompt.object_id in live.object_ids:
+            live.save(path)
+            stream = self._predictor.resume(path)
+            path.unlink()
+            stream.correct(before.astype(np.uint8) * prompt.object_id)
+        elif frame < self.position and (earlier := [saved for saved in self._records if saved < frame]):
+            stream = self._predictor.resume(self._path(max(earlier)))
+            if prompt.object_id not in stream.object_ids:
+                return None
+            stream.step(picture, before.astype(np.uint8) * prompt.object_id)
+        else:
+            return None
+        found: Mask = stream.correct(prompts=prompt).ids.cpu().numpy() == prompt.object_id
+        return found
 
     def go_back(self, frame: int | None) -> bool:
         """Go back so that a frame can be told anew: to the last saved state before it. The record of the memory goes
