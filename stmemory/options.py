@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from stmemory.errors import OptionError
+from stmemory.io.frames import WorkingSize
 from stmemory.memory.policy import UpdatePolicy, update_policy
+from stmemory.networks.tracking import TrackingNetwork
 
 __all__ = ["PredictionOptions", "TrackingOptions", "ready_options"]
 
@@ -151,6 +153,10 @@ class TrackingOptions:
         if self.enlarge is not None:
             return float(self.enlarge)
         return _FACTOR if min(height, width) >= _MEASURED else 1.0
+
+    def working_size(self, network: TrackingNetwork, height: int, width: int) -> WorkingSize:
+        """The size at which a network works on frames `[H, W]`."""
+        return network.working_size(height, width, short_side=self.short_side, enlarge=self.factor(height, width))
 
     def as_dict(self) -> dict[str, str | int | float | None]:
         """Plain values, the policy by its name; saved streams and reports hold these."""

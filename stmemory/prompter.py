@@ -68,12 +68,7 @@ class SelfPrompter:
         """`[H, W]` of one object."""
         height, width = frame.shape[1:]
         device = next(self.network.parameters()).device
-        size = self.network.working_size(
-            height,
-            width,
-            short_side=self.options.short_side,
-            enlarge=self.options.factor(height, width),
-        )
+        size = self.options.working_size(self.network, height, width)
         rows = torch.arange(height, device=device)[:, None] + 0.5
         columns = torch.arange(width, device=device)[None] + 0.5
         radius = _DISC * height / size.height

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -349,12 +350,7 @@ class VOSStream:
 
     def _working_size(self, image: Tensor) -> WorkingSize:
         """The working size of the video whose next frame this is, `[3, H, W]`."""
-        options = self.options
-
-        def choose(height: int, width: int) -> WorkingSize:
-            enlarge = options.factor(height, width)
-            return self.network.working_size(height, width, short_side=options.short_side, enlarge=enlarge)
-
+        choose = partial(self.options.working_size, self.network)
         return size_of_next(image, self._state.size, index=self.frame_index + 1, choose=choose)
 
     def _aim(self, masks: ObjectMasks, size: WorkingSize) -> Window:

@@ -140,8 +140,7 @@ class Inspector:
         valid = bank.valid[list(rows.values())] if rows else None
         before = self._seen
         result = self.stream.step(frame, mask, prompts=prompts, write=write)
-        options = self.stream.options
-        size = network.working_size(height, width, short_side=options.short_side, enlarge=options.factor(height, width))
+        size = self.stream.options.working_size(network, height, width)
         weight = next(network.parameters())
         window = self.stream.window
         query = torch.zeros(1, 1, 1)  # [Ck, h, w]
