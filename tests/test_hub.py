@@ -70,6 +70,16 @@ def test_a_predictor_from_the_hub_tracks_as_the_pushed_network(hub: Hub) -> None
         assert torch.equal(expected.probabilities, actual.probabilities)
 
 
+def test_a_predictor_asks_the_hub_once_for_the_config(hub: Hub) -> None:
+    """It tells whose weights they are; a repository that is not there is asked for once too."""
+    VOSPredictor.from_pretrained(NAME)
+    assert 1 == sum(path.endswith("/config.json") for path in hub.asked("HEAD"))
+    hub.requests.clear()
+    with pytest.raises(WeightsError, match="there is no folder someone/nothing here"):
+        VOSPredictor.from_pretrained("someone/nothing")
+    assert 1 == len(hub.requests)
+
+
 def test_parts_come_from_the_hub(hub: Hub) -> None:
     """A fusion cell, the space-time read and a bank with both, each with the network's own weights."""
     network = tiny_network()
