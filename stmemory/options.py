@@ -26,15 +26,15 @@ _Options = TypeVar("_Options", "TrackingOptions", "PredictionOptions")
 
 
 class _OwnInt(int):
-    """A default that the network may replace by its own."""
+    """A whole number that nobody chose: a default, which the network may replace by its own."""
 
 
 class _OwnFloat(float):
-    """The same."""
+    """A number that nobody chose: a default, which the network may replace by its own."""
 
 
 class _OwnStr(str):
-    """The same."""
+    """A name that nobody chose: a default, which the network may replace by its own."""
 
 
 _POLICY = _OwnStr("least_similar")
