@@ -13,7 +13,9 @@ import torch
 from torch import nn
 
 from stmemory.errors import OptionError
+from stmemory.io.frames import WorkingSize
 from stmemory.memory.policy import UpdatePolicy, update_policy
+from stmemory.networks.tracking import TrackingNetwork
 
 __all__ = ["PredictionOptions", "TrackingOptions", "ready_options"]
 
@@ -24,15 +26,15 @@ _Options = TypeVar("_Options", "TrackingOptions", "PredictionOptions")
 
 
 class _OwnInt(int):
-    """A default that the network may replace by its own."""
+    """A whole number that nobody chose: a default, which the network may replace by its own."""
 
 
 class _OwnFloat(float):
-    """The same."""
+    """A number that nobody chose: a default, which the network may replace by its own."""
 
 
 class _OwnStr(str):
-    """The same."""
+    """A name that nobody chose: a default, which the network may replace by its own."""
 
 
 _POLICY = _OwnStr("least_similar")
@@ -151,6 +153,10 @@ class TrackingOptions:
         if self.enlarge is not None:
             return float(self.enlarge)
         return _FACTOR if min(height, width) >= _MEASURED else 1.0
+
+    def working_size(self, network: TrackingNetwork, height: int, width: int) -> WorkingSize:
+        """The size at which a network works on frames `[H, W]`."""
+        return network.working_size(height, width, short_side=self.short_side, enlarge=self.factor(height, width))
 
     def as_dict(self) -> dict[str, str | int | float | None]:
         """Plain values, the policy by its name; saved streams and reports hold these."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stmemory.errors import OptionError, ShapeError
 from stmemory.io.frames import WorkingSize
-from stmemory.io.masks import ObjectMasks
+from stmemory.io.masks import ObjectMasks, bounding_box
 from stmemory.result import Segmentation
 from stmemory.window import Window
 
@@ -435,7 +435,7 @@ def remove_false_positives(masks: Tensor, previous: Tensor, *, reach: int) -> Te
         raise OptionError(
             f"reach: expected a number of pixels from 0 up, got {reach}; 0 keeps what overlaps the last place"
         )
-    box = _bounding_box(masks, margin=0)
+    box = bounding_box(masks.any(dim=0) if masks.ndim == 3 else masks)
     if box is None:
         return masks.clone()
     top, bottom, left, right = box
@@ -448,15 +448,6 @@ def remove_false_positives(masks: Tensor, previous: Tensor, *, reach: int) -> Te
     result = torch.zeros_like(masks)
     result[..., top:bottom, left:right] = torch.where(lost, inside, kept)
     return result
-
-
-def _bounding_box(masks: Tensor, *, margin: int) -> tuple[int, int, int, int] | None:
-    """Find top, bottom, left, right (ends excluded) of what is true in any of the masks."""
-    plane = masks.any(dim=0) if masks.ndim == 3 else masks
-    rows, columns = plane.any(dim=1).nonzero(), plane.any(dim=0).nonzero()
-    if len(rows) == 0:
-        return None
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
 def _near(previous: Tensor, reach: int, box: tuple[int, int, int, int]) -> Tensor:

@@ -18,7 +18,7 @@ from stmemory.options import TrackingOptions, ready_options
 from stmemory.prompter import SelfPrompter
 from stmemory.prompts import Prompt, Prompter, PromptsLike
 from stmemory.result import Segmentation
-from stmemory.state import load_state
+from stmemory.state import StreamState, load_state
 from stmemory.stream import VOSStream
 from stmemory.types import FrameLike, MaskLike, VideoLike
 from stmemory.weights.hub import Where
@@ -268,7 +268,7 @@ class VOSPredictor:
                 "mask: expected the objects of the first frame, got None; mark at least one pixel with an id above 0, "
                 "or give prompts=Prompt(object_id, points=...)"
             )
-        stream = VOSStream(self.network, self.options, prompter=self.prompter)
+        stream = self.new_stream()
         stream.step(frame, mask, prompts=prompts)
         return stream
 
@@ -280,6 +280,17 @@ class VOSPredictor:
         """
         bank = self.network.new_bank(self.options.memory_size, policy=self.options.policy)
         state = load_state(path, bank=bank, network=self.network, options=self.options)
+        return self.new_stream(state)
+
+    def new_stream(self, state: StreamState | None = None) -> VOSStream:
+        """A stream that has not seen a frame yet; `step` takes its first one with the objects there, if any.
+
+        Args:
+            state: what another stream remembered, and this one goes on with; None begins a new video.
+
+        >>> VOSPredictor.from_pretrained().new_stream().frame_index
+        -1
+        """
         return VOSStream(self.network, self.options, state, prompter=self.prompter)
 
 

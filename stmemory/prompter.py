@@ -11,13 +11,14 @@ from torch.nn import functional as F
 
 from stmemory.errors import OptionError
 from stmemory.io.frames import WorkingSize
+from stmemory.io.masks import bounding_box
 from stmemory.memory.discriminative import ridge_solution, ridge_sums
 from stmemory.memory.read import ReadCache
 from stmemory.networks.layers import FrameFeatures
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.prompts import Prompt
-from stmemory.window import Window, place
+from stmemory.window import Window, closest, place
 
 __all__ = ["SelfPrompter"]
 
@@ -68,12 +69,7 @@ class SelfPrompter:
         """`[H, W]` of one object."""
         height, width = frame.shape[1:]
         device = next(self.network.parameters()).device
-        size = self.network.working_size(
-            height,
-            width,
-            short_side=self.options.short_side,
-            enlarge=self.options.factor(height, width),
-        )
+        size = self.options.working_size(self.network, height, width)
         rows = torch.arange(height, device=device)[:, None] + 0.5
         columns = torch.arange(width, device=device)[None] + 0.5
         radius = _DISC * height / size.height
@@ -168,11 +164,9 @@ def _folds(inside: Tensor) -> Tensor:
 
 def _window(region: Tensor, size: WorkingSize) -> Window:
     """The window around a region, bool `[H, W]`."""
-    rows, columns = (region.any(dim).nonzero().flatten().tolist() for dim in (1, 0))
-    if not rows:
+    box = bounding_box(region)
+    if box is None:
         return Window.whole(size)
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    most = 1 / (_ROOM * max((bottom - top) / size.frame_height, (right - left) / size.frame_width))
-    factor = max(1.0, min(most, _ZOOM))
+    factor = max(1.0, min(closest(box, size, room=_ROOM), _ZOOM))
     height, width = max(1, round(size.frame_height / factor)), max(1, round(size.frame_width / factor))
-    return place((top, bottom, left, right), height, width, Window.whole(size), size)
+    return place(box, height, width, Window.whole(size), size)

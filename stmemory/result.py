@@ -16,6 +16,7 @@ from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.io.drawing import contours
 from stmemory.io.files import png_path
 from stmemory.io.frames import to_frame
+from stmemory.io.masks import bounding_box
 from stmemory.io.palette import Ids, davis_palette, object_ids_in, write_palette_png
 from stmemory.io.rle import box_of, encode_rle
 from stmemory.types import FrameLike
@@ -73,11 +74,11 @@ class Segmentation:
         Raises:
             MaskError: the object is not tracked.
         """
-        there = self.mask(object_id)
-        if not bool(there.any()):
+        box = bounding_box(self.mask(object_id))
+        if box is None:
             return None
-        rows, columns = there.any(1).nonzero(), there.any(0).nonzero()
-        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+        top, bottom, left, right = box
+        return left, top, right, bottom
 
     def _check_tracked(self, object_id: int) -> None:
         if object_id not in self.object_ids:

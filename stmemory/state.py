@@ -396,9 +396,8 @@ def _check(state: StreamState, *, network: TrackingNetwork, options: TrackingOpt
         raise BankError(f"expected a frame_index of 0 or more, got {state.frame_index!r}")
     if size is None or not all(type(side) is int for side in dataclasses.astuple(size)):
         raise BankError(f"expected sizes in whole pixels, got {size}")
-    enlarge = options.factor(size.frame_height, size.frame_width)
-    short, frame = options.short_side, (size.frame_height, size.frame_width)
-    if size != network.working_size(*frame, short_side=short, enlarge=enlarge):
+    frame = (size.frame_height, size.frame_width)
+    if size != options.working_size(network, *frame):
         raise BankError(f"expected the sizes of a frame for these options, got {size}")
     if (
         state.window is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -258,12 +259,10 @@ class VOSStream:
                 if slot.frame == number:
                     self._state.bank.drop(slot.slot, row=row)
         self._state.beside.forget(number, rows=gone)
-        features = self.network.encode_query(pixels) if named else None
-        found = (
-            self.network.revise(features, self._state.memory, said, frame=number, size=window.view(size))
-            if said
-            else None
-        )
+        features, found = None, None
+        if named:
+            features = self.network.encode_query(pixels)
+            found = self.network.revise(features, self._state.memory, said, frame=number, size=window.view(size))
         labels, full = (_without(p, [1 + row for row in gone]) for p in (last, self.last.probabilities))
         if found is not None and asked:
             rows = [self.object_ids.index(prompt.object_id) for prompt in asked]
@@ -349,12 +348,7 @@ class VOSStream:
 
     def _working_size(self, image: Tensor) -> WorkingSize:
         """The working size of the video whose next frame this is, `[3, H, W]`."""
-        options = self.options
-
-        def choose(height: int, width: int) -> WorkingSize:
-            enlarge = options.factor(height, width)
-            return self.network.working_size(height, width, short_side=options.short_side, enlarge=enlarge)
-
+        choose = partial(self.options.working_size, self.network)
         return size_of_next(image, self._state.size, index=self.frame_index + 1, choose=choose)
 
     def _aim(self, masks: ObjectMasks, size: WorkingSize) -> Window:
@@ -388,7 +382,7 @@ class VOSStream:
         return window.see(image, size)[None].to(like.dtype)
 
     def _object_masks(self, mask: MaskLike | None, size: WorkingSize) -> ObjectMasks:
-        """What the user says about a frame; checks that the objects fit in."""
+        """What the user says about a frame."""
         device = next(self.network.parameters()).device
         if mask is None:
             nothing = torch.zeros(0, size.frame_height, size.frame_width, device=device)
@@ -396,10 +390,6 @@ class VOSStream:
         masks = to_object_masks(
             mask, height=size.frame_height, width=size.frame_width, allow_empty=self.frame_index >= 0
         )
-        if (number := len(set(masks.object_ids) | set(self.object_ids))) > MAX_OBJECTS:
-            raise MaskError(
-                f"mask: expected at most {MAX_OBJECTS} objects in all, got {number}; remove_objects() first"
-            )
         return ObjectMasks(masks.object_ids, masks.probabilities.to(device), masks.void.to(device))
 
     def _what_is_said(
@@ -420,7 +410,10 @@ class VOSStream:
         if both := sorted(set(ids) & set(masks.object_ids)):
             raise MaskError(f"prompts: {both} are in the mask too; say one of the two of an object")
         if (number := len({*masks.object_ids, *ids, *self.object_ids})) > MAX_OBJECTS:
-            raise MaskError(f"prompts: expected at most {MAX_OBJECTS} objects in all, got {number}; remove some first")
+            raise MaskError(
+                f"{'prompts' if ids else 'mask'}: expected at most {MAX_OBJECTS} objects in all, got {number}; "
+                "remove_objects() first"
+            )
         if not asked or self.network.takes_prompts:
             return masks, asked
         if self.prompter is None:

@@ -7,8 +7,9 @@ from dataclasses import astuple, dataclass
 from torch import Tensor
 
 from stmemory.io.frames import WorkingSize, fit, restore
+from stmemory.io.masks import bounding_box
 
-__all__ = ["Window", "aim", "is_cut", "place"]
+__all__ = ["Window", "aim", "closest", "is_cut", "place"]
 
 ROOM = 1.3  # sides of a window, at the least, in sides of the box around the objects
 _STEP = 0.2  # between two factors
@@ -132,17 +133,31 @@ def aim(seen: Tensor, size: WorkingSize, before: Window | None, *, zoom: float) 
     >>> aim(seen, size, None, zoom=2)
     Window(top=25, left=100, height=50, width=100)
     """
-    rows, columns = (seen.any(dim).nonzero().flatten().tolist() for dim in (1, 0))
-    if zoom == 1 or not rows:
+    box = None if zoom == 1 else bounding_box(seen)
+    if box is None:
         return Window.whole(size)
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
     current = before or Window.whole(size)
     now = size.frame_height / current.height
-    most = 1 / (ROOM * max((bottom - top) / size.frame_height, (right - left) / size.frame_width))
+    most = closest(box, size, room=ROOM)
     best = max(1.0, int(min(most, zoom) / _STEP + 1e-6) * _STEP)
     factor = best if before is None or most < FARTHER * now or best > CLOSER * now else now
     height, width = round(size.frame_height / factor), round(size.frame_width / factor)
-    return place((top, bottom, left, right), height, width, current, size)
+    return place(box, height, width, current, size)
+
+
+def closest(box: tuple[int, int, int, int], size: WorkingSize, *, room: float) -> float:
+    """How much larger than in the frame a box can be seen, at the most.
+
+    Args:
+        box: top, bottom, left and right, px.
+        size: of the frames.
+        room: sides of the window, at the least, in sides of the box.
+
+    >>> closest((40, 60, 150, 180), WorkingSize.of(100, 200, None, 16), room=2)
+    2.5
+    """
+    top, bottom, left, right = box
+    return 1 / (room * max((bottom - top) / size.frame_height, (right - left) / size.frame_width))
 
 
 def place(box: tuple[int, int, int, int], height: int, width: int, before: Window, size: WorkingSize) -> Window:

@@ -11,8 +11,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
+
+import huggingface_hub
+import pytest
+from huggingface_hub import constants, file_download
 
 Files = dict[str, bytes]
 
@@ -83,6 +88,34 @@ def serve_hub() -> Iterator[Hub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+@contextmanager
+def hub_of_huggingface(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Iterator[Hub]:
+    """A running server that huggingface_hub takes for the Hub, with no token, and a folder for its cache."""
+    with serve_hub() as served:
+        point_at(served.url, monkeypatch)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)  # 0.30 has none
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
+        monkeypatch.delenv("HF_TOKEN", raising=False)
+        yield served
+        new_session()
+
+
+def new_session() -> None:
+    """Forget connections: sessions of 0.x are made once, for the settings of then."""
+    end = getattr(huggingface_hub, "close_session", None) or huggingface_hub.utils.reset_sessions
+    end()
+
+
+def point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What HF_ENDPOINT does when huggingface_hub is imported."""
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+    if hasattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE"):  # 0.x has a copy
+        monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from stm_reference import STAGES, Bottleneck, aggregated, draw_norms
+from stm_reference import STAGES, Bottleneck, Listing, aggregated, draw_norms
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,69 +19,36 @@ NAMES_OF_STAGES = {"res2": "res2", "res3": "layer2", "res4": "layer3"}  # in STM
 TOP_K = 20
 
 
-def listing() -> dict[str, tuple[int, ...]]:
-    """Every published name and its shape, counted out from the architecture."""
-    found: dict[str, tuple[int, ...]] = {}
-
-    def conv(name: str, out: int, into: int, size: int, *, bias: bool = True) -> None:
-        found[f"{name}.weight"] = (out, into, size, size)
-        if bias:
-            found[f"{name}.bias"] = (out,)
-
-    def norm(name: str, channels: int) -> None:
-        for field in ("weight", "bias", "running_mean", "running_var"):
-            found[f"{name}.{field}"] = (channels,)
-        found[f"{name}.num_batches_tracked"] = ()
-
-    def res_block(name: str, out: int, into: int) -> None:
-        conv(f"{name}.conv1", out, into, 3)
-        conv(f"{name}.conv2", out, out, 3)
-        if out != into:
-            conv(f"{name}.downsample", out, into, 3)
-
-    conv("key_encoder.conv1", 64, 3, 7, bias=False)
-    norm("key_encoder.bn1", 64)
-    entering = 64
-    for stage, (middle, blocks, _) in STAGES.items():
-        for number in range(blocks):
-            block = f"key_encoder.{NAMES_OF_STAGES[stage]}.{number}"
-            for which, out, into, size in (
-                (1, middle, entering, 1),
-                (2, middle, middle, 3),
-                (3, 4 * middle, middle, 1),
-            ):
-                conv(f"{block}.conv{which}", out, into, size, bias=False)
-                norm(f"{block}.bn{which}", out)
-            if number == 0:
-                conv(f"{block}.downsample.0", 4 * middle, entering, 1, bias=False)
-                norm(f"{block}.downsample.1", 4 * middle)
-            entering = 4 * middle
-    conv("value_encoder.conv1", 64, 5, 7)
-    norm("value_encoder.bn1", 64)
+def listing() -> Listing:
+    """Every published name and its shape."""
+    found = Listing()
+    found.resnet50("key_encoder", NAMES_OF_STAGES)
+    found.conv("value_encoder.conv1", 64, 5, 7)
+    found.norm("value_encoder.bn1", 64)
     entering = 64
     for stage, (channels, stride) in BASIC_STAGES.items():
         for number in range(2):
             block = f"value_encoder.{stage}.{number}"
             for which, into in ((1, entering), (2, channels)):
-                conv(f"{block}.conv{which}", channels, into, 3)
-                norm(f"{block}.bn{which}", channels)
+                found.conv(f"{block}.conv{which}", channels, into, 3)
+                found.norm(f"{block}.bn{which}", channels)
             if number == 0 and stride == 2:
-                conv(f"{block}.downsample.0", channels, entering, 1)
-                norm(f"{block}.downsample.1", channels)
+                found.conv(f"{block}.downsample.0", channels, entering, 1)
+                found.norm(f"{block}.downsample.1", channels)
             entering = channels
-    res_block("value_encoder.fuser.block1", 512, 1024 + 256)
+    found.res_block("value_encoder.fuser.block1", 512, 1024 + 256)
     for layer, out, into in ((1, 32, 512), (3, 512, 32)):
         found[f"value_encoder.fuser.attention.ChannelGate.mlp.{layer}.weight"] = (out, into)
         found[f"value_encoder.fuser.attention.ChannelGate.mlp.{layer}.bias"] = (out,)
-    conv("value_encoder.fuser.attention.SpatialGate.spatial.conv", 1, 2, 7)
-    res_block("value_encoder.fuser.block2", 512, 512)
-    conv("key_proj.key_proj", 64, 1024, 3)
-    conv("key_comp", 512, 1024, 3)
-    res_block("decoder.compress", 512, 1024)
+    found.conv("value_encoder.fuser.attention.SpatialGate.spatial.conv", 1, 2, 7)
+    found.res_block("value_encoder.fuser.block2", 512, 512)
+    found.conv("key_proj.key_proj", 64, 1024, 3)
+    found.conv("key_comp", 512, 1024, 3)
+    found.res_block("decoder.compress", 512, 1024)
     for name, skip, into in (("up_16_8", 512, 512), ("up_8_4", 256, 256)):
-        conv(f"decoder.{name}.skip_conv", into, skip, 3)
-        res_block(f"decoder.{name}.out_conv", 256, into)
-    conv("decoder.pred", 1, 256, 3)
+        found.conv(f"decoder.{name}.skip_conv", into, skip, 3)
+        found.res_block(f"decoder.{name}.out_conv", 256, into)
+    found.conv("decoder.pred", 1, 256, 3)
     return found
 
 

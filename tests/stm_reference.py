@@ -7,7 +7,7 @@ The modules carry the published attribute names, so that `published_state` has t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -20,56 +20,68 @@ STAGES = {
 }  # middle channels, bottlenecks, stride of the first
 
 
-def listing() -> dict[str, tuple[int, ...]]:
-    """Every published name, without `module.`, and its shape, counted out from the architecture."""
-    found: dict[str, tuple[int, ...]] = {}
+class Listing(dict[str, tuple[int, ...]]):
+    """Published names and their shapes, counted out from an architecture part by part."""
 
-    def conv(name: str, out: int, into: int, size: int, *, bias: bool) -> None:
-        found[f"{name}.weight"] = (out, into, size, size)
+    def conv(self, name: str, out: int, into: int, size: int, *, bias: bool = True) -> None:
+        """A convolution."""
+        self[f"{name}.weight"] = (out, into, size, size)
         if bias:
-            found[f"{name}.bias"] = (out,)
+            self[f"{name}.bias"] = (out,)
 
-    def norm(name: str, channels: int) -> None:
+    def norm(self, name: str, channels: int) -> None:
+        """A batch norm."""
         for field in ("weight", "bias", "running_mean", "running_var"):
-            found[f"{name}.{field}"] = (channels,)
-        found[f"{name}.num_batches_tracked"] = ()
+            self[f"{name}.{field}"] = (channels,)
+        self[f"{name}.num_batches_tracked"] = ()
 
-    def res_block(name: str) -> None:
-        conv(f"{name}.conv1", 256, 256, 3, bias=True)
-        conv(f"{name}.conv2", 256, 256, 3, bias=True)
+    def res_block(self, name: str, out: int = 256, into: int = 256) -> None:
+        """Two convolutions, and a third one where the number of channels changes."""
+        self.conv(f"{name}.conv1", out, into, 3)
+        self.conv(f"{name}.conv2", out, out, 3)
+        if out != into:
+            self.conv(f"{name}.downsample", out, into, 3)
 
-    for encoder in ("Encoder_M", "Encoder_Q"):
-        for constant in ("mean", "std"):
-            found[f"{encoder}.{constant}"] = (1, 3, 1, 1)
-        conv(f"{encoder}.conv1", 64, 3, 7, bias=False)
-        norm(f"{encoder}.bn1", 64)
+    def resnet50(self, name: str, stages: Mapping[str, str]) -> None:
+        """ResNet-50 to stride 16, whose stages have these names."""
+        self.conv(f"{name}.conv1", 64, 3, 7, bias=False)
+        self.norm(f"{name}.bn1", 64)
         entering = 64
         for stage, (middle, blocks, _) in STAGES.items():
             for number in range(blocks):
-                block = f"{encoder}.{stage}.{number}"
+                block = f"{name}.{stages[stage]}.{number}"
                 for which, out, into, size in (
                     (1, middle, entering, 1),
                     (2, middle, middle, 3),
                     (3, 4 * middle, middle, 1),
                 ):
-                    conv(f"{block}.conv{which}", out, into, size, bias=False)
-                    norm(f"{block}.bn{which}", out)
+                    self.conv(f"{block}.conv{which}", out, into, size, bias=False)
+                    self.norm(f"{block}.bn{which}", out)
                 if number == 0:
-                    conv(f"{block}.downsample.0", 4 * middle, entering, 1, bias=False)
-                    norm(f"{block}.downsample.1", 4 * middle)
+                    self.conv(f"{block}.downsample.0", 4 * middle, entering, 1, bias=False)
+                    self.norm(f"{block}.downsample.1", 4 * middle)
                 entering = 4 * middle
-    conv("Encoder_M.conv1_m", 64, 1, 7, bias=False)
-    conv("Encoder_M.conv1_o", 64, 1, 7, bias=False)
+
+
+def listing() -> Listing:
+    """Every published name, without `module.`, and its shape."""
+    found = Listing()
+    for encoder in ("Encoder_M", "Encoder_Q"):
+        for constant in ("mean", "std"):
+            found[f"{encoder}.{constant}"] = (1, 3, 1, 1)
+        found.resnet50(encoder, {stage: stage for stage in STAGES})
+    found.conv("Encoder_M.conv1_m", 64, 1, 7, bias=False)
+    found.conv("Encoder_M.conv1_o", 64, 1, 7, bias=False)
     for pair in ("KV_M_r4", "KV_Q_r4"):
-        conv(f"{pair}.Key", 128, 1024, 3, bias=True)
-        conv(f"{pair}.Value", 512, 1024, 3, bias=True)
-    conv("Decoder.convFM", 256, 1024, 3, bias=True)
-    res_block("Decoder.ResMM")
+        found.conv(f"{pair}.Key", 128, 1024, 3)
+        found.conv(f"{pair}.Value", 512, 1024, 3)
+    found.conv("Decoder.convFM", 256, 1024, 3)
+    found.res_block("Decoder.ResMM")
     for refine, skip in (("RF3", 512), ("RF2", 256)):
-        conv(f"Decoder.{refine}.convFS", 256, skip, 3, bias=True)
-        res_block(f"Decoder.{refine}.ResFS")
-        res_block(f"Decoder.{refine}.ResMM")
-    conv("Decoder.pred2", 2, 256, 3, bias=True)
+        found.conv(f"Decoder.{refine}.convFS", 256, skip, 3)
+        found.res_block(f"Decoder.{refine}.ResFS")
+        found.res_block(f"Decoder.{refine}.ResMM")
+    found.conv("Decoder.pred2", 2, 256, 3)
     return found
 
 

@@ -19,7 +19,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from stm_reference import ReferenceSTM, listing, published_state, random_reference
-from tiny import tiny_network
+from tiny import moving_squares, tiny_network
 from torch import Tensor
 
 from stmemory.cli import main
@@ -80,13 +80,7 @@ def network(converted: SegmentationNetwork) -> SegmentationNetwork:
 
 def two_squares(frames: int = 5) -> tuple[Tensor, Tensor]:
     """Frames `[T, 3, 48, 64]` of noise over which two squares move, and the ids `[48, 64]` of the first."""
-    pixels = 0.3 * torch.rand(frames, 3, 48, 64)
-    for t, frame in enumerate(pixels):
-        frame[:, 4 + 2 * t : 28 + 2 * t, 4:30] += torch.tensor([0.6, 0.1, 0.0])[:, None, None]
-        frame[:, 20 - 2 * t : 44 - 2 * t, 36:60] += torch.tensor([0.0, 0.2, 0.6])[:, None, None]
-    ids = torch.zeros(48, 64, dtype=torch.int64)
-    ids[4:28, 4:30], ids[20:44, 36:60] = 1, 2
-    return pixels, ids
+    return moving_squares(frames, (4, 28, 4, 30), (20, 44, 36, 60))
 
 
 def test_the_reference_has_the_published_names_and_shapes(reference: ReferenceSTM) -> None:

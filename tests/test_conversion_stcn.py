@@ -16,6 +16,7 @@ import torch
 from stcn_reference import ReferenceSTCN, listing, published_state, random_reference
 from stm_reference import published_state as stm_published_state
 from stm_reference import random_reference as random_stm
+from tiny import moving_squares
 from torch import Tensor
 
 from stmemory.cli import main
@@ -71,13 +72,7 @@ def two_squares(frames: int = 6) -> tuple[Tensor, Tensor]:
     A frame has 24 memory cells, more than are read.
     """
     torch.manual_seed(0)
-    pixels = 0.3 * torch.rand(frames, 3, 64, 96)
-    for t, frame in enumerate(pixels):
-        frame[:, 4 + 2 * t : 36 + 2 * t, 4:40] += torch.tensor([0.6, 0.1, 0.0])[:, None, None]
-        frame[:, 30 - 2 * t : 60 - 2 * t, 50:90] += torch.tensor([0.0, 0.2, 0.6])[:, None, None]
-    ids = torch.zeros(64, 96, dtype=torch.int64)
-    ids[4:36, 4:40], ids[30:60, 50:90] = 1, 2
-    return pixels, ids
+    return moving_squares(frames, (4, 36, 4, 40), (30, 60, 50, 90), height=64, width=96)
 
 
 def of_each(ids: Tensor, objects: int) -> Tensor:

@@ -14,8 +14,8 @@ import huggingface_hub
 import pytest
 import torch
 from data_sets import CASES, write_data_set
-from hub_server import Hub, Repository, serve_hub
-from huggingface_hub import constants, file_download
+from hub_server import Hub, Repository, hub_of_huggingface, new_session, point_at
+from huggingface_hub import constants
 from tiny import boxes, clip, tiny_network, tiny_prediction_network
 
 from stmemory.cli import main
@@ -38,18 +38,12 @@ METRICS = [{"dataset": "made clips", "metric": "J&F", "value": 12.5, "how": "a t
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """A server with one repository of weights, which huggingface_hub takes for the Hub, and an empty cache."""
-    with serve_hub() as served:
-        _point_at(served.url, monkeypatch)
+    with hub_of_huggingface(monkeypatch, tmp_path / "cache") as served:
         monkeypatch.setattr("time.sleep", lambda seconds: None)  # between attempts
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)  # 0.30 has none
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
         tiny_network().save_pretrained(tmp_path / "made", about={"licence": "MIT", "metrics": METRICS})
         served.repositories[NAME] = Repository()
         served.repositories[NAME].commit({file.name: file.read_bytes() for file in (tmp_path / "made").iterdir()})
         yield served
-        _new_session()
 
 
 def test_weights_come_from_the_hub_and_the_second_time_from_the_cache(hub: Hub) -> None:
@@ -68,6 +62,16 @@ def test_a_predictor_from_the_hub_tracks_as_the_pushed_network(hub: Hub) -> None
     one, other = VOSPredictor(tiny_network()), VOSPredictor.from_pretrained(NAME)
     for expected, actual in zip(one.track(clip(3), boxes(3)), other.track(clip(3), boxes(3)), strict=True):
         assert torch.equal(expected.probabilities, actual.probabilities)
+
+
+def test_a_predictor_asks_the_hub_once_for_the_config(hub: Hub) -> None:
+    """It tells whose weights they are; a repository that is not there is asked for once too."""
+    VOSPredictor.from_pretrained(NAME)
+    assert 1 == sum(path.endswith("/config.json") for path in hub.asked("HEAD"))
+    hub.requests.clear()
+    with pytest.raises(WeightsError, match="there is no folder someone/nothing here"):
+        VOSPredictor.from_pretrained("someone/nothing")
+    assert 1 == len(hub.requests)
 
 
 def test_parts_come_from_the_hub(hub: Hub) -> None:
@@ -140,7 +144,7 @@ def test_offline_asks_nobody(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.requests.clear()
     SegmentationNetwork.from_pretrained(NAME, local_files_only=True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    _new_session()
+    new_session()
     SegmentationNetwork.from_pretrained(NAME)
     assert [] == hub.requests
     with pytest.raises(WeightsError, match="HF_HUB_OFFLINE"):
@@ -234,7 +238,7 @@ def test_a_connection_that_stays_broken_is_an_error(hub: Hub) -> None:
 
 def test_a_server_that_is_gone_is_an_error(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody answers: the message says that the Hub could not be asked."""
-    _point_at("http://127.0.0.1:9", monkeypatch)
+    point_at("http://127.0.0.1:9", monkeypatch)
     with pytest.raises(WeightsError, match="could not be asked"):
         SegmentationNetwork.from_pretrained(NAME)
 
@@ -366,21 +370,6 @@ def test_the_environment_says_where_the_hub_is(hub: Hub, tmp_path: Path) -> None
             [sys.executable, "-c", code], env={**os.environ, **home, **more}, capture_output=True, text=True
         )
         assert "tiny\n" == done.stdout, done.stderr
-
-
-def _new_session() -> None:
-    """Forget connections: sessions of 0.x are made once, for the settings of then."""
-    end = getattr(huggingface_hub, "close_session", None) or huggingface_hub.utils.reset_sessions
-    end()
-
-
-def _point_at(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What HF_ENDPOINT does when huggingface_hub is imported."""
-    monkeypatch.setattr(constants, "ENDPOINT", url)
-    template = url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    if hasattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE"):  # 0.x has a copy
-        monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
 
 
 def _files(hub: Hub, name: str) -> dict[str, bytes]:

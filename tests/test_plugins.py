@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_sam2 import tiny_model
 from torch import Tensor
 
 from stmemory.memory import MemoryBank, memory_tokens
@@ -109,60 +110,10 @@ def test_growing_store_says_how_it_went(capsys: pytest.CaptureFixture[str]) -> N
 # SAM 2 of transformers.
 
 
-def _sam2() -> Any:
-    """A tiny Sam2VideoModel: random weights large enough that masks depend on memory, and an object in every frame."""
-    transformers = pytest.importorskip("transformers", reason="needs the extra `plugins`")
-    backbone = {
-        "model_type": "sam2_hiera_det_model",
-        "hidden_size": 8,
-        "image_size": [64, 64],
-        "blocks_per_stage": [1, 1, 2, 1],
-        "embed_dim_per_stage": [8, 16, 32, 64],
-        "num_attention_heads_per_stage": [1, 1, 1, 1],
-        "window_size_per_stage": [4, 2, 2, 2],
-        "global_attention_blocks": [3],
-    }
-    vision = {
-        "model_type": "sam2_vision_model",
-        "backbone_config": backbone,
-        "backbone_channel_list": [64, 32, 16, 8],
-        "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
-        "fpn_hidden_size": 128,
-    }
-    config = transformers.Sam2VideoConfig(
-        vision_config=vision,
-        prompt_encoder_config=transformers.Sam2VideoPromptEncoderConfig(
-            hidden_size=128, image_size=64, mask_input_channels=4
-        ),
-        mask_decoder_config=transformers.Sam2VideoMaskDecoderConfig(
-            hidden_size=128, mlp_dim=32, num_attention_heads=2, iou_head_hidden_dim=16
-        ),
-        image_size=64,
-        memory_attention_hidden_size=128,
-        memory_attention_num_layers=1,
-        memory_attention_feed_forward_hidden_size=32,
-        memory_attention_rope_feat_sizes=[4, 4],
-        memory_encoder_hidden_size=128,
-        mask_downsampler_embed_dim=128,
-        memory_fuser_embed_dim=128,
-        memory_fuser_intermediate_dim=32,
-        memory_fuser_num_layers=1,
-    )
-    model = transformers.Sam2VideoModel(config).eval()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:
-                torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
-        model.mask_decoder.pred_obj_score_head.proj_out.bias.fill_(9)
-    return model
-
-
 @pytest.fixture(scope="module")
 def sam2() -> Any:
     """The model, which the tests leave as it is."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return _sam2()
+    return tiny_model()
 
 
 def _session(*objects: int, dtype: torch.dtype = torch.float32, cached: int = 1) -> Any:

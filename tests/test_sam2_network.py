@@ -16,8 +16,7 @@ from typing import Any
 import pytest
 import torch
 from data_sets import CASES, write_data_set
-from hub_server import Hub, Repository, serve_hub
-from huggingface_hub import constants, file_download
+from hub_server import Hub, Repository, hub_of_huggingface
 from PIL import Image
 from tiny_sam2 import KINDS, Reference, tiny_model
 from torch import Tensor
@@ -283,16 +282,7 @@ def test_a_folder_is_recognised(folder: Path) -> None:
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
     """A server that huggingface_hub takes for the Hub, and an empty cache."""
-    with serve_hub() as served:
-        monkeypatch.setattr(constants, "ENDPOINT", served.url)
-        template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        if hasattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE"):
-            monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_PROGRESS_BARS", True)
-        monkeypatch.delenv("HF_TOKEN", raising=False)
+    with hub_of_huggingface(monkeypatch, tmp_path / "cache") as served:
         yield served
 
 

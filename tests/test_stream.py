@@ -14,6 +14,7 @@ from tiny import HEIGHT, WIDTH, bank_of, boxes, clip, new_predictor, same, state
 from stmemory.errors import FrameError, MaskError, OptionError
 from stmemory.options import TrackingOptions
 from stmemory.postprocess import remove_false_positives
+from stmemory.prompts import Prompt
 from stmemory.stream import VOSStream
 
 FRAMES = clip(12)
@@ -231,6 +232,21 @@ def test_a_new_stream_knows_nothing() -> None:
     assert (-1, (), {}) == (stream.frame_index, stream.object_ids, stream.describe())
     with pytest.raises(FrameError, match=r"step\(frame, mask\)"):
         _ = stream.last
+
+
+def test_more_than_200_objects_are_refused() -> None:
+    """By masks and by prompts, of a new frame and of the last one; the stream goes on with those that it has."""
+    few, more = (np.zeros((HEIGHT, WIDTH), int) for _ in range(2))
+    few.flat[:8], more.flat[8:201] = np.arange(1, 9), np.arange(9, 202)
+    stream = tiny_predictor().start(FRAMES[0], few)
+    prompts = [Prompt(object_id, points=[(1, 1)]) for object_id in range(9, 202)]
+    with pytest.raises(MaskError, match="mask: expected at most 200 objects in all, got 201"):
+        stream.add_objects(more)
+    with pytest.raises(MaskError, match="mask: expected at most 200 objects in all, got 201"):
+        stream.step(FRAMES[1], more)
+    with pytest.raises(MaskError, match="prompts: expected at most 200 objects in all, got 201"):
+        stream.correct(prompts=prompts)
+    assert tuple(range(1, 9)) == stream.step(FRAMES[1]).object_ids
 
 
 def test_twenty_objects_have_twenty_templates() -> None:

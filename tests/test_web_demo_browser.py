@@ -19,6 +19,7 @@ from urllib.request import urlopen
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from stmemory.io.palette import read_palette_png
 from stmemory.io.video import iterate_video
@@ -126,6 +127,22 @@ def picture(page: Any, name: str) -> None:
         page.screenshot(path=Path(folder) / f"{name}_{page.viewport_size['width']}.png", full_page=True)
 
 
+def downloaded(page: Any, name: str, folder: Path) -> Path:
+    """The file behind a button, in a folder."""
+    with page.expect_download() as coming:
+        page.click(f"#{name}")
+    path = folder / coming.value.suggested_filename
+    coming.value.save_as(path)
+    return path
+
+
+def masks_of(page: Any, folder: Path) -> Callable[[int], NDArray[np.integer]]:
+    """Download the masks and unpack them in a folder: ids `[H, W]` by the frame's number."""
+    with zipfile.ZipFile(downloaded(page, "masks", folder)) as archive:
+        archive.extractall(folder)
+    return lambda frame: read_palette_png(folder / "masks" / f"{frame:05d}.png").numpy()
+
+
 def test_a_person_paints_tracks_corrects_and_takes_home(open_page: Open, tmp_path: Path) -> None:
     """Paint of two objects becomes masks while it runs; stopped, corrected and gone on with, they come as PNGs and as a
     film."""
@@ -163,22 +180,15 @@ def test_a_person_paints_tracks_corrects_and_takes_home(open_page: Open, tmp_pat
     page.wait_for_selector("#masks", state="visible")
     page.wait_for_timeout(1500)
     picture(page, "5_files")
-    files = {}
-    for name in ("masks", "film"):
-        with page.expect_download() as coming:
-            page.click(f"#{name}")
-        files[name] = tmp_path / coming.value.suggested_filename
-        coming.value.save_as(files[name])
-    with zipfile.ZipFile(files["masks"]) as archive:
-        archive.extractall(tmp_path)
-    ids = [read_palette_png(tmp_path / "masks" / f"{frame:05d}.png").numpy() for frame in range(48)]
+    masks, film = masks_of(page, tmp_path), downloaded(page, "film", tmp_path)
+    ids = [masks(frame) for frame in range(48)]
 
     assert {(360, 640)} == {mask.shape for mask in ids}
     assert [0, 1, 2] == np.unique(ids[0]).tolist()
     assert [1, 2] == [ids[0][225, 128], ids[0][70, 380]]
     assert 3 not in np.concatenate(ids[:stopped])
     assert 3 == ids[stopped][230, 560]
-    assert 48 == len([frame for frame in iterate_video(files["film"]) if frame.shape == (360, 640, 3)])
+    assert 48 == len([frame for frame in iterate_video(film) if frame.shape == (360, 640, 3)])
     assert page.locator("#timeline img").count() == 1
 
 
@@ -274,12 +284,7 @@ def test_a_click_gives_a_mask_that_is_tracked(open_page: Open, tmp_path: Path) -
     wait_until(page, "document.querySelector('#words')?.innerText === 'stopped'")
     picture(page, "12_tracked")
     page.click("#make")
-    with page.expect_download() as coming:
-        page.click("#masks")
-    coming.value.save_as(tmp_path / "masks.zip")
-    with zipfile.ZipFile(tmp_path / "masks.zip") as archive:
-        archive.extractall(tmp_path)
-    ids = read_palette_png(tmp_path / "masks" / "00000.png").numpy()
+    ids = masks_of(page, tmp_path)(0)
 
     assert [0, 1, 2, 3] == np.unique(ids).tolist()
     assert [1, 2, 3] == [ids[225, 128], ids[70, 380], ids[230, 560]]
@@ -325,21 +330,15 @@ def test_what_is_erased_is_not_there(open_page: Open, tmp_path: Path) -> None:
     page.click("#stop")
     wait_until(page, "document.querySelector('#words')?.innerText === 'stopped'")
     page.click("#make")
-    with page.expect_download() as coming:
-        page.click("#masks")
-    coming.value.save_as(tmp_path / "masks.zip")
-    with zipfile.ZipFile(tmp_path / "masks.zip") as archive:
-        archive.extractall(tmp_path)
-    before, then = (
-        read_palette_png(tmp_path / "masks" / f"{frame:05d}.png").numpy() for frame in (stopped - 1, stopped)
-    )
+    masks = masks_of(page, tmp_path)
+    before, then = masks(stopped - 1), masks(stopped)
 
     assert 1 in before[222]
     assert 1 not in then[222]
     assert 1 in then
 
 
-def test_tracking_begins_on_the_frame_that_was_painted(open_page: Open) -> None:
+def test_tracking_begins_on_the_frame_that_was_painted(open_page: Open, tmp_path: Path) -> None:
     """The slider leads to any frame; paint on frame 40 is tracked from there to the end."""
     page = open_page(WIDE)
     page.click("#open-demo")
@@ -357,9 +356,7 @@ def test_tracking_begins_on_the_frame_that_was_painted(open_page: Open) -> None:
     assert 47 == frame_of(page)
     assert "object 1" in page.inner_text("#told")
     page.click("#make")
-    with page.expect_download() as coming:
-        page.click("#masks")
-    with zipfile.ZipFile(coming.value.path()) as archive:
+    with zipfile.ZipFile(downloaded(page, "masks", tmp_path)) as archive:
         assert [f"masks/{frame:05d}.png" for frame in range(40, 48)] == archive.namelist()
 
 

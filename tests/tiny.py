@@ -106,6 +106,23 @@ def boxes(*ids: int, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.int
     return mask
 
 
+Square = tuple[int, int, int, int]  # top, bottom, left and right; px
+
+
+def moving_squares(
+    frames: int, red: Square, blue: Square, *, height: int = HEIGHT, width: int = WIDTH
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Frames `[T, 3, H, W]` of noise over which two squares move, one down and one up, and the ids `[H, W]` of the
+    first."""
+    pixels, ids = 0.3 * torch.rand(frames, 3, height, width), torch.zeros(height, width, dtype=torch.int64)
+    squares = ((red, 2, (0.6, 0.1, 0.0)), (blue, -2, (0.0, 0.2, 0.6)))
+    for number, ((top, bottom, left, right), step, colour) in enumerate(squares, 1):
+        for t, frame in enumerate(pixels):
+            frame[:, top + step * t : bottom + step * t, left:right] += torch.tensor(colour)[:, None, None]
+        ids[top:bottom, left:right] = number
+    return pixels, ids
+
+
 def state_of(stream: VOSStream, folder: Path) -> bytes:
     """All that a stream remembers, as the bytes of its file: two streams are in the same state if these are equal."""
     path = folder / "state"

@@ -18,7 +18,6 @@ from stmemory.predictor import VOSPredictor
 from stmemory.prompts import Prompt
 from stmemory.result import Segmentation
 from stmemory.state import StreamState
-from stmemory.stream import VOSStream
 from stmemory.types import FrameLike
 
 __all__ = ["MOST_STATES", "Track"]
@@ -45,8 +44,7 @@ class Track:
         network, options = predictor.network, predictor.options
         bank = network.new_bank(options.memory_size, policy=options.policy)
         state = StreamState(bank, network.new_beside(), frame_index=first - 1)
-        stream = VOSStream(network, options, state, prompter=predictor.prompter)
-        self._inspector = Inspector(stream, at=())
+        self._inspector = Inspector(predictor.new_stream(state), at=())
         self._records: dict[int, Inspector] = {}  # by the frame that a state was saved after
         for old in folder.glob("*"):
             old.unlink()

@@ -365,7 +365,6 @@ def _inspect(arguments: argparse.Namespace) -> int:
     from stmemory.errors import OptionError, StmemoryError
     from stmemory.inspection import Inspector
     from stmemory.jobs.track import stop_on_signals
-    from stmemory.stream import VOSStream
 
     bare = [place.numbers for place in arguments.point if place.object_id is None]  # as --pixel was called
     pixels = [*(arguments.pixel or ()), *((int(x), int(y)) for x, y in bare)]
@@ -388,7 +387,7 @@ def _inspect(arguments: argparse.Namespace) -> int:
             f"--at: expected frames of the clip, 0 to {total - 1 if total else 0}, got {late}; choose earlier ones"
         )
     predictor = chosen_predictor(arguments)
-    stream = VOSStream(predictor.network, predictor.options, prompter=predictor.prompter)
+    stream = predictor.new_stream()
     inspector = Inspector(stream, at=arguments.at, points=pixels or None, objects=arguments.object)
     inspector.step(next(clip), mask, prompts=prompts or None)
     inspector.report()  # an object that is not there ends it here

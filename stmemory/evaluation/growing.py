@@ -16,7 +16,6 @@ from stmemory.memory.bank import MemoryBank
 from stmemory.predictor import VOSPredictor
 from stmemory.result import Segmentation
 from stmemory.state import StreamState
-from stmemory.stream import VOSStream
 from stmemory.types import FrameLike, MaskLike
 
 __all__ = ["GrowingMemory", "GrowingPredictor"]
@@ -69,7 +68,7 @@ class GrowingMemory:
     def __init__(self, predictor: VOSPredictor) -> None:
         self._network = predictor.network
         self._state = StreamState(self._network.new_bank(_FIRST, policy="drop"), self._network.new_beside())
-        self._stream = VOSStream(self._network, predictor.options, self._state)
+        self._stream = predictor.new_stream(self._state)
 
     @property
     def bank(self) -> MemoryBank:

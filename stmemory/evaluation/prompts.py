@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from stmemory.errors import MaskError
 from stmemory.evaluation.clips import Clip
 from stmemory.evaluation.metrics import region_similarity
+from stmemory.io import rle
 from stmemory.io.palette import object_ids_in
 from stmemory.predictor import VOSPredictor
 from stmemory.prompts import Prompt
@@ -69,8 +70,8 @@ def box_of(mask: NDArray[np.bool_]) -> tuple[float, float, float, float]:
     >>> box_of(np.array([[False, False, False], [False, True, True]]))
     (1.0, 1.0, 3.0, 2.0)
     """
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+    left, top, across, down = rle.box_of(mask)
+    return float(left), float(top), float(left + across), float(top + down)
 
 
 def inmost(mask: NDArray[np.bool_]) -> tuple[float, float]:

@@ -51,8 +51,8 @@ class Inspector:
     Each frame costs one more query encoding and a read of at most 128 cells of each object.
 
     Args:
-        stream: a new one (`VOSStream(predictor.network, predictor.options)`), or one that has seen frames already; of
-            those nothing is known but what `describe()` says.
+        stream: a new one (`VOSPredictor.new_stream()`), or one that has seen frames already; of those nothing is known
+            but what `describe()` says.
         at: frames whose reads are kept whole, at most 16; None keeps a few, evenly spread, and thins them out as the
             video goes on, and the last frame.
         points: pixels (x, y) to look at in those frames; None is each object's centre and a point of its contour.
@@ -62,7 +62,7 @@ class Inspector:
         OptionError: too many moments, or a negative frame.
 
     >>> predictor = VOSPredictor.from_pretrained()
-    >>> inspector = Inspector(VOSStream(predictor.network, predictor.options))
+    >>> inspector = Inspector(predictor.new_stream())
     >>> mask = np.zeros((48, 64), np.uint8)
     >>> mask[10:30, 20:40] = 7
     >>> for frame in np.zeros((3, 48, 64, 3), np.uint8):
@@ -140,8 +140,7 @@ class Inspector:
         valid = bank.valid[list(rows.values())] if rows else None
         before = self._seen
         result = self.stream.step(frame, mask, prompts=prompts, write=write)
-        options = self.stream.options
-        size = network.working_size(height, width, short_side=options.short_side, enlarge=options.factor(height, width))
+        size = self.stream.options.working_size(network, height, width)
         weight = next(network.parameters())
         window = self.stream.window
         query = torch.zeros(1, 1, 1)  # [Ck, h, w]
@@ -321,8 +320,7 @@ def inspect(
     """
     if first_mask is None and prompts is None:
         raise MaskError("inspect: expected a mask of the first frame or prompts, got neither; give one")
-    stream = VOSStream(predictor.network, predictor.options, prompter=predictor.prompter)
-    inspector = Inspector(stream, at=at, objects=objects)
+    inspector = Inspector(predictor.new_stream(), at=at, objects=objects)
     for index, frame in enumerate(iterate_frames(frames)):
         result = inspector.step(frame) if index else inspector.step(frame, first_mask, prompts=prompts)
         if index == 0:

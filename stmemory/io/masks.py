@@ -15,6 +15,7 @@ __all__ = [
     "LARGEST_ID",
     "MAX_OBJECTS",
     "ObjectMasks",
+    "bounding_box",
     "to_object_masks",
 ]
 
@@ -104,6 +105,20 @@ def to_object_masks(mask: MaskLike, *, height: int, width: int, allow_empty: boo
         hint = "255 is void in it" if bool(void.any()) else "mark at least one pixel with an id above 0"
         raise MaskError(f"mask: expected at least one object, got a mask of background only; {hint}")
     return ObjectMasks(tuple(ids), probabilities.to(values.device), void)
+
+
+def bounding_box(mask: Tensor) -> tuple[int, int, int, int] | None:
+    """Top, bottom, left and right of the smallest box around a mask, px, bottom and right one past it; None where the
+    mask is empty.
+
+    Args:
+        mask: bool `[H, W]`.
+
+    >>> bounding_box(torch.tensor([[False, True, True]]))
+    (0, 1, 1, 3)
+    """
+    rows, columns = (mask.any(dim).nonzero().flatten().tolist() for dim in (1, 0))
+    return (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1) if rows else None
 
 
 def _distinct_ids(values: Tensor) -> list[int]:

@@ -16,13 +16,13 @@ from stmemory.io.frames import WorkingSize
 from stmemory.memory.discriminative import DiscriminativeMemory
 from stmemory.memory.slots import Slots
 from stmemory.networks.config import NetworkConfig
-from stmemory.networks.sam2 import load_sam2
+from stmemory.networks.sam2 import Sam2Network
 from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.prediction.network import PredictionNetwork
-from stmemory.weights.foreign import ForeignWeights, foreign_weights
+from stmemory.weights.foreign import ForeignWeights, load_foreign
 from stmemory.weights.hub import Where
-from stmemory.weights.pretrained import find_checkpoint, load_part
+from stmemory.weights.pretrained import find_weights, load_part
 
 __all__ = ["WeightsFacts", "object_bytes", "versions", "video_bytes", "weights_facts"]
 
@@ -87,10 +87,9 @@ def weights_facts(name: str | Path | None = None, *, where: Where | None = None)
     >>> weights_facts("lite").preset
     'lite'
     """
-    foreign = foreign_weights(name, where)
-    if foreign is not None:
-        return _foreign_facts(foreign)
-    found = find_checkpoint(name, where)
+    found = find_weights(name, where)
+    if isinstance(found, ForeignWeights):
+        return _foreign_facts(found)
     module = load_part(nn.Module, found)
     parameters = sum(parameter.numel() for parameter in module.parameters())
     preset = frames = object_takes = video_takes = None
@@ -108,7 +107,7 @@ def weights_facts(name: str | Path | None = None, *, where: Where | None = None)
 
 def _foreign_facts(weights: ForeignWeights) -> WeightsFacts:
     """Facts of a network of transformers; its frames are of one size, whatever those of the video."""
-    network = load_sam2(weights)
+    network: Sam2Network = load_foreign(weights)
     pointers = network.new_beside()
     pointers.write(
         torch.empty(1, int(network.model.hidden_dim)), rows=[0], of=1, frame=0, position=torch.empty(0), given=True

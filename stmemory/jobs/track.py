@@ -262,18 +262,6 @@ def run_job(
     check_folder(job, resume=resume, force=force)
     begun = clock()
     frames = frames_of(job, lambda: stop.wanted or (job.seconds is not None and clock() - begun >= job.seconds))
-    return _opened(predictor, frames, job, (resume, force), (stop, notify, clock))
-
-
-def _opened(
-    predictor: Predictor,
-    frames: Iterator[Tensor],
-    job: TrackJob,
-    begin: tuple[bool, bool],
-    how: tuple[Stop, Callable[[str, int], None], Callable[[], float]],
-) -> JobReport:
-    """Track the frames, from the first one or where an earlier run ended."""
-    resume, force = begin
     first = next(frames)
     record = job_record(job, first)
     started = None if resume else _begin(predictor, job, first)  # the folder is touched only once that has worked
@@ -289,16 +277,8 @@ def _opened(
             clear_folder(job, record)
             stream = started
         if job.live is not None:
-            return _follow(stream, frames, job, record, how[:2])
-        return _run(stream, frames, job, record, resume, how)
-
-
-@dataclass
-class _Written:
-    """How many masks of a job there are, and whether the next one could not be written."""
-
-    masks: int
-    failed: bool = False
+            return _follow(stream, frames, job, record, (stop, notify))
+        return _run(stream, frames, job, record, resume, (stop, notify, clock))
 
 
 def _run(
@@ -311,7 +291,7 @@ def _run(
 ) -> JobReport:
     """Track from where the stream is, in a folder that is ready and held."""
     stop, report, clock = how
-    written = _Written(stream.frame_index + 1)
+    failed = False  # whether the last frame's mask could not be written
 
     def notify(part: str, done: int) -> None:
         try:
@@ -320,24 +300,31 @@ def _run(
             stream.save(job.state)
             raise
 
+    def write(result: Segmentation, index: int) -> None:
+        nonlocal failed
+        failed = True
+        result.save(job.mask_path(index))
+        failed = False
+
     resumed_at = stream.frame_index + 1 if resume else 0
     error, more = None, False
     try:
-        more = _advance(stream, frames, job, stop, notify, clock, written)
+        more = _advance(stream, frames, job, stop, (write, notify, clock))
         if job.overlay and not stop.wanted:
             stream.save(job.state)  # from here on an interruption costs the drawing only
             _draw(job, stream.frame_index + 1, stop, notify)
     except StmemoryError as failure:  # what is done stays, and the report says why there is no more
         error = failure
-    error = error or missing_masks(job, written.masks)  # some may have been deleted meanwhile
+    masks = stream.frame_index + 1 - failed
+    error = error or missing_masks(job, masks)  # some may have been deleted meanwhile
     finished = error is None and not stop.wanted
     if finished and not more:
         write_record(job.record, {**record, "done": True})
         job.state.unlink(missing_ok=True)
-    elif not written.failed:  # else the state before is resumed from, all of whose masks are there
+    elif not failed:  # else the state before is resumed from, all of whose masks are there
         stream.save(job.state)
     unused = tuple(frame for frame in job.given_frames if frame > stream.frame_index) if finished and not more else ()
-    return JobReport(written.masks, resumed_at, finished, error, more, unused)
+    return JobReport(masks, resumed_at, finished, error, more, unused)
 
 
 def _follow(
@@ -444,14 +431,13 @@ def _advance(
     frames: Iterator[Tensor],
     job: TrackJob,
     stop: Stop,
-    notify: Callable[[str, int], None],
-    clock: Callable[[], float],
-    written: _Written,
+    how: tuple[Callable[[Segmentation, int], None], Callable[[str, int], None], Callable[[], float]],
 ) -> bool:
     """Track from the second frame on, and say whether the clip goes on beyond the frames asked for.
 
     Frames that a resumed stream has seen are passed over.
     """
+    write, notify, clock = how
     saved_at = clock()
     if stream.frame_index == 0:
         stream.save(job.state)  # so that there is always one to resume from
@@ -470,13 +456,7 @@ def _advance(
         if index <= stream.frame_index:
             notify("skip", index + 1)
             continue
-        result = _step(stream, frame, job, index)
-        try:
-            result.save(job.mask_path(index))
-        except BaseException:
-            written.failed = True
-            raise
-        written.masks += 1
+        write(_step(stream, frame, job, index), index)
         notify("track", index + 1)
         now = clock()
         if (index + 1) % job.save_every == 0 or now - saved_at >= SAVE_SECONDS:

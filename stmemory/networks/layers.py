@@ -20,6 +20,7 @@ __all__ = [
     "fold_batch_norm",
     "keep_large_buffers",
     "of_rows",
+    "upsample",
     "use_channels_last",
 ]
 
@@ -96,6 +97,11 @@ def of_rows(features: Tensor, video: Tensor) -> Tensor:
     """
     rows = video.shape[0]  # not len(), which `torch.export` takes for a fixed number
     return features.expand(rows, *features.shape[1:]) if features.shape[0] == 1 else features[video]
+
+
+def upsample(features: Tensor, factor: int) -> Tensor:
+    """`[B, C, h, w]` to `[B, C, factor h, factor w]`, bilinear between the middles of pixels."""
+    return nn.functional.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=False)
 
 
 def check_masks(features: FrameFeatures, mask: Tensor, others: Tensor, video: Tensor) -> None:

@@ -258,6 +258,7 @@ class Sam2Network(nn.Module):
 
     Raises:
         OptionError: it is another model.
+        WeightsError: the transformers that is installed is too old for it.
     """
 
     takes_prompts = True
@@ -274,12 +275,13 @@ class Sam2Network(nn.Module):
                 "take a video model of transformers"
             )
         self.model: Any = model.eval()
-        self.model_type, self._name = str(kind), name
+        self.model_type, self._name, self._kind = str(kind), name, _KINDS[kind]
+        self._session_class = _of_transformers(self._kind.session, self.name)
         side = config.image_size
         self.side = int(side if isinstance(side, int) else side[0])  # px
-        known = _KINDS[self.model_type].mean_std
-        self.mean = _colour("image_mean", settings, known[0])
-        self.std = _colour("image_std", settings, known[1])
+        mean, std = self._kind.mean_std
+        self.mean = _colour("image_mean", settings, mean)
+        self.std = _colour("image_std", settings, std)
 
     @property
     def name(self) -> str:
@@ -452,7 +454,7 @@ class Sam2Network(nn.Module):
             return Found((), torch.zeros(0, self.side // 4, self.side // 4, device=weight.device))
         masked = {one.row for one in given if one.mask is not None}
         parts = [rows]
-        if _KINDS[self.model_type].masks_apart:
+        if self._kind.masks_apart:
             parts = [part for part in ([r for r in rows if r in masked], [r for r in rows if r not in masked]) if part]
         said = {one.row: one for one in given}
         news: dict[int, Mapping[str, Tensor]] = {}
@@ -500,9 +502,8 @@ class Sam2Network(nn.Module):
 
     def _session(self, weight: Tensor) -> Any:
         """An empty session of the model's kind."""
-        session_class = _of_transformers(_KINDS[self.model_type].session, self.name)
         place = weight.device
-        return session_class(
+        return self._session_class(
             inference_device=place, inference_state_device=place, video_storage_device=place, dtype=weight.dtype
         )
 
@@ -560,7 +561,7 @@ class Sam2Network(nn.Module):
         cells = len(tokens) - size // tokens.shape[1]
         maps = tokens[:cells]
         return {
-            "maskmem_features": maps[:, None] if _KINDS[self.model_type].tokens_first else maps[None],
+            "maskmem_features": maps[:, None] if self._kind.tokens_first else maps[None],
             "maskmem_pos_enc": _pointers(memory).position,
             "object_pointer": tokens[cells:].reshape(1, 1, size),
         }

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from stmemory.networks.layers import FrameFeatures, ResidualBlock, check_masks, of_rows
+from stmemory.networks.layers import FrameFeatures, ResidualBlock, check_masks, of_rows, upsample
 from stmemory.networks.resnet import ImageNetNormalisation, ResNet18
 
 __all__ = ["BlockAttention", "StcnDecoder", "StcnKey", "StcnMemoryEncoder", "StcnValue"]
@@ -130,7 +129,7 @@ class _Enlarge(nn.Module):
     def forward(self, skip: Tensor, coarse: Tensor, video: Tensor) -> Tensor:
         """Skips `[V, skip_channels, 2h, 2w]` and `[B, in_channels, h, w]` to `[B, channels, 2h, 2w]`."""
         fine = of_rows(self.skip(skip), video)  # once a frame, whatever the number of rows
-        enlarged: Tensor = self.block(fine + _upsample(coarse, 2))
+        enlarged: Tensor = self.block(fine + upsample(coarse, 2))
         return enlarged
 
 
@@ -183,8 +182,4 @@ class StcnDecoder(nn.Module):
         stride8: Tensor = self.up8(features.stride8, stride16, video)
         stride4: Tensor = self.up4(features.stride4, stride8, video)
         logits: Tensor = self.predict(torch.relu(stride4))  # [B, 1, H/4, W/4]
-        return _upsample(logits, 4)[:, 0]
-
-
-def _upsample(features: Tensor, factor: int) -> Tensor:
-    return F.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=False)
+        return upsample(logits, 4)[:, 0]

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from stmemory.errors import ShapeError
-from stmemory.networks.layers import FrameFeatures, ResidualBlock, check_masks
+from stmemory.networks.layers import FrameFeatures, ResidualBlock, check_masks, upsample
 from stmemory.networks.resnet import ImageNetNormalisation, ResNet50
 
 __all__ = ["Refine", "StmDecoder", "StmMemoryEncoder", "StmQueryEncoder"]
@@ -132,7 +131,7 @@ class Refine(nn.Module):
             `[B, channels, 2h, 2w]`.
         """
         fine: Tensor = self.skip_block(self.skip(skip))[video]  # [B, channels, 2h, 2w]
-        refined: Tensor = self.block(fine + _upsample(coarse, 2))
+        refined: Tensor = self.block(fine + upsample(coarse, 2))
         return refined
 
 
@@ -188,8 +187,4 @@ class StmDecoder(nn.Module):
         stride4: Tensor = self.refine4(features.stride4, stride8, video)
         pair: Tensor = self.predict(torch.relu(stride4))  # [B, 2, H/4, W/4]: background, foreground
         # Upsampling is linear, so the difference of the two maps may be taken before it, at half the work.
-        return _upsample(pair[:, 1:] - pair[:, :1], 4)[:, 0]
-
-
-def _upsample(features: Tensor, factor: int) -> Tensor:
-    return F.interpolate(features, scale_factor=factor, mode="bilinear", align_corners=False)
+        return upsample(pair[:, 1:] - pair[:, :1], 4)[:, 0]

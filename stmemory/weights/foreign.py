@@ -9,10 +9,11 @@ from typing import Any
 
 from stmemory.errors import OptionError, WeightsError
 from stmemory.io.untrusted import read_json
+from stmemory.lazy import by_name
 from stmemory.weights.checkpoint import CONFIG
-from stmemory.weights.hub import Where, checked, download, download_matching, is_repository
+from stmemory.weights.hub import Where, download_matching
 
-__all__ = ["FOREIGN", "ForeignWeights", "foreign_weights"]
+__all__ = ["FOREIGN", "ForeignWeights", "foreign_weights", "load_foreign"]
 
 _SAM2 = ("stmemory.networks.sam2", "load_sam2")
 # The loader of each model type; this room knows no layers.
@@ -47,40 +48,42 @@ class ForeignWeights:
         return found
 
 
-def foreign_weights(name: str | Path | None, where: Where | None = None) -> ForeignWeights | None:
-    """Find weights of another library; those on the Hub are downloaded, their tensors as safetensors alone.
+def foreign_weights(name: str, folder: Path, where: Where | None = None) -> ForeignWeights | None:
+    """Weights of another library in a folder; those of a repository are downloaded, their tensors as safetensors alone.
 
     Args:
-        name: a folder, or a repository `owner/name`; a `Path` is a folder.
-        where: for repositories.
+        name: as it was asked for.
+        folder: that may hold them; of a repository the one in the cache that holds its `config.json`.
+        where: for a repository, with the commit as its revision; None for a folder.
 
     Returns:
-        Them; None where the weights are our own, or none can be had of that name.
+        Them; None where the folder holds weights of our own, or nothing.
 
     Raises:
         WeightsError: they are of a model type that cannot be tracked with, or their tensors cannot be had from the Hub.
 
-    >>> foreign_weights("lite") is None
+    >>> foreign_weights("runs/mine", Path("runs/mine")) is None
     True
     """
-    where = checked(where)
-    if name is None:
-        return None
-    folder = Path(name).expanduser()
-    if _is_folder(folder):
-        kind = _model_type(folder, str(name))
-        return None if kind is None else ForeignWeights(str(name), kind, folder)
-    if not (isinstance(name, str) and is_repository(name)):
-        return None
-    try:
-        folder = download(name, (CONFIG,), where)
-    except WeightsError:
-        return None  # the search for our own weights raises the reason
-    kind = _model_type(folder, name)
+    kind = _model_type(folder, name) if _is_folder(folder) else None
     if kind is None:
         return None
-    folder = download_matching(name, _FILES, {**where, "revision": folder.name})
+    if where is None:
+        return ForeignWeights(name, kind, folder)
+    folder = download_matching(name, _FILES, where)
     return ForeignWeights(name, kind, folder, folder.name)
+
+
+def load_foreign(weights: ForeignWeights) -> Any:
+    """The network of weights of another library, by the loader of their model type.
+
+    Args:
+        weights: where they lie.
+
+    Raises:
+        WeightsError: the library that they need is missing, or they do not fit.
+    """
+    return by_name(*FOREIGN[weights.model_type])(weights)
 
 
 def _model_type(folder: Path, name: str) -> str | None:

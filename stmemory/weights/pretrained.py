@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +31,7 @@ from stmemory.weights.checkpoint import (
     write_checkpoint,
 )
 from stmemory.weights.devices import place
-from stmemory.weights.foreign import FOREIGN, foreign_weights
+from stmemory.weights.foreign import ForeignWeights, foreign_weights, load_foreign
 from stmemory.weights.hub import Where, checked, download, fetch_if_there, is_repository, upload
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ __all__ = [
     "bundled_names",
     "commit_of",
     "find_checkpoint",
+    "find_weights",
     "fingerprint",
     "load_network",
     "load_part",
@@ -208,23 +210,26 @@ def find_checkpoint(name: str | Path | None = None, where: Where | None = None) 
     >>> find_checkpoint("lite").kind
     'network'
     """
-    where = checked(where)
-    wanted = "lite" if name is None else str(name)
-    folder = _BUNDLED / wanted if wanted in bundled_names() else Path(wanted).expanduser()
-    if isinstance(name, str) and is_repository(name) and not _is_there(folder):
-        return _on_the_hub(name, where)
-    if where.get("revision") is not None:
-        raise OptionError(
-            f"revision: expected none for weights that are not on the Hub, got {where['revision']!r} for {wanted!r}"
-        )
-    if not wanted or not folder.is_dir():
-        found = "a file, pass its folder" if wanted and folder.is_file() else "none of them; check the spelling"
-        raise WeightsError(
-            f"weights {wanted!r}: expected a bundled name ({', '.join(bundled_names()) or 'there are none'}), a folder "
-            f"with {CONFIG} and {TENSORS}, or owner/name of a repository on the Hub (a str, its revision apart), got "
-            f"{found}"
-        )
-    return read_config(folder, wanted)
+    return _checkpoint_at(_place_of(name, where))
+
+
+def find_weights(name: str | Path | None = None, where: Where | None = None) -> Checkpoint | ForeignWeights:
+    """Find weights by name, of our own or of another library that its `config.json` tells by a model type, see
+    `stmemory.weights.foreign`; those on the Hub are downloaded, or found in the cache.
+
+    Args:
+        name: see `find_checkpoint`.
+        where: for repositories.
+
+    Raises:
+        WeightsError: there are none of that name, or their `config.json` is not understood.
+        OptionError: a revision of our own weights that are not on the Hub.
+
+    >>> find_weights("lite").name
+    'lite'
+    """
+    at = _place_of(name, where)
+    return foreign_weights(at.name, at.folder, at.where if at.on_the_hub else None) or _checkpoint_at(at)
 
 
 def load_network(name: str | Path | None = None, *, where: Where | None = None) -> SegmentationNetwork:
@@ -259,10 +264,10 @@ def load_tracking_network(name: str | Path | None = None, *, where: Where | None
     >>> load_tracking_network("lite").name
     'lite'
     """
-    found = foreign_weights(name, where)
-    if found is None:
-        return load_network(name, where=where)
-    return by_name(*FOREIGN[found.model_type])(found)
+    found = find_weights(name, where)
+    if isinstance(found, ForeignWeights):
+        return load_foreign(found)
+    return load_part(_network_class("network"), found, where=where)
 
 
 def commit_of(name: str | Path | None, where: Where | None = None) -> str | None:
@@ -274,10 +279,10 @@ def commit_of(name: str | Path | None, where: Where | None = None) -> str | None
     >>> commit_of("lite") is None
     True
     """
-    found = foreign_weights(name, where)
-    if found is not None:
+    found = find_weights(name, where)
+    if isinstance(found, ForeignWeights):
         return found.revision
-    folder = find_checkpoint(name, where).folder
+    folder = found.folder
     return folder.name if isinstance(name, str) and is_repository(name) and folder != Path(name) else None
 
 
@@ -498,15 +503,57 @@ def _card_by_hand(folder: Path) -> bool:
         return True
 
 
-def _on_the_hub(name: str, where: Where) -> Checkpoint:
-    """Download the config, and the weights only if it is understood, of the same commit."""
-    try:
+@dataclass(frozen=True)
+class _Place:
+    """A folder where weights are looked for. That of a repository holds its config so far; `where` then has the commit
+    that the rest is taken from."""
+
+    name: str
+    folder: Path
+    where: Where
+    on_the_hub: bool = False
+
+
+def _place_of(name: str | Path | None, where: Where | None) -> _Place:
+    """Where weights of that name are to be; the config of a repository is downloaded."""
+    where = checked(where)
+    wanted = "lite" if name is None else str(name)
+    folder = _BUNDLED / wanted if wanted in bundled_names() else Path(wanted).expanduser()
+    if not (isinstance(name, str) and is_repository(name) and not _is_there(folder)):
+        return _Place(wanted, folder, where)
+    with _taken_for_a_repository(name):
         folder = download(name, (CONFIG,), where)
-        checkpoint = read_config(folder, name)
-        download(name, (TENSORS,), {**where, "revision": folder.name})
+    return _Place(name, folder, {**where, "revision": folder.name}, on_the_hub=True)
+
+
+def _checkpoint_at(at: _Place) -> Checkpoint:
+    """Weights of our own; those of a repository are downloaded only if its config is understood."""
+    if at.on_the_hub:
+        with _taken_for_a_repository(at.name):
+            checkpoint = read_config(at.folder, at.name)
+            download(at.name, (TENSORS,), at.where)
+        return checkpoint
+    if at.where.get("revision") is not None:
+        raise OptionError(
+            f"revision: expected none for weights that are not on the Hub, got {at.where['revision']!r} for {at.name!r}"
+        )
+    if not at.name or not at.folder.is_dir():
+        found = "a file, pass its folder" if at.name and at.folder.is_file() else "none of them; check the spelling"
+        raise WeightsError(
+            f"weights {at.name!r}: expected a bundled name ({', '.join(bundled_names()) or 'there are none'}), a "
+            f"folder with {CONFIG} and {TENSORS}, or owner/name of a repository on the Hub (a str, its revision "
+            f"apart), got {found}"
+        )
+    return read_config(at.folder, at.name)
+
+
+@contextmanager
+def _taken_for_a_repository(name: str) -> Iterator[None]:
+    """Say in errors that there is no such folder."""
+    try:
+        yield
     except WeightsError as error:
         raise WeightsError(f"{error} (taken for a repository, since there is no folder {name} here)") from error
-    return checkpoint
 
 
 def _is_there(path: Path) -> bool:
