@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -31,10 +32,14 @@ __all__ = [
     "remove_false_positives",
     "segmentation_of",
     "soft_aggregate",
+    "soft_aggregate_logits",
     "winners",
 ]
 
+Boxes = Sequence[tuple[int, int, int, int]]  # top, bottom, left, right of each object, px, ends excluded
+
 EPSILON = 1e-7
+LARGEST_LOGIT = math.log((1 - EPSILON) / EPSILON)
 LEAST_LOGIT = 1e-4  # of a winner that is no better than another
 _FEW = 3  # objects that are summed one by one
 _PARTS = 1 << 30  # of a probability, in sums that must not depend on their order
@@ -61,10 +66,16 @@ class Labels:
     areas: Tensor
 
     @classmethod
-    def of(cls, probabilities: Tensor, winner: Tensor | None = None) -> Labels:
-        """Label the pixels of `probabilities`; `winner` is given where it is known already."""
-        winner = winners(probabilities) if winner is None else winner
-        return cls(probabilities, winner, *object_scores(probabilities, winner))
+    def of(cls, probabilities: Tensor, winner: Tensor | None = None, *, boxes: Boxes | None = None) -> Labels:
+        """Label the pixels of `probabilities`.
+
+        Args:
+            probabilities: see above.
+            winner: where it is known already.
+            boxes: see `soft_aggregate_logits`; None where objects may be anywhere.
+        """
+        winner = winners(probabilities, boxes) if winner is None else winner
+        return cls(probabilities, winner, *object_scores(probabilities, winner, boxes))
 
     @property
     def masks(self) -> Tensor:
@@ -106,6 +117,42 @@ def soft_aggregate(probabilities: Tensor) -> Tensor:
     return torch.cat([background, objects]).softmax(dim=0)
 
 
+def soft_aggregate_logits(logits: Tensor, boxes: Boxes | None = None) -> Tensor:
+    """`soft_aggregate` of the sigmoids of logits, worked out of the logits, and only where the objects may be.
+
+    With odds o of an object, those of the background are 1 / E, where E = prod(1 + o) - 1. So an object comes to
+    o E / (1 + E sum o), and the background to 1 / (1 + E sum o). Logits count as 16.1 at the most, as probabilities do
+    there.
+
+    Args:
+        logits: float32 `[N, H, W]`.
+        boxes: for each object top, bottom, left and right of a box, ends excluded, px, outside of which it is not; None
+            looks everywhere.
+
+    Returns:
+        `[1 + N, H, W]`, background first, sums to 1.
+
+    >>> found = soft_aggregate_logits(torch.tensor([0.75, 1e-9]).logit().view(2, 1, 1))
+    >>> found.mul(100).round().flatten().tolist()
+    [10.0, 90.0, 0.0]
+    """
+    places = _slices(boxes, logits)
+    odds, rest = (logits.new_zeros(logits.shape[1:]) for _ in range(2))  # [H, W]: their sum, and log prod(1 + o)
+    found = logits.new_zeros(1 + len(logits), *logits.shape[1:])
+    for number, at in enumerate(places):
+        own = logits[number][at].clamp(-LARGEST_LOGIT, LARGEST_LOGIT)
+        rest[at] += F.softplus(own)
+        odds[at] += own.exp_()
+        found[1 + number][at] = own
+    product = rest.clamp_max_(LARGEST_LOGIT).expm1_()  # E
+    torch.addcmul(torch.ones_like(odds), odds, product, out=odds).reciprocal_()
+    found[0] = odds
+    product *= odds
+    for number, at in enumerate(places):
+        found[1 + number][at] *= product[at]
+    return found
+
+
 def largest_logit(logits: Tensor) -> Tensor:
     """Combine the objects' own logits into one distribution: a pixel is of the object with the largest logit above 0.
 
@@ -124,11 +171,12 @@ def largest_logit(logits: Tensor) -> Tensor:
     return torch.cat([logits.new_zeros(1, *logits.shape[1:]), logits]).softmax(0)
 
 
-def winners(probabilities: Tensor) -> Tensor:
+def winners(probabilities: Tensor, boxes: Boxes | None = None) -> Tensor:
     """Say for each pixel which map is the largest; at a tie the first.
 
     Args:
         probabilities: `[1 + N, H, W]`, background first.
+        boxes: see `soft_aggregate_logits`.
 
     Returns:
         int32 `[H, W]`, 0 to N. Several times faster than `argmax` over the first dimension on the CPU.
@@ -136,21 +184,22 @@ def winners(probabilities: Tensor) -> Tensor:
     >>> winners(torch.tensor([[0.2, 0.5], [0.8, 0.5]]).view(2, 1, 2)).tolist()
     [[1, 0]]
     """
-    best = probabilities[0]
+    best = probabilities[0].clone()
     winner = torch.zeros(best.shape, dtype=torch.int32, device=best.device)
-    for number in range(1, len(probabilities)):
-        better = probabilities[number] > best
-        winner = winner.masked_fill(better, number)
-        best = torch.maximum(best, probabilities[number])
+    for number, at in enumerate(_slices(boxes, probabilities[1:]), start=1):
+        own = probabilities[number][at]
+        winner[at].masked_fill_(own > best[at], number)
+        best[at] = torch.maximum(best[at], own)
     return winner
 
 
-def object_scores(probabilities: Tensor, winner: Tensor) -> tuple[Tensor, Tensor]:
+def object_scores(probabilities: Tensor, winner: Tensor, boxes: Boxes | None = None) -> tuple[Tensor, Tensor]:
     """How sure each object's mask is: the mean probability over the pixels where the object wins; 0 where it wins none.
 
     Args:
         probabilities: `[1 + N, H, W]`, background first.
         winner: int32 `[H, W]`, see `winners`.
+        boxes: see `soft_aggregate_logits`.
 
     Returns:
         Scores float32 `[N]` in [0, 1], and the numbers of pixels int64 `[N]`.
@@ -159,16 +208,19 @@ def object_scores(probabilities: Tensor, winner: Tensor) -> tuple[Tensor, Tensor
     (tensor([0.7500]), tensor([1]))
     """
     count = len(probabilities) - 1
-    if 1 <= count <= _FEW:
-        masks = _masks(winner, count)
-        area = masks.flatten(1).sum(1)
-        # whole numbers: their sum is the same in any order, on any device
-        total = (probabilities[1:] * masks).mul_(_PARTS).long().flatten(1).sum(1)
+    if boxes is not None or 1 <= count <= _FEW:
+        area = winner.new_zeros(count, dtype=torch.int64)
+        total = torch.zeros_like(area)
+        for number, at in enumerate(_slices(boxes, probabilities[1:])):
+            mask = winner[at] == 1 + number
+            area[number] = mask.sum()
+            # whole numbers: their sum is the same in any order, on any device
+            total[number] = (probabilities[1 + number][at] * mask).mul_(_PARTS).long().sum()
     else:  # one pass for all, which the CPU does on one thread
-        number = winner.flatten().long()
-        own = probabilities.flatten(1).gather(0, number[None])[0]  # [H W], each pixel's winning probability
-        area = torch.bincount(number, minlength=1 + count)[1:]
-        total = winner.new_zeros(1 + count, dtype=torch.int64).index_add(0, number, (own * _PARTS).long())[1:]
+        numbers = winner.flatten().long()
+        own = probabilities.flatten(1).gather(0, numbers[None])[0]  # [H W], each pixel's winning probability
+        area = torch.bincount(numbers, minlength=1 + count)[1:]
+        total = winner.new_zeros(1 + count, dtype=torch.int64).index_add(0, numbers, (own * _PARTS).long())[1:]
     return total.float() / area.clamp_min(1).float() / _PARTS, area
 
 
@@ -286,6 +338,9 @@ class GivenMasks:
     def of(cls, masks: ObjectMasks, size: WorkingSize, window: Window) -> GivenMasks:
         """Bring masks to the working size."""
         full, void = masks.probabilities, masks.void
+        if not masks.object_ids:
+            nothing = full.new_zeros(0, size.padded_height, size.padded_width)
+            return cls((), full, void, nothing, torch.zeros_like(nothing, dtype=torch.bool).any(0))
         return cls(masks.object_ids, full, void, window.see(full, size), window.see(void.float()[None], size)[0] > 0.5)
 
 
@@ -507,6 +562,13 @@ def _fill(seeds: Tensor, inside: Tensor, down: int, along: int) -> Tensor:
 def _shifted(length: int, shift: int) -> slice:
     """The places that a shift lands on within 0 to `length`."""
     return slice(max(0, shift), length + min(0, shift))
+
+
+def _slices(boxes: Boxes | None, maps: Tensor) -> list[tuple[slice, slice]]:
+    """The place of each object in its map, of maps `[N, H, W]`."""
+    if boxes is None:
+        return [(slice(None), slice(None))] * len(maps)
+    return [(slice(top, bottom), slice(left, right)) for top, bottom, left, right in boxes]
 
 
 def _masks(winner: Tensor, count: int) -> Tensor:

@@ -70,7 +70,9 @@ class VOSPredictor:
         ready = network.ready(device=device, dtype=dtype)
         own = ready_options(options, TrackingOptions(), next(ready.parameters()).device)
         self.options = own.of_network(ready.tracking)
-        self.network: TrackingNetwork = ready.with_top_k(self.options.top_k)  # streams then share this very network
+        self.network: TrackingNetwork = ready.with_top_k(self.options.top_k).with_margin(
+            self.options.margin
+        )  # shared by streams
         self.prompter = _prompter(prompter) or SelfPrompter.of(self.network, self.options)
 
     def __repr__(self) -> str:

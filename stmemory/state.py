@@ -41,7 +41,11 @@ __all__ = [
 ]
 
 _State = TypeVar("_State")
-_BEFORE = {"enlarge": 1.0, "zoom": 1.0}  # options that did not exist when a file was written, as they were then
+_BEFORE = {
+    "enlarge": 1.0,
+    "zoom": 1.0,
+    "margin": None,
+}  # options that did not exist when a file was written, as they were then
 
 
 class StreamNetwork(HasState, Protocol):
@@ -226,7 +230,7 @@ def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
 
-FORMAT_VERSION = 4  # 2 added the sums of the discriminative read, 3 the digest of every byte, 4 the window
+FORMAT_VERSION = 5  # 2: sums of the discriminative read, 3: digest of every byte, 4: window, 5: extents
 _WITH_WINDOW = 4
 _KIND = ("stmemory.stream", FORMAT_VERSION)
 

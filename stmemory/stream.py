@@ -18,9 +18,10 @@ from stmemory.memory.read import ReadCache
 from stmemory.memory.slots import SlotInfo
 from stmemory.memory.undo import Steps
 from stmemory.networks.layers import keep_large_buffers
-from stmemory.networks.tracking import Found, TrackingNetwork
+from stmemory.networks.tracking import Found, Template, TrackingNetwork
 from stmemory.options import TrackingOptions
 from stmemory.postprocess import (
+    Boxes,
     GivenMasks,
     Labels,
     impose,
@@ -30,7 +31,7 @@ from stmemory.postprocess import (
     last_places,
     logits_at,
     segmentation_of,
-    soft_aggregate,
+    soft_aggregate_logits,
     winners,
 )
 from stmemory.prompts import Prompt, Prompter, PromptsLike, given_rows, inside, ready_prompts, with_prompted
@@ -75,7 +76,7 @@ class VOSStream:
     ) -> None:
         _check_eval(network)
         self.options = options.of_network(network.tracking)
-        self.network = network.with_top_k(self.options.top_k)
+        self.network = network.with_top_k(self.options.top_k).with_margin(self.options.margin)
         self.prompter = prompter
         self._state = StreamState(self._new_bank(), network.new_beside()) if state is None else state
         self._began = next(network.parameters()).new_empty(0)
@@ -204,7 +205,8 @@ class VOSStream:
         self._state.frame_index += 1
         given = GivenMasks.of(masks, size, window)
         self._admit((*given.object_ids, *(prompt.object_id for prompt in asked)))
-        labels, result = self._conclude(labels, full, given)
+        boxes = None if found.boxes is None else window.boxes_in_frame(found.boxes, size)
+        labels, result = self._conclude(labels, full, given, boxes)
         if write:
             self._memorise(features, found, labels, named)
         return result
@@ -471,9 +473,8 @@ class VOSStream:
         """Let the objects share the pixels: labels at the padded working size, and probabilities `[1 + N, H, W]` at the
         frame's own."""
         if self.network.aggregation == "soft":
-            own = found.logits.sigmoid()  # [N, H', W'], each object's own probability
-            _check_finite(own)
-            labels = self._label(soft_aggregate(own), size, window)
+            _check_finite(found.logits)
+            labels = self._label(soft_aggregate_logits(found.logits, found.boxes), size, window, found.boxes)
             return labels, window.put_back(labels.probabilities, size)
         _check_finite(found.logits)
         shared = largest_logit(logits_at(found.logits, (size.padded_height, size.padded_width)))
@@ -482,9 +483,9 @@ class VOSStream:
             return labels, window.put_back(labels.probabilities, size)
         return labels, largest_logit(logits_at(found.logits, (size.frame_height, size.frame_width)))
 
-    def _label(self, probabilities: Tensor, size: WorkingSize, window: Window) -> Labels:
+    def _label(self, probabilities: Tensor, size: WorkingSize, window: Window, boxes: Boxes | None = None) -> Labels:
         """Label the pixels of `[1 + N, H', W']`, without false positives far away."""
-        winner = winners(probabilities)
+        winner = winners(probabilities, boxes)
         if self._state.places is not None and self.options.reach is not None:
             share = self.options.reach * size.frame_height / window.height
             reach = round(min(share * min(size.height, size.width), size.height + size.width))
@@ -492,23 +493,25 @@ class VOSStream:
             new = len(probabilities) - 1 - len(places)  # objects that enter here, which were nowhere before
             places = torch.cat([places, places.new_zeros(new, *places.shape[1:])]) if new else places
             probabilities, winner = keep_near(probabilities, winner, places, reach=reach)
-        return Labels.of(probabilities, winner)
+        return Labels.of(probabilities, winner, boxes=boxes)
 
-    def _conclude(self, labels: Labels, full: Tensor, given: GivenMasks) -> tuple[Labels, Segmentation]:
-        """Put given masks in place of what was found, `labels` at the working size and `full` `[1 + N, H, W]`; keep
-        what comes of it."""
+    def _conclude(
+        self, labels: Labels, full: Tensor, given: GivenMasks, boxes: Boxes | None = None
+    ) -> tuple[Labels, Segmentation]:
+        """Put given masks in place of what was found, `labels` at the working size and `full` `[1 + N, H, W]`, whose
+        objects are in `boxes`; keep what comes of it."""
         rows = [self.object_ids.index(i) for i in given.object_ids]
         if rows or len(full) <= len(self.object_ids):
             found, full = (_with_maps(p, 1 + len(self.object_ids)) for p in (labels.probabilities, full))
             labels = Labels.of(impose(found, given.working, given.working_void, rows))
-            full = impose(full, given.full, given.full_void, rows)
+            full, boxes = impose(full, given.full, given.full_void, rows), None
         self._state.probabilities = labels.probabilities
         self._state.places = last_places(labels.masks, self._state.places)
-        return labels, self._report(full)
+        return labels, self._report(full, boxes)
 
-    def _report(self, full: Tensor) -> Segmentation:
+    def _report(self, full: Tensor, boxes: Boxes | None = None) -> Segmentation:
         """The result of probabilities `[1 + N, H, W]`; keeps it."""
-        self._state.last = segmentation_of(Labels.of(full), self.object_ids, frame_index=self.frame_index)
+        self._state.last = segmentation_of(Labels.of(full, boxes=boxes), self.object_ids, frame_index=self.frame_index)
         return self._state.last
 
     def _memorise(
@@ -527,18 +530,20 @@ class VOSStream:
                 part = rows[start : start + _CHUNK]
                 mask = labels.probabilities[[1 + row for row in part]]
                 others = (everything - mask).clamp(0, 1)
-                self._write(self.network.template(features, found, part, mask, others), part, is_given)
-                if is_given or self.frame_index % self.options.memory_every == 0:
-                    self.network.memorise_beside(
-                        features,
-                        found,
-                        part,
-                        mask,
-                        others,
-                        memory=self._state.memory,
-                        frame=self.frame_index,
-                        given=is_given,
-                    )
+                template = self.network.template(features, found, part, mask, others, given=is_given)
+                self._write(template, part, is_given)
+            if rows and (is_given or self.frame_index % self.options.memory_every == 0):
+                mask = labels.probabilities[[1 + row for row in rows]]
+                self.network.memorise_beside(
+                    features,
+                    found,
+                    rows,
+                    mask,
+                    (everything - mask).clamp(0, 1),
+                    memory=self._state.memory,
+                    frame=self.frame_index,
+                    given=is_given,
+                )
 
     def _worth(self, features: Any, found: Found | None, labels: Labels) -> tuple[list[bool], bool]:
         """Whether each object is seen well enough to be memorised, and whether the features are finite; one look at the
@@ -550,7 +555,7 @@ class VOSStream:
         *good, finite = torch.cat([seen, self.network.features_are_finite(features)[None]]).tolist()
         return good, finite
 
-    def _write(self, template: Tensor, rows: list[int], is_given: bool) -> None:
+    def _write(self, template: Template, rows: list[int], is_given: bool) -> None:
         """Store templates; given ones are pinned, as far as that leaves two slots free."""
         bank, number = self._state.bank, self.frame_index
         if not bank.rows:  # the first write makes rows for these objects, add_rows those of the others
@@ -565,7 +570,7 @@ class VOSStream:
         for pin in sorted(set(pinned)):
             part = [n for n in range(len(rows)) if pinned[n] == pin]
             at = [rows[n] for n in part]
-            _store(bank, template[part], at, frame=number, pinned=pin, provisional=provisional)
+            _store(bank, template.of(part), at, frame=number, pinned=pin, provisional=provisional)
 
 
 def _has_room_for_pin(bank: MemoryBank, row: int) -> bool:
@@ -582,7 +587,7 @@ def _unpin_oldest_correction(bank: MemoryBank, row: int) -> None:
 
 def _store(
     bank: MemoryBank,
-    template: Tensor,
+    template: Template,
     rows: list[int] | None = None,
     *,
     frame: int,
@@ -591,9 +596,11 @@ def _store(
 ) -> None:
     """Write to a bank; a template that is not finite is reported as an error of the weights."""
     try:
-        bank.write(template, rows=rows, frame=frame, pinned=pinned, provisional=provisional)
+        bank.write(
+            template.values, rows=rows, frame=frame, pinned=pinned, provisional=provisional, extent=template.extent
+        )
     except BankError as error:
-        if bool(template.isfinite().all()):
+        if bool(template.values.isfinite().all()):
             raise
         raise WeightsError(f"{_NOT_FINITE} ({error})") from error
 

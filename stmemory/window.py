@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
 from torch import Tensor
@@ -90,6 +92,29 @@ class Window:
         full = probabilities.new_zeros(len(probabilities), size.frame_height, size.frame_width)
         full[0] = 1
         return self._paste(probabilities, full, size)
+
+    def boxes_in_frame(
+        self, boxes: Sequence[tuple[int, int, int, int]], size: WorkingSize
+    ) -> list[tuple[int, int, int, int]]:
+        """Boxes, px of the padded working size of this window, in px of the frame: what `put_back` may make of what is
+        in them lies inside.
+
+        >>> size = WorkingSize.of(32, 48, None, 16)
+        >>> Window(0, 0, 16, 24).boxes_in_frame([(0, 16, 16, 32)], size)
+        [(0, 10, 6, 18)]
+        """
+        sides = ((self.top, self.height / size.height, self.height), (self.left, self.width / size.width, self.width))
+        found = []
+        for box in boxes:
+            ends = []
+            for (start, scale, length), first, end in zip(sides, box[::2], box[1::2], strict=True):
+                about = 0 if scale == 1 else 1 + math.ceil(scale)  # px that interpolation mixes with those of the box
+                ends += [
+                    start + min(length, max(0, math.floor(first * scale) - about)),
+                    start + min(length, math.ceil(end * scale) + about),
+                ]
+            found.append((ends[0], ends[1], ends[2], ends[3]))
+        return found
 
     def turn(self, places: Tensor, to: Window, size: WorkingSize) -> Tensor:
         """Places bool `[N, H', W']` of this window, as another one has them: each pixel that they touch."""

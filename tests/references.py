@@ -24,8 +24,8 @@ def cosine(x: Tensor, y: Tensor) -> float:
 def similarity(source: Tensor, target: Tensor) -> float:
     """Eq. 1, of two templates."""
     source, target = source.flatten(1), target.flatten(1)
-    positions = range(source.shape[1])
-    return sum(max(cosine(source[:, p], target[:, q]) for q in positions) for p in positions) / len(positions)
+    positions, others = range(source.shape[1]), range(target.shape[1])
+    return sum(max(cosine(source[:, p], target[:, q]) for q in others) for p in positions) / len(positions)
 
 
 def softmax(scores: list[Tensor]) -> list[Tensor]:

@@ -454,11 +454,11 @@ def test_ages_of_a_dropped_row_stay_in_order() -> None:
 
 @pytest.mark.parametrize("keyed", [False, True], ids=["templates", "keys"])
 def test_bytes_are_a_formula_and_constant(keyed: bool) -> None:
-    """Over 300 writes the bank's bytes are those of its templates, keys, pairs and 14 numbers a slot, to the byte."""
+    """Over 300 writes the bank's bytes are those of its templates, keys, pairs and 18 numbers a slot, to the byte."""
     rows, slots, channels, key_channels, cells = 2, 3, 4, 3, 6
     bank = MemoryBank(slots, key=nn.Conv2d(channels, key_channels, 1) if keyed else None)
     floats = slots * (channels + key_channels * keyed) * cells
-    expected = rows * (4 * floats + slots * slots * (4 + 8) + slots * (8 * (4 + 8) + 2) + 1)
+    expected = rows * (4 * floats + slots * slots * (4 + 8) + slots * (8 * (4 + 4 + 8) + 2) + 1)
     with torch.inference_mode():
         for frame in range(300):
             bank.write(torch.randn(rows, channels, 2, 3), frame=frame, pinned=frame == 0)
@@ -527,9 +527,9 @@ def test_a_write_compares_a_number_of_pairs_linear_in_k(capacity: int, monkeypat
     without none."""
     pairs: list[int] = []
 
-    def counting(one: Tensor, many: Tensor) -> tuple[Tensor, Tensor]:
+    def counting(one: Tensor, many: Tensor, *, cells: None) -> tuple[Tensor, Tensor]:
         pairs.append(many.shape[0] * many.shape[1])
-        return similarities(one, many)
+        return similarities(one, many, cells=cells)
 
     monkeypatch.setattr(slots_module, "similarities", counting)
     with_all = 2 * (capacity - 1) - 1

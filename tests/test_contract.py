@@ -33,9 +33,10 @@ ALL_KINDS = ("least_similar", "learned", "memory_every=3", "top_k", "reach")
 
 
 def bank_bytes(objects: int, slots: int, cells: int) -> int:
-    """Bytes of a bank, from the shapes alone: templates, keys, similarities, flags, numbers, log, provisional."""
+    """Bytes of a bank, from the shapes alone: templates, keys, similarities, flags, numbers, extents, log,
+    provisional."""
     features = 4 * cells * (CONFIG.template_channels + CONFIG.key_channels)
-    return objects * (slots * (features + (4 + 8) * slots + 2 * 1 + 4 * 8 + 8 * 8) + 1)
+    return objects * (slots * (features + (4 + 8) * slots + 2 * 1 + 4 * 8 + 4 * 8 + 8 * 8) + 1)
 
 
 def stream_bytes(objects: int, slots: int, frame: tuple[int, int], padded: tuple[int, int]) -> int:

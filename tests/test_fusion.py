@@ -157,8 +157,8 @@ def test_options_out_of_range_are_refused(options: dict[str, int]) -> None:
 
 @pytest.mark.parametrize(
     ("source", "target"),
-    [((1, 4, 3, 3), (1, 4, 3, 2)), ((1, 3, 3, 3), (1, 3, 3, 3)), ((1, 4, 3), (1, 4, 3))],
-    ids=["sizes", "channels", "dims"],
+    [((2, 4, 3, 3), (1, 4, 3, 3)), ((1, 3, 3, 3), (1, 3, 3, 3)), ((1, 4, 3), (1, 4, 3))],
+    ids=["pairs", "channels", "dims"],
 )
 def test_templates_that_do_not_fit_are_refused(source: tuple[int, ...], target: tuple[int, ...]) -> None:
     """The error names the cell's own channels and both shapes."""

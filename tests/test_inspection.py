@@ -81,6 +81,11 @@ def test_attention_is_that_of_the_read(affinity: str, scale: float | None, top_k
         torch.testing.assert_close(expected, actual[row])
     recalled = torch.einsum("bmkn,bkcn->bcm", actual, values)
     torch.testing.assert_close(space_time_read(query, keys, values, DIFFERENTLY_FULL, **how), recalled)
+    cells = (torch.rand(ROWS, SLOTS, CELLS) > 0.3) & DIFFERENTLY_FULL[:, :, None]  # parts of templates
+    of_cells = slot_attention(query, keys, cells, **how)
+    assert 0.0 == float(of_cells.transpose(1, 2).masked_select(~cells[:, :, None]).abs().sum())
+    recalled = torch.einsum("bmkn,bkcn->bcm", of_cells, values)
+    torch.testing.assert_close(space_time_read(query, keys, values, cells, **how), recalled)
 
 
 def test_attention_of_extremes() -> None:

@@ -18,6 +18,7 @@ from stmemory.errors import BankError, WeightsError
 from stmemory.jobs.folder import TrackJob
 from stmemory.jobs.track import run_job
 from stmemory.memory.bank import MemoryBank
+from stmemory.networks.tracking import Template
 from stmemory.weights.pretrained import load_network
 
 
@@ -76,4 +77,4 @@ def test_only_a_template_that_is_not_finite_is_the_networks_fault(
     bank = tiny_predictor().network.new_bank(3)
     monkeypatch.setattr(MemoryBank, "write", refuse)
     with pytest.raises(error, match="write: refused"):
-        stmemory.stream._store(bank, torch.full((1, 4, 2, 2), value), frame=0, pinned=False)
+        stmemory.stream._store(bank, Template(torch.full((1, 4, 2, 2), value)), frame=0, pinned=False)

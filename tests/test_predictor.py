@@ -217,7 +217,7 @@ def golden_probabilities(dtype: torch.dtype = torch.float32, *, scored: bool = T
     """What the tiny network, with a discriminative read or without, finds in some frames of a clip in which memory
     fills, is distilled and corrected."""
     frames, kept = clip(5, 32, 48, seed=3), {}
-    stream = tiny_predictor(memory_size=3, scored=scored, dtype=dtype).start(
+    stream = tiny_predictor(memory_size=3, scored=scored, dtype=dtype, margin=None).start(
         frames[0], boxes(3, 9, height=32, width=48)
     )
     for index, frame in enumerate(frames[1:], 1):

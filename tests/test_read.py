@@ -168,7 +168,7 @@ def test_no_matrix_of_all_pairs_is_held(affinity: str, grad: bool) -> None:
 @pytest.mark.parametrize("affinity", ["dot", "l2"])
 def test_blocks_equal_the_fused_kernel(affinity: str, scores: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without grad the CPU reads in blocks of query cells; whatever their size, that is what the fused kernel gives."""
-    monkeypatch.setattr(sys.modules["stmemory.memory.read"], "_SCORES", scores)
+    monkeypatch.setattr(sys.modules["stmemory.memory.attention"], "_SCORES", scores)
     query, keys, values = drawn(torch.float32)
     expected = space_time_read(query, keys, values, DIFFERENTLY_FULL, affinity=affinity)
     with torch.no_grad():

@@ -79,14 +79,9 @@ def test_a_step_passes_through_its_stages_in_order() -> None:
         "prepare",
         "encode",
         "read",
-        "read",
-        "decode",
-        "decode",
-        "aggregate",
-        "memorise",
-        "write",
-        "fuse",
-        "write",
+        *("read", "decode", "decode", "aggregate") * 2,  # one object after the other
+        *("memorise", "write") * 2,
+        *("fuse", "write") * 2,
         "end",
     ]
     assert expected == timeline.stages

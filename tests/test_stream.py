@@ -213,7 +213,8 @@ def test_the_write_gate_keeps_uncertain_frames_out() -> None:
 def test_false_positives_far_away_are_removed() -> None:
     """What a stream with a reach finds is what one without finds, less the regions that are too far from the last
     place."""
-    near, free, place = tiny_predictor(reach=0.05), tiny_predictor(), np.full((HEIGHT, WIDTH), 3)
+    near, free = tiny_predictor(reach=0.05, margin=None), tiny_predictor(margin=None)
+    place = np.full((HEIGHT, WIDTH), 3)
     place[:, : WIDTH // 2] = 0
     removed = 0
     for frame in FRAMES[1:5]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -90,6 +91,12 @@ def tracking_options() -> argparse.ArgumentParser:
             "--reach",
             number_or_none,
             "share of the short side beyond which regions are false; none keeps all (default: 0.2)",
+        ),
+        (
+            "--margin",
+            number_or_none,
+            "share of the short side around an object's last place in which it is looked for and memorised; none "
+            "looks at all of every frame (default: 0.2)",
         ),
     ):
         group.add_argument(flag, type=kind, default=argparse.SUPPRESS, help=meaning)
@@ -257,7 +264,7 @@ def chosen_options(arguments: argparse.Namespace) -> TrackingOptions:
     """How to track, of what `tracking_options` describe."""
     from stmemory.options import TrackingOptions
 
-    names = ("memory_size", "policy", "memory_every", "short_side", "enlarge", "zoom", "top_k", "write_gate", "reach")
+    names = (field.name for field in dataclasses.fields(TrackingOptions))
     # what was not given keeps the default that TrackingOptions states
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     if "policy" in given:

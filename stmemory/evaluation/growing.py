@@ -96,5 +96,7 @@ def _wider(name: str, tensor: Tensor) -> Tensor:
     """`[B, K, ...]` with one more slot at the end, `[B, K + 1, ...]`."""
     if name in _PAIRS:
         return torch.nn.functional.pad(tensor, (0, 1, 0, 1))
+    if name == "extent":  # that of an empty slot means nothing, but lies in the template
+        return torch.cat([tensor, tensor[:, :1]], 1)
     empty = -1 if name in ("log", "seen") else 0
     return torch.cat([tensor, tensor.new_full((len(tensor), 1, *tensor.shape[2:]), empty)], 1)

@@ -267,7 +267,7 @@ class BankBytes:
         channels: C + Ck, of a template and its key.
         cells: h w.
         itemsize: bytes of a number.
-        bookkeeping: bytes of everything else a row has: similarities, ages, flags, logs of what was fused.
+        bookkeeping: bytes of everything else a row has: similarities, ages, flags, extents, logs of what was fused.
     """
 
     rows: int
@@ -285,7 +285,7 @@ class BankBytes:
         4147200
         """
         empty = Slots(slots)
-        empty.allocate(torch.empty(1, 0, 1), torch.empty(1, 0, 1))  # no features, so only the rest is left
+        empty.allocate(torch.empty(1, 0, 1, 1), torch.empty(1, 0, 1, 1))  # no features, so only the rest is left
         return cls(rows, slots, config.template_channels + config.key_channels, cells, itemsize, empty.nbytes)
 
     @property

@@ -212,6 +212,7 @@ _WHOLE = {
     torch.ops.aten.conv2d: _convolution,
     torch.ops.aten.linear: _product,
     torch.ops.aten.matmul: _product,
+    torch.ops.mkldnn._linear_pointwise: _product,
     torch.ops.aten.scaled_dot_product_attention: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
 }

@@ -137,7 +137,7 @@ class Inspector:
         keys = (
             memory_keys(read, bank).flatten(3)[list(rows.values())] if rows and read is not None else None
         )  # [R, K, Ck, n], a copy
-        valid = bank.valid[list(rows.values())] if rows else None
+        valid = bank.cells[list(rows.values())].flatten(2) if rows else None  # [R, K, n]
         before = self._seen
         result = self.stream.step(frame, mask, prompts=prompts, write=write)
         size = self.stream.options.working_size(network, height, width)

@@ -78,7 +78,7 @@ def slot_attention(
     Args:
         query: `[B, Ck, m]`, or `[1, Ck, m]` for all rows: the cells in question.
         keys: `[B, K, Ck, n]`, see `memory_keys`.
-        valid: `[B, K]` bool.
+        valid: bool `[B, K]`, the slots in use, or `[B, K, n]`, the cells in use, see `MemoryBank.cells`.
         affinity: see `SpaceTimeRead`.
         scale: see `SpaceTimeRead`.
         top_k: see `SpaceTimeRead`.
@@ -94,21 +94,22 @@ def slot_attention(
     >>> weights.shape, weights.sum((2, 3)).allclose(torch.ones(2, 6))
     (torch.Size([2, 6, 3, 5]), True)
     """
-    fits = query.dim() == 3 and keys.dim() == 4 and keys.shape[:2] == valid.shape
+    fits = query.dim() == 3 and keys.dim() == 4 and valid.shape in (keys.shape[:2], (*keys.shape[:2], keys.shape[3]))
     if not fits or query.shape[0] not in (1, len(keys)) or query.shape[1] != keys.shape[2]:
         raise ShapeError(
-            "slot_attention: expected query [B or 1, Ck, m], keys [B, K, Ck, n] and valid [B, K], got "
+            "slot_attention: expected query [B or 1, Ck, m], keys [B, K, Ck, n] and valid [B, K] or [B, K, n], got "
             f"{tuple(query.shape)}, {tuple(keys.shape)} and {tuple(valid.shape)}; flatten the cells"
         )
     rows, slots, channels, cells = keys.shape
     scale = 1 / math.sqrt(channels) if scale is None else scale
+    valid = valid if valid.dim() == 3 else valid[:, :, None]  # [B, K, n or 1]
     with torch.autocast(query.device.type, enabled=False):
         wide = torch.promote_types(query.dtype, torch.float32)
-        keys = keys.to(wide).masked_fill(~valid[:, :, None, None], 0.0)  # what an empty slot holds may be anything
+        keys = keys.to(wide).masked_fill(~valid[:, :, None], 0.0)  # what an empty slot holds may be anything
         scores = torch.einsum("bcm,bkcn->bmkn", query.to(wide).expand(rows, -1, -1), keys)
         if affinity == "l2":  # without |q|^2, which is the same for all of a query's scores
             scores = 2 * scores - keys.square().sum(2)[:, None]
-        hidden = ~valid[:, None, :, None].expand_as(scores)
+        hidden = ~valid[:, None].expand_as(scores)
         flat = (scores * scale).masked_fill(hidden, torch.finfo(wide).min).flatten(2)  # [B, m, K n]
         if top_k is None or top_k >= slots * cells:
             weights = flat.softmax(2)
@@ -150,7 +151,7 @@ class ObjectMoment:
 
     Attributes:
         keys: `[K, Ck, n]`.
-        valid: bool `[K]`.
+        valid: bool `[K, n]`, the cells in use.
         slots: those in use, by slot number.
         origins: thumbnails of the slots' frames, by frame; a frame that the inspector did not see is missing.
         cells: int64 `[m]`, query cells that stand for the object, at most 128; none where it was not seen.

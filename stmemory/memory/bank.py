@@ -18,6 +18,7 @@ from stmemory.memory.checks import (
     check_template,
     checked_rows,
 )
+from stmemory.memory.extents import checked_extent, inside, slices_of, whole_extent, with_extents
 from stmemory.memory.fusion import Fusion, FusionCell, MeanFusion, part_of_the_way
 from stmemory.memory.policy import BankView, UpdatePolicy, update_policy, with_a_free_slot
 from stmemory.memory.slots import LOG_LENGTH, MOST_FRAMES, NO_FRAME, SlotInfo, Slots
@@ -141,6 +142,22 @@ class MemoryBank(nn.Module):
         return self._slots["pinned"]
 
     @property
+    def extent(self) -> Tensor:
+        """`[B, K, d, 2]` int64: the first position and the end of each slot's template along the d dimensions of S."""
+        return self._slots["extent"]
+
+    @property
+    def cells(self) -> Tensor:
+        """`[B, K, *S]` bool: positions that are part of a template; all of the slots in use, where no template has a
+        extent."""
+        return self._slots.cells
+
+    @property
+    def has_extents(self) -> bool:
+        """Whether some template may have an extent that is not all of S."""
+        return self._slots.partial
+
+    @property
     def version(self) -> Tensor:
         """`[B, K]` int64: grows whenever a slot's template changes; what caches compare."""
         return self._slots["version"]
@@ -183,6 +200,7 @@ class MemoryBank(nn.Module):
         frame: int = 0,
         pinned: bool = False,
         provisional: bool = False,
+        extent: Tensor | None = None,
     ) -> None:
         """Store one template a row: in a free slot, or where the policy and the fusion make one (section 3.2).
 
@@ -202,20 +220,31 @@ class MemoryBank(nn.Module):
             provisional: let the next write to these rows take this slot's place, so that the newest slot follows the
                 video while only every n-th frame is committed. A policy that stores no new template, as I2M, fuses it
                 for good.
+            extent: int64 `[R, d, 2]`, the part of each template that counts: its first position and its end along the d
+                dimensions of S, such as `[[[2, 8], [0, 5]]]` for rows 2 to 7 and columns 0 to 4. Similarity (eq. 1),
+                fusion (eq. 3-10) and read (eq. 13) are those of templates of these sizes, at their cost; the bytes are
+                those of whole templates. None is all of it.
 
         Raises:
-            ShapeError: the template does not fit the bank, or is not a tensor of floats.
-            OptionError: both pinned and provisional; the frame is not a whole number; or the policy or the fusion
-                answered what cannot be done, such as to remove a pinned slot.
+            ShapeError: the template does not fit the bank, or is not a tensor of floats; or an extent is empty, or not
+                inside of it.
+            OptionError: both pinned and provisional; the frame is not a whole number; the policy or the fusion answered
+                what cannot be done, such as to remove a pinned slot; or there are extents within `torch.compile`, or
+                with `MeanFusion`, which has no positions to compare.
             BankError: pinning it would leave a row no slot to write to; the template, or what the fusion made, holds
                 NaN or infinity; or there is not enough memory for the bank.
         """
         if pinned and provisional:
             raise OptionError("write: expected pinned or provisional, got both; a pinned slot cannot be overwritten")
+        if extent is not None and (torch.compiler.is_compiling() or isinstance(self.fusion, MeanFusion)):
+            raise OptionError(
+                "write: expected extent=None within torch.compile and with MeanFusion, got extents; write eagerly, "
+                "with a FusionCell"
+            )
         if torch.compiler.is_compiling():
             self._write_traced(template, rows, frame, pinned=pinned, provisional=provisional)
         else:
-            self._atomic(lambda: self._store(template, rows, frame, pinned=pinned, provisional=provisional))
+            self._atomic(lambda: self._store(template, rows, frame, extent, pinned=pinned, provisional=provisional))
 
     def note_changes(self, undo: Undo | None) -> None:
         """Note from here on how to put back what changes, so that a larger step can be undone; None ends that."""
@@ -290,6 +319,7 @@ class MemoryBank(nn.Module):
         Raises:
             BankError: names are missing or unexpected, or sizes do not fit.
         """
+        contents = with_extents(contents)
         self._slots.check(contents, keyed=self.key is not None)
         self._slots.take(contents)
 
@@ -308,7 +338,14 @@ class MemoryBank(nn.Module):
             self._slots.undo = outer
 
     def _store(
-        self, template: Tensor, rows: Sequence[int] | Tensor | None, frame: int, *, pinned: bool, provisional: bool
+        self,
+        template: Tensor,
+        rows: Sequence[int] | Tensor | None,
+        frame: int,
+        extent: Tensor | None,
+        *,
+        pinned: bool,
+        provisional: bool,
     ) -> None:
         check_frame(frame)
         check_template(template)
@@ -316,19 +353,20 @@ class MemoryBank(nn.Module):
         if "valid" not in self._slots:
             self._allocate(template, index)
         index = self._fitting(template, index)
-        template = template.to(self.templates.dtype)
+        template, extent = self._cut(template.to(self.templates.dtype), extent)
         if pinned and bool((self.pinned[index].sum(1) + 1 >= self.capacity).any()):
             raise BankError(
                 f"write: this template would pin all {self.capacity} slots "
                 "of a row; unpin or drop one, or use a larger capacity"
             )
-        slot, gate = self._make_room(index, template, frame, must_store=pinned)
+        slot, gate = self._make_room(index, (template, extent), frame, must_store=pinned)
         kept = slot >= 0
         index, slot, template = index[kept], slot[kept], (template if gate is None else template * gate)[kept]
         age = self.age[index] + self.valid[index]
         age[torch.arange(len(slot), device=slot.device), slot] = 0
         self._slots.put("age", (index,), age)
         self._slots.put("templates", (index, slot), template)
+        self._slots.put("extent", (index, slot), extent[kept])
         for name, value in (("valid", True), ("pinned", pinned), ("frame", frame), ("size", 1), ("log", NO_FRAME)):
             self._slots.put(name, (index, slot), int(value))
         self._slots.put("provisional", (index,), int(provisional))
@@ -359,11 +397,22 @@ class MemoryBank(nn.Module):
             )
         return index.to(self.valid.device)
 
+    def _cut(self, template: Tensor, extent: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Templates `[R, C, *S]` with nothing outside of their extents, and these `[R, d, 2]`."""
+        shape = template.shape[2:]
+        if extent is None:
+            whole = whole_extent(shape, template.device)
+            return template, whole.expand(len(template), *whole.shape)
+        extent = checked_extent(extent, len(template), shape).to(template.device)
+        self._slots.partial = True
+        return template * inside(extent, shape)[:, None], extent
+
     def _make_room(
-        self, index: Tensor, template: Tensor, frame: int, *, must_store: bool
+        self, index: Tensor, incoming: tuple[Tensor, Tensor], frame: int, *, must_store: bool
     ) -> tuple[Tensor, Tensor | None]:
         """The slot `[R]` that each row's template takes (-1: none), and a factor `[R, 1, ...]` that carries a
         gradient."""
+        template, extent = incoming
         valid, age = self.valid[index], self.age[index]
         overwrite, newest = (
             self._slots["provisional"][index],
@@ -401,17 +450,26 @@ class MemoryBank(nn.Module):
         size = torch.where(goes, self._slots["size"][rows, leaving], torch.ones_like(rows))
         origin = torch.where(goes, self._slots["frame"][rows, leaving], torch.full_like(rows, frame))
         past = self._slots["log"][rows, leaving].masked_fill(~goes[:, None], NO_FRAME)
-        self._fuse(rows, (decision.into, wrong), source, size, torch.cat([past, origin[:, None]], 1))
+        where = torch.where(goes[:, None, None], self._slots["extent"][rows, leaving], extent[full])
+        self._fuse(rows, (decision.into, wrong), (source, where), size, torch.cat([past, origin[:, None]], 1))
         slot = slot.index_put((full,), torch.where(goes, leaving, torch.full_like(leaving, -1)))
         if not remove.requires_grad:
             return slot, None
         self._slots.put("templates", (rows,), self.templates[rows] * (1 - remove).view(*remove.shape, *shape[1:]))
         return slot, template.new_ones(len(index)).index_put((full,), chosen[:, 0]).view(shape)
 
-    def _fuse(self, rows: Tensor, choice: tuple[Tensor, Tensor], source: Tensor, size: Tensor, frames: Tensor) -> None:
-        """Fuse the sources `[F, C, *S]` (of `size [F]` frames, the last of them `frames [F, L]`) into slots, as far as
-        `into [F, K]` says."""
+    def _fuse(
+        self,
+        rows: Tensor,
+        choice: tuple[Tensor, Tensor],
+        sources: tuple[Tensor, Tensor],
+        size: Tensor,
+        frames: Tensor,
+    ) -> None:
+        """Fuse the sources `[F, C, *S]`, with their extents, (of `size [F]` frames, the last of them `frames [F, L]`)
+        into slots, as far as `into [F, K]` says."""
         into, wrong = choice
+        source, extent = sources
         where = _positions((into.detach() > 0).flatten(), unless=wrong)
         if where is None:
             raise OptionError(
@@ -423,7 +481,11 @@ class MemoryBank(nn.Module):
         which, slot = where // self.capacity, where % self.capacity  # [P]
         at = (rows[which], slot)
         target, sizes = self.templates[at], torch.stack([size[which], self._slots["size"][at]], 1)
-        answer = check_fused(self.fusion(source[which], target, sizes), target)
+        if self._slots.partial:
+            extents = extent[which], self._slots["extent"][at]
+            answer = self._fused_in_extents(source[which], target, sizes, extents)
+        else:
+            answer = check_fused(self.fusion(source[which], target, sizes), target)
         fused = self._moved(target, answer, into[which, slot])
         self._slots.put("templates", at, fused)
         self._slots.put("size", at, sizes.sum(1).clamp_max(MOST_FRAMES))
@@ -431,6 +493,19 @@ class MemoryBank(nn.Module):
             "log", at, torch.cat([self._slots["log"][at], frames[which]], 1).sort(dim=1).values[:, -LOG_LENGTH:]
         )  # the latest
         self._slots.touch(*at, key=self.key)
+
+    def _fused_in_extents(
+        self, source: Tensor, target: Tensor, sizes: Tensor, extents: tuple[Tensor, Tensor]
+    ) -> Tensor:
+        """Targets `[P, C, *S]` after their fusion, pair by pair, each template as large as its extent `[P, d, 2]`."""
+        fused = torch.zeros_like(target)
+        ours, theirs = (list(slices_of(extent)) for extent in extents)
+        for p in range(len(target)):
+            here = (slice(p, p + 1), slice(None))
+            part = target[here + theirs[p]]
+            answer = self.fusion(source[here + ours[p]], part, sizes[p : p + 1])
+            fused[here + theirs[p]] = check_fused(answer, part)
+        return fused
 
     def _moved(self, target: Tensor, fused: Tensor, into: Tensor) -> Tensor:
         """Targets `[P, C, *S]` that go to their fused templates as far as `into [P]` says.

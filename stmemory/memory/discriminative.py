@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from stmemory.errors import BankError, OptionError, ShapeError
+from stmemory.memory.attention import products
 from stmemory.memory.packing import Packed, packed, unpacked
 
 __all__ = [
@@ -33,6 +34,8 @@ _KINDS = ("given", "found")
 _MOST_FRAMES = 1 << 31  # that are counted
 _RIM = 2  # cells at the edge of a frame: what lies beyond it makes them look like each other, and like no object
 _LEAST = 1e-6  # weight, variance or pivot that counts as something
+_LEAST_MASK = 1e-3  # of a cell: with less of it the object is not there
+_ALIKE = 1e-3  # of a weight: what differs by less is the same
 
 
 class DiscriminativeMemory:
@@ -53,12 +56,13 @@ class DiscriminativeMemory:
 
     def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}  # see _allocate
+        self._solved: tuple[tuple[Tensor, ...], Tensor] | None = None  # see solved
 
     def __getstate__(self) -> dict[str, Packed]:
         return {"tensors": packed(self._tensors)}
 
     def __setstate__(self, state: dict[str, Packed]) -> None:
-        self._tensors = unpacked(state["tensors"])
+        self._tensors, self._solved = unpacked(state["tensors"]), None
 
     @property
     def rows(self) -> int:
@@ -139,6 +143,22 @@ class DiscriminativeMemory:
         share = torch.where(self._tensors["given_count"] == 0, torch.zeros_like(share), share)
         return torch.lerp(found, given, share[:, None, None])
 
+    def solved(self, given_share: Tensor, ridge: Tensor) -> Tensor:
+        """`ridge_solution` of `sums`, kept until something is written: all is written out of place, so the same tensors
+        hold the same sums. Parameters that still learn are not kept.
+
+        Args:
+            given_share: logit of the share of the given frames.
+            ridge: logarithm of lambda.
+        """
+        of, known = (*self._tensors.values(), given_share, ridge), self._solved
+        if known is not None and len(known[0]) == len(of) and all(a is b for a, b in zip(known[0], of, strict=True)):
+            return known[1]
+        found = ridge_solution(self.sums(given_share.float().sigmoid()), ridge.float().exp())
+        learns = torch.is_grad_enabled() or given_share.requires_grad or ridge.requires_grad
+        self._solved = None if learns else (of, found)
+        return found
+
     def add_rows(self, number: int) -> None:
         """Append empty rows: objects that enter later."""
         if number < 0 or not self._tensors:
@@ -165,7 +185,7 @@ class DiscriminativeMemory:
     def shared(self) -> DiscriminativeMemory:
         """A memory that holds what this one holds now, and shares its bytes: nothing is ever written in place."""
         twin = DiscriminativeMemory()
-        twin._tensors = dict(self._tensors)
+        twin._tensors, twin._solved = dict(self._tensors), self._solved
         return twin
 
     def fork(self) -> DiscriminativeMemory:
@@ -278,6 +298,7 @@ class DiscriminativeRead(nn.Module):
             frame: see there.
             given: see there.
         """
+        mask = mask * (mask >= _LEAST_MASK)
         sums = ridge_sums(
             features, mask, others, video, rivals=self.log_rivals.float().exp(), counts=counted_cells(mask)
         )
@@ -285,7 +306,7 @@ class DiscriminativeRead(nn.Module):
 
     def classifiers(self, memory: DiscriminativeMemory) -> Tensor:
         """`[B, D + 1]` float32: weights of the features, then the constant."""
-        return ridge_solution(memory.sums(self.given_logit.float().sigmoid()), self.log_ridge.float().exp())
+        return memory.solved(self.given_logit, self.log_ridge)
 
     def forward(self, features: Tensor, memory: DiscriminativeMemory, video: Tensor) -> Tensor:
         """How much each cell looks like each object: about 1 on it, about 0 elsewhere.
@@ -349,14 +370,50 @@ def ridge_sums(
         )
     cells = features.float().flatten(2)
     cells = torch.cat([cells, torch.ones_like(cells[:, :1])], 1)  # [V, D + 1, n]
-    own = _of_rows(cells, video)
     y = mask.float().flatten(1)  # [R, n]
     counts = torch.ones_like(y) if counts is None else counts.float().flatten(1)
-    rest = counts * (1 - y) * (1 + rivals * others.float().flatten(1))
+    others = others.float().flatten(1)
+    rest = counts * (1 - y) * (1 + rivals * others)
     weight = 0.5 * _shares(counts * y) + 0.5 * _shares(rest)
     with torch.autocast(features.device.type, enabled=False):
+        if cells.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            about = counts * (1 + rivals * (others + y)) * 0.5 / rest.sum(1, keepdim=True).clamp_min(_LEAST)
+            return _sums_of_many(cells, (weight, about), y, video)
+        own = _of_rows(cells, video)
         weighed = own * weight[:, None]  # [R, D + 1, n]
         return torch.cat([weighed @ own.transpose(1, 2), weighed @ y[:, :, None]], 2)
+
+
+def _sums_of_many(cells: Tensor, weights: tuple[Tensor, Tensor], y: Tensor, video: Tensor) -> Tensor:
+    """The sums of cells `[V, D + 1, n]` for rows with masks `[R, n]`, row after row.
+
+    Args:
+        cells: see above.
+        weights: `[R, n]`, of the cells; and what they are about, where the row's object is not: this is the same for
+            all rows of a frame up to a factor. So the products of all cells are computed once a frame, and for each row
+            those of the cells that weigh something else, by more than a thousandth.
+        y: the masks.
+        video: `[R]`, each row's frame.
+    """
+    rows, sums = video.tolist(), []
+    shared: dict[int, tuple[Tensor, Tensor]] = {}  # for each frame weights `[n]`, and the products with them
+    for row, frame in enumerate(rows):
+        own, weight, about = cells[frame], *(kind[row] for kind in weights)
+        if frame not in shared and rows.count(frame) > 1:
+            shared[frame] = about, products(own * about, own)
+        if frame in shared:
+            base, gram = shared[frame]
+            factor = about.sum() / base.sum().clamp_min(_LEAST)
+            more = weight - factor * base
+            at = ((more.abs() > _ALIKE * factor * base) | (y[row] > 0)).nonzero()[:, 0]
+            if 2 * len(at) < len(more):
+                part = own[:, at]
+                target = (part * weight[at]) @ y[row, at][:, None]
+                sums.append(torch.cat([factor * gram + products(part * more[at], part), target], 1))
+                continue
+        weighed = own * weight
+        sums.append(torch.cat([products(weighed, own), weighed @ y[row][:, None]], 1))
+    return torch.stack(sums) if sums else cells.new_zeros(0, cells.shape[1], cells.shape[1] + 1)
 
 
 def ridge_solution(sums: Tensor, ridge: Tensor | float) -> Tensor:

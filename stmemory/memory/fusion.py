@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from stmemory.errors import OptionError, ShapeError
 from stmemory.lazy import by_name
+from stmemory.memory.attention import attend_in_blocks
 from stmemory.memory.checks import check_floats
 
 __all__ = ["Fusion", "FusionCell", "MeanFusion", "feature_alignment", "part_of_the_way"]
@@ -30,12 +31,13 @@ class Fusion(Protocol):
         """Merge P pairs.
 
         Args:
-            source: `[P, C, *S]`, the templates that go, X_i.
+            source: `[P, C, *S]`, the templates that go, X_i. Where templates have extents, see `MemoryBank.write`,
+                those of source and target may be of different sizes.
             target: `[P, C, *S]`, the templates that stay, X_j.
             sizes: `[P, 2]` int64, how many frames went into each source and target so far; None counts one each.
 
         Returns:
-            `[P, C, *S]`, the updated templates.
+            The updated templates, shaped as `target`.
         """
         ...
 
@@ -45,19 +47,25 @@ def feature_alignment(guide: Tensor, template: Tensor, *, scale: float = 1.0) ->
 
     Args:
         guide: `[P, C, *S]`, X_t.
-        template: `[P, C, *S]`, X_i.
+        template: `[P, C, *S]`, X_i; its S may be another one.
         scale: factor on the products before the softmax; 1 is the paper's equation.
 
     Returns:
-        `[P, C, *S]`, the template laid out as the guide is. The fused attention kernel holds no n by n matrix.
+        `[P, C, *S]`, the template laid out as the guide is. No n by n matrix is held.
 
     >>> feature_alignment(torch.zeros(1, 2, 4), torch.ones(1, 2, 4)).shape
     torch.Size([1, 2, 4])
     """
-    query = guide.flatten(2).transpose(1, 2)[:, None].contiguous()  # [P, 1, n, C]; the fused kernel wants C innermost
-    source = template.flatten(2).transpose(1, 2)[:, None].contiguous()
-    aligned = nn.functional.scaled_dot_product_attention(query, source, source, scale=scale)
-    return aligned[:, 0].transpose(1, 2).reshape(guide.shape)
+    query = guide.flatten(2).transpose(1, 2).contiguous()  # [P, n, C]; the fused kernel wants C innermost
+    source = template.flatten(2).transpose(1, 2).contiguous()
+    free = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
+    if free and guide.device.type == "cpu" and guide.dtype == template.dtype == torch.float32 and len(guide):
+        parts = [attend_in_blocks(q * scale, s, s.t().contiguous()) for q, s in zip(query, source, strict=True)]
+        aligned = torch.stack(parts)
+    else:
+        query, source = query[:, None], source[:, None]
+        aligned = nn.functional.scaled_dot_product_attention(query, source, source, scale=scale)[:, 0]
+    return aligned.transpose(1, 2).reshape(guide.shape)
 
 
 class FusionCell(nn.Module):
@@ -176,7 +184,8 @@ class FusionCell(nn.Module):
         """
         for name, template in (("source", source), ("target", target)):
             check_floats(f"FusionCell: {name}", template, f"[P, {self.channels}, *S]")
-        if source.shape != target.shape or source.dim() != 2 + self.spatial_dims or source.shape[1] != self.channels:
+        fit = source.shape[:2] == target.shape[:2] and source.dim() == target.dim() == 2 + self.spatial_dims
+        if not fit or source.shape[1] != self.channels:
             raise ShapeError(
                 f"FusionCell: expected source and target [P, {self.channels}, *S] with {self.spatial_dims} spatial "
                 f"dimensions, got {tuple(source.shape)} and {tuple(target.shape)}; spatial_dims=1 is for tokens, 2 for "
@@ -207,7 +216,16 @@ class MeanFusion:
     """
 
     def __call__(self, source: Tensor, target: Tensor, sizes: Tensor | None = None) -> Tensor:
-        """Merge P pairs; see `Fusion`."""
+        """Merge P pairs; see `Fusion`.
+
+        Raises:
+            ShapeError: source and target are of different sizes: there is no position by position.
+        """
+        if source.shape != target.shape:
+            raise ShapeError(
+                f"MeanFusion: expected source and target of one shape, got {tuple(source.shape)} and "
+                f"{tuple(target.shape)}; templates with extents of different sizes need a FusionCell"
+            )
         wide = torch.promote_types(
             source.dtype, torch.float32
         )  # half precision cannot count to 65,520, nor hold a sum of large values

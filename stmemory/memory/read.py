@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from stmemory.errors import BankError, OptionError, ShapeError
+from stmemory.memory.attention import attend_in_blocks
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.checks import check_floats
 from stmemory.memory.packing import packed, unpacked
@@ -19,8 +20,6 @@ __all__ = ["ReadCache", "SpaceTimeRead", "memory_tokens", "space_time_read"]
 
 _AFFINITIES = ("dot", "l2")
 _TOP_K_ELEMENTS = 1 << 24  # scores held at once when top_k is set: 64 MiB
-_SCORES = 1 << 21  # scores held at once on the CPU without grad: 8 MiB
-_LEAST = -80.0  # below this exp() is negligible beside 1, and denormals are a hundred times as slow
 _HIDDEN = -1e30  # score of a slot that holds nothing
 
 
@@ -153,17 +152,20 @@ class SpaceTimeRead(nn.Module):
         self.key, self.value = key, value
         self.affinity, self.scale, self.top_k = affinity, scale, top_k
 
-    def forward(self, query_key: Tensor, bank: MemoryBank, cache: ReadCache | None = None) -> Tensor:
+    def forward(
+        self, query_key: Tensor, bank: MemoryBank, cache: ReadCache | None = None, *, row: int | None = None
+    ) -> Tensor:
         """Recall what the memory holds for each query cell.
 
         Args:
-            query_key: `[B, Ck, *S]`, or `[1, Ck, *S]` for all rows.
+            query_key: `[B, Ck, *S]`, or `[1, Ck, *S]` for all rows. Its S may be another one than the templates'.
             bank: the memory, of B rows.
             cache: cache of this bank; None computes keys and values of all slots again, as a call within
                 `torch.compile` does.
+            row: the only row that is read; the query is then `[1, Ck, *S]`. None reads all.
 
         Returns:
-            `[B, Cv, *S]`, the first part of eq. 13; concatenate the query value to get all of it.
+            `[B, Cv, *S]`, the first part of eq. 13; concatenate the query value to get all of it. With a row, 1 for B.
 
         Raises:
             ShapeError: the query is not a tensor of floats, or does not fit the bank.
@@ -171,15 +173,17 @@ class SpaceTimeRead(nn.Module):
         """
         check_floats("SpaceTimeRead: query_key", query_key, "[B, Ck, *S]")
         keys, values = (cache or ReadCache()).refresh(bank, self)
+        of = slice(None) if row is None else slice(row, row + 1)
+        bias = self.bias(bank)
         recalled = space_time_read(
             query_key.flatten(2),
-            keys.flatten(3),
-            values.flatten(3),
-            bank.valid,
+            keys[of].flatten(3),
+            values[of].flatten(3),
+            (bank.cells.flatten(2) if bank.has_extents else bank.valid)[of],
             affinity=self.affinity,
             scale=self.scale,
             top_k=self.top_k,
-            bias=self.bias(bank),
+            bias=None if bias is None else bias[of],
         )
         return recalled.reshape(*recalled.shape[:2], *query_key.shape[2:])
 
@@ -210,7 +214,7 @@ def memory_tokens(bank: MemoryBank) -> tuple[Tensor, Tensor]:
     (torch.Size([2, 15, 8]), [10, 10])
     """
     templates = bank.templates.flatten(3)  # [B, K, C, n]
-    return templates.transpose(2, 3).flatten(1, 2), ~bank.valid.repeat_interleave(templates.shape[3], dim=1)
+    return templates.transpose(2, 3).flatten(1, 2), ~bank.cells.flatten(1)
 
 
 def space_time_read(
@@ -230,7 +234,7 @@ def space_time_read(
         query: `[B, Ck, m]`, or `[1, Ck, m]` for all rows.
         keys: `[B, K, Ck, n]`.
         values: `[B, K, Cv, n]`.
-        valid: `[B, K]` bool; at least one slot of each row.
+        valid: bool `[B, K]`, the slots in use, or `[B, K, n]`, the cells in use; at least one of each row.
         affinity: see `SpaceTimeRead`.
         scale: see `SpaceTimeRead`.
         top_k: see `SpaceTimeRead`; without it no K n by m matrix is held.
@@ -246,28 +250,31 @@ def space_time_read(
     >>> space_time_read(query, keys, values, torch.ones(2, 3).bool()).shape
     torch.Size([2, 7, 6])
     """
-    fits = query.dim() == 3 and keys.dim() == values.dim() == 4 and keys.shape[:2] == values.shape[:2] == valid.shape
+    fits = query.dim() == 3 and keys.dim() == values.dim() == 4 and keys.shape[:2] == values.shape[:2]
     if (
         not fits
+        or valid.shape not in (keys.shape[:2], (*keys.shape[:2], keys.shape[3]))
         or query.shape[0] not in (1, keys.shape[0])
         or query.shape[1] != keys.shape[2]
         or keys.shape[3] != values.shape[3]
     ):
         raise ShapeError(
-            "space-time read: expected query [B or 1, Ck, m], keys [B, K, Ck, n], values [B, K, Cv, n] and valid [B, "
-            f"K], got {tuple(query.shape)}, {tuple(keys.shape)}, {tuple(values.shape)} and {tuple(valid.shape)}"
+            "space-time read: expected query [B or 1, Ck, m], keys [B, K, Ck, n], values [B, K, Cv, n] and valid "
+            f"[B, K] or [B, K, n], got {tuple(query.shape)}, {tuple(keys.shape)}, {tuple(values.shape)} and "
+            f"{tuple(valid.shape)}"
         )
     scale = 1 / math.sqrt(keys.shape[2]) if scale is None else scale
     with torch.autocast(query.device.type, enabled=False):  # squared distances lose their meaning in half precision
-        extra = torch.zeros_like(valid, dtype=keys.dtype) if bias is None else bias / scale
+        extra = keys.new_zeros(keys.shape[:2]) if bias is None else bias / scale
+        valid = valid if valid.dim() == 3 else valid[:, :, None]
         return _read(query, keys, values, (valid, extra), (affinity, scale, top_k))
 
 
 def _read(
-    query: Tensor, keys: Tensor, values: Tensor, slots_in_use: tuple[Tensor, Tensor], how: tuple[str, float, int | None]
+    query: Tensor, keys: Tensor, values: Tensor, in_use: tuple[Tensor, Tensor], how: tuple[str, float, int | None]
 ) -> Tensor:
     affinity, scale, top_k = how
-    valid, extra = slots_in_use
+    valid, extra = in_use  # [B, K, n] or [B, K, 1], and [B, K]
     rows, slots, _, cells = keys.shape
     wide = torch.promote_types(query.dtype, torch.float32)
     query, keys = _fold(
@@ -275,12 +282,8 @@ def _read(
     )  # one more channel: what a score has beside the product
     whole = top_k is None or top_k >= slots * cells
     if whole and query.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        held = valid | ~valid.any(
-            1, keepdim=True
-        )  # a row that holds nothing recalls the mean of what lies there, as with the kernel
         found = [
-            _read_blocked(query[b % len(query)], keys[b, held[b]], values[b, held[b]].to(wide), scale)
-            for b in range(rows)
+            _read_blocked(query[b % len(query)], keys[b], values[b].to(wide), valid[b], scale) for b in range(rows)
         ]
         return torch.stack(found).to(values.dtype) if found else values.new_zeros(0, values.shape[2], query.shape[2])
     queries = query.transpose(1, 2).expand(rows, -1, -1)  # [B, m, Ck+1]
@@ -304,32 +307,21 @@ def _fold(query: Tensor, keys: Tensor, valid: Tensor, extra: Tensor, affinity: s
     -|q - k|^2 = 2 q.k - |k|^2 - |q|^2, and the last term is the same for all of a query's scores, so softmax loses it.
     """
     bias = -keys.square().sum(2, keepdim=True) if affinity == "l2" else torch.zeros_like(keys[:, :, :1])
-    bias = (bias + extra[:, :, None, None]).masked_fill(~valid[:, :, None, None], _HIDDEN)
+    hidden = ~valid[:, :, None]  # [B, K, 1, n or 1]
+    bias = (bias + extra[:, :, None, None]).masked_fill(hidden, _HIDDEN)
     query = torch.cat([2 * query if affinity == "l2" else query, torch.ones_like(query[:, :1])], 1)
-    keys = torch.cat([keys.masked_fill(~valid[:, :, None, None], 0.0), bias], 2)
+    keys = torch.cat([keys.masked_fill(hidden, 0.0), bias], 2)
     return query, keys
 
 
-def _read_blocked(query: Tensor, keys: Tensor, values: Tensor, scale: float) -> Tensor:
-    """The read of one row, `[Cv, m]`, of query `[Ck+1, m]`, keys `[K, Ck+1, n]` and values `[K, Cv, n]`; blocked over
-    query cells.
-
-    On the CPU a tenth faster than the fused kernel, which needs keys and values of one width, cells first.
-    """
-    memory = keys.transpose(0, 1).flatten(1)  # [Ck+1, K n]
-    contents = values.transpose(0, 1).flatten(1).t()  # [K n, Cv]
-    queries = (query * scale).t()  # [m, Ck+1]
-    step = max(
-        1, min(len(queries), _SCORES // memory.shape[1])
-    )  # range() needs a step of 1 or more, without query cells too
-    recalled, held = queries.new_empty(len(queries), contents.shape[1]), queries.new_empty(step, memory.shape[1])
-    for start in range(0, len(queries), step):
-        part = queries[start : start + step]
-        scores = torch.mm(part, memory, out=held[: len(part)])
-        scores.sub_(scores.amax(1, keepdim=True)).clamp_(min=_LEAST).exp_()
-        total = scores.sum(1, keepdim=True)
-        torch.mm(scores, contents, out=recalled[start : start + step]).div_(total)
-    return recalled.t()
+def _read_blocked(query: Tensor, keys: Tensor, values: Tensor, valid: Tensor, scale: float) -> Tensor:
+    """The read of one row, `[Cv, m]`, of query `[Ck+1, m]`, keys `[K, Ck+1, n]`, values `[K, Cv, n]` and what of them
+    is in use, `[K, n]` or `[K, 1]`."""
+    memory, contents = (t.transpose(0, 1).flatten(1) for t in (keys, values))  # [Ck+1, K n], [Cv, K n]
+    used = valid.expand(keys.shape[0], keys.shape[2]).flatten().nonzero()[:, 0]
+    if 0 < len(used) < memory.shape[1]:  # a row that holds nothing recalls the mean of what lies there, as the kernel
+        memory, contents = memory.index_select(1, used), contents.index_select(1, used)
+    return attend_in_blocks((query * scale).t().contiguous(), memory.t().contiguous(), contents).t()
 
 
 def _read_top_k(query: Tensor, memory: Tensor, contents: Tensor, scale: float, top_k: int) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from stmemory.errors import ShapeError
+from stmemory.memory.attention import products
 
 __all__ = ["similarities", "similarity"]
 
@@ -42,12 +43,20 @@ def similarity(source: Tensor, target: Tensor, *, working_elements: int = WORKIN
     return similarities(source, target[:, None], working_elements=working_elements)[0][:, 0]
 
 
-def similarities(one: Tensor, many: Tensor, *, working_elements: int = WORKING_ELEMENTS) -> tuple[Tensor, Tensor]:
+def similarities(
+    one: Tensor,
+    many: Tensor,
+    *,
+    cells: tuple[Tensor, Tensor] | None = None,
+    working_elements: int = WORKING_ELEMENTS,
+) -> tuple[Tensor, Tensor]:
     """Eq. 1 between one template and K others, in both directions from one product of their positions.
 
     Args:
         one: `[P, C, *S]`.
         many: `[P, K, C, *S]`.
+        cells: bool `[P, *S]` and `[P, K, *S]`, the positions that are part of each template, at least one of each; None
+            means all. Has no effect within `torch.compile`.
         working_elements: at most this many cosines are held at a time (or the `n` of a single position where that is
             more, n = cells of S): `O(n)`, not `O(n^2)`, whatever P and K. Beside them stands one copy of the inputs.
 
@@ -71,26 +80,34 @@ def similarities(one: Tensor, many: Tensor, *, working_elements: int = WORKING_E
         nothing = torch.zeros(pairs, slots, dtype=torch.float32, device=one.device)
         return nothing, nothing.clone()
     with torch.autocast(one.device.type, enabled=False):  # a difference of 1e-3 decides which template goes
-        return _compare(one, many, working_elements)
+        return _compare(one, many, None if torch.compiler.is_compiling() else cells, working_elements)
 
 
-def _compare(one: Tensor, many: Tensor, working_elements: int) -> tuple[Tensor, Tensor]:
+def _compare(
+    one: Tensor, many: Tensor, cells: tuple[Tensor, Tensor] | None, working_elements: int
+) -> tuple[Tensor, Tensor]:
     pairs, slots = many.shape[:2]
-    left = _unit(one.flatten(2)).transpose(1, 2)  # [P, n, C]
-    right = _unit(many.flatten(3))  # [P, K, C, n]
-    cells = left.shape[1]
-    step = max(1, min(cells, working_elements // max(1, cells)))
-    forth, back = [], []
+    left = _unit(one.flatten(2)).transpose(1, 2).contiguous()  # [P, n, C]
+    right = _unit(many.flatten(3)).transpose(2, 3).contiguous()  # [P, K, n, C]
+    both = []
     for p in range(pairs):
+        ours = left[p] if cells is None else left[p][cells[0][p].flatten()]
         for k in range(slots):
-            best_of_left, best_of_right = [], right.new_full((cells,), -math.inf)
-            for start in range(0, cells, step):
-                cosine = left[p, start : start + step] @ right[p, k]  # [step, n], eq. 2
-                best_of_left.append(cosine.amax(1))
-                best_of_right = torch.maximum(best_of_right, cosine.amax(0))
-            forth.append(torch.cat(best_of_left).mean())
-            back.append(best_of_right.mean())
-    return torch.stack(forth).view(pairs, slots), torch.stack(back).view(pairs, slots)
+            theirs = right[p, k] if cells is None else right[p, k][cells[1][p, k].flatten()]
+            both.append(_best_cosines(ours, theirs, working_elements))
+    forth, back = (torch.stack(means).view(pairs, slots) for means in zip(*both, strict=True))
+    return forth, back
+
+
+def _best_cosines(left: Tensor, right: Tensor, working_elements: int) -> tuple[Tensor, Tensor]:
+    """Means over the positions of unit features `[n, C]` of the best cosine in `[m, C]`, and the other way round."""
+    step = max(1, min(len(left), working_elements // max(1, len(right))))
+    best_of_left, best_of_right = [], right.new_full((len(right),), -math.inf)
+    for start in range(0, len(left), step):
+        cosine = products(left[start : start + step], right)  # [step, m], eq. 2
+        best_of_left.append(cosine.amax(1))
+        best_of_right = torch.maximum(best_of_right, cosine.amax(0))
+    return torch.cat(best_of_left).mean(), best_of_right.mean()
 
 
 def _unit(features: Tensor) -> Tensor:

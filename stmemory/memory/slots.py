@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stmemory.errors import BankError
+from stmemory.memory.extents import are_within, inside, whole_extent
 from stmemory.memory.packing import packed, unpacked
 from stmemory.memory.similarity import similarities
 from stmemory.memory.undo import Undo
@@ -56,13 +57,18 @@ class Slots(nn.Module):
 
     Names: `templates [B, K, C, *S]`, `keys [B, K, Ck, *S]` (optional), `similarity [B, K, K]`, `compared [B, K, K]`
     (int64, the version that a similarity is of: the later one of its two slots), `valid`, `pinned` (bool), `age`,
-    `frame`, `size`, `version` (int64), `log [B, K, LOG_LENGTH]` (int64), `provisional [B]` (bool).
+    `frame`, `size`, `version` (int64), `extent [B, K, d, 2]` (int64), `log [B, K, LOG_LENGTH]` (int64),
+    `provisional [B]` (bool).
+
+    Attributes:
+        partial: whether some template may have an extent that is not all of S.
     """
 
     def __init__(self, capacity: int) -> None:
         super().__init__()
         self.capacity = capacity
         self.identity = object()  # another one whenever rows, dtype or all contents change, so that caches start again
+        self.partial = False
         self.undo: Undo | None = None  # where changes are noted while a step is under way that must be atomic
 
     def __getstate__(self) -> dict[str, Any]:
@@ -91,6 +97,12 @@ class Slots(nn.Module):
     def rows(self) -> int:
         """B; 0 before `allocate`."""
         return len(self["valid"]) if "valid" in self else 0
+
+    @property
+    def cells(self) -> Tensor:
+        """Bool `[B, K, *S]`: the positions that are part of a template."""
+        shape = self["templates"].shape[3:]
+        return inside(self["extent"], shape) & self["valid"].view(*self["valid"].shape, *[1] * len(shape))
 
     @property
     def nbytes(self) -> int:
@@ -125,6 +137,8 @@ class Slots(nn.Module):
             tensors[name] = torch.zeros(rows, slots, dtype=torch.bool, device=device)
         for name in _NUMBERS:
             tensors[name] = torch.zeros(rows, slots, dtype=torch.int64, device=device)
+        whole = whole_extent(template.shape[2:], device)
+        tensors["extent"] = whole.expand(rows, slots, *whole.shape).clone()
         tensors["log"] = torch.full((rows, slots, LOG_LENGTH), NO_FRAME, dtype=torch.int64, device=device)
         tensors["provisional"] = torch.zeros(rows, dtype=torch.bool, device=device)
         return tensors
@@ -192,11 +206,14 @@ class Slots(nn.Module):
     def _compare_one(self, row: Tensor, hub: int, others: list[int], keys: Tensor) -> None:
         """Compare one slot of a row `[1]` with others of it, itself among them or not."""
         slot, partners = (torch.tensor(k, device=row.device) for k in ([hub], [k for k in others if k != hub]))
+        cells = self.cells if self.partial else None
         if hub in others:  # each position finds itself; one without a direction finds nothing
-            own = (keys[row, slot] != 0).any(1).flatten(1).float().mean(1)
+            found = (keys[row, slot] != 0).any(1)  # [1, *S]
+            own = found.flatten(1).float().mean(1) if cells is None else found[cells[row, slot]].float().mean()[None]
             self.put("similarity", (row, slot, slot), own)
         if len(partners):
-            forth, back = similarities(keys[row, slot], keys[row[:, None], partners[None]])
+            both = None if cells is None else (cells[row, slot], cells[row[:, None], partners[None]])
+            forth, back = similarities(keys[row, slot], keys[row[:, None], partners[None]], cells=both)
             self.put("similarity", (row[:, None], slot[None], partners[None]), forth)
             self.put("similarity", (row[:, None], partners[None], slot[None]), back)
 
@@ -215,7 +232,8 @@ class Slots(nn.Module):
                 f"{sorted(set(tensors) - set(probe.tensors))}; build the bank with the key it was saved with"
             )
         for name, tensor in tensors.items():
-            fits = (len(tensors["valid"]), *probe.tensors[name].shape[1 : 2 if name in ("templates", "keys") else None])
+            free = ("templates", "keys", "extent")  # their shapes depend on the templates
+            fits = (len(tensors["valid"]), *probe.tensors[name].shape[1 : 2 if name in free else None])
             if tuple(tensor.shape[: len(fits)]) != fits:
                 raise BankError(
                     f"load_contents: expected {name} of {fits[0]} rows and {self.capacity} slots, got "
@@ -225,11 +243,20 @@ class Slots(nn.Module):
             if not (tensor.is_floating_point() if wanted == "floats" else tensor.dtype == probe.tensors[name].dtype):
                 raise BankError(f"load_contents: expected {name} of {wanted}, got {tensor.dtype}; the state is damaged")
 
+        if tensors:
+            shape, extent = tensors["templates"].shape[3:], tensors["extent"]
+            if extent.shape[2:] != (len(shape), 2) or not are_within(extent, shape):
+                raise BankError(f"load_contents: expected extents within {tuple(shape)}, got others; it is damaged")
+
     def take(self, tensors: Mapping[str, Tensor]) -> None:
         """Hold copies of these instead."""
         self._note_all()
         self._hold({name: t.clone() for name, t in tensors.items()})
         self.identity = object()
+        self.partial = False
+        if tensors:
+            extent = tensors["extent"]
+            self.partial = not bool((extent == whole_extent(tensors["templates"].shape[3:], extent.device)).all())
 
     def forget(self) -> None:
         """Hold nothing, as before `allocate`."""
@@ -247,9 +274,11 @@ class Slots(nn.Module):
             )
         self._note_all()
         self.identity = object()
+        empty = {"log": torch.full((), NO_FRAME), "extent": whole_extent(self["templates"].shape[3:])}
+        zero = torch.zeros(())
         self._hold(
             {
-                name: torch.cat([t, t.new_full((number, *t.shape[1:]), NO_FRAME if name == "log" else 0)])
+                name: torch.cat([t, empty.get(name, zero).to(t).expand(number, *t.shape[1:])])
                 for name, t in self.tensors.items()
             }
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
+from stmemory.memory.extents import whole_extent
 from stmemory.memory.fusion import Fusion, part_of_the_way
 from stmemory.memory.policy import BankView, UpdatePolicy, with_a_free_slot
 from stmemory.memory.similarity import similarities
@@ -92,7 +93,7 @@ def traced_write(
     at, stored = (row, torch.where(full, leaving, free)), ~full | goes
     new["age"] = torch.where(stored[:, None], age + valid, age)
     _put(new, at, stored, templates=template, age=0, valid=True, pinned=pinned, frame=frame, size=1, log=NO_FRAME)
-    _put(new, at, stored, version=change + fusing)
+    _put(new, at, stored, version=change + fusing, extent=whole_extent(template.shape[2:], template.device))
     if key is not None:
         _put(new, at, stored, keys=key(template))
     new["provisional"] = torch.where(stored, provisional, slots["provisional"])
@@ -103,7 +104,7 @@ def _put(tensors: dict[str, Tensor], at: tuple[Tensor, Tensor], where: Tensor, *
     """Put values `[P, ...]` at rows and slots `[P]`, only where `where [P]` is true."""
     for name, value in values.items():
         old = tensors[name][at]  # [P, ...]
-        given = value.to(old.dtype) if isinstance(value, Tensor) else torch.full_like(old, value)
+        given = value.to(old.dtype) if isinstance(value, Tensor) else torch.full_like(old, value)  # broadcast
         tensors[name] = tensors[name].index_put(at, torch.where(_wide(where, old), given, old))
 
 

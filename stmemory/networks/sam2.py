@@ -26,7 +26,7 @@ from stmemory.io.frames import WorkingSize
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.packing import Packed, packed, unpacked
 from stmemory.memory.policy import UpdatePolicy
-from stmemory.networks.tracking import Found, Given, Memory
+from stmemory.networks.tracking import Found, Given, Memory, Template
 from stmemory.weights.devices import place_to_compute
 from stmemory.weights.foreign import ForeignWeights
 
@@ -308,6 +308,7 @@ class Sam2Network(nn.Module):
             "zoom": 1.0,
             "write_gate": 0.0,
             "reach": None,
+            "margin": None,
         }
 
     def ready(self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
@@ -324,6 +325,16 @@ class Sam2Network(nn.Module):
         """
         if top_k is not None:
             raise OptionError(f"top_k: expected None with {self.name}, which reads all memory cells, got {top_k}")
+        return self
+
+    def with_margin(self, margin: float | None) -> Self:
+        """Itself; it always looks at all of the frame.
+
+        Raises:
+            OptionError: a number is asked for.
+        """
+        if margin is not None:
+            raise OptionError(f"margin: expected None with {self.name}, which looks at all of a frame, got {margin}")
         return self
 
     def working_size(self, height: int, width: int, *, short_side: int | None, enlarge: float) -> WorkingSize:
@@ -390,11 +401,18 @@ class Sam2Network(nn.Module):
         return self._step(features, memory, rows, given, frame=frame, size=size, again=True)
 
     def template(
-        self, features: Sam2Features, found: Found | None, rows: Sequence[int], mask: Tensor, others: Tensor
-    ) -> Tensor:
+        self,
+        features: Sam2Features,
+        found: Found | None,
+        rows: Sequence[int],
+        mask: Tensor,
+        others: Tensor,
+        *,
+        given: bool,
+    ) -> Template:
         """See `TrackingNetwork.template`: what the model made of the frame, `[R, C, n + p]`."""
         memories, places = _memories(found, rows)
-        return memories.templates[places]
+        return Template(memories.templates[places])
 
     def memorise_beside(
         self,

@@ -20,15 +20,17 @@ from stmemory.memory.read import ReadCache, SpaceTimeRead
 from stmemory.networks.config import NetworkConfig
 from stmemory.networks.layers import FrameFeatures, fold_batch_norm, of_rows, use_channels_last
 from stmemory.networks.lite import LiteDecoder, LiteKey, LiteMemoryEncoder, LiteQueryEncoder, LiteValue
+from stmemory.networks.parts import Part
 from stmemory.networks.stcn import StcnDecoder, StcnKey, StcnMemoryEncoder, StcnValue
 from stmemory.networks.stm import StmDecoder, StmMemoryEncoder, StmQueryEncoder
-from stmemory.networks.tracking import Found, Given, Memory
+from stmemory.networks.tracking import Found, Given, Memory, Template
 from stmemory.weights.devices import place_to_compute
 from stmemory.weights.pretrained import Pretrained
 
 __all__ = ["SegmentationNetwork"]
 
 _CHUNK = 4  # objects decoded at a time, so that many objects need no more working memory than these
+_NOWHERE = -20.0  # logit of an object where it is not looked for
 
 
 class SegmentationNetwork(Pretrained, nn.Module):
@@ -49,6 +51,7 @@ class SegmentationNetwork(Pretrained, nn.Module):
     config_type: ClassVar[type[NetworkConfig]] = NetworkConfig
     config: NetworkConfig
     read: SpaceTimeRead
+    margin: float | None = None  # see with_margin
 
     stride = 16
     takes_prompts = False
@@ -111,10 +114,17 @@ class SegmentationNetwork(Pretrained, nn.Module):
         return template
 
     def recall(
-        self, features: FrameFeatures, bank: MemoryBank, video: Tensor, cache: ReadCache | None = None
+        self,
+        features: FrameFeatures,
+        bank: MemoryBank,
+        video: Tensor,
+        cache: ReadCache | None = None,
+        *,
+        row: int | None = None,
     ) -> Tensor:
-        """The space-time read, `[B, Cv, h, w]`: what the bank's rows hold for each cell of their frames."""
-        recalled: Tensor = self.read(of_rows(features.key, video), bank, cache)
+        """The space-time read, `[B, Cv, h, w]`: what the bank's rows hold for each cell of their frames, or a single
+        row of it."""
+        recalled: Tensor = self.read(of_rows(features.key, video), bank, cache, row=row)
         return recalled
 
     def cues(
@@ -136,8 +146,17 @@ class SegmentationNetwork(Pretrained, nn.Module):
         """
         if self.discriminate is None or features.appearance is None:
             return None
-        own: Tensor = self.discriminate(features.appearance, memory, video)
         mask, others = (nn.functional.avg_pool2d(m.float()[:, None], 8)[:, 0] for m in last)
+        return self._cues(features.appearance, memory, (mask, others), video)
+
+    def _cues(
+        self, appearance: Tensor, memory: DiscriminativeMemory, last: tuple[Tensor, Tensor], video: Tensor
+    ) -> Tensor | None:
+        """See `cues`; of masks `[B, H/8, W/8]`."""
+        if self.discriminate is None:
+            return None
+        own: Tensor = self.discriminate(appearance, memory, video)
+        mask, others = last
         near = nn.functional.avg_pool2d(mask[:, None], 15, stride=1, padding=7)[:, 0]
         about = nn.functional.max_pool2d(mask[:, None], 5, stride=1, padding=2)[:, 0]
         return torch.stack([own, rival_scores(own, video), about, near, others], 1)
@@ -188,8 +207,14 @@ class SegmentationNetwork(Pretrained, nn.Module):
 
     @property
     def tracking(self) -> Mapping[str, Any]:
-        """No option is its own: the defaults of `TrackingOptions` are those of the bundled weights."""
-        return {}
+        """The defaults of `TrackingOptions` are those of `lite`; the others look at whole frames, as their papers."""
+        return {} if self.config.appearance_channels else {"margin": None}
+
+    def _twin(self) -> Self:
+        """Another module of the same parts."""
+        same = copy.copy(self)
+        same._modules = dict(self._modules)
+        return same
 
     def ready(self, *, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Self:
         """See `TrackingNetwork.ready`; BatchNorm is folded into the copy."""
@@ -203,10 +228,17 @@ class SegmentationNetwork(Pretrained, nn.Module):
         """See `TrackingNetwork.with_top_k`; itself where it reads from as many already."""
         if self.read.top_k == top_k:
             return self
-        same = copy.copy(self)
-        same._modules = dict(self._modules)
+        same = self._twin()
         same.read = copy.copy(self.read)
         same.read.top_k = top_k
+        return same
+
+    def with_margin(self, margin: float | None) -> Self:
+        """See `TrackingNetwork.with_margin`; itself where it has that margin already."""
+        if self.margin == margin:
+            return self
+        same = self._twin()
+        same.margin = margin
         return same
 
     def working_size(self, height: int, width: int, *, short_side: int | None, enlarge: float) -> WorkingSize:
@@ -239,15 +271,59 @@ class SegmentationNetwork(Pretrained, nn.Module):
         if not rows:
             nothing = torch.zeros(0, *features.frame.shape[2:], dtype=torch.float32, device=features.key.device)
             return Found((), nothing)
+        cues = self._cues_of_last(features, memory, last)
+        if self.margin is None or last is None:
+            return self._look_everywhere(features, memory, cues)
+        whole, parts = Part.whole(features.frame), []
+        found = features.key.new_full((rows, *features.frame.shape[2:]), _NOWHERE, dtype=torch.float32)
+        for row in range(rows):
+            of_row = None if cues is None else cues[row : row + 1]
+            part = self._last_part(features, memory, last[1 + row], row=row, frame=frame)
+            logits = self._look(features, memory, row, part, of_row)
+            if part != whole and not bool((logits > 0).any()):  # it is not there: it may be anywhere
+                part = whole
+                logits = self._look(features, memory, row, part, of_row)
+            part.of(found[row], 1).copy_(logits)
+            parts.append(part.box)
+        return Found(tuple(range(rows)), found, boxes=tuple(parts))
+
+    def _cues_of_last(self, features: FrameFeatures, memory: Memory, last: Tensor | None) -> Tensor | None:
+        """The cues of all rows, of the probabilities `[1 + N, H', W']` of the last frame."""
+        sums = memory.beside
+        if features.appearance is None or not features.can_discriminate or last is None:
+            return None
+        if not isinstance(sums, DiscriminativeMemory):
+            return None
+        masks = nn.functional.avg_pool2d(last[1:, None], 8)[:, 0]  # [B, H'/8, W'/8]
+        others = (masks.sum(0) - masks).clamp(0, 1)
+        return self._cues(features.appearance, sums, (masks, others), _of_one_video(len(masks), features))
+
+    def _look_everywhere(self, features: FrameFeatures, memory: Memory, cues: Tensor | None) -> Found:
+        """All objects, in all of the frame, several at a time."""
+        rows = memory.bank.rows
         video = _of_one_video(rows, features)
-        recalled, cues = self.recall(features, memory.bank, video, memory.cache), None
-        if features.can_discriminate and last is not None and isinstance(memory.beside, DiscriminativeMemory):
-            masks = last[1:]  # [B, H', W'], of the last frame
-            others = (masks.sum(0) - masks).clamp(0, 1)
-            cues = self.cues(features, memory.beside, (masks, others), video)
+        recalled = self.recall(features, memory.bank, video, memory.cache)
         parts = [slice(start, start + _CHUNK) for start in range(0, rows, _CHUNK)]
         decoded = [self.decode(recalled[p], features, video[p], None if cues is None else cues[p]) for p in parts]
         return Found(tuple(range(rows)), torch.cat([logits.float() for logits in decoded]))
+
+    def _last_part(self, features: FrameFeatures, memory: Memory, mask: Tensor, *, row: int, frame: int) -> Part:
+        """The surroundings of an object's mask `[H', W']` in the frame before, if it was memorised there; else all of
+        the frame."""
+        slots = memory.bank.describe(row)
+        known = bool(slots) and slots[-1].frame == frame - 1
+        part = Part.around(mask, self._cells(features)) if known else None
+        return part or Part.whole(features.frame)
+
+    def _look(self, features: FrameFeatures, memory: Memory, row: int, part: Part, cues: Tensor | None) -> Tensor:
+        """Logits of one object in a part of the frame, `[h, w]` px."""
+        seen, video = part.features(features), _of_one_video(1, features)
+        recalled = self.recall(seen, memory.bank, video, memory.cache, row=row)
+        return self.decode(recalled, seen, video, None if cues is None else part.of(cues, 8))[0].float()
+
+    def _cells(self, features: FrameFeatures) -> int:
+        """The margin, in cells."""
+        return round((self.margin or 0.0) * min(features.key.shape[2:]))
 
     def revise(
         self, features: FrameFeatures, memory: Memory, given: Sequence[Given], *, frame: int, size: WorkingSize
@@ -255,11 +331,28 @@ class SegmentationNetwork(Pretrained, nn.Module):
         """Nothing: masks are taken as they are."""
 
     def template(
-        self, features: FrameFeatures, found: Found | None, rows: Sequence[int], mask: Tensor, others: Tensor
-    ) -> Tensor:
-        """See `TrackingNetwork.template`, and `encode_memory`."""
-        dtype = features.key.dtype
-        return self.encode_memory(features, mask.to(dtype), others.to(dtype), _of_one_video(len(rows), features))
+        self,
+        features: FrameFeatures,
+        found: Found | None,
+        rows: Sequence[int],
+        mask: Tensor,
+        others: Tensor,
+        *,
+        given: bool,
+    ) -> Template:
+        """See `TrackingNetwork.template`, and `encode_memory`. Of what was given all of the frame is memorised: an
+        object that is lost is told from the rest of the frame by that."""
+        mask, others = mask.to(features.key.dtype), others.to(features.key.dtype)
+        if self.margin is None or given:
+            return Template(self.encode_memory(features, mask, others, _of_one_video(len(rows), features)))
+        parts, values = [], features.key.new_zeros(len(rows), self.config.template_channels, *features.key.shape[2:])
+        for number in range(len(rows)):
+            part = Part.around(mask[number], self._cells(features)) or Part.whole(features.frame)
+            own, rest = (part.of(maps[number : number + 1], 1) for maps in (mask, others))
+            template = self.encode_memory(part.features(features), own, rest, _of_one_video(1, features))
+            part.of(values[number : number + 1], 16).copy_(template)
+            parts.append(part.extent)
+        return Template(values, torch.tensor(parts, device=features.key.device))
 
     def memorise_beside(
         self,
@@ -298,6 +391,7 @@ class SegmentationNetwork(Pretrained, nn.Module):
         shapes: dict[str, tuple[int, ...]] = {
             "bank.templates": (rows, slots, config.template_channels, *cells),
             "bank.keys": (rows, slots, config.key_channels, *cells),
+            "bank.extent": (rows, slots, 2, 2),
             "keys": (rows, slots, config.key_channels, *cells),
             "values": (rows, slots, config.value_channels, *cells),
             "seen": (rows, slots),

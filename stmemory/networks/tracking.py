@@ -18,7 +18,7 @@ from stmemory.memory.bank import MemoryBank
 from stmemory.memory.policy import UpdatePolicy
 from stmemory.memory.read import ReadCache, SpaceTimeRead
 
-__all__ = ["Beside", "Found", "Given", "Memory", "TrackingNetwork"]
+__all__ = ["Beside", "Found", "Given", "Memory", "Template", "TrackingNetwork"]
 
 
 class Beside(Protocol):
@@ -97,12 +97,33 @@ class Found:
         logits: float32 `[R, h, w]`, each object's own: above 0 is the object. At the size at which the network answers.
         presence: float32 `[R]`, the probability that the object is in the frame; None where the network has no opinion.
         memory: what the network wants back when the frame is memorised.
+        boxes: top, bottom, left and right of a box for each of the R rows, px of the logits, ends excluded: it was
+            looked for in there alone, and outside of it its logit is far below 0. None where it was looked for
+            everywhere.
     """
 
     rows: tuple[int, ...]
     logits: Tensor
     presence: Tensor | None = None
     memory: Any = None
+    boxes: tuple[tuple[int, int, int, int], ...] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """What the bank stores of a frame.
+
+    Attributes:
+        values: `[R, C, *S]`.
+        extent: int64 `[R, d, 2]`, see `MemoryBank.write`; None where all of S counts.
+    """
+
+    values: Tensor
+    extent: Tensor | None = None
+
+    def of(self, rows: Sequence[int]) -> Template:
+        """Those of some of the R rows."""
+        return Template(self.values[rows], None if self.extent is None else self.extent[rows])
 
 
 class TrackingNetwork(Protocol):
@@ -152,6 +173,14 @@ class TrackingNetwork(Protocol):
 
     def with_top_k(self, top_k: int | None) -> Self:
         """The same weights, reading from that many memory cells alone; None reads from all.
+
+        Raises:
+            OptionError: the network cannot.
+        """
+
+    def with_margin(self, margin: float | None) -> Self:
+        """The same weights, looking for an object and memorising it within that many short sides of the frame around
+        its last place; None in all of the frame.
 
         Raises:
             OptionError: the network cannot.
@@ -217,7 +246,16 @@ class TrackingNetwork(Protocol):
             The rows of `given`; None where the network takes masks as they are.
         """
 
-    def template(self, features: Any, found: Found | None, rows: Sequence[int], mask: Tensor, others: Tensor) -> Tensor:
+    def template(
+        self,
+        features: Any,
+        found: Found | None,
+        rows: Sequence[int],
+        mask: Tensor,
+        others: Tensor,
+        *,
+        given: bool,
+    ) -> Template:
         """What the bank stores of a frame.
 
         Args:
@@ -226,9 +264,10 @@ class TrackingNetwork(Protocol):
             rows: R rows.
             mask: `[R, H', W']` in [0, 1], each row's object as it was labelled in the end.
             others: `[R, H', W']` in [0, 1], all other objects.
+            given: whether the objects were given; else they were found.
 
         Returns:
-            `[R, C, *S]`.
+            Of R rows.
         """
 
     def memorise_beside(
@@ -243,8 +282,7 @@ class TrackingNetwork(Protocol):
         frame: int,
         given: bool,
     ) -> None:
-        """Add to `memory.beside` what it remembers of a frame; arguments as of `template`, and whether the objects were
-        given."""
+        """Add to `memory.beside` what it remembers of a frame; arguments as of `template`."""
 
     def state_shapes(self, rows: int, slots: int, size: WorkingSize) -> Mapping[str, tuple[int, ...]]:
         """Shapes of what a state holds for B rows of K slots: `bank.templates` and other contents of the bank, `keys`,

@@ -1,0 +1,78 @@
+"""Where in a frame an object is looked for and memorised: a rectangle of cells around its last place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+from torch import Tensor, nn
+
+from stmemory.networks.layers import FrameFeatures
+
+__all__ = ["Part"]
+
+_CELL = 16  # px
+
+
+@dataclass(frozen=True)
+class Part:
+    """A rectangle of cells of stride 16; ends are excluded.
+
+    >>> import torch
+    >>> mask = torch.zeros(64, 96)
+    >>> mask[16:30, 40:50] = 1
+    >>> Part.around(mask, 1)
+    Part(top=0, bottom=3, left=1, right=5)
+    """
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @classmethod
+    def whole(cls, frame: Tensor) -> Self:
+        """All cells of a frame `[*, H, W]`."""
+        return cls(0, frame.shape[-2] // _CELL, 0, frame.shape[-1] // _CELL)
+
+    @classmethod
+    def around(cls, mask: Tensor, margin: int) -> Self | None:
+        """The cells of a mask `[H, W]` in [0, 1], and so many more on each side; None where it is empty."""
+        there = nn.functional.max_pool2d(mask[None], _CELL)[0] >= 0.5  # [h, w]
+        rows, columns = (there.any(dim).nonzero().flatten().tolist() for dim in (1, 0))
+        if not rows:
+            return None
+        height, width = there.shape
+        return cls(
+            max(0, rows[0] - margin),
+            min(height, rows[-1] + 1 + margin),
+            max(0, columns[0] - margin),
+            min(width, columns[-1] + 1 + margin),
+        )
+
+    @property
+    def extent(self) -> list[list[int]]:
+        """As of a template, see `MemoryBank.write`."""
+        return [[self.top, self.bottom], [self.left, self.right]]
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """Its top, bottom, left and right, px."""
+        return self.top * _CELL, self.bottom * _CELL, self.left * _CELL, self.right * _CELL
+
+    def of(self, maps: Tensor, stride: int) -> Tensor:
+        """The part of maps `[*, H / stride, W / stride]`; copies nothing."""
+        at = _CELL // stride
+        return maps[..., self.top * at : self.bottom * at, self.left * at : self.right * at]
+
+    def features(self, features: FrameFeatures) -> FrameFeatures:
+        """The part of the features of frames, as if there was no more of them."""
+        return FrameFeatures(
+            frame=self.of(features.frame, 1),
+            key=self.of(features.key, 16),
+            value=self.of(features.value, 16),
+            stride4=self.of(features.stride4, 4),
+            stride8=self.of(features.stride8, 8),
+            stride16=self.of(features.stride16, 16),
+            appearance=None if features.appearance is None else self.of(features.appearance, 8),
+        )
