@@ -29,7 +29,7 @@ __all__ = [
 STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5))
 STEM = 32
 STRIDE4, STRIDE8, STRIDE16 = 24, 40, 112  # channels after stages 1, 2 and 4
-_STRIP = 1 << 22  # numbers of an expanded part that are held at once: 16 MiB in float32
+_STRIP = 1 << 21  # numbers of an expanded part that are held at once: 8 MiB in float32
 # an object's score, that of its rivals, where its last mask was about, the surroundings of that, and the others' last
 # masks
 CUES = 5
