@@ -148,7 +148,7 @@ class MemoryBank(nn.Module):
 
     @property
     def cells(self) -> Tensor:
-        """`[B, K, *S]` bool: positions that are part of a template; all of the slots in use, where no template has a
+        """`[B, K, *S]` bool: positions that are part of a template; all of the slots in use, where no template has an
         extent."""
         return self._slots.cells
 
@@ -404,8 +404,8 @@ class MemoryBank(nn.Module):
             whole = whole_extent(shape, template.device)
             return template, whole.expand(len(template), *whole.shape)
         extent = checked_extent(extent, len(template), shape).to(template.device)
-        self._slots.partial = True
-        return template * inside(extent, shape)[:, None], extent
+        self._slots.have_extents()
+        return template.masked_fill(~inside(extent, shape)[:, None], 0.0), extent
 
     def _make_room(
         self, index: Tensor, incoming: tuple[Tensor, Tensor], frame: int, *, must_store: bool
