@@ -96,9 +96,9 @@ class TrackingOptions:
             says itself whether an object is there, as SAM 2 does: then its opinion is the score.
         reach: regions further than this share of the frame's short side from an object's last place are taken for false
             positives (section 3.4.1); None keeps every region.
-        margin: an object that was seen in the last frame is looked for within so many short sides of the frame around
-            its place there, and so much of a frame around it is memorised; one that is not seen is looked for in all of
-            the frame. None always looks at all, and memorises all. The smaller, the faster.
+        margin: an object that was memorised in the last frame is looked for within so many short sides of the window
+            around its place there, and so much of a frame around it is memorised; one that is not seen is looked for in
+            all of the window. None always looks at all of it, and memorises all. The smaller, the faster.
 
     Raises:
         OptionError: a value is out of its range.
@@ -121,7 +121,7 @@ class TrackingOptions:
     top_k: int | None = None  # memory cells, 1 or more
     write_gate: float = _OwnFloat(0.5)  # score, 0 to 1
     reach: float | None = _OwnFloat(0.2)  # short sides of the frame, 0 or more
-    margin: float | None = _OwnFloat(0.2)  # the same
+    margin: float | None = _OwnFloat(0.2)  # short sides of the window, 0 or more
 
     def __post_init__(self) -> None:
         update_policy(self.policy)  # raises for unknown names

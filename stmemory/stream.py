@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -43,7 +43,8 @@ from stmemory.window import Window, aim, is_cut
 __all__ = ["VOSStream"]
 
 _Answer = TypeVar("_Answer")
-_CHUNK = 4  # objects decoded or memorised at a time, so that many objects need no more working memory than these
+_CHUNK = 4  # objects whose templates are made at a time, so that many objects need no more working memory than these
+_SHARING = 16  # objects that are memorised beside the bank at a time, and may share what is computed of the frame
 
 _NOT_FINITE = "expected finite values from the network, got NaN or infinity; use dtype=torch.float32, or other weights"
 
@@ -526,20 +527,18 @@ class VOSStream:
         others_found = [] if only_given else [row for row, fine in enumerate(good) if fine and row not in known]
         everything = labels.probabilities[1:].sum(0)
         for rows, is_given in ((known, True), (others_found, False)):
-            for start in range(0, len(rows), _CHUNK):
-                part = rows[start : start + _CHUNK]
-                mask = labels.probabilities[[1 + row for row in part]]
-                others = (everything - mask).clamp(0, 1)
+            for part, mask, others in _in_parts(labels.probabilities, everything, rows, _CHUNK):
                 template = self.network.template(features, found, part, mask, others, given=is_given)
                 self._write(template, part, is_given)
-            if rows and (is_given or self.frame_index % self.options.memory_every == 0):
-                mask = labels.probabilities[[1 + row for row in rows]]
+            if not is_given and self.frame_index % self.options.memory_every != 0:
+                continue
+            for part, mask, others in _in_parts(labels.probabilities, everything, rows, _SHARING):
                 self.network.memorise_beside(
                     features,
                     found,
-                    rows,
+                    part,
                     mask,
-                    (everything - mask).clamp(0, 1),
+                    others,
                     memory=self._state.memory,
                     frame=self.frame_index,
                     given=is_given,
@@ -571,6 +570,17 @@ class VOSStream:
             part = [n for n in range(len(rows)) if pinned[n] == pin]
             at = [rows[n] for n in part]
             _store(bank, template.of(part), at, frame=number, pinned=pin, provisional=provisional)
+
+
+def _in_parts(
+    probabilities: Tensor, everything: Tensor, rows: list[int], size: int
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Rows, so many at a time, with their masks `[R, H', W']` and those of all others together, out of probabilities
+    `[1 + N, H', W']` and the sum of the objects `[H', W']`."""
+    for start in range(0, len(rows), size):
+        part = rows[start : start + size]
+        mask = probabilities[[1 + row for row in part]]
+        yield part, mask, (everything - mask).clamp(0, 1)
 
 
 def _has_room_for_pin(bank: MemoryBank, row: int) -> bool:

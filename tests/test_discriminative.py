@@ -286,6 +286,31 @@ def test_an_empty_memory_is_named() -> None:
         DiscriminativeRead()(torch.rand(1, 4, 3, 3), DiscriminativeMemory(), torch.zeros(1, dtype=torch.int64))
 
 
+def test_classifiers_are_kept_until_something_changes() -> None:
+    """A second read solves nothing; a write, other weights and grad do, and gradients reach the features."""
+    memory, read = DiscriminativeMemory(), DiscriminativeRead().requires_grad_(False)
+    features, (mask,), (others,) = _drawn(1, 2)
+    features.requires_grad_()
+    video = torch.zeros(2, dtype=torch.int64)
+
+    def solved() -> Tensor:
+        fresh = DiscriminativeMemory()
+        fresh.load_state_dict(memory.state_dict())
+        return read.classifiers(fresh)
+
+    read.memorise(memory, features, mask, others, video, given=True)
+    with torch.no_grad():
+        first = read.classifiers(memory)
+        assert read.classifiers(memory) is first
+    assert read.classifiers(memory).requires_grad
+    with torch.no_grad():
+        read.load_state_dict(DiscriminativeRead(ridge=10.0).state_dict())
+        assert torch.equal(read.classifiers(memory), solved())
+        assert not torch.equal(read.classifiers(memory), first)
+        read.memorise(memory, features, mask.flip(0), others, video, frame=1)
+        assert torch.equal(read.classifiers(memory), solved())
+
+
 def test_rivals_are_the_best_of_the_others() -> None:
     """For each row the largest score of the other rows of its video, at least 0; ties and lonely rows included."""
     scores, video = torch.randn(7, 4, 5), torch.tensor([0, 1, 0, 0, 2, 1, 0])

@@ -27,6 +27,7 @@ from stmemory.memory import (
 )
 from stmemory.memory.attention import products
 from stmemory.memory.extents import inside
+from stmemory.memory.undo import Undo
 
 RULES = [name for name in policy_names() if name != "learned"]
 SHAPE = (3, 4)
@@ -168,10 +169,39 @@ def test_what_cannot_have_extents_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     whole = torch.tensor([EXTENTS[0]])
     with pytest.raises(OptionError, match="with MeanFusion, got extents"):
         MemoryBank(3).write(torch.randn(1, 2, *SHAPE), extent=whole)
-    bank = MemoryBank(3, fusion=cell_of(2).float())
+    plain, parted = (MemoryBank(3, fusion=cell_of(2).float()) for _ in range(2))
+    parted.write(torch.randn(1, 2, *SHAPE), extent=torch.tensor([EXTENTS[1]]))
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    with pytest.raises(OptionError, match="extent=None within torch.compile"):
-        bank.write(torch.randn(1, 2, *SHAPE), extent=whole)
+    with pytest.raises(OptionError, match=r"no extents, .* within torch\.compile"):
+        plain.write(torch.randn(1, 2, *SHAPE), extent=whole)
+    with pytest.raises(OptionError, match=r"no extents, .* within torch\.compile"):
+        parted.write(torch.randn(1, 2, *SHAPE))
+
+
+def test_what_is_undone_has_its_extents_again() -> None:
+    """A larger step that fails puts back whether there are extents, and a refused write makes none."""
+    bank, undo = MemoryBank(3, fusion=cell_of(2).float()), Undo()
+    bank.write(torch.randn(1, 2, *SHAPE), extent=torch.tensor([EXTENTS[1]]))
+    bank.note_changes(undo)
+    bank.reset()
+    undo.put_back()
+    bank.note_changes(None)
+    assert bank.has_extents
+    assert 4 == bank.cells.sum()
+    plain = MemoryBank(3, fusion=cell_of(2).float())
+    plain.write(torch.randn(1, 2, *SHAPE))
+    with pytest.raises(BankError, match="finite"):
+        plain.write(torch.full((1, 2, *SHAPE), math.nan), extent=torch.tensor([EXTENTS[1]]))
+    assert not plain.has_extents
+
+
+def test_what_lies_outside_of_an_extent_does_not_count() -> None:
+    """Not even NaN, which is stored as 0 with all else there."""
+    bank, template = MemoryBank(3, fusion=cell_of(2).float()), torch.randn(1, 2, *SHAPE)
+    template[..., 3] = math.nan
+    bank.write(template, extent=torch.tensor([EXTENTS[3]]))
+    assert torch.equal(part(bank.templates[0, 0], EXTENTS[3]), part(template[0], EXTENTS[3]))
+    assert not bank.templates[0, 0, :, ~inside(torch.tensor(EXTENTS[3]), SHAPE)].any()
 
 
 def test_bytes_do_not_depend_on_extents() -> None:

@@ -385,6 +385,16 @@ def test_a_bank_that_holds_nothing_cannot_be_read() -> None:
         read(torch.randn(1, 3, 2, 3), bank)
 
 
+@pytest.mark.parametrize("row", [-1, 2], ids=["below", "beyond"])
+def test_a_row_that_is_not_there_cannot_be_read(row: int) -> None:
+    """The error says which rows there are."""
+    _, read, _, _ = bank_and_read(shared=False)
+    bank = MemoryBank(3)
+    bank.write(torch.randn(2, 4, 2, 3))
+    with pytest.raises(BankError, match=r"expected a row in 0\.\.1"):
+        read(torch.randn(1, 3, 2, 3), bank, row=row)
+
+
 @pytest.mark.parametrize("top_k", [None, 2])
 def test_a_row_that_holds_nothing_recalls_something_finite(top_k: int | None) -> None:
     """A row that was added and not yet written to gives no NaN, and does not disturb the others."""

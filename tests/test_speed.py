@@ -6,6 +6,8 @@ import itertools
 import json
 import mmap
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,16 @@ def test_products_are_counted_as_by_hand() -> None:
         torch.randn(4, 3, 16) @ torch.randn(16, 5)
     assert 2 * (2 * 8 * 5 * 7) * (6 * 3 * 3) == products.convolutions
     assert products.convolutions + 2 * (4 * 3 * 5) * 16 == products.operations["prepare"]
+
+
+def test_a_build_of_torch_without_onednn_can_be_measured() -> None:
+    """Nothing names its operations before it is known that they are there."""
+    script = (
+        "import types, torch; torch.ops.mkldnn = types.SimpleNamespace(); import stmemory.evaluation.stages\n"
+        "from stmemory.memory.attention import products; print(products(torch.ones(1, 3), torch.ones(1, 3)).item())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (0, "3.0\n") == (done.returncode, done.stdout), done.stderr
 
 
 def test_attention_is_two_products() -> None:

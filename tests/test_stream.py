@@ -12,6 +12,7 @@ from PIL import Image
 from tiny import HEIGHT, WIDTH, bank_of, boxes, clip, new_predictor, same, state_of, tiny_network, tiny_predictor
 
 from stmemory.errors import FrameError, MaskError, OptionError
+from stmemory.networks.segmentation import SegmentationNetwork
 from stmemory.options import TrackingOptions
 from stmemory.postprocess import remove_false_positives
 from stmemory.prompts import Prompt
@@ -261,6 +262,27 @@ def test_twenty_objects_have_twenty_templates() -> None:
     )  # the frame's own key
     others = [torch.equal(many.bank.templates[0, 0], many.bank.templates[row, 0]) for row in range(1, 20)]
     assert not any(others)
+
+
+def test_many_objects_need_the_working_memory_of_few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 20 objects no more than 4 templates and the sums of no more than 16 are made at a time, and all are made."""
+    made: dict[str, list[int]] = {"template": [], "memorise_beside": []}
+
+    def watch(name: str) -> None:
+        call = getattr(SegmentationNetwork, name)
+
+        def counted(
+            self: object, features: object, found: object, rows: list[int], *rest: object, **more: object
+        ) -> object:
+            made[name].append(len(rows))
+            return call(self, features, found, rows, *rest, **more)
+
+        monkeypatch.setattr(SegmentationNetwork, name, counted)
+
+    for name in made:
+        watch(name)
+    tiny_predictor(zoom=1).start(FRAMES[0], boxes(*range(1, 21)))
+    assert {"template": [4] * 5, "memorise_beside": [16, 4]} == made
 
 
 def test_an_absent_object_leaves_the_last_frame_and_stays_an_object() -> None:

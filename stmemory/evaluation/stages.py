@@ -212,10 +212,11 @@ _WHOLE = {
     torch.ops.aten.conv2d: _convolution,
     torch.ops.aten.linear: _product,
     torch.ops.aten.matmul: _product,
-    torch.ops.mkldnn._linear_pointwise: _product,
     torch.ops.aten.scaled_dot_product_attention: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
 }
+if hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # some builds of torch are without oneDNN, see `products`
+    _WHOLE[torch.ops.mkldnn._linear_pointwise] = _product
 
 
 def matrix_rate(clock: Clock, dtype: torch.dtype, *, side: int = 2048) -> float:

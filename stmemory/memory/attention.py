@@ -1,4 +1,4 @@
-"""Products of matrices, and attention of them, by what is fastest on the CPU."""
+"""Matrix products, and attention made of them, by what is fastest on the CPU."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _LEAST = -80.0  # below this exp() is negligible beside 1, and denormals are a h
 
 
 def products(left: Tensor, right: Tensor) -> Tensor:
-    """Of every row of `left [n, C]` with every row of `right [m, C]`, `[n, m]`.
+    """The products of every row of `left [n, C]` with every row of `right [m, C]`, `[n, m]`.
 
-    Of float32 on the CPU without grad by oneDNN, which torch uses for convolutions: on processors of AMD it reaches
-    twice the rate of MKL, which torch uses for products of matrices, and on others the same.
+    Float32 on the CPU without grad is left to oneDNN, which torch uses for convolutions: on AMD processors it reaches
+    twice the rate of MKL, which torch uses for matrix products, and on others the same.
 
     >>> products(torch.ones(2, 3), torch.ones(1, 3)).tolist()
     [[3.0], [3.0]]
@@ -34,7 +34,8 @@ def attend_in_blocks(queries: Tensor, memory: Tensor, contents: Tensor) -> Tenso
     """Softmax of the products of `queries [m, C]` and `memory [n, C]` over the memory, and the mean of its contents
     `[Cv, n]` with that: `[m, Cv]`. Not for gradients.
 
-    Blocked over queries, in float32 at least; on the CPU faster than the fused kernel, which needs both of one width.
+    Blocked over queries, in the dtype of the queries, float32 or wider; on the CPU faster than the fused kernel, which
+    needs memory and contents of one width.
 
     >>> attend_in_blocks(torch.zeros(1, 2), torch.ones(3, 2), torch.tensor([[1.0, 2.0, 3.0]])).tolist()
     [[2.0]]

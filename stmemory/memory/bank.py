@@ -148,7 +148,7 @@ class MemoryBank(nn.Module):
 
     @property
     def cells(self) -> Tensor:
-        """`[B, K, *S]` bool: positions that are part of a template; all of the slots in use, where no template has a
+        """`[B, K, *S]` bool: positions that are part of a template; all of the slots in use, where no template has an
         extent."""
         return self._slots.cells
 
@@ -229,19 +229,20 @@ class MemoryBank(nn.Module):
             ShapeError: the template does not fit the bank, or is not a tensor of floats; or an extent is empty, or not
                 inside of it.
             OptionError: both pinned and provisional; the frame is not a whole number; the policy or the fusion answered
-                what cannot be done, such as to remove a pinned slot; or there are extents within `torch.compile`, or
-                with `MeanFusion`, which has no positions to compare.
+                what cannot be done, such as to remove a pinned slot; or there are extents, in the bank or given, within
+                `torch.compile`, or given with `MeanFusion`, which has no positions to compare.
             BankError: pinning it would leave a row no slot to write to; the template, or what the fusion made, holds
                 NaN or infinity; or there is not enough memory for the bank.
         """
         if pinned and provisional:
             raise OptionError("write: expected pinned or provisional, got both; a pinned slot cannot be overwritten")
-        if extent is not None and (torch.compiler.is_compiling() or isinstance(self.fusion, MeanFusion)):
+        traced = torch.compiler.is_compiling()
+        if (extent is not None and (traced or isinstance(self.fusion, MeanFusion))) or (traced and self.has_extents):
             raise OptionError(
-                "write: expected extent=None within torch.compile and with MeanFusion, got extents; write eagerly, "
-                "with a FusionCell"
+                "write: expected no extents, given or in the bank, within torch.compile, and none given with "
+                "MeanFusion, got extents; write eagerly, with a FusionCell"
             )
-        if torch.compiler.is_compiling():
+        if traced:
             self._write_traced(template, rows, frame, pinned=pinned, provisional=provisional)
         else:
             self._atomic(lambda: self._store(template, rows, frame, extent, pinned=pinned, provisional=provisional))
@@ -404,8 +405,8 @@ class MemoryBank(nn.Module):
             whole = whole_extent(shape, template.device)
             return template, whole.expand(len(template), *whole.shape)
         extent = checked_extent(extent, len(template), shape).to(template.device)
-        self._slots.partial = True
-        return template * inside(extent, shape)[:, None], extent
+        self._slots.have_extents()
+        return template.masked_fill(~inside(extent, shape)[:, None], 0.0), extent
 
     def _make_room(
         self, index: Tensor, incoming: tuple[Tensor, Tensor], frame: int, *, must_store: bool

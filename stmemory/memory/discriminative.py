@@ -56,7 +56,7 @@ class DiscriminativeMemory:
 
     def __init__(self) -> None:
         self._tensors: dict[str, Tensor] = {}  # see _allocate
-        self._solved: tuple[tuple[Tensor, ...], Tensor] | None = None  # see solved
+        self._solved: tuple[tuple[Tensor, ...], tuple[int, ...], Tensor] | None = None  # see solved
 
     def __getstate__(self) -> dict[str, Packed]:
         return {"tensors": packed(self._tensors)}
@@ -71,7 +71,8 @@ class DiscriminativeMemory:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all that is held; constant from the first write on while the rows are the same."""
+        """Bytes of all sums and counts; constant from the first write on while the rows are the same. What `solved`
+        keeps, D + 1 numbers a row, does not count."""
         return sum(t.numel() * t.element_size() for t in self._tensors.values())
 
     def write(
@@ -145,18 +146,22 @@ class DiscriminativeMemory:
 
     def solved(self, given_share: Tensor, ridge: Tensor) -> Tensor:
         """`ridge_solution` of `sums`, kept until something is written: all is written out of place, so the same tensors
-        hold the same sums. Parameters that still learn are not kept.
+        hold the same sums. With grad, or of parameters that learn, it is solved each time.
 
         Args:
             given_share: logit of the share of the given frames.
             ridge: logarithm of lambda.
         """
-        of, known = (*self._tensors.values(), given_share, ridge), self._solved
-        if known is not None and len(known[0]) == len(of) and all(a is b for a, b in zip(known[0], of, strict=True)):
-            return known[1]
+        of, parameters = (*self._tensors.values(), given_share, ridge), (given_share, ridge)
+        # inference tensors have no version, so nothing says whether they were written to
+        kept = not torch.is_grad_enabled() and not any(p.requires_grad or p.is_inference() for p in parameters)
+        versions = tuple(p._version for p in parameters) if kept else ()  # loading weights writes in place
+        if kept and self._solved is not None:
+            before, known, solution = self._solved
+            if versions == known and len(of) == len(before) and all(a is b for a, b in zip(of, before, strict=True)):
+                return solution
         found = ridge_solution(self.sums(given_share.float().sigmoid()), ridge.float().exp())
-        learns = torch.is_grad_enabled() or given_share.requires_grad or ridge.requires_grad
-        self._solved = None if learns else (of, found)
+        self._solved = (of, versions, found) if kept else None
         return found
 
     def add_rows(self, number: int) -> None:
@@ -237,6 +242,7 @@ class DiscriminativeMemory:
             self._put(f"{kind}_count", rows, count[again] - 1)
 
     def _put(self, name: str, index: Tensor, value: Tensor) -> None:
+        self._solved = None  # which would keep the sums of before from being freed
         self._tensors[name] = self._tensors[name].index_put((index,), value)
 
 

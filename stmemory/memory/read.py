@@ -169,10 +169,12 @@ class SpaceTimeRead(nn.Module):
 
         Raises:
             ShapeError: the query is not a tensor of floats, or does not fit the bank.
-            BankError: the bank is empty.
+            BankError: the bank is empty, or has no such row.
         """
         check_floats("SpaceTimeRead: query_key", query_key, "[B, Ck, *S]")
         keys, values = (cache or ReadCache()).refresh(bank, self)
+        if row is not None and not 0 <= row < bank.rows:
+            raise BankError(f"SpaceTimeRead: expected a row in 0..{bank.rows - 1}, or None for all, got {row}")
         of = slice(None) if row is None else slice(row, row + 1)
         bias = self.bias(bank)
         recalled = space_time_read(

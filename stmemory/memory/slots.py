@@ -258,6 +258,12 @@ class Slots(nn.Module):
             extent = tensors["extent"]
             self.partial = not bool((extent == whole_extent(tensors["templates"].shape[3:], extent.device)).all())
 
+    def have_extents(self) -> None:
+        """Say that from here on some template may be a part of S alone."""
+        if self.undo is not None and not self.partial:
+            self.undo.note(lambda: setattr(self, "partial", False))
+        self.partial = True
+
     def forget(self) -> None:
         """Hold nothing, as before `allocate`."""
         self.take({})
@@ -298,11 +304,11 @@ class Slots(nn.Module):
     def _note_all(self) -> None:
         """Note how to put back what is held, before other tensors take its place."""
         if self.undo is not None:
-            tensors, identity = self.tensors, self.identity
+            tensors, identity, partial = self.tensors, self.identity, self.partial
 
             def put_back() -> None:
                 self._hold(tensors)
-                self.identity = identity
+                self.identity, self.partial = identity, partial
 
             self.undo.note(put_back)
 

@@ -37,7 +37,8 @@ class Part:
 
     @classmethod
     def around(cls, mask: Tensor, margin: int) -> Self | None:
-        """The cells of a mask `[H, W]` in [0, 1], and so many more on each side; None where it is empty."""
+        """The cells that a mask `[H, W]` in [0, 1] touches with 0.5 or more, and so many more on each side; None where
+        there are none."""
         there = nn.functional.max_pool2d(mask[None], _CELL)[0] >= 0.5  # [h, w]
         rows, columns = (there.any(dim).nonzero().flatten().tolist() for dim in (1, 0))
         if not rows:
@@ -52,7 +53,7 @@ class Part:
 
     @property
     def extent(self) -> list[list[int]]:
-        """As of a template, see `MemoryBank.write`."""
+        """The extent of its template, `[2, 2]`, see `MemoryBank.write`."""
         return [[self.top, self.bottom], [self.left, self.right]]
 
     @property
@@ -66,7 +67,7 @@ class Part:
         return maps[..., self.top * at : self.bottom * at, self.left * at : self.right * at]
 
     def features(self, features: FrameFeatures) -> FrameFeatures:
-        """The part of the features of frames, as if there was no more of them."""
+        """The part of the features of frames, as if there were no more of them."""
         return FrameFeatures(
             frame=self.of(features.frame, 1),
             key=self.of(features.key, 16),

@@ -152,7 +152,7 @@ class SegmentationNetwork(Pretrained, nn.Module):
     def _cues(
         self, appearance: Tensor, memory: DiscriminativeMemory, last: tuple[Tensor, Tensor], video: Tensor
     ) -> Tensor | None:
-        """See `cues`; of masks `[B, H/8, W/8]`."""
+        """What `cues` returns, for masks `[B, H/8, W/8]`."""
         if self.discriminate is None:
             return None
         own: Tensor = self.discriminate(appearance, memory, video)
@@ -316,7 +316,7 @@ class SegmentationNetwork(Pretrained, nn.Module):
         return part or Part.whole(features.frame)
 
     def _look(self, features: FrameFeatures, memory: Memory, row: int, part: Part, cues: Tensor | None) -> Tensor:
-        """Logits of one object in a part of the frame, `[h, w]` px."""
+        """Logits of one object in a part of the frame, `[H, W]` of that part."""
         seen, video = part.features(features), _of_one_video(1, features)
         recalled = self.recall(seen, memory.bank, video, memory.cache, row=row)
         return self.decode(recalled, seen, video, None if cues is None else part.of(cues, 8))[0].float()

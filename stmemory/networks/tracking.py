@@ -122,7 +122,7 @@ class Template:
     extent: Tensor | None = None
 
     def of(self, rows: Sequence[int]) -> Template:
-        """Those of some of the R rows."""
+        """The templates of some of the R rows."""
         return Template(self.values[rows], None if self.extent is None else self.extent[rows])
 
 
@@ -179,8 +179,8 @@ class TrackingNetwork(Protocol):
         """
 
     def with_margin(self, margin: float | None) -> Self:
-        """The same weights, looking for an object and memorising it within that many short sides of the frame around
-        its last place; None in all of the frame.
+        """The same weights, looking for an object and memorising it within that many short sides of what the network is
+        shown around its last place; None in all of it.
 
         Raises:
             OptionError: the network cannot.
@@ -267,7 +267,7 @@ class TrackingNetwork(Protocol):
             given: whether the objects were given; else they were found.
 
         Returns:
-            Of R rows.
+            The templates of the R rows.
         """
 
     def memorise_beside(
