@@ -44,9 +44,19 @@ def test_a_part_is_the_cells_of_a_mask_and_a_margin() -> None:
     mask = torch.zeros(96, 160)
     mask[15:17, 40] = 0.5
     mask[90, 150] = 0.4
-    assert Part(0, 2, 2, 3) == Part.around(mask, 0)
-    assert Part(0, 4, 0, 5) == Part.around(mask, 2)
-    assert Part(0, 6, 0, 10) == Part.around(mask, 99) == Part.whole(mask)
+    assert Part(0, 4, 1, 5) == Part.around(mask, 0)  # 2 x 1 cells, and as many as make it 4 x 4
+    assert Part(0, 4, 0, 8) == Part.around(mask, 2)
+    assert Part(0, 6, 0, 10) == Part.around(mask, 3) == Part.around(mask, 99) == Part.whole(mask)
+    sizes = set()
+    large = torch.zeros(480, 864)
+    for side in range(16, 480, 16):
+        large[:side, :side] = 1
+        part = Part.around(large, 1)
+        assert part is not None
+        assert part.bottom >= min(30, side // 16 + 1)
+        assert part.right >= min(54, side // 16 + 1)
+        sizes.add((part.bottom - part.top, part.right - part.left))
+    assert len(sizes) < 12
     assert Part.around(torch.full((32, 32), 0.49), 1) is None
     assert (0, 64, 0, 80) == Part(0, 4, 0, 5).box
 
@@ -145,10 +155,10 @@ def test_a_far_object_costs_a_near_one_nothing() -> None:
         assert result.present[1]
     extents = {info.frame: stream.bank.extent[0, info.slot].tolist() for info in stream.bank.describe(0)}
     assert [[0, 6], [0, 10]] == extents.pop(0)
-    for extent in extents.values():  # 1 cell around those of the square, which are 2 x 2 or 3 x 3 as it lies
+    for extent in extents.values():  # 1 cell around those of the square, 1 to 3 each way, and as many as make it 4 n
         (top, bottom), (left, right) = extent
-        assert 3 <= bottom - top <= 5
-        assert 3 <= right - left <= 5
+        assert bottom - top in (4, 6)
+        assert right - left in (4, 8)
     assert not any(stream.bank.cells[0, slot.slot].all() for slot in stream.bank.describe(0)[1:])
 
 

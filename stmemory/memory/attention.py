@@ -5,10 +5,11 @@ from __future__ import annotations
 import functools
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 __all__ = ["attend_in_blocks", "products"]
 
+_FEW_SIZES = 128  # rows of which there is a multiple: the library prepares itself for every size, and keeps that
 _SCORES = 1 << 20  # held at once: 4 MiB
 _LEAST = -80.0  # below this exp() is negligible beside 1, and denormals are a hundred times as slow
 
@@ -26,8 +27,10 @@ def products(left: Tensor, right: Tensor) -> Tensor:
     free = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
     if not (exact and free and left.numel() and right.numel() and _has_onednn()):
         return left @ right.t()
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(left.contiguous(), right.contiguous(), None, "none", [], "")
-    return out
+    more = (-len(t) % _FEW_SIZES for t in (left, right))
+    wide = [nn.functional.pad(t, (0, 0, 0, rows)).contiguous() for t, rows in zip((left, right), more, strict=True)]
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(*wide, None, "none", [], "")
+    return out[: len(left), : len(right)]
 
 
 def attend_in_blocks(queries: Tensor, memory: Tensor, contents: Tensor) -> Tensor:
@@ -42,6 +45,7 @@ def attend_in_blocks(queries: Tensor, memory: Tensor, contents: Tensor) -> Tenso
     """
     found = queries.new_empty(len(queries), len(contents))
     step = max(1, _SCORES // max(1, len(memory)))
+    step -= step % _FEW_SIZES if step > _FEW_SIZES else 0
     for start in range(0, len(queries), step):
         scores = products(queries[start : start + step], memory)
         scores.sub_(scores.amax(1, keepdim=True)).clamp_(min=_LEAST).exp_()

@@ -35,6 +35,7 @@ _MOST_FRAMES = 1 << 31  # that are counted
 _RIM = 2  # cells at the edge of a frame: what lies beyond it makes them look like each other, and like no object
 _LEAST = 1e-6  # weight, variance or pivot that counts as something
 _LEAST_MASK = 1e-3  # of a cell: with less of it the object is not there
+_FEW_SIZES = 512  # cells of which there is a multiple: the library prepares itself for every size, and keeps that
 _ALIKE = 1e-3  # of a weight: what differs by less is the same
 
 
@@ -415,7 +416,8 @@ def _sums_of_many(cells: Tensor, weights: tuple[Tensor, Tensor], y: Tensor, vide
             if 2 * len(at) < len(more):
                 part = own[:, at]
                 target = (part * weight[at]) @ y[row, at][:, None]
-                sums.append(torch.cat([factor * gram + products(part * more[at], part), target], 1))
+                less = (nn.functional.pad(t, (0, -len(at) % _FEW_SIZES)) for t in (part * more[at], part))
+                sums.append(torch.cat([factor * gram + products(*less), target], 1))
                 continue
         weighed = own * weight
         sums.append(torch.cat([products(weighed, own), weighed @ y[row][:, None]], 1))

@@ -21,6 +21,7 @@ __all__ = ["ReadCache", "SpaceTimeRead", "memory_tokens", "space_time_read"]
 _AFFINITIES = ("dot", "l2")
 _TOP_K_ELEMENTS = 1 << 24  # scores held at once when top_k is set: 64 MiB
 _HIDDEN = -1e30  # score of a slot that holds nothing
+_FEW_SIZES = 512  # cells of which there is a multiple: the library prepares itself for every size, and keeps that
 
 
 class ReadCache:
@@ -322,7 +323,9 @@ def _read_blocked(query: Tensor, keys: Tensor, values: Tensor, valid: Tensor, sc
     memory, contents = (t.transpose(0, 1).flatten(1) for t in (keys, values))  # [Ck+1, K n], [Cv, K n]
     used = valid.expand(keys.shape[0], keys.shape[2]).flatten().nonzero()[:, 0]
     if 0 < len(used) < memory.shape[1]:  # a row that holds nothing recalls the mean of what lies there, as the kernel
-        memory, contents = memory.index_select(1, used), contents.index_select(1, used)
+        more = -len(used) % _FEW_SIZES
+        memory, contents = (nn.functional.pad(t.index_select(1, used), (0, more)) for t in (memory, contents))
+        memory[-1, len(used) :] = _HIDDEN
     return attend_in_blocks((query * scale).t().contiguous(), memory.t().contiguous(), contents).t()
 
 

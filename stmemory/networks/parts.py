@@ -12,6 +12,8 @@ from stmemory.networks.layers import FrameFeatures
 __all__ = ["Part"]
 
 _CELL = 16  # px
+_SIZES, _STEP = 6, 4  # of parts along each side, at most; cells between two of them, at least
+_MOST = 0.7  # of a frame: a part that is larger than this is all of it
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Part:
     >>> mask = torch.zeros(64, 96)
     >>> mask[16:30, 40:50] = 1
     >>> Part.around(mask, 1)
-    Part(top=0, bottom=3, left=1, right=5)
+    Part(top=0, bottom=4, left=1, right=5)
     """
 
     top: int
@@ -44,12 +46,11 @@ class Part:
         if not rows:
             return None
         height, width = there.shape
-        return cls(
-            max(0, rows[0] - margin),
-            min(height, rows[-1] + 1 + margin),
-            max(0, columns[0] - margin),
-            min(width, columns[-1] + 1 + margin),
-        )
+        top, bottom = _widened(rows[0], rows[-1] + 1, margin, height)
+        left, right = _widened(columns[0], columns[-1] + 1, margin, width)
+        if (bottom - top) * (right - left) > _MOST * height * width:
+            return cls.whole(mask)
+        return cls(top, bottom, left, right)
 
     @property
     def extent(self) -> list[list[int]]:
@@ -77,3 +78,13 @@ class Part:
             stride16=self.of(features.stride16, 16),
             appearance=None if features.appearance is None else self.of(features.appearance, 8),
         )
+
+
+def _widened(first: int, end: int, margin: int, length: int) -> tuple[int, int]:
+    """A span with a margin, of a multiple of a sixth of what there is, and of four cells at least: the library of the
+    convolutions prepares itself for every size anew, which takes time, and memory that it keeps."""
+    first, end = max(0, first - margin), min(length, end + margin)
+    step = max(_STEP, -(-length // _SIZES))
+    whole = min(length, -(-(end - first) // step) * step)
+    first = min(max(0, first - (whole - (end - first)) // 2), length - whole)
+    return first, first + whole
