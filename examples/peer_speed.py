@@ -2,14 +2,14 @@
 
 Usage: python peer_speed.py [--stm DIR] [--stcn DIR] [--xmem DIR] [--objects 1 3] [--frames 60] [--rounds 3]
 
-DIR is your own checkout of github.com/seoungwugoh/STM (CC BY-NC-SA 4.0, for non-commercial use only),
-github.com/hkchengrex/STCN (GPL v3) or github.com/hkchengrex/XMem (MIT). Install what their code imports, such as
-torchvision; STM also opencv-python, matplotlib and tqdm. Their code runs as it is, on the CPU and with random weights, so
-their masks mean nothing. Their memory is that of their evaluation scripts: every fifth frame is kept, STM reads the last
-one too, XMem condenses what is old. stmemory is the bundled lite with default options.
+DIR is your own checkout of github.com/seoungwugoh/STM (CC BY-NC-SA, for non-commercial use only),
+github.com/hkchengrex/STCN (GPL v3) or github.com/hkchengrex/XMem (MIT). Install what its code imports, such as
+torchvision; for STM also opencv-python, matplotlib and tqdm. It runs as it is, on the CPU, with random weights: its
+masks mean nothing. Its memory is that of its evaluation script: every fifth frame; STM reads the last one too, XMem
+condenses old ones. stmemory is the bundled lite with default options.
 
-Time is the mean of the last 15 frames, the median of the rounds. Bytes are those of the memory alone after the last
-frame, without frames and masks; those of STM and STCN grow with --frames, and their time too.
+A time is the mean of the last 15 frames, the median of the rounds. Bytes are those after the last frame: of the memory
+alone, but of stmemory all that a stream keeps, with a frame and its masks. STM and STCN grow with --frames.
 """
 
 import argparse
@@ -27,13 +27,16 @@ def measure(name: str, folder: str, objects: int, frames: int) -> dict[str, floa
     command = [sys.executable, str(ONE), name, folder, str(objects), str(frames)]
     ended = subprocess.run(command, capture_output=True, text=True)
     if ended.returncode:
-        raise SystemExit(ended.stderr)
+        raise SystemExit(ended.stderr.strip())
     found: dict[str, float] = json.loads(ended.stdout.splitlines()[-1])
     return found
 
 
 def main(folders: dict[str, str], objects: list[int], *, frames: int = 60, rounds: int = 3) -> dict[str, list[float]]:
     """Measure all in turns, print the table, and give milliseconds and bytes of each of its rows."""
+    if frames < 2 or rounds < 1:
+        raise SystemExit(f"expected at least two frames and one round, got {frames} and {rounds}")
+    rows: dict[tuple[str, int], list[dict[str, float]]]
     rows = {(name, number): [] for number in objects for name in ("stmemory", *folders)}
     for _ in range(rounds):
         for (name, number), runs in rows.items():

@@ -22,16 +22,16 @@ from stmemory.io.frames import to_frame
 COUNTED = 15  # frames: whole cycles of all four, which memorise every third or every fifth
 
 
-def run_stmemory(frames: Tensor, masks: Tensor, mark: Callable[[], None]) -> object:
-    """Track frames [T, 3, H, W] from masks [1 + N, H, W] of the first on; call mark before each; give what is held."""
+def run_stmemory(frames: Tensor, masks: Tensor, mark: Callable[[], None]) -> int:
+    """Track frames [T, 3, H, W] from masks [1 + N, H, W] of the first on; call mark before each; give bytes held."""
     stream = VOSPredictor.from_pretrained().new_stream()
     for index, frame in enumerate(frames):
         mark()
         stream.step(frame, None if index else masks.argmax(0))
-    return [torch.empty(stream.nbytes, dtype=torch.uint8)]
+    return stream.nbytes
 
 
-def run_stm(frames: Tensor, masks: Tensor, mark: Callable[[], None]) -> object:
+def run_stm(frames: Tensor, masks: Tensor, mark: Callable[[], None]) -> int:
     """The loop of its paper, around its network: all that is kept and the frame before are read."""
     from model import STM
 
@@ -44,10 +44,10 @@ def run_stm(frames: Tensor, masks: Tensor, mark: Callable[[], None]) -> object:
             memory = [torch.cat([*old, new], dim=3) for old, new in zip(kept, last, strict=True)]
             probabilities = network(frame[None], *memory, objects).softmax(1)
             kept = [[part] for part in memory] if index % 5 == 1 else kept
-    return [part[:, 1:] for part in memory]  # without the background's row, which is empty
+    return bytes_of([part[:, 1:] for part in memory])  # without the background's row, which is empty
 
 
-def run_stcn(frames: Tensor, masks: Tensor, mark: Callable[[], None]) -> object:
+def run_stcn(frames: Tensor, masks: Tensor, mark: Callable[[], None]) -> int:
     """Its inference core with its own defaults, which are those of its evaluation."""
     from inference_core import InferenceCore
     from model.eval_network import STCN
@@ -56,10 +56,10 @@ def run_stcn(frames: Tensor, masks: Tensor, mark: Callable[[], None]) -> object:
     encode = core.encode_key  # the first that it does with a frame
     core.encode_key = lambda index: (mark(), encode(index))[1]
     core.interact(masks[1:, None], 0, len(frames))
-    return vars(core.mem_bank)
+    return bytes_of(vars(core.mem_bank))
 
 
-def run_xmem(frames: Tensor, masks: Tensor, mark: Callable[[], None]) -> object:
+def run_xmem(frames: Tensor, masks: Tensor, mark: Callable[[], None]) -> int:
     """Its inference core with the defaults of its evaluation."""
     from inference.inference_core import InferenceCore
     from model.network import XMem
@@ -72,7 +72,12 @@ def run_xmem(frames: Tensor, masks: Tensor, mark: Callable[[], None]) -> object:
     for index, frame in enumerate(frames):
         mark()
         core.step(frame[None], None if index else masks[1:])
-    return [vars(core.memory.work_mem), vars(core.memory.long_mem), core.memory.hidden]
+    return bytes_of([vars(core.memory.work_mem), vars(core.memory.long_mem), core.memory.hidden])
+
+
+def bytes_of(tree: object) -> int:
+    """Of all tensors in it."""
+    return sum(leaf.nbytes for leaf in tree_leaves(tree) if isinstance(leaf, Tensor))
 
 
 def stay_here() -> None:
@@ -98,14 +103,14 @@ def main(name: str, folder: str, objects: int, frames: int) -> None:
         stay_here()
     torch.manual_seed(0)
     try:
-        held = runs[name](pictures, masks, lambda: marks.append(time.perf_counter()))
+        size = runs[name](pictures, masks, lambda: marks.append(time.perf_counter()))
     except ModuleNotFoundError as error:
         raise SystemExit(
-            f"{name}: {error}: expected {folder!r} to be its checkout, and all that its code imports, such as torchvision, "
-            "to be installed; that is no requirement of stmemory"
+            f"{name}: {error}. Expected the checkout in {folder!r}, and that all that its code imports, such as "
+            f"torchvision, is installed here: its requirements are not those of stmemory"
         ) from error
-    seconds = (time.perf_counter() - marks[-min(COUNTED, frames - 1)]) / min(COUNTED, frames - 1)
-    size = sum(leaf.nbytes for leaf in tree_leaves(held) if isinstance(leaf, Tensor))
+    counted = min(COUNTED, frames - 1)
+    seconds = (time.perf_counter() - marks[-counted]) / counted
     print(json.dumps({"ms": 1000 * seconds, "bytes": size, "threads": torch.get_num_threads()}))
 
 
