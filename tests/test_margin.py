@@ -58,6 +58,12 @@ def test_a_part_is_the_cells_of_a_mask_and_a_margin() -> None:
         sizes.add((part.bottom - part.top, part.right - part.left))
     assert len(sizes) < 12
     assert Part.around(torch.full((32, 32), 0.49), 1) is None
+    large = torch.zeros(480, 864)
+    large[200:220, 30:60] = 1
+    inside = Part.around(large, 1, leaving=True)
+    assert inside == Part.around(large, 1) != Part.whole(large)
+    large[200:220, 10:60] = 1  # it touches a cell at the edge
+    assert Part.around(large, 1, leaving=True) == Part.whole(large) != Part.around(large, 1)
     assert (0, 64, 0, 80) == Part(0, 4, 0, 5).box
 
 

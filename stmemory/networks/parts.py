@@ -38,14 +38,25 @@ class Part:
         return cls(0, frame.shape[-2] // _CELL, 0, frame.shape[-1] // _CELL)
 
     @classmethod
-    def around(cls, mask: Tensor, margin: int) -> Self | None:
-        """The cells that a mask `[H, W]` in [0, 1] touches with 0.5 or more, and so many more on each side; None where
-        there are none."""
+    def around(cls, mask: Tensor, margin: int, *, leaving: bool = False) -> Self | None:
+        """The cells that a mask `[H, W]` in [0, 1] touches with 0.5 or more, and at least so many more on each side.
+
+        Args:
+            mask: of the object.
+            margin: cells.
+            leaving: give all of the frame for an object at its edge.
+
+        Returns:
+            The rectangle, of one of few sizes; None where the mask is empty.
+        """
         there = nn.functional.max_pool2d(mask[None], _CELL)[0] >= 0.5  # [h, w]
         rows, columns = (there.any(dim).nonzero().flatten().tolist() for dim in (1, 0))
         if not rows:
             return None
         height, width = there.shape
+        at_edge = rows[0] == 0 or rows[-1] == height - 1 or columns[0] == 0 or columns[-1] == width - 1
+        if leaving and at_edge:
+            return cls.whole(mask)
         top, bottom = _widened(rows[0], rows[-1] + 1, margin, height)
         left, right = _widened(columns[0], columns[-1] + 1, margin, width)
         if (bottom - top) * (right - left) > _MOST * height * width:

@@ -340,14 +340,14 @@ class SegmentationNetwork(Pretrained, nn.Module):
         *,
         given: bool,
     ) -> Template:
-        """See `TrackingNetwork.template`, and `encode_memory`. Of what was given all of the frame is memorised: an
-        object that is lost is told from the rest of the frame by that."""
+        """See `TrackingNetwork.template`, and `encode_memory`. Of what was given, and of what may leave
+        the frame, all of the frame is memorised: an object that is lost is told from the rest by that."""
         mask, others = mask.to(features.key.dtype), others.to(features.key.dtype)
         if self.margin is None or given:
             return Template(self.encode_memory(features, mask, others, _of_one_video(len(rows), features)))
         parts, values = [], features.key.new_zeros(len(rows), self.config.template_channels, *features.key.shape[2:])
         for number in range(len(rows)):
-            part = Part.around(mask[number], self._cells(features)) or Part.whole(features.frame)
+            part = Part.around(mask[number], self._cells(features), leaving=True) or Part.whole(features.frame)
             own, rest = (part.of(maps[number : number + 1], 1) for maps in (mask, others))
             template = self.encode_memory(part.features(features), own, rest, _of_one_video(1, features))
             part.of(values[number : number + 1], 16).copy_(template)
