@@ -3,7 +3,7 @@
 Usage: python peer_speed.py [--stm DIR] [--stcn DIR] [--xmem DIR] [--objects 1 3] [--frames 60] [--rounds 3]
 
 DIR is your own checkout of github.com/seoungwugoh/STM (CC BY-NC-SA, for non-commercial use only),
-github.com/hkchengrex/STCN (GPL v3) or github.com/hkchengrex/XMem (MIT). Install what its code imports, such as
+github.com/hkchengrex/STCN or github.com/hkchengrex/XMem (both MIT by now). Install what its code imports, such as
 torchvision; for STM also opencv-python, matplotlib and tqdm. It runs as it is, on the CPU, with random weights: its
 masks mean nothing. Its memory is that of its evaluation script: every fifth frame; STM reads the last one too, XMem
 condenses old ones. stmemory is the bundled lite with default options.
