@@ -322,9 +322,11 @@ def _read_blocked(query: Tensor, keys: Tensor, values: Tensor, valid: Tensor, sc
     is in use, `[K, n]` or `[K, 1]`."""
     memory, contents = (t.transpose(0, 1).flatten(1) for t in (keys, values))  # [Ck+1, K n], [Cv, K n]
     used = valid.expand(keys.shape[0], keys.shape[2]).flatten().nonzero()[:, 0]
-    if 0 < len(used) < memory.shape[1]:  # a row that holds nothing recalls the mean of what lies there, as the kernel
-        more = -len(used) % _FEW_SIZES
-        memory, contents = (nn.functional.pad(t.index_select(1, used), (0, more)) for t in (memory, contents))
+    if len(used):  # a row that holds nothing recalls the mean of what lies there, as the kernel
+        if len(used) < memory.shape[1]:
+            memory, contents = memory.index_select(1, used), contents.index_select(1, used)
+        # always, so that sums have one order, whatever else the bank has room for
+        memory, contents = (nn.functional.pad(t, (0, -len(used) % _FEW_SIZES)) for t in (memory, contents))
         memory[-1, len(used) :] = _HIDDEN
     return attend_in_blocks((query * scale).t().contiguous(), memory.t().contiguous(), contents).t()
 
