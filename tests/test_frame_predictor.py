@@ -185,7 +185,7 @@ def test_a_stream_is_as_large_after_300_frames_as_after_one(policy: str) -> None
     config, slots, cells = PREDICTION_CONFIG, 3, (SIDE // 4) ** 2
     features = config.template_channels + config.key_channels + config.value_channels
     expected = (
-        slots * (4 * cells * features + (4 + 8) * slots + 2 + 4 * 8 + 8 * 8 + 8)
+        slots * (4 * cells * features + (4 + 8) * slots + 2 + 4 * 8 + 4 * 8 + 8 * 8 + 8)
         + 1
         + 4 * cells * config.widths[-1]
         + 4 * SIDE**2
