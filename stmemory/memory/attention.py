@@ -7,9 +7,10 @@ import functools
 import torch
 from torch import Tensor, nn
 
-__all__ = ["attend_in_blocks", "products"]
+__all__ = ["attend_in_blocks", "in_few_sizes", "products"]
 
-_FEW_SIZES = 128  # rows of which there is a multiple: the library prepares itself for every size, and keeps that
+# Of rows and of columns there is a multiple: the library prepares itself for every size, and keeps that.
+_ROWS, _COLUMNS = 128, 512
 _SCORES = 1 << 20  # held at once: 4 MiB
 _LEAST = -80.0  # below this exp() is negligible beside 1, and denormals are a hundred times as slow
 
@@ -27,10 +28,19 @@ def products(left: Tensor, right: Tensor) -> Tensor:
     free = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
     if not (exact and free and left.numel() and right.numel() and _has_onednn()):
         return left @ right.t()
-    more = (-len(t) % _FEW_SIZES for t in (left, right))
+    more = (-len(t) % _ROWS for t in (left, right))
     wide = [nn.functional.pad(t, (0, 0, 0, rows)).contiguous() for t, rows in zip((left, right), more, strict=True)]
     out: Tensor = torch.ops.mkldnn._linear_pointwise(*wide, None, "none", [], "")
     return out[: len(left), : len(right)]
+
+
+def in_few_sizes(maps: Tensor) -> Tensor:
+    """`[C, n]` with zeros at the end, so that `products` over its columns come in few sizes.
+
+    >>> in_few_sizes(torch.ones(2, 600)).shape
+    torch.Size([2, 1024])
+    """
+    return nn.functional.pad(maps, (0, -maps.shape[1] % _COLUMNS))
 
 
 def attend_in_blocks(queries: Tensor, memory: Tensor, contents: Tensor) -> Tensor:
@@ -45,7 +55,7 @@ def attend_in_blocks(queries: Tensor, memory: Tensor, contents: Tensor) -> Tenso
     """
     found = queries.new_empty(len(queries), len(contents))
     step = max(1, _SCORES // max(1, len(memory)))
-    step -= step % _FEW_SIZES if step > _FEW_SIZES else 0
+    step -= step % _ROWS if step > _ROWS else 0
     for start in range(0, len(queries), step):
         scores = products(queries[start : start + step], memory)
         scores.sub_(scores.amax(1, keepdim=True)).clamp_(min=_LEAST).exp_()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from stmemory.errors import BankError, OptionError, ShapeError
-from stmemory.memory.attention import products
+from stmemory.memory.attention import in_few_sizes, products
 from stmemory.memory.packing import Packed, packed, unpacked
 
 __all__ = [
@@ -35,7 +35,6 @@ _MOST_FRAMES = 1 << 31  # that are counted
 _RIM = 2  # cells at the edge of a frame: what lies beyond it makes them look like each other, and like no object
 _LEAST = 1e-6  # weight, variance or pivot that counts as something
 _LEAST_MASK = 1e-3  # of a cell: with less of it the object is not there
-_FEW_SIZES = 512  # cells of which there is a multiple: the library prepares itself for every size, and keeps that
 _ALIKE = 1e-3  # of a weight: what differs by less is the same
 
 
@@ -416,8 +415,8 @@ def _sums_of_many(cells: Tensor, weights: tuple[Tensor, Tensor], y: Tensor, vide
             if 2 * len(at) < len(more):
                 part = own[:, at]
                 target = (part * weight[at]) @ y[row, at][:, None]
-                less = (nn.functional.pad(t, (0, -len(at) % _FEW_SIZES)) for t in (part * more[at], part))
-                sums.append(torch.cat([factor * gram + products(*less), target], 1))
+                less = products(in_few_sizes(part * more[at]), in_few_sizes(part))
+                sums.append(torch.cat([factor * gram + less, target], 1))
                 continue
         weighed = own * weight
         sums.append(torch.cat([products(weighed, own), weighed @ y[row][:, None]], 1))

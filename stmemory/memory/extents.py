@@ -9,7 +9,7 @@ from torch import Tensor
 
 from stmemory.errors import ShapeError
 
-__all__ = ["are_within", "checked_extent", "inside", "slices_of", "whole_extent", "with_extents"]
+__all__ = ["are_within", "cells_in_use", "checked_extent", "inside", "slices_of", "whole_extent", "with_extents"]
 
 
 def whole_extent(shape: Sequence[int], device: torch.device | str | None = None) -> Tensor:
@@ -62,6 +62,16 @@ def inside(extent: Tensor, shape: Sequence[int]) -> Tensor:
         along = (place >= extent[..., dim, :1]) & (place < extent[..., dim, 1:])  # [*, S_dim]
         found &= along.view(*before, *[length if other == dim else 1 for other in range(len(shape))])
     return found
+
+
+def cells_in_use(extent: Tensor, valid: Tensor, shape: Sequence[int]) -> Tensor:
+    """Which positions are part of a template, bool `[B, K, *S]`: those in the extents `[B, K, d, 2]` of valid slots
+    `[B, K]`.
+
+    >>> cells_in_use(torch.tensor([[[[1, 3]], [[0, 4]]]]), torch.tensor([[True, False]]), (4,)).sum(2).tolist()
+    [[2, 0]]
+    """
+    return inside(extent, shape) & valid.view(*valid.shape, *[1] * len(shape))
 
 
 def slices_of(extent: Tensor) -> Iterator[tuple[slice, ...]]:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from stmemory.errors import BankError, OptionError, ShapeError
-from stmemory.memory.attention import attend_in_blocks
+from stmemory.memory.attention import attend_in_blocks, in_few_sizes
 from stmemory.memory.bank import MemoryBank
 from stmemory.memory.checks import check_floats
+from stmemory.memory.extents import cells_in_use
 from stmemory.memory.packing import packed, unpacked
 from stmemory.memory.slots import note_written, written
 from stmemory.memory.undo import Undo
@@ -21,7 +22,6 @@ __all__ = ["ReadCache", "SpaceTimeRead", "memory_tokens", "space_time_read"]
 _AFFINITIES = ("dot", "l2")
 _TOP_K_ELEMENTS = 1 << 24  # scores held at once when top_k is set: 64 MiB
 _HIDDEN = -1e30  # score of a slot that holds nothing
-_FEW_SIZES = 512  # cells of which there is a multiple: the library prepares itself for every size, and keeps that
 
 
 class ReadCache:
@@ -182,13 +182,20 @@ class SpaceTimeRead(nn.Module):
             query_key.flatten(2),
             keys[of].flatten(3),
             values[of].flatten(3),
-            (bank.cells.flatten(2) if bank.has_extents else bank.valid)[of],
+            self._in_use(bank, of),
             affinity=self.affinity,
             scale=self.scale,
             top_k=self.top_k,
             bias=None if bias is None else bias[of],
         )
         return recalled.reshape(*recalled.shape[:2], *query_key.shape[2:])
+
+    @staticmethod
+    def _in_use(bank: MemoryBank, of: slice) -> Tensor:
+        """What of some rows counts, `[R, K]`, or `[R, K, n]` where templates have extents."""
+        if not bank.has_extents:
+            return bank.valid[of]
+        return cells_in_use(bank.extent[of], bank.valid[of], bank.templates.shape[3:]).flatten(2)
 
     def bias(self, bank: MemoryBank) -> Tensor | None:
         """What is added to the scores of each slot, `[B, K]`; None where nothing is."""
@@ -326,7 +333,7 @@ def _read_blocked(query: Tensor, keys: Tensor, values: Tensor, valid: Tensor, sc
         if len(used) < memory.shape[1]:
             memory, contents = memory.index_select(1, used), contents.index_select(1, used)
         # always, so that sums have one order, whatever else the bank has room for
-        memory, contents = (nn.functional.pad(t, (0, -len(used) % _FEW_SIZES)) for t in (memory, contents))
+        memory, contents = in_few_sizes(memory), in_few_sizes(contents)
         memory[-1, len(used) :] = _HIDDEN
     return attend_in_blocks((query * scale).t().contiguous(), memory.t().contiguous(), contents).t()
 

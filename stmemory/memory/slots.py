@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from stmemory.errors import BankError
-from stmemory.memory.extents import are_within, inside, whole_extent
+from stmemory.memory.extents import are_within, cells_in_use, whole_extent
 from stmemory.memory.packing import packed, unpacked
 from stmemory.memory.similarity import similarities
 from stmemory.memory.undo import Undo
@@ -101,8 +101,7 @@ class Slots(nn.Module):
     @property
     def cells(self) -> Tensor:
         """Bool `[B, K, *S]`: the positions that are part of a template."""
-        shape = self["templates"].shape[3:]
-        return inside(self["extent"], shape) & self["valid"].view(*self["valid"].shape, *[1] * len(shape))
+        return cells_in_use(self["extent"], self["valid"], self["templates"].shape[3:])
 
     @property
     def nbytes(self) -> int:
@@ -206,13 +205,15 @@ class Slots(nn.Module):
     def _compare_one(self, row: Tensor, hub: int, others: list[int], keys: Tensor) -> None:
         """Compare one slot of a row `[1]` with others of it, itself among them or not."""
         slot, partners = (torch.tensor(k, device=row.device) for k in ([hub], [k for k in others if k != hub]))
-        cells = self.cells if self.partial else None
+        cells = None  # [1, K, *S]
+        if self.partial:
+            cells = cells_in_use(self["extent"][row], self["valid"][row], self["templates"].shape[3:])
         if hub in others:  # each position finds itself; one without a direction finds nothing
             found = (keys[row, slot] != 0).any(1)  # [1, *S]
-            own = found.flatten(1).float().mean(1) if cells is None else found[cells[row, slot]].float().mean()[None]
+            own = found.flatten(1).float().mean(1) if cells is None else found[cells[:, hub]].float().mean()[None]
             self.put("similarity", (row, slot, slot), own)
         if len(partners):
-            both = None if cells is None else (cells[row, slot], cells[row[:, None], partners[None]])
+            both = None if cells is None else (cells[:, hub], cells[:, partners])
             forth, back = similarities(keys[row, slot], keys[row[:, None], partners[None]], cells=both)
             self.put("similarity", (row[:, None], slot[None], partners[None]), forth)
             self.put("similarity", (row[:, None], partners[None], slot[None]), back)

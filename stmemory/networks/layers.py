@@ -69,13 +69,14 @@ class FrameFeatures:
         Returns:
             The same record with `B` in place of `V`.
         """
-        return self._changed(lambda tensor: of_rows(tensor, video))
+        return self.changed(lambda tensor: of_rows(tensor, video))
 
     def detach(self) -> FrameFeatures:
         """The same record without its graph."""
-        return self._changed(Tensor.detach)
+        return self.changed(Tensor.detach)
 
-    def _changed(self, change: Callable[[Tensor], Tensor]) -> FrameFeatures:
+    def changed(self, change: Callable[[Tensor], Tensor]) -> FrameFeatures:
+        """The same record with a change to every map."""
         return FrameFeatures(
             frame=change(self.frame),
             key=change(self.key),

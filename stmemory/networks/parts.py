@@ -7,6 +7,7 @@ from typing import Self
 
 from torch import Tensor, nn
 
+from stmemory.io.masks import bounding_box
 from stmemory.networks.layers import FrameFeatures
 
 __all__ = ["Part"]
@@ -50,15 +51,14 @@ class Part:
             The rectangle, of one of few sizes; None where the mask is empty.
         """
         there = nn.functional.max_pool2d(mask[None], _CELL)[0] >= 0.5  # [h, w]
-        rows, columns = (there.any(dim).nonzero().flatten().tolist() for dim in (1, 0))
-        if not rows:
+        box = bounding_box(there)
+        if box is None:
             return None
-        height, width = there.shape
-        at_edge = rows[0] == 0 or rows[-1] == height - 1 or columns[0] == 0 or columns[-1] == width - 1
-        if leaving and at_edge:
+        (top, bottom, left, right), (height, width) = box, there.shape
+        if leaving and (top == 0 or bottom == height or left == 0 or right == width):
             return cls.whole(mask)
-        top, bottom = _widened(rows[0], rows[-1] + 1, margin, height)
-        left, right = _widened(columns[0], columns[-1] + 1, margin, width)
+        top, bottom = _widened(top, bottom, margin, height)
+        left, right = _widened(left, right, margin, width)
         if (bottom - top) * (right - left) > _MOST * height * width:
             return cls.whole(mask)
         return cls(top, bottom, left, right)
@@ -80,15 +80,8 @@ class Part:
 
     def features(self, features: FrameFeatures) -> FrameFeatures:
         """The part of the features of frames, as if there were no more of them."""
-        return FrameFeatures(
-            frame=self.of(features.frame, 1),
-            key=self.of(features.key, 16),
-            value=self.of(features.value, 16),
-            stride4=self.of(features.stride4, 4),
-            stride8=self.of(features.stride8, 8),
-            stride16=self.of(features.stride16, 16),
-            appearance=None if features.appearance is None else self.of(features.appearance, 8),
-        )
+        width = features.frame.shape[-1]
+        return features.changed(lambda maps: self.of(maps, width // maps.shape[-1]))
 
 
 def _widened(first: int, end: int, margin: int, length: int) -> tuple[int, int]:
