@@ -35,6 +35,18 @@ def test_alignment_equals_the_loops(spatial_dims: int, scale: float) -> None:
     torch.testing.assert_close(expected, feature_alignment(guide, template, scale=scale))
 
 
+@pytest.mark.parametrize("grad", [False, True])
+def test_alignment_in_bfloat16_is_that_of_float32_rounded(grad: bool) -> None:
+    """Templates in bfloat16 are aligned with sums in float32, whichever kernel does it."""
+    guide, template = torch.randn(2, 5, 7).bfloat16(), torch.randn(2, 5, 9).bfloat16()
+    pairs = zip(guide.float(), template.float(), strict=True)
+    expected = torch.stack([references.feature_alignment(one, other, 0.5) for one, other in pairs])
+    with torch.set_grad_enabled(grad):
+        aligned = feature_alignment(guide, template, scale=0.5)
+    assert aligned.dtype == torch.bfloat16
+    torch.testing.assert_close(expected, aligned.float(), atol=0.02, rtol=0.01)
+
+
 @pytest.mark.parametrize("factor", [1.0, 100.0, 1e4])
 def test_alignment_is_safe_for_large_products(factor: float) -> None:
     """A template of large features is rebuilt from its own positions without overflow."""

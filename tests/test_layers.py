@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from stmemory.errors import OptionError
-from stmemory.networks.layers import ConvNorm, ResidualBlock, fold_batch_norm, keep_large_buffers
+from stmemory.networks.layers import ConvNorm, ResidualBlock, convolve, fold_batch_norm, keep_large_buffers
 
 
 def _randomise(network: nn.Module) -> None:
@@ -196,3 +196,39 @@ def test_unknown_names_are_refused(options: dict[str, str], message: str) -> Non
     """A ConvNorm lists the norms or activations that it knows."""
     with pytest.raises(OptionError, match=message):
         ConvNorm(3, 4, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("activation", ["relu", "relu6", "none"])
+@pytest.mark.parametrize(("groups", "stride", "bias"), [(1, 1, True), (4, 2, False)], ids=["dense", "depthwise"])
+def test_a_convolution_with_its_activation_is_one_after_the_other(
+    dtype: torch.dtype, activation: str, groups: int, stride: int, bias: bool
+) -> None:
+    """Bit for bit, in the same layout, whether they are computed in one pass or not, and so with grad."""
+    convolution = nn.Conv2d(4, 8, 3, padding=1, stride=stride, groups=groups, bias=bias).to(dtype)
+    features = (6 * torch.randn(2, 4, 9, 7)).to(dtype).contiguous(memory_format=torch.channels_last)
+    after = {"relu": F.relu, "relu6": F.relu6, "none": torch.clone}[activation]
+    with torch.no_grad():
+        expected, found = after(convolution(features)), convolve(convolution, features, activation)
+        assert torch.equal(expected, found)
+        assert expected.stride() == found.stride()
+    with torch.enable_grad():
+        assert torch.equal(expected, convolve(convolution, features, activation))
+
+
+@pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_convolution_pointwise"), reason="a build of torch without oneDNN")
+def test_a_layer_computes_its_activation_in_the_same_pass() -> None:
+    """Where torch can do so, a folded layer and a residual block call one operation for both."""
+    layer = ConvNorm(4, 4, activation="relu6").eval()
+    fold_batch_norm(layer)
+    for module, passes in ((layer, 1), (ResidualBlock(4), 1)):
+        with torch.inference_mode(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+            module(torch.rand(1, 4, 6, 6))
+        called = [event.count for event in seen.key_averages() if event.key == "mkldnn::_convolution_pointwise"]
+        assert called == [passes]
+
+
+def test_no_rows_are_convolved_to_no_rows() -> None:
+    """An empty batch is one more shape."""
+    with torch.inference_mode():
+        assert convolve(nn.Conv2d(3, 8, 1), torch.rand(0, 3, 4, 5), "relu").shape == (0, 8, 4, 5)

@@ -215,8 +215,10 @@ _WHOLE = {
     torch.ops.aten.scaled_dot_product_attention: _attention,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention,
 }
-if hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # some builds of torch are without oneDNN, see `products`
+if hasattr(torch.ops.mkldnn, "_linear_pointwise"):  # some builds of torch are without oneDNN
     _WHOLE[torch.ops.mkldnn._linear_pointwise] = _product
+if hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+    _WHOLE[torch.ops.mkldnn._convolution_pointwise] = _convolution
 
 
 def matrix_rate(clock: Clock, dtype: torch.dtype, *, side: int = 2048) -> float:

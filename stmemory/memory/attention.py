@@ -28,9 +28,7 @@ def products(left: Tensor, right: Tensor) -> Tensor:
     free = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
     if not (exact and free and left.numel() and right.numel() and _has_onednn()):
         return left @ right.t()
-    more = (-len(t) % _ROWS for t in (left, right))
-    wide = [nn.functional.pad(t, (0, 0, 0, rows)).contiguous() for t, rows in zip((left, right), more, strict=True)]
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(*wide, None, "none", [], "")
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(_in_few_rows(left), _in_few_rows(right), None, "none", [], "")
     return out[: len(left), : len(right)]
 
 
@@ -40,7 +38,8 @@ def in_few_sizes(maps: Tensor) -> Tensor:
     >>> in_few_sizes(torch.ones(2, 600)).shape
     torch.Size([2, 1024])
     """
-    return nn.functional.pad(maps, (0, -maps.shape[1] % _COLUMNS))
+    more = -maps.shape[1] % _COLUMNS
+    return nn.functional.pad(maps, (0, more)) if more else maps
 
 
 def attend_in_blocks(queries: Tensor, memory: Tensor, contents: Tensor) -> Tensor:
@@ -61,6 +60,12 @@ def attend_in_blocks(queries: Tensor, memory: Tensor, contents: Tensor) -> Tenso
         scores.sub_(scores.amax(1, keepdim=True)).clamp_(min=_LEAST).exp_()
         torch.div(products(scores, contents), scores.sum(1, keepdim=True), out=found[start : start + step])
     return found
+
+
+def _in_few_rows(rows: Tensor) -> Tensor:
+    """`[n, C]` with rows of zeros at the end; itself, where there are enough."""
+    more = -len(rows) % _ROWS
+    return (nn.functional.pad(rows, (0, 0, 0, more)) if more else rows).contiguous()
 
 
 @functools.cache

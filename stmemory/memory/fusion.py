@@ -59,9 +59,11 @@ def feature_alignment(guide: Tensor, template: Tensor, *, scale: float = 1.0) ->
     query = guide.flatten(2).transpose(1, 2).contiguous()  # [P, n, C]; the fused kernel wants C innermost
     source = template.flatten(2).transpose(1, 2).contiguous()
     free = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    if free and guide.device.type == "cpu" and guide.dtype == template.dtype == torch.float32 and len(guide):
-        parts = [attend_in_blocks(q * scale, s, s.t().contiguous()) for q, s in zip(query, source, strict=True)]
-        aligned = torch.stack(parts)
+    narrow = guide.dtype == template.dtype and guide.dtype in (torch.float32, torch.bfloat16)
+    if free and guide.device.type == "cpu" and narrow and len(guide):
+        wide = zip(query.float(), source.float(), strict=True)
+        parts = [attend_in_blocks(q * scale, s, s.t().contiguous()) for q, s in wide]
+        aligned = torch.stack(parts).to(guide.dtype)
     else:
         query, source = query[:, None], source[:, None]
         aligned = nn.functional.scaled_dot_product_attention(query, source, source, scale=scale)[:, 0]

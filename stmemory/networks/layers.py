@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ __all__ = [
     "FrameFeatures",
     "ResidualBlock",
     "check_masks",
+    "convolve",
     "fold_batch_norm",
     "keep_large_buffers",
     "of_rows",
@@ -130,6 +132,7 @@ _GROUPS = 32
 _LARGEST_KEPT = (32 << 20) - (1 << 16)  # bytes
 _NORMS = ("batch", "group", "none")
 _ACTIVATIONS = ("relu", "relu6", "none")
+_FUSED: dict[str, tuple[str, list[float]]] = {"relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6.0])}  # in oneDNN
 
 
 class ConvNorm(nn.Module):
@@ -176,7 +179,7 @@ class ConvNorm(nn.Module):
             bias=norm == "none",
         )
         self.norm = _norm(norm, out_channels)
-        self.activation = _activation(activation)
+        self.activation, self.after = _activation(activation), activation
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
@@ -184,7 +187,8 @@ class ConvNorm(nn.Module):
         if isinstance(norm, nn.BatchNorm2d) and not norm.training and torch.is_grad_enabled():
             out: Tensor = self.activation(self._folded(features, norm))  # a pass over the features less, forth and back
         else:
-            out = self.activation(norm(self.conv(features)))
+            fused = isinstance(norm, nn.Identity)
+            out = convolve(self.conv, features, self.after) if fused else self.activation(norm(self.conv(features)))
         return out
 
     def _folded(self, features: Tensor, norm: nn.BatchNorm2d) -> Tensor:
@@ -257,9 +261,59 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
-        out: Tensor = self.second(torch.relu_(self.first(torch.relu(features))))
+        out: Tensor = self.second(convolve(self.first, torch.relu(features), "relu"))
         kept: Tensor = self.shortcut(features)
         return out.add_(kept) if out.dtype == kept.dtype else kept + out  # they differ under autocast
+
+
+def convolve(convolution: nn.Conv2d, features: Tensor, activation: str) -> Tensor:
+    """A convolution, padded with zeros, and its activation, in one pass where oneDNN computes both: on the CPU, without
+    grad. The result is the same.
+
+    Args:
+        convolution: pads with zeros.
+        features: `[B, Cin, H, W]`.
+        activation: `"relu"`, `"relu6"` or `"none"`.
+
+    >>> convolve(nn.Conv2d(3, 8, 1), torch.rand(1, 3, 4, 5), "relu").shape
+    torch.Size([1, 8, 4, 5])
+    """
+    weight, activated = convolution.weight, activation in _FUSED
+    if activated and features.dtype == weight.dtype and features.numel() and _is_fused(features.dtype, features.device):
+        name, bounds = _FUSED[activation]
+        where = [list(pair) for pair in (convolution.padding, convolution.stride, convolution.dilation)]
+        fused: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            features, weight, convolution.bias, *where, convolution.groups, name, bounds, ""
+        )
+        return fused
+    out: Tensor = convolution(features)
+    if not activated:
+        return out
+    return torch.relu_(out) if activation == "relu" else nn.functional.relu6(out, inplace=True)
+
+
+def _is_fused(dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether oneDNN computes convolutions of that kind together with what follows."""
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+        return False
+    return device.type == "cpu" and _can_fuse(dtype)
+
+
+@functools.cache
+def _can_fuse(dtype: torch.dtype) -> bool:
+    """Whether this build of torch, on this processor, has oneDNN's convolution with an activation, and it does what it
+    should."""
+    if dtype not in (torch.float32, torch.bfloat16):
+        return False
+    try:
+        one = torch.ones(1, 1, 1, 1, device="cpu", dtype=dtype)
+        if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
+        how = (-one.flatten(), [0, 0], [1, 1], [1, 1], 1)
+        found = [torch.ops.mkldnn._convolution_pointwise(8 * one, one, *how, *after, "") for after in _FUSED.values()]
+        return [answer.item() for answer in found] == [7.0, 6.0]  # 8 - 1, at most 6
+    except (AttributeError, RuntimeError, TypeError, NotImplementedError):
+        return False
 
 
 def fold_batch_norm(network: nn.Module) -> int:

@@ -29,7 +29,7 @@ __all__ = [
 STAGES = ((1, 16, 1, 1, 3), (6, 24, 2, 2, 3), (6, 40, 2, 2, 5), (6, 80, 3, 2, 3), (6, 112, 3, 1, 5))
 STEM = 32
 STRIDE4, STRIDE8, STRIDE16 = 24, 40, 112  # channels after stages 1, 2 and 4
-_STRIP = 1 << 21  # numbers of an expanded part that are held at once: 8 MiB in float32
+_STRIP = 8 << 20  # bytes of an expanded part that are held at once
 # an object's score, that of its rivals, where its last mask was about, the surroundings of that, and the others' last
 # masks
 CUES = 5
@@ -53,7 +53,7 @@ class _InvertedResidual(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """`[V, Cin, H, W]` to `[V, C, H/stride, W/stride]`."""
-        middle = self.depthwise.conv.in_channels * features.shape[-1]  # numbers of one expanded row
+        middle = self.depthwise.conv.in_channels * features.shape[-1] * features.element_size()  # bytes of one row
         rows = max(1, _STRIP // (middle * self.stride)) * self.stride  # of the input
         small = rows >= features.shape[-2] or features.shape[-2] % self.stride
         if small or torch.is_grad_enabled() or torch.compiler.is_compiling():
