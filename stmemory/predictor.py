@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Unpack, overload
+from typing import Literal, Unpack, overload
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from stmemory.result import Segmentation
 from stmemory.state import StreamState, load_state
 from stmemory.stream import VOSStream
 from stmemory.types import FrameLike, MaskLike, VideoLike
+from stmemory.weights.devices import fast_dtype
 from stmemory.weights.hub import Where
 from stmemory.weights.pretrained import load_tracking_network
 
@@ -34,7 +35,9 @@ class VOSPredictor:
         network: trained; it is copied. A `SegmentationNetwork`, or another `TrackingNetwork`.
         options: how to track.
         device: where to compute; None keeps the network's.
-        dtype: what to compute in; None keeps the network's (float32 for loaded weights).
+        dtype: what to compute in; None keeps the network's (float32 for loaded weights). `"auto"` is the fastest of
+            those whose masks are as good, see `stmemory.weights.devices.fast_dtype`: they then depend a little on the
+            processor.
         prompter: makes masks of points and boxes for a network that takes masks alone: another predictor whose network
             takes them, or any `Prompter`. None: `lite` prompts itself.
 
@@ -58,7 +61,7 @@ class VOSPredictor:
         *,
         options: TrackingOptions | None = None,
         device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | Literal["auto"] | None = None,
         prompter: VOSPredictor | Prompter | None = None,
     ) -> None:
         if not (isinstance(network, nn.Module) and hasattr(network, "segment")):
@@ -67,6 +70,8 @@ class VOSPredictor:
                 "video model of transformers goes into stmemory.networks.sam2.Sam2Network, one that predicts frames to "
                 "FramePredictor"
             )
+        if dtype == "auto":
+            dtype = fast_dtype(device or next(network.parameters()).device)
         ready = network.ready(device=device, dtype=dtype)
         own = ready_options(options, TrackingOptions(), next(ready.parameters()).device)
         self.options = own.of_network(ready.tracking)
@@ -86,7 +91,7 @@ class VOSPredictor:
         *,
         options: TrackingOptions | None = None,
         device: str | torch.device | None = None,
-        dtype: torch.dtype | None = None,
+        dtype: torch.dtype | Literal["auto"] | None = None,
         prompter: str | Path | VOSPredictor | Prompter | None = None,
         **where: Unpack[Where],
     ) -> VOSPredictor:
@@ -98,7 +103,7 @@ class VOSPredictor:
                 recognised by their `config.json`; they need the extra `sam2`.
             options: how to track.
             device: where to compute, `"cpu"` by default.
-            dtype: what to compute in, float32 by default.
+            dtype: what to compute in, float32 by default; `"auto"` as of the class.
             prompter: as of the class, or the name of its weights, which are loaded with `where` but its revision.
             where: `revision`, `cache_dir`, `token` and `local_files_only`, for repositories; see
                 `stmemory.weights.hub.Where`.

@@ -6,6 +6,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -316,6 +317,21 @@ def test_true_masks_that_changed_in_a_pixel_are_refused(
     file.write_bytes(file.read_bytes()[:-1] + b"!")
     assert 2 == main(command("--resume", **again))
     assert "got other files" in capsys.readouterr().err
+
+
+def test_what_the_network_computes_in_is_chosen_and_recorded(
+    command: Callable[..., list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`--dtype` reaches the network, also that of a process; a run does not go on in another one."""
+    assert 0 == main(command(clips=("walk",)))
+    exact = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert 2 == main(command("--resume", "--dtype", "bfloat16", clips=("walk",)))
+    assert "dtype was float32, is bfloat16" in capsys.readouterr().err
+    assert 0 == main(command("--force", "--dtype", "bfloat16", clips=("walk",)))
+    rounded = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert ("float32", "bfloat16") == (exact["dtype"], rounded["dtype"])
+    sent = pickle.loads(pickle.dumps(Setup(None, TrackingOptions(), dtype="bfloat16")))
+    assert torch.bfloat16 == next(sent.predictor().network.parameters()).dtype
 
 
 def test_a_finished_clip_that_lacks_a_mask_is_done_again(command: Callable[..., list[str]], tmp_path: Path) -> None:

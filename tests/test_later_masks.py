@@ -271,7 +271,8 @@ def test_threads_and_dtype_reach_the_predictor(monkeypatch: pytest.MonkeyPatch) 
     before = torch.get_num_threads()
     try:
         assert 2 == main(["demo", "--threads", "2", "--dtype", "bfloat16"])
+        assert 2 == main(["demo", "--threads", "2", "--dtype", "auto"])
     finally:
         torch.set_num_threads(before)
     assert [2, 2] == [main(["demo"]), main(["demo", "--threads", "0"])]
-    assert [(2, torch.bfloat16), (before, None)] == seen
+    assert [(2, torch.bfloat16), (2, "auto"), (before, None)] == seen

@@ -24,6 +24,7 @@ from stmemory.evaluation.scenes import render_scene
 from stmemory.memory import LearnedPolicy
 from stmemory.options import TrackingOptions, ready_options
 from stmemory.predictor import VOSPredictor
+from stmemory.weights.devices import fast_dtype
 from stmemory.weights.pretrained import fingerprint
 
 FRAMES = clip(6)
@@ -211,6 +212,31 @@ def test_options_of_another_kind_are_an_error() -> None:
     """A dict of options is not taken for them."""
     with pytest.raises(OptionError, match="expected TrackingOptions, got dict"):
         VOSPredictor(tiny_network(), options={"memory_size": 3})
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True, "avx512_bf16": False}, torch.bfloat16),
+        ({"avx512_bf16": False, "avx512_f": True}, torch.float32),
+        ({}, torch.float32),
+        (None, torch.float32),
+    ],
+    ids=["AVX512-BF16", "AMX", "AVX-512", "another processor", "torch before 2.10"],
+)
+def test_auto_computes_in_what_the_processor_is_fast_in(
+    monkeypatch: pytest.MonkeyPatch, known: dict[str, bool] | None, expected: torch.dtype
+) -> None:
+    """bfloat16 only where the processor says that it has instructions for it; other devices keep float32."""
+    if known is None:
+        monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    else:
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    assert expected == next(VOSPredictor(tiny_network(), dtype="auto").network.parameters()).dtype
+    assert torch.float32 == fast_dtype("cuda:1") == fast_dtype(torch.device("meta"))
+    with pytest.raises(OptionError, match="nowhere"):
+        VOSPredictor(tiny_network(), device="nowhere", dtype="auto")
 
 
 def golden_probabilities(dtype: torch.dtype = torch.float32, *, scored: bool = True) -> dict[str, torch.Tensor]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from stmemory.cli.options import (
+    DTYPES,
     Commands,
     add_data_set_options,
     add_scene_options,
@@ -264,9 +265,7 @@ def add_benchmark(commands: Commands) -> None:
         "--sizes", type=_size, nargs="+", default=[(854, 480)], metavar="WxH", help="of frames (default: 854x480)"
     )
     speed.add_argument("--rounds", type=int, default=11, help="steps of each case (default: %(default)s)")
-    speed.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16"), default="float32", help="(default: %(default)s)"
-    )
+    speed.add_argument("--dtype", choices=(*DTYPES, "auto"), default="float32", help="(default: %(default)s)")
     speed.set_defaults(run=_speed)
     passes = benchmarks.add_parser(
         "passes", parents=shared, help="frames of several videos in one pass of the network, or one by one"
@@ -443,6 +442,7 @@ def _speed(arguments: argparse.Namespace) -> int:
         write_speed,
     )
     from stmemory.jobs.track import stop_on_signals
+    from stmemory.weights.devices import fast_dtype
 
     out = None if arguments.out is None else _out_file(arguments.out)
     other = None if arguments.compare is None else read_speed(arguments.compare)  # before the time that measuring takes
@@ -456,7 +456,7 @@ def _speed(arguments: argparse.Namespace) -> int:
         for objects in arguments.objects
     ]
     cases = list(dict.fromkeys(asked))  # one that was given twice would be measured twice and printed once
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}[arguments.dtype]
+    dtype = fast_dtype(predictor.device) if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
     with stop_on_signals(_say_stopping) as stop:
         show = _stopper(arguments.rounds * len(cases), "measure", stop)
         report = measure_speed(

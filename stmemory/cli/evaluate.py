@@ -13,7 +13,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from stmemory.cli.options import Commands, add_data_set_options, chosen_clips, chosen_options, tracking_options
+from stmemory.cli.options import (
+    DTYPES,
+    Commands,
+    add_data_set_options,
+    chosen_clips,
+    chosen_options,
+    tracking_options,
+)
 from stmemory.cli.output import (
     DONE,
     FAILED,
@@ -58,6 +65,9 @@ def add_evaluate(commands: Commands) -> None:
         help="of torch in each process, on the CPU; equal ones give equal bits (default: all, shared out)",
     )
     evaluate.add_argument(
+        "--dtype", choices=DTYPES, default="float32", help="what the network computes in (default: %(default)s)"
+    )
+    evaluate.add_argument(
         "--ray",
         metavar="ADDRESS",
         help="spread over a Ray cluster: its address, auto, or local for one on this machine",
@@ -85,7 +95,13 @@ def _evaluate(arguments: argparse.Namespace) -> int:
     devices = tuple(name.strip() for name in (arguments.device or "cpu").split(","))
     evaluation = Evaluation(
         tuple(chosen_clips(arguments)),
-        Setup(weights, chosen_options(arguments), threads=arguments.threads, revision=arguments.revision),
+        Setup(
+            weights,
+            chosen_options(arguments),
+            threads=arguments.threads,
+            revision=arguments.revision,
+            dtype=arguments.dtype,
+        ),
         about=_about(arguments),
         devices=devices,
         jobs=arguments.jobs,

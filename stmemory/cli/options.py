@@ -125,7 +125,10 @@ def add_compute_options(parser: argparse.ArgumentParser) -> None:
         help="of torch, on the CPU (default: torch's own choice, one a core)",
     )
     group.add_argument(
-        "--dtype", dest="compute_dtype", choices=DTYPES, help="what the network computes in (default: float32)"
+        "--dtype",
+        dest="compute_dtype",
+        choices=(*DTYPES, "auto"),
+        help="what the network computes in (default: float32); auto: bfloat16 on processors that are faster with it",
     )
 
 
@@ -249,12 +252,11 @@ def chosen_predictor(arguments: argparse.Namespace) -> VOSPredictor:
         )
     if threads is not None:
         torch.set_num_threads(threads)
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, None: None}
     return VOSPredictor.from_pretrained(
         arguments.weights,
         options=chosen_options(arguments),
         device=device,
-        dtype=dtypes[name],
+        dtype=name if name in (None, "auto") else getattr(torch, name),
         prompter=getattr(arguments, "prompter", None),
         revision=arguments.revision,
     )

@@ -217,6 +217,7 @@ def _record(evaluation: Evaluation, weights: str) -> dict[str, object]:
         "revision": evaluation.setup.revision,
         "options": evaluation.setup.options.as_dict(),
         "device": ", ".join(kinds),
+        "dtype": evaluation.setup.dtype,
         "threads": evaluation.setup.threads if "cpu" in kinds else None,
         "versions": {"commit": here.commit, "stmemory": here.stmemory, "torch": here.torch},
         "clips": [clip.name for clip in evaluation.clips],
@@ -235,6 +236,7 @@ def _write(evaluation: Evaluation, record: Mapping[str, object], folder: RunFold
             "fingerprint": record["weights"],
         },
         "options": options.as_dict(),
+        "dtype": evaluation.setup.dtype,
         "spread": {
             "devices": list(evaluation.devices),
             "jobs": evaluation.jobs if evaluation.ray else _jobs(evaluation),

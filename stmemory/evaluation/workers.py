@@ -53,6 +53,7 @@ class Setup:
         device: where to compute.
         threads: threads of torch on the CPU; None leaves them as they are.
         revision: revision of a repository; `run_evaluation` makes it a commit, so that all workers load the same.
+        dtype: what the network computes in, by its name in torch.
     """
 
     weights: str | None
@@ -60,6 +61,7 @@ class Setup:
     device: str = "cpu"
     threads: int | None = None
     revision: str | None = None
+    dtype: str = "float32"
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle a learned policy as plain arrays: tensors would need shared memory, which not every machine has."""
@@ -67,7 +69,8 @@ class Setup:
         if isinstance(policy, LearnedPolicy):
             options = dataclasses.replace(options, policy="learned")
             arrays = {name: tensor.detach().cpu().numpy() for name, tensor in policy.state_dict().items()}
-        return _unpickled, (Setup, (self.weights, options, self.device, self.threads, self.revision), arrays)
+        fields = (self.weights, options, self.device, self.threads, self.revision, self.dtype)
+        return _unpickled, (Setup, fields, arrays)
 
     def predictor(self) -> VOSPredictor:
         """Make the predictor, and set the threads of this process.
@@ -78,8 +81,13 @@ class Setup:
         """
         if self.threads is not None:
             torch.set_num_threads(self.threads)
-        device = usable_device(self.device)
-        return VOSPredictor.from_pretrained(self.weights, options=self.options, device=device, revision=self.revision)
+        return VOSPredictor.from_pretrained(
+            self.weights,
+            options=self.options,
+            device=usable_device(self.device),
+            dtype=getattr(torch, self.dtype),
+            revision=self.revision,
+        )
 
 
 def _unpickled(kind: type[Setup], fields: tuple[Any, ...], arrays: Mapping[str, NDArray[np.float32]] | None) -> Setup:
