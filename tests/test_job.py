@@ -66,6 +66,12 @@ class FakePredictor:
         return FakeStream(frame_index, memory, self.fail_at)
 
 
+@pytest.fixture(autouse=True, params=[0, 5], ids=["in turns", "overlapping"])
+def spare(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every fact here holds on a machine that has processors to spare too, which reads ahead and writes behind."""
+    monkeypatch.setattr("stmemory.jobs.track.spare_processors", lambda: request.param)
+
+
 @pytest.fixture
 def job(tmp_path: Path) -> TrackJob:
     """Seven frames with names of their own, a mask, and a folder that does not exist yet."""

@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,7 @@ from torch import Tensor
 from stmemory.errors import MaskError, OptionError, StmemoryError
 from stmemory.io.images import is_image_path
 from stmemory.io.masks import ObjectMasks, to_object_masks
+from stmemory.io.overlap import ReadAhead, WriteBehind, spare_processors
 from stmemory.io.palette import read_palette_png
 from stmemory.io.run_folder import held, write_record
 from stmemory.io.video import OverlayWriter, frame_rate
@@ -146,6 +147,7 @@ def _objects_in(masks: ObjectMasks) -> str:
 
 _log = logging.getLogger(__name__)
 SAVE_SECONDS = 30.0  # at most between two saved states
+_AHEAD = 2  # frames that are read ahead, and masks that are not written yet, at most
 
 
 class Stream(Protocol):
@@ -232,6 +234,9 @@ def run_job(
     source (see `TrackJob`) leaves no state, whether it ends, is lost or is stopped: the masks and the overlay up to
     there are finished.
 
+    Where torch leaves processors free, frames are read and masks written while the network works. A state is saved
+    once the masks up to it are there.
+
     Args:
         predictor: tracks the clip.
         job: what to track, and where to write.
@@ -261,7 +266,21 @@ def run_job(
     stop, notify = stop or Stop(), on_frame or (lambda part, done: None)
     check_folder(job, resume=resume, force=force)
     begun = clock()
-    frames = frames_of(job, lambda: stop.wanted or (job.seconds is not None and clock() - begun >= job.seconds))
+    source = frames_of(job, lambda: stop.wanted or (job.seconds is not None and clock() - begun >= job.seconds))
+    depth = min(_AHEAD, spare_processors()) if job.live is None else 0  # a live source is read ahead by itself
+    with ReadAhead(source, depth=depth) as frames, WriteBehind(depth=depth) as behind:
+        return _opened(predictor, (frames, behind), job, (resume, force), (stop, notify, clock))
+
+
+def _opened(
+    predictor: Predictor,
+    ends: tuple[Iterator[Tensor], WriteBehind],
+    job: TrackJob,
+    again: tuple[bool, bool],
+    how: tuple[Stop, Callable[[str, int], None], Callable[[], float]],
+) -> JobReport:
+    """Run a job whose frames come in, and whose masks go out, at these ends."""
+    (frames, behind), (resume, force) = ends, again
     first = next(frames)
     record = job_record(job, first)
     started = None if resume else _begin(predictor, job, first)  # the folder is touched only once that has worked
@@ -277,51 +296,51 @@ def run_job(
             clear_folder(job, record)
             stream = started
         if job.live is not None:
-            return _follow(stream, frames, job, record, (stop, notify))
-        return _run(stream, frames, job, record, resume, (stop, notify, clock))
+            return _follow(stream, frames, job, record, how[:2])
+        return _run(stream, (frames, behind), job, record, resume, how)
 
 
 def _run(
     stream: Stream,
-    frames: Iterator[Tensor],
+    ends: tuple[Iterator[Tensor], WriteBehind],
     job: TrackJob,
     record: Mapping[str, object],
     resume: bool,
     how: tuple[Stop, Callable[[str, int], None], Callable[[], float]],
 ) -> JobReport:
     """Track from where the stream is, in a folder that is ready and held."""
-    stop, report, clock = how
-    failed = False  # whether the last frame's mask could not be written
+    (frames, behind), (stop, report, clock) = ends, how
+    begun = stream.frame_index + 1
 
     def notify(part: str, done: int) -> None:
         try:
             report(part, done)
         except Exception:  # the caller's; what is done is resumed from
-            stream.save(job.state)
+            with suppress(StmemoryError):
+                behind.wait()
+            if not behind.failed:
+                stream.save(job.state)
             raise
-
-    def write(result: Segmentation, index: int) -> None:
-        nonlocal failed
-        failed = True
-        result.save(job.mask_path(index))
-        failed = False
 
     resumed_at = stream.frame_index + 1 if resume else 0
     error, more = None, False
     try:
-        more = _advance(stream, frames, job, stop, (write, notify, clock))
+        more = _advance(stream, frames, job, stop, (behind, notify, clock))
+        behind.wait()
         if job.overlay and not stop.wanted:
             stream.save(job.state)  # from here on an interruption costs the drawing only
             _draw(job, stream.frame_index + 1, stop, notify)
     except StmemoryError as failure:  # what is done stays, and the report says why there is no more
         error = failure
-    masks = stream.frame_index + 1 - failed
+    with suppress(StmemoryError):  # of a mask: it is the error already, or comes after one of a frame
+        behind.wait()
+    masks = begun + behind.done
     error = error or missing_masks(job, masks)  # some may have been deleted meanwhile
     finished = error is None and not stop.wanted
     if finished and not more:
         write_record(job.record, {**record, "done": True})
         job.state.unlink(missing_ok=True)
-    elif not failed:  # else the state before is resumed from, all of whose masks are there
+    elif not behind.failed:  # else the state before is resumed from, all of whose masks are there
         stream.save(job.state)
     unused = tuple(frame for frame in job.given_frames if frame > stream.frame_index) if finished and not more else ()
     return JobReport(masks, resumed_at, finished, error, more, unused)
@@ -431,13 +450,13 @@ def _advance(
     frames: Iterator[Tensor],
     job: TrackJob,
     stop: Stop,
-    how: tuple[Callable[[Segmentation, int], None], Callable[[str, int], None], Callable[[], float]],
+    how: tuple[WriteBehind, Callable[[str, int], None], Callable[[], float]],
 ) -> bool:
     """Track from the second frame on, and say whether the clip goes on beyond the frames asked for.
 
     Frames that a resumed stream has seen are passed over.
     """
-    write, notify, clock = how
+    behind, notify, clock = how
     saved_at = clock()
     if stream.frame_index == 0:
         stream.save(job.state)  # so that there is always one to resume from
@@ -456,10 +475,11 @@ def _advance(
         if index <= stream.frame_index:
             notify("skip", index + 1)
             continue
-        write(_step(stream, frame, job, index), index)
+        behind.do(_step(stream, frame, job, index).save, job.mask_path(index))
         notify("track", index + 1)
         now = clock()
         if (index + 1) % job.save_every == 0 or now - saved_at >= SAVE_SECONDS:
+            behind.wait()
             stream.save(job.state)
             saved_at = now
     return False
