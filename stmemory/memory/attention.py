@@ -47,7 +47,8 @@ def attend_in_blocks(queries: Tensor, memory: Tensor, contents: Tensor) -> Tenso
     `[Cv, n]` with that: `[m, Cv]`. Not for gradients.
 
     Blocked over queries, in the dtype of the queries, float32 or wider; on the CPU faster than the fused kernel, which
-    needs memory and contents of one width.
+    needs memory and contents of one width. Contents may be bfloat16: then so are the weights of their mean, which is
+    summed up in float32 and rounded once.
 
     >>> attend_in_blocks(torch.zeros(1, 2), torch.ones(3, 2), torch.tensor([[1.0, 2.0, 3.0]])).tolist()
     [[2.0]]
@@ -58,7 +59,9 @@ def attend_in_blocks(queries: Tensor, memory: Tensor, contents: Tensor) -> Tenso
     for start in range(0, len(queries), step):
         scores = products(queries[start : start + step], memory)
         scores.sub_(scores.amax(1, keepdim=True)).clamp_(min=_LEAST).exp_()
-        torch.div(products(scores, contents), scores.sum(1, keepdim=True), out=found[start : start + step])
+        torch.div(
+            products(scores.to(contents.dtype), contents), scores.sum(1, keepdim=True), out=found[start : start + step]
+        )
     return found
 
 

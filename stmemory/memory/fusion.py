@@ -61,8 +61,10 @@ def feature_alignment(guide: Tensor, template: Tensor, *, scale: float = 1.0) ->
     free = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
     narrow = guide.dtype == template.dtype and guide.dtype in (torch.float32, torch.bfloat16)
     if free and guide.device.type == "cpu" and narrow and len(guide):
-        wide = zip(query.float(), source.float(), strict=True)
-        parts = [attend_in_blocks(q * scale, s, s.t().contiguous()) for q, s in wide]
+        parts = [
+            attend_in_blocks(q.float() * scale, s.float(), s.t().contiguous())
+            for q, s in zip(query, source, strict=True)
+        ]
         aligned = torch.stack(parts).to(guide.dtype)
     else:
         query, source = query[:, None], source[:, None]
