@@ -67,11 +67,17 @@ def run_xmem(frames: Tensor, masks: Tensor, mark: Callable[[], None]) -> int:
     config = {"mem_every": 5, "deep_update_every": -1, "top_k": 30, "enable_long_term": True, "num_prototypes": 128}
     config |= {"max_mid_term_frames": 10, "min_mid_term_frames": 5, "max_long_term_elements": 10_000}
     config["enable_long_term_count_usage"] = len(frames) / 5 * 128 >= 10_000
-    core = InferenceCore(XMem(config).eval(), config)  # the network adds its sizes to `config`
-    core.set_all_labels(list(range(1, len(masks))))
+    network = XMem(config).eval()  # adds its sizes to `config`
+    core, other = InferenceCore(network, config), InferenceCore(network, config)
+    for one in (core, other):
+        one.set_all_labels(list(range(1, len(masks))))
+    try:
+        other.step(frames[0], masks[1:])
+    except NotImplementedError:  # its first version takes [1, 3, H, W]
+        frames = frames[:, None]
     for index, frame in enumerate(frames):
         mark()
-        core.step(frame[None], None if index else masks[1:])
+        core.step(frame, None if index else masks[1:])
     return bytes_of([vars(core.memory.work_mem), vars(core.memory.long_mem), core.memory.hidden])
 
 
