@@ -267,24 +267,28 @@ def run_job(
     check_folder(job, resume=resume, force=force)
     begun = clock()
     source = frames_of(job, lambda: stop.wanted or (job.seconds is not None and clock() - begun >= job.seconds))
-    depth = min(_AHEAD, spare_processors()) if job.live is None else 0  # a live source is read ahead by itself
-    with ReadAhead(source, depth=depth) as frames, WriteBehind(depth=depth) as behind:
-        return _opened(predictor, (frames, behind), job, (resume, force), (stop, notify, clock))
+    with ReadAhead(source, depth=_depth(job)) as frames:
+        return _opened(predictor, frames, job, (resume, force), (stop, notify, clock))
+
+
+def _depth(job: TrackJob) -> int:
+    """How many frames are read ahead and masks written behind; a live source is read ahead by itself."""
+    return min(_AHEAD, spare_processors()) if job.live is None else 0
 
 
 def _opened(
     predictor: Predictor,
-    ends: tuple[Iterator[Tensor], WriteBehind],
+    frames: Iterator[Tensor],
     job: TrackJob,
     again: tuple[bool, bool],
     how: tuple[Stop, Callable[[str, int], None], Callable[[], float]],
 ) -> JobReport:
-    """Run a job whose frames come in, and whose masks go out, at these ends."""
-    (frames, behind), (resume, force) = ends, again
+    """Run a job whose frames come from there."""
+    resume, force = again
     first = next(frames)
     record = job_record(job, first)
     started = None if resume else _begin(predictor, job, first)  # the folder is touched only once that has worked
-    with held(job.out):
+    with held(job.out), WriteBehind(depth=_depth(job)) as behind:
         check_folder(job, resume=resume, force=force)  # another run may have been there since
         if started is None:
             stream = _reopen(predictor, job, record)
