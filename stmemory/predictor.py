@@ -35,9 +35,9 @@ class VOSPredictor:
         network: trained; it is copied. A `SegmentationNetwork`, or another `TrackingNetwork`.
         options: how to track.
         device: where to compute; None keeps the network's.
-        dtype: what to compute in; None keeps the network's (float32 for loaded weights). `"auto"` is the fastest of
-            those whose masks are as good, see `stmemory.weights.devices.fast_dtype`: they then depend a little on the
-            processor.
+        dtype: what to compute in; None keeps the network's (float32 for loaded weights). `"auto"` is
+            bfloat16 on a CPU with instructions for it, else float32, see `stmemory.weights.devices.fast_dtype`: masks
+            then depend on the processor.
         prompter: makes masks of points and boxes for a network that takes masks alone: another predictor whose network
             takes them, or any `Prompter`. None: `lite` prompts itself.
 

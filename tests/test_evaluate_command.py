@@ -24,6 +24,7 @@ from PIL import Image
 from tiny import tiny_network
 
 from stmemory.cli import main
+from stmemory.errors import OptionError
 from stmemory.evaluation.report import TABLES
 from stmemory.evaluation.run_folder import RunFolder
 from stmemory.evaluation.workers import ClipUpdate, Setup, evaluate_in_processes
@@ -332,6 +333,8 @@ def test_what_the_network_computes_in_is_chosen_and_recorded(
     assert ("float32", "bfloat16") == (exact["dtype"], rounded["dtype"])
     sent = pickle.loads(pickle.dumps(Setup(None, TrackingOptions(), dtype="bfloat16")))
     assert torch.bfloat16 == next(sent.predictor().network.parameters()).dtype
+    with pytest.raises(OptionError, match="dtype: expected a name such as 'float32' or 'bfloat16', got 'auto'"):
+        Setup(None, TrackingOptions(), dtype="auto")
 
 
 def test_a_finished_clip_that_lacks_a_mask_is_done_again(command: Callable[..., list[str]], tmp_path: Path) -> None:

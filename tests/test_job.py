@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import threading
+import time
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from torch import Tensor
 
 from stmemory.errors import FileError, FrameError, MaskError, OptionError, StmemoryError, WeightsError
 from stmemory.io.palette import read_palette_png, write_palette_png
+from stmemory.io.run_folder import held
 from stmemory.io.video import OverlayWriter, iterate_timed_video
 from stmemory.jobs.folder import TrackJob
 from stmemory.jobs.track import JobReport, Stop, run_job, stop_on_signals
@@ -67,9 +71,11 @@ class FakePredictor:
 
 
 @pytest.fixture(autouse=True, params=[0, 5], ids=["in turns", "overlapping"])
-def spare(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+def spare(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """Every fact here holds on a machine that has processors to spare too, which reads ahead and writes behind."""
-    monkeypatch.setattr("stmemory.jobs.track.spare_processors", lambda: request.param)
+    number: int = request.param
+    monkeypatch.setattr("stmemory.jobs.track.spare_processors", lambda: number)
+    return number
 
 
 @pytest.fixture
@@ -87,6 +93,13 @@ def job(tmp_path: Path) -> TrackJob:
 def masks(folder: Path) -> dict[str, bytes]:
     """The masks' files, by name."""
     return {path.name: path.read_bytes() for path in sorted((folder / "masks").iterdir())}
+
+
+def _wait_for(path: Path) -> None:
+    """Until a mask that may be written behind is there."""
+    until = time.monotonic() + 10
+    while not path.exists():
+        assert time.monotonic() < until
 
 
 def stop_at(part: str, done: int, job: TrackJob, **options: bool) -> JobReport:
@@ -512,6 +525,7 @@ def test_two_jobs_do_not_write_into_one_folder(job: TrackJob) -> None:
 
     def begin_another(part: str, done: int) -> None:
         if done == 3:
+            _wait_for(job.mask_path(2))
             for options in ({"force": True}, {"resume": True}):
                 with pytest.raises(OptionError, match="no other run writes into") as error:
                     run_job(FakePredictor(), replace(job, frames=2), **options)
@@ -552,33 +566,88 @@ def test_a_record_names_masks_by_texts(job: TrackJob, names: object) -> None:
     assert before == masks(job.out)
 
 
+def _writes_but(job: TrackJob, index: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the mask of one frame find a full disk."""
+    write = Segmentation.save
+
+    def save(result: Segmentation, path: Path) -> None:
+        if path == job.mask_path(index):
+            raise FileError(f"{path}: expected to write it, got a full disk; make room")
+        write(result, path)
+
+    monkeypatch.setattr(Segmentation, "save", save)
+
+
 def test_a_mask_that_cannot_be_written_ends_the_job_and_is_made_again(
     job: TrackJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The report counts the masks that are there; resumed, the job is as if it had gone through."""
-    whole = Segmentation.save
-
-    def save(result: Segmentation, path: Path) -> None:
-        if path == job.mask_path(5):
-            raise FileError(f"{path}: expected to write it, got a full disk; make room")
-        whole(result, path)
-
-    monkeypatch.setattr(Segmentation, "save", save)
-    report = run_job(FakePredictor(), job)
+    with monkeypatch.context() as patched:
+        _writes_but(job, 5, patched)
+        report = run_job(FakePredictor(), job)
     assert (5, False) == (report.frames, report.finished) and "full disk" in str(report.error)
     assert 5 == len(masks(job.out)) and job.state.exists()
-    monkeypatch.setattr(Segmentation, "save", whole)
     assert run_job(FakePredictor(), job, resume=True).finished
     assert FRAMES == len(masks(job.out))
+
+
+def test_the_folder_is_held_until_nothing_is_written_any_more(
+    job: TrackJob, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes], spare: int
+) -> None:
+    """An interruption in the middle of a step waits for the mask that is being written; the state there is goes on."""
+    begun, write, was_held = threading.Event(), Segmentation.save, list[bool]()
+
+    def save(result: Segmentation, path: Path) -> None:
+        if path == job.mask_path(3):
+            begun.set()
+            time.sleep(0.2 if spare else 0)
+            with pytest.raises(OptionError), held(job.out):
+                pass
+            was_held.append(True)
+        write(result, path)
+
+    class Interrupted(FakeStream):
+        def step(self, frame: Tensor, /) -> Segmentation:
+            if self.frame_index == 3:
+                assert begun.wait(10)
+                raise KeyboardInterrupt
+            return super().step(frame)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Segmentation, "save", save)
+        patched.setattr("test_job.FakeStream", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run_job(FakePredictor(), job)
+    assert [True] == was_held and job.mask_path(3).exists()
+    assert run_job(FakePredictor(), job, resume=True).finished
+    assert whole == masks(job.out)
+
+
+def test_a_callback_that_fails_beside_a_mask_keeps_the_state_before(
+    job: TrackJob, monkeypatch: pytest.MonkeyPatch, whole: dict[str, bytes], spare: int
+) -> None:
+    """What the callback raises comes through, and no state is saved of a frame whose mask is not there."""
+
+    def fail(part: str, done: int) -> None:
+        if done == 4:
+            raise ZeroDivisionError
+
+    told: AbstractContextManager[object] = pytest.raises(ZeroDivisionError) if spare else nullcontext()
+    with monkeypatch.context() as patched:
+        _writes_but(job, 3, patched)
+        with told:  # in turns the mask fails before the callback hears of its frame
+            run_job(FakePredictor(), job, on_frame=fail)
+    assert run_job(FakePredictor(), job, resume=True).finished
+    assert whole == masks(job.out)
 
 
 def test_masks_that_go_while_it_runs_are_missed(job: TrackJob) -> None:
     """A job whose folder is deleted under it does not say that it is finished, and names what is not there."""
 
     def delete(part: str, done: int) -> None:
-        while done == 3 and job.out.exists():
-            if job.mask_path(2).exists():  # written behind
-                shutil.rmtree(job.out)
+        if done == 3:
+            _wait_for(job.mask_path(2))
+            shutil.rmtree(job.out)
 
     report = run_job(FakePredictor(), job, on_frame=delete)
 

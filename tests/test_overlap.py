@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -67,13 +68,29 @@ def test_it_reads_in_another_thread_while_the_caller_works() -> None:
 
 
 def test_calls_are_made_in_order_and_all_of_them() -> None:
-    """Also when the caller fails meanwhile: what was asked for is done."""
+    """The block ends when the last one is made."""
     done: list[int] = []
-    with pytest.raises(KeyboardInterrupt), WriteBehind(depth=2) as behind:
+    with WriteBehind(depth=2) as behind:
         for number in range(8):
             behind.do(done.append, number)
-        raise KeyboardInterrupt
     assert list(range(8)) == done and [] == ours()
+
+
+def test_an_interrupted_caller_drops_what_has_not_begun() -> None:
+    """The call that has begun is waited for: nothing is half done, and no thread is left."""
+    begun, done = threading.Event(), list[int]()
+
+    def slow() -> None:
+        begun.set()
+        time.sleep(0.1)
+        done.append(1)
+
+    with pytest.raises(KeyboardInterrupt), WriteBehind(depth=3) as behind:
+        behind.do(slow)
+        assert begun.wait(10)
+        behind.do(done.append, 2)
+        raise KeyboardInterrupt
+    assert [1] == done and [] == ours()
 
 
 def test_no_more_calls_wait_than_may() -> None:

@@ -42,7 +42,7 @@ from stmemory.evaluation.stages import (
     replay_seconds,
     watched,
 )
-from stmemory.networks.layers import convolve
+from stmemory.networks.layers import _can_fuse, convolve
 
 CPU = torch.device("cpu")
 
@@ -134,7 +134,7 @@ def test_products_are_counted_as_by_hand() -> None:
     assert products.convolutions + 2 * (4 * 3 * 5) * 16 == products.operations["prepare"]
 
 
-@pytest.mark.skipif(not hasattr(torch.ops.mkldnn, "_convolution_pointwise"), reason="a build of torch without oneDNN")
+@pytest.mark.skipif(not _can_fuse(torch.float32), reason="a build of torch without oneDNN")
 def test_a_convolution_with_its_activation_counts_as_one_without() -> None:
     """What follows in the same pass adds no operations."""
     convolution, features = torch.nn.Conv2d(6, 8, 3, padding=1), torch.randn(2, 6, 5, 7)
@@ -148,7 +148,7 @@ def test_a_build_of_torch_without_onednn_can_be_measured() -> None:
     script = (
         "import types, torch; torch.ops.mkldnn = types.SimpleNamespace(); import stmemory.evaluation.stages\n"
         "from stmemory.memory.attention import products; from stmemory.networks.layers import ConvNorm\n"
-        "torch.set_grad_enabled(False); ConvNorm(1, 1, norm='none')(torch.ones(1, 1, 3, 3))\n"
+        "torch.inference_mode()(ConvNorm(1, 1, norm='none'))(torch.ones(1, 1, 3, 3))\n"
         "print(products(torch.ones(1, 3), torch.ones(1, 3)).item())"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)

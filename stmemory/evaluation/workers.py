@@ -53,7 +53,11 @@ class Setup:
         device: where to compute.
         threads: threads of torch on the CPU; None leaves them as they are.
         revision: revision of a repository; `run_evaluation` makes it a commit, so that all workers load the same.
-        dtype: what the network computes in, by its name in torch.
+        dtype: what the network computes in, by its name in torch; no `"auto"`, since other processes may be on other
+            processors.
+
+    Raises:
+        OptionError: an unknown dtype.
     """
 
     weights: str | None
@@ -62,6 +66,10 @@ class Setup:
     threads: int | None = None
     revision: str | None = None
     dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if not isinstance(getattr(torch, self.dtype, None), torch.dtype):
+            raise OptionError(f"dtype: expected a name such as 'float32' or 'bfloat16', got {self.dtype!r}")
 
     def __reduce__(self) -> tuple[object, ...]:
         """Pickle a learned policy as plain arrays: tensors would need shared memory, which not every machine has."""

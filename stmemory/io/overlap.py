@@ -21,7 +21,8 @@ _END: Any = object()
 
 
 def spare_processors() -> int:
-    """How many processors this process may use beside those that torch has threads for.
+    """How many processors this process may run on beside those that torch has threads for. A container's share of their
+    time is not known here, and threads of torch count though a GPU computes.
 
     >>> spare_processors() >= 0
     True
@@ -86,7 +87,8 @@ class ReadAhead(Generic[_Item]):
 class WriteBehind:
     """Calls that are made in a thread, in order, while the caller goes on.
 
-    An error is raised by the call of `do` or `wait` that meets it; what was asked for after it is not done.
+    An error is raised by the call of `do` or `wait` that meets it; what was asked for after it is not done. An error of
+    the caller drops the calls that have not begun.
 
     Args:
         depth: calls that are not done yet, at most; one more makes the caller wait. With 0 each is made when it is
@@ -115,7 +117,7 @@ class WriteBehind:
             if error is None:
                 self.wait()
         finally:
-            self._thread.shutdown()  # what was asked for is done, whatever became of the caller
+            self._thread.shutdown(cancel_futures=True)  # waits for the call that has begun
 
     def do(self, call: Callable[..., object], *arguments: object) -> None:
         """Ask for a call; waits while too many do."""

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Protocol
@@ -243,7 +243,8 @@ def run_job(
         resume: go on from the state in the output folder.
         force: begin again though there are masks of a job already; those are deleted.
         stop: looked at between frames.
-        on_frame: called with `"skip"`, `"track"` or `"draw"` and the number of frames that are through, for progress.
+        on_frame: called with `"skip"`, `"track"` or `"draw"` and the number of frames that are through, for progress;
+            the masks of the last two may not be written yet.
             What it raises ends the job and comes through; the masks that are done and the state to resume from are
             saved.
         clock: seconds, growing; a state is saved every 30, too.
@@ -267,58 +268,57 @@ def run_job(
     check_folder(job, resume=resume, force=force)
     begun = clock()
     source = frames_of(job, lambda: stop.wanted or (job.seconds is not None and clock() - begun >= job.seconds))
-    with ReadAhead(source, depth=_depth(job)) as frames:
-        return _opened(predictor, frames, job, (resume, force), (stop, notify, clock))
+    depth = min(_AHEAD, spare_processors()) if job.live is None else 0  # a live source is read ahead by itself
+    with ReadAhead(source, depth=depth) as frames:
+        first = next(frames)
+        record = job_record(job, first)
+        started = None if resume else _begin(predictor, job, first)  # the folder is touched only once that has worked
+        with held(job.out), WriteBehind(depth=depth) as behind:  # the folder is held until nothing is written any more
+            run = _Run(job, record, frames, behind, stop, notify, clock)
+            check_folder(job, resume=resume, force=force)  # another run may have been there since
+            if started is None:
+                stream = _reopen(predictor, job, record)
+                gone = missing_masks(job, stream.frame_index + 1)
+                if gone is not None:
+                    return JobReport(stream.frame_index + 1, stream.frame_index + 1, finished=False, error=gone)
+            else:
+                started.last.save(job.mask_path(0))
+                clear_folder(job, record)
+                stream = started
+            return _advance_to_end(stream, run, resume=resume) if job.live is None else _follow(stream, run)
 
 
-def _depth(job: TrackJob) -> int:
-    """How many frames are read ahead and masks written behind; a live source is read ahead by itself."""
-    return min(_AHEAD, spare_processors()) if job.live is None else 0
+@dataclass(frozen=True)
+class _Run:
+    """A job under way.
+
+    Attributes:
+        job: what to track, and where to write.
+        record: of the job, as it is written.
+        frames: of the clip.
+        behind: writes the masks.
+        stop: see `run_job`.
+        notify: see `on_frame` of `run_job`.
+        clock: see there.
+    """
+
+    job: TrackJob
+    record: Mapping[str, object]
+    frames: Iterator[Tensor]
+    behind: WriteBehind
+    stop: Stop
+    notify: Callable[[str, int], None]
+    clock: Callable[[], float]
 
 
-def _opened(
-    predictor: Predictor,
-    frames: Iterator[Tensor],
-    job: TrackJob,
-    again: tuple[bool, bool],
-    how: tuple[Stop, Callable[[str, int], None], Callable[[], float]],
-) -> JobReport:
-    """Run a job whose frames come from there."""
-    resume, force = again
-    first = next(frames)
-    record = job_record(job, first)
-    started = None if resume else _begin(predictor, job, first)  # the folder is touched only once that has worked
-    with held(job.out), WriteBehind(depth=_depth(job)) as behind:
-        check_folder(job, resume=resume, force=force)  # another run may have been there since
-        if started is None:
-            stream = _reopen(predictor, job, record)
-            gone = missing_masks(job, stream.frame_index + 1)
-            if gone is not None:
-                return JobReport(stream.frame_index + 1, stream.frame_index + 1, finished=False, error=gone)
-        else:
-            started.last.save(job.mask_path(0))
-            clear_folder(job, record)
-            stream = started
-        if job.live is not None:
-            return _follow(stream, frames, job, record, how[:2])
-        return _run(stream, (frames, behind), job, record, resume, how)
-
-
-def _run(
-    stream: Stream,
-    ends: tuple[Iterator[Tensor], WriteBehind],
-    job: TrackJob,
-    record: Mapping[str, object],
-    resume: bool,
-    how: tuple[Stop, Callable[[str, int], None], Callable[[], float]],
-) -> JobReport:
+def _advance_to_end(stream: Stream, run: _Run, *, resume: bool) -> JobReport:
     """Track from where the stream is, in a folder that is ready and held."""
-    (frames, behind), (stop, report, clock) = ends, how
+    job, behind, stop = run.job, run.behind, run.stop
     begun = stream.frame_index + 1
 
     def notify(part: str, done: int) -> None:
         try:
-            report(part, done)
+            run.notify(part, done)
         except Exception:  # the caller's; what is done is resumed from
             with suppress(StmemoryError):
                 behind.wait()
@@ -329,7 +329,7 @@ def _run(
     resumed_at = stream.frame_index + 1 if resume else 0
     error, more = None, False
     try:
-        more = _advance(stream, frames, job, stop, (behind, notify, clock))
+        more = _advance(stream, replace(run, notify=notify))
         behind.wait()
         if job.overlay and not stop.wanted:
             stream.save(job.state)  # from here on an interruption costs the drawing only
@@ -342,7 +342,7 @@ def _run(
     error = error or missing_masks(job, masks)  # some may have been deleted meanwhile
     finished = error is None and not stop.wanted
     if finished and not more:
-        write_record(job.record, {**record, "done": True})
+        write_record(job.record, {**run.record, "done": True})
         job.state.unlink(missing_ok=True)
     elif not behind.failed:  # else the state before is resumed from, all of whose masks are there
         stream.save(job.state)
@@ -350,32 +350,28 @@ def _run(
     return JobReport(masks, resumed_at, finished, error, more, unused)
 
 
-def _follow(
-    stream: Stream,
-    frames: Iterator[Tensor],
-    job: TrackJob,
-    record: Mapping[str, object],
-    how: tuple[Stop, Callable[[str, int], None]],
-) -> JobReport:
+def _follow(stream: Stream, run: _Run) -> JobReport:
     """Track a live source from its second frame on. There is no state to resume from, and the overlay is drawn at
     once."""
-    stop, notify = how
+    job, stop = run.job, run.stop
     live, error = job.live, None
     part = job.overlay_path.with_name("overlay.part.mp4")
     try:
         with OverlayWriter(part) if job.overlay else nullcontext() as writer:
             if writer is not None and live is not None:
                 writer.write(stream.last.overlay(live.first()), time=0.0)
-            notify("track", 1)
+            run.notify("track", 1)
             while (
-                stream.frame_index + 1 != job.frames and not stop.wanted and (frame := next(frames, None)) is not None
+                stream.frame_index + 1 != job.frames
+                and not stop.wanted
+                and (frame := next(run.frames, None)) is not None
             ):
                 index = stream.frame_index + 1
                 result = _step(stream, frame, job, index)
                 result.save(job.mask_path(index))
                 if writer is not None and live is not None:
                     writer.write(result.overlay(frame), time=live.time)
-                notify("track", index + 1)
+                run.notify("track", index + 1)
     except StmemoryError as failure:  # what is done stays, and the report says why there is no more
         error = failure
     finally:
@@ -384,14 +380,15 @@ def _follow(
         if part.exists():
             os.replace(part, job.overlay_path)
     error = error or missing_masks(job, stream.frame_index + 1)
-    write_record(job.record, {**record, "done": True})
+    write_record(job.record, {**run.record, "done": True})
     unused = tuple(frame for frame in job.given_frames if frame > stream.frame_index)
     return JobReport(stream.frame_index + 1, 0, error is None and not stop.wanted, error, unused=unused)
 
 
 @contextmanager
 def stop_on_signals(on_first: Callable[[], None] | None = None) -> Iterator[Stop]:
-    """Turn ctrl-C and SIGTERM into a wish to stop between two frames; a second one interrupts at once.
+    """Turn ctrl-C and SIGTERM into a wish to stop between two frames; a second one interrupts at once, but for the
+    frame that is being read and the mask that is being written.
 
     An interruption in the middle of a step would leave the stream half changed and not worth saving. Signals that were
     ignored before stay so; outside the main thread nothing changes.
@@ -449,24 +446,18 @@ def _reopen(predictor: Predictor, job: TrackJob, record: Mapping[str, object]) -
     return stream
 
 
-def _advance(
-    stream: Stream,
-    frames: Iterator[Tensor],
-    job: TrackJob,
-    stop: Stop,
-    how: tuple[WriteBehind, Callable[[str, int], None], Callable[[], float]],
-) -> bool:
+def _advance(stream: Stream, run: _Run) -> bool:
     """Track from the second frame on, and say whether the clip goes on beyond the frames asked for.
 
     Frames that a resumed stream has seen are passed over.
     """
-    behind, notify, clock = how
+    job, frames, notify, clock = run.job, run.frames, run.notify, run.clock
     saved_at = clock()
     if stream.frame_index == 0:
         stream.save(job.state)  # so that there is always one to resume from
     notify("track" if stream.frame_index == 0 else "skip", 1)
     for index in itertools.count(1):
-        if stop.wanted:
+        if run.stop.wanted:
             return False
         try:
             frame = next(frames, None)
@@ -479,11 +470,12 @@ def _advance(
         if index <= stream.frame_index:
             notify("skip", index + 1)
             continue
-        behind.do(_step(stream, frame, job, index).save, job.mask_path(index))
+        result = replace(_step(stream, frame, job, index), probabilities=torch.empty(0))  # too large to wait for a disk
+        run.behind.do(result.save, job.mask_path(index))
         notify("track", index + 1)
         now = clock()
         if (index + 1) % job.save_every == 0 or now - saved_at >= SAVE_SECONDS:
-            behind.wait()
+            run.behind.wait()
             stream.save(job.state)
             saved_at = now
     return False

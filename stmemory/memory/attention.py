@@ -47,21 +47,23 @@ def attend_in_blocks(queries: Tensor, memory: Tensor, contents: Tensor) -> Tenso
     `[Cv, n]` with that: `[m, Cv]`. Not for gradients.
 
     Blocked over queries, in the dtype of the queries, float32 or wider; on the CPU faster than the fused kernel, which
-    needs memory and contents of one width. Contents may be bfloat16: then so are the weights of their mean, which is
-    summed up in float32 and rounded once.
+    needs memory and contents of one width. Contents may be in half precision. Where the processor multiplies bfloat16,
+    the weights of a mean of bfloat16 are rounded to it, and so is the sum, before it is divided by that of the weights.
 
     >>> attend_in_blocks(torch.zeros(1, 2), torch.ones(3, 2), torch.tensor([[1.0, 2.0, 3.0]])).tolist()
     [[2.0]]
     """
+    if not _multiplies(contents.dtype):
+        contents = contents.to(queries.dtype)
     found = queries.new_empty(len(queries), len(contents))
     step = max(1, _SCORES // max(1, len(memory)))
     step -= step % _ROWS if step > _ROWS else 0
     for start in range(0, len(queries), step):
         scores = products(queries[start : start + step], memory)
         scores.sub_(scores.amax(1, keepdim=True)).clamp_(min=_LEAST).exp_()
-        torch.div(
-            products(scores.to(contents.dtype), contents), scores.sum(1, keepdim=True), out=found[start : start + step]
-        )
+        weights = scores.to(contents.dtype)
+        whole = weights.sum(1, keepdim=True, dtype=queries.dtype)
+        torch.div(products(weights, contents), whole, out=found[start : start + step])
     return found
 
 
@@ -69,6 +71,15 @@ def _in_few_rows(rows: Tensor) -> Tensor:
     """`[n, C]` with rows of zeros at the end; itself, where there are enough."""
     more = -len(rows) % _ROWS
     return (nn.functional.pad(rows, (0, 0, 0, more)) if more else rows).contiguous()
+
+
+@functools.cache
+def _multiplies(dtype: torch.dtype) -> bool:
+    """Whether it is bfloat16, and products of that are fast here."""
+    try:
+        return dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):
+        return False
 
 
 @functools.cache

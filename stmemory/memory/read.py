@@ -240,7 +240,7 @@ def space_time_read(
 ) -> Tensor:
     """Eq. 13 for B rows: softmax over all cells of all slots in use, in float32, then the weighted sum of their values.
 
-    Sums are float32. Of values in bfloat16, on the CPU without grad, the weights are rounded to bfloat16 too.
+    Sums are float32. Where the CPU multiplies bfloat16, and without grad, the weights of bfloat16 values are rounded.
 
     Args:
         query: `[B, Ck, m]`, or `[1, Ck, m]` for all rows.
@@ -293,10 +293,8 @@ def _read(
         query.to(wide), keys.to(wide), valid, extra.to(wide), affinity
     )  # one more channel: what a score has beside the product
     whole = top_k is None or top_k >= slots * cells
-    narrow = values.dtype == torch.bfloat16  # its products are many times as fast, where they are fast at all
     if whole and query.device.type == "cpu" and not torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        contents = values if narrow else values.to(wide)
-        found = [_read_blocked(query[b % len(query)], keys[b], contents[b], valid[b], scale) for b in range(rows)]
+        found = [_read_blocked(query[b % len(query)], keys[b], values[b], valid[b], scale) for b in range(rows)]
         return torch.stack(found).to(values.dtype) if found else values.new_zeros(0, values.shape[2], query.shape[2])
     queries = query.transpose(1, 2).expand(rows, -1, -1)  # [B, m, Ck+1]
     memory = keys.transpose(2, 3).flatten(1, 2)  # [B, K n, Ck+1]

@@ -133,6 +133,7 @@ _LARGEST_KEPT = (32 << 20) - (1 << 16)  # bytes
 _NORMS = ("batch", "group", "none")
 _ACTIVATIONS = ("relu", "relu6", "none")
 _FUSED: dict[str, tuple[str, list[float]]] = {"relu": ("relu", []), "relu6": ("hardtanh", [0.0, 6.0])}  # in oneDNN
+_AFTER: dict[type[nn.Module], str] = {nn.ReLU: "relu", nn.ReLU6: "relu6"}
 
 
 class ConvNorm(nn.Module):
@@ -179,7 +180,7 @@ class ConvNorm(nn.Module):
             bias=norm == "none",
         )
         self.norm = _norm(norm, out_channels)
-        self.activation, self.after = _activation(activation), activation
+        self.activation = _activation(activation)
 
     def forward(self, features: Tensor) -> Tensor:
         """See the class."""
@@ -187,8 +188,8 @@ class ConvNorm(nn.Module):
         if isinstance(norm, nn.BatchNorm2d) and not norm.training and torch.is_grad_enabled():
             out: Tensor = self.activation(self._folded(features, norm))  # a pass over the features less, forth and back
         else:
-            fused = isinstance(norm, nn.Identity)
-            out = convolve(self.conv, features, self.after) if fused else self.activation(norm(self.conv(features)))
+            known = _AFTER.get(type(self.activation)) if isinstance(norm, nn.Identity) else None
+            out = convolve(self.conv, features, known) if known else self.activation(norm(self.conv(features)))
         return out
 
     def _folded(self, features: Tensor, norm: nn.BatchNorm2d) -> Tensor:
@@ -267,36 +268,39 @@ class ResidualBlock(nn.Module):
 
 
 def convolve(convolution: nn.Conv2d, features: Tensor, activation: str) -> Tensor:
-    """A convolution, padded with zeros, and its activation, in one pass where oneDNN computes both: on the CPU, without
-    grad. The result is the same.
+    """A convolution and its activation, in one pass where oneDNN computes both: on the CPU, in inference mode. The
+    result is the same but for rounding.
 
     Args:
-        convolution: pads with zeros.
+        convolution: any; one with hooks, of another class or with other padding than zeros is called as it is.
         features: `[B, Cin, H, W]`.
         activation: `"relu"`, `"relu6"` or `"none"`.
 
     >>> convolve(nn.Conv2d(3, 8, 1), torch.rand(1, 3, 4, 5), "relu").shape
     torch.Size([1, 8, 4, 5])
     """
-    weight, activated = convolution.weight, activation in _FUSED
-    if activated and features.dtype == weight.dtype and features.numel() and _is_fused(features.dtype, features.device):
+    if activation in _FUSED and _is_fused(convolution, features):
         name, bounds = _FUSED[activation]
         where = [list(pair) for pair in (convolution.padding, convolution.stride, convolution.dilation)]
         fused: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            features, weight, convolution.bias, *where, convolution.groups, name, bounds, ""
+            features, convolution.weight, convolution.bias, *where, convolution.groups, name, bounds, ""
         )
         return fused
     out: Tensor = convolution(features)
-    if not activated:
+    if activation not in _FUSED:
         return out
     return torch.relu_(out) if activation == "relu" else nn.functional.relu6(out, inplace=True)
 
 
-def _is_fused(dtype: torch.dtype, device: torch.device) -> bool:
-    """Whether oneDNN computes convolutions of that kind together with what follows."""
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu"):
+def _is_fused(convolution: nn.Conv2d, features: Tensor) -> bool:
+    """Whether oneDNN computes this convolution together with what follows."""
+    plain = type(features) is Tensor and not torch.compiler.is_compiling() and not torch.is_autocast_enabled("cpu")
+    if not (plain and torch.is_inference_mode_enabled()):  # which leaves out tracing and forward derivatives too
         return False
-    return device.type == "cpu" and _can_fuse(dtype)
+    hooked = convolution._forward_hooks or convolution._forward_pre_hooks  # of pruning, for one, which sets the weight
+    known = type(convolution) is nn.Conv2d and convolution.padding_mode == "zeros" and not hooked
+    fits = known and features.dtype == convolution.weight.dtype and features.device.type == "cpu"
+    return fits and features.numel() > 0 and bool(torch.backends.mkldnn.enabled) and _can_fuse(features.dtype)
 
 
 @functools.cache

@@ -48,8 +48,8 @@ def usable_device(name: str | None) -> torch.device:
 
 
 def fast_dtype(device: str | torch.device) -> torch.dtype:
-    """What is the fastest on a device with no loss that we measured: bfloat16 on a CPU with instructions for it
-    (AVX512-BF16, AMX), else float32, also where torch is too old to say (before 2.10).
+    """bfloat16 on a CPU with instructions for it (AVX512-BF16, AMX), else float32, also where torch is too old to say
+    (before 2.10). What that costs `lite` is in docs/pages/benchmarks.md; of other networks it was not measured.
 
     >>> fast_dtype("meta")
     torch.float32
