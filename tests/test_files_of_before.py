@@ -112,7 +112,8 @@ def test_a_policy_is_the_one_that_was_saved() -> None:
 
 @pytest.mark.usefixtures("_aggregated_as_then")
 def test_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`stmemory track --resume` in a folder that was left after three of six frames writes the masks of one go."""
+    """`stmemory track --resume` in a folder that was left after three of six frames writes the masks of one go, but for
+    the few pixels that rounding decides: the weights are random, and layers may be computed in another order now."""
     for name in ("clip", "network", "run"):
         shutil.copytree(FILES / name, tmp_path / name)
     shutil.copy(FILES / "first.png", tmp_path)
@@ -124,7 +125,7 @@ def test_a_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         expected, actual = (
             np.array(Image.open(path)) for path in (FILES / f"after-{name}", tmp_path / "run" / "masks" / name)
         )
-        assert 0.999 < float((expected == actual).mean())
+        assert 0.995 < float((expected == actual).mean())
 
 
 def test_the_files_are_small() -> None:
