@@ -211,7 +211,8 @@ def _check_digest(path: str | Path, about: dict[str, Any], file: TensorFile, sin
 def _check_belongs(path: str | Path, about: dict[str, Any], weights: str, ours: Mapping[str, object]) -> None:
     if about["weights"] != weights:
         raise WeightsError(
-            f"{path}: expected the weights it was saved with ({about['weights']}), got {weights}; load those"
+            f"{path}: expected the weights it was saved with ({about['weights']}), got {weights}; load those, "
+            "and compute in the dtype of then (dtype=, --dtype): in another one they are others"
         )
     theirs = {**{name: value for name, value in _BEFORE.items() if name in ours}, **about["options"]}
     changed = {

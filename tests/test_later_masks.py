@@ -259,6 +259,30 @@ def test_a_predictor_starts_without_objects_only_when_asked() -> None:
     assert (3,) == tiny_predictor().start(FRAMES[0], boxes(3), allow_empty=True).object_ids
 
 
+@pytest.mark.parametrize(
+    ("chosen", "told"),
+    [((), "cpu"), (("--dtype", "float16"), "cpu, float16"), (("--dtype", "auto"), "cpu, bfloat16")],
+    ids=["default", "chosen", "auto"],
+)
+def test_the_first_line_says_what_is_computed_in(
+    chosen: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it was chosen: also what `auto` comes to."""
+    seen: list[object] = []
+
+    def spy(job: TrackJob, *, device: object) -> None:
+        seen.append(device)
+        raise OptionError("enough")
+
+    monkeypatch.setattr("stmemory.jobs.track.describe_job", spy)
+    monkeypatch.setattr("stmemory.weights.devices.fast_dtype", lambda device: torch.bfloat16)
+    np.save(tmp_path / "clip.npy", np.stack(FRAMES))
+    write_palette_png(tmp_path / "first.png", boxes(4))
+    command = ["track", str(tmp_path / "clip.npy"), "--mask", str(tmp_path / "first.png"), "-o", str(tmp_path / "o")]
+    assert 2 == main([*command, *chosen])
+    assert [told] == seen
+
+
 def test_threads_and_dtype_reach_the_predictor(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--threads` sets torch's threads, `--dtype` what the network computes in, for `track` and for `demo`."""
     seen: list[object] = []

@@ -18,7 +18,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from tiny import CONFIG, boxes, clip, new_predictor, tiny_network, tiny_predictor
 
-from stmemory.errors import OptionError
+from stmemory.errors import OptionError, WeightsError
 from stmemory.evaluation.metrics import region_similarity
 from stmemory.evaluation.scenes import render_scene
 from stmemory.memory import LearnedPolicy
@@ -237,6 +237,15 @@ def test_auto_computes_in_what_the_processor_is_fast_in(
     assert torch.float32 == fast_dtype("cuda:1") == fast_dtype(torch.device("meta"))
     with pytest.raises(OptionError, match="nowhere"):
         VOSPredictor(tiny_network(), device="nowhere", dtype="auto")
+
+
+def test_a_stream_of_another_dtype_is_told_from_other_weights(tmp_path: Path) -> None:
+    """The same weights in bfloat16 are others; the error says what to do."""
+    frames, mask = np.zeros((1, 32, 48, 3), np.uint8), np.zeros((32, 48), np.uint8)
+    mask[8:20, 8:20] = 1
+    tiny_predictor(dtype=torch.bfloat16).start(frames[0], mask).save(tmp_path / "s.safetensors")
+    with pytest.raises(WeightsError, match="compute in the dtype of then"):
+        tiny_predictor().resume(tmp_path / "s.safetensors")
 
 
 def golden_probabilities(dtype: torch.dtype = torch.float32, *, scored: bool = True) -> dict[str, torch.Tensor]:

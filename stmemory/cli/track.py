@@ -102,7 +102,7 @@ def _track_with(arguments: argparse.Namespace, folder: Path) -> int:
     from stmemory.jobs.record import check_folder
     from stmemory.jobs.schedule import masks_by_frame
     from stmemory.jobs.track import describe_job, run_job, stop_on_signals
-    from stmemory.weights.devices import usable_device
+    from stmemory.weights.devices import fast_dtype, usable_device
 
     source = arguments.source if is_live(arguments.source) else Path(arguments.source)
     prompts = chosen_prompts(arguments)
@@ -127,9 +127,10 @@ def _track_with(arguments: argparse.Namespace, folder: Path) -> int:
             shown[part] = progress_on_stderr(total, part)
         shown[part](done)
 
-    described = describe_job(
-        job, device=usable_device(arguments.device)
-    )  # reads all masks, before the weights are loaded
+    device, dtype = usable_device(arguments.device), arguments.compute_dtype
+    chosen = str(fast_dtype(device)).removeprefix("torch.") if dtype == "auto" else dtype
+    where = ", ".join([str(device), *([chosen] if chosen else [])])
+    described = describe_job(job, device=where)  # reads all masks, before the weights are loaded
     predictor = chosen_predictor(arguments)
     print(described, flush=True)
     with stop_on_signals(_say_finishing if job.live is not None else _say_stopping) as stop:

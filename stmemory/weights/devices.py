@@ -70,7 +70,7 @@ def place(module: nn.Module, *, device: str | torch.device | None, dtype: torch.
     if dtype is not None and dtype not in _DTYPES:  # of float8 alone torch can compute nothing
         raise OptionError(
             f"dtype: expected torch.float32, torch.bfloat16, torch.float16 or torch.float64, got {dtype!r}; choose "
-            "one of them"
+            'one of them, or "auto" for a VOSPredictor'
         )
     try:
         module.to(device=None if device is None else torch.device(device), dtype=dtype)
