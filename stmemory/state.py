@@ -212,7 +212,7 @@ def _check_belongs(path: str | Path, about: dict[str, Any], weights: str, ours: 
     if about["weights"] != weights:
         raise WeightsError(
             f"{path}: expected the weights it was saved with ({about['weights']}), got {weights}; load those, "
-            "and compute in the dtype of then (dtype=, --dtype): in another one they are others"
+            "and compute in the dtype of then: in another one they are others"
         )
     theirs = {**{name: value for name, value in _BEFORE.items() if name in ours}, **about["options"]}
     changed = {
