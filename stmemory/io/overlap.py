@@ -106,8 +106,8 @@ class WriteBehind:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="stmemory-write")
         self._depth = depth
         self._waiting: deque[Future[object]] = deque()
-        self._failed = False
         self.done = 0  # calls that were made
+        self.failed = False  # whether one of them has failed
 
     def __enter__(self) -> Self:
         return self
@@ -128,22 +128,17 @@ class WriteBehind:
             self._waiting.popleft().result()
         self._waiting.append(self._thread.submit(self._made, call, arguments))
 
-    @property
-    def failed(self) -> bool:
-        """Whether a call has failed."""
-        return self._failed
-
     def wait(self) -> None:
         """Wait until everything that was asked for is done."""
         while self._waiting:
             self._waiting.popleft().result()
 
     def _made(self, call: Callable[..., object], arguments: tuple[object, ...]) -> None:
-        if self._failed:
+        if self.failed:
             return
         try:
             call(*arguments)
             self.done += 1
         except BaseException:
-            self._failed = True
+            self.failed = True
             raise

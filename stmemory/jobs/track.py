@@ -326,7 +326,7 @@ def _advance_to_end(stream: Stream, run: _Run, *, resume: bool) -> JobReport:
                 stream.save(job.state)
             raise
 
-    resumed_at = stream.frame_index + 1 if resume else 0
+    resumed_at = begun if resume else 0
     error, more = None, False
     try:
         more = _advance(stream, replace(run, notify=notify))

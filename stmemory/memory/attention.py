@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor, nn
 
-__all__ = ["attend_in_blocks", "in_few_sizes", "products"]
+__all__ = ["attend_in_blocks", "in_few_sizes", "multiplies_bfloat16", "products"]
 
 # Of rows and of columns there is a multiple: the library prepares itself for every size, and keeps that.
 _ROWS, _COLUMNS = 128, 512
@@ -53,7 +53,7 @@ def attend_in_blocks(queries: Tensor, memory: Tensor, contents: Tensor) -> Tenso
     >>> attend_in_blocks(torch.zeros(1, 2), torch.ones(3, 2), torch.tensor([[1.0, 2.0, 3.0]])).tolist()
     [[2.0]]
     """
-    if not _multiplies(contents.dtype):
+    if contents.dtype != torch.bfloat16 or not multiplies_bfloat16():
         contents = contents.to(queries.dtype)
     found = queries.new_empty(len(queries), len(contents))
     step = max(1, _SCORES // max(1, len(memory)))
@@ -74,10 +74,14 @@ def _in_few_rows(rows: Tensor) -> Tensor:
 
 
 @functools.cache
-def _multiplies(dtype: torch.dtype) -> bool:
-    """Whether it is bfloat16, and products of that are fast here."""
+def multiplies_bfloat16() -> bool:
+    """Whether oneDNN computes in bfloat16 on this processor.
+
+    >>> multiplies_bfloat16() in (False, True)
+    True
+    """
     try:
-        return dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
     except (AttributeError, RuntimeError):
         return False
 

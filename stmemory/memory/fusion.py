@@ -59,8 +59,8 @@ def feature_alignment(guide: Tensor, template: Tensor, *, scale: float = 1.0) ->
     query = guide.flatten(2).transpose(1, 2).contiguous()  # [P, n, C]; the fused kernel wants C innermost
     source = template.flatten(2).transpose(1, 2).contiguous()
     free = not torch.is_grad_enabled() and not torch.compiler.is_compiling()
-    narrow = guide.dtype == template.dtype and guide.dtype in (torch.float32, torch.bfloat16)
-    if free and guide.device.type == "cpu" and narrow and len(guide):
+    known = guide.dtype == template.dtype and guide.dtype in (torch.float32, torch.bfloat16)
+    if free and guide.device.type == "cpu" and known and len(guide):
         parts = [
             attend_in_blocks(q.float() * scale, s.float(), s.t().contiguous())
             for q, s in zip(query, source, strict=True)

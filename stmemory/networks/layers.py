@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from stmemory.errors import OptionError, ShapeError
+from stmemory.memory.attention import multiplies_bfloat16
 
 __all__ = [
     "ConvNorm",
@@ -307,12 +308,10 @@ def _is_fused(convolution: nn.Conv2d, features: Tensor) -> bool:
 def _can_fuse(dtype: torch.dtype) -> bool:
     """Whether this build of torch, on this processor, has oneDNN's convolution with an activation, and it does what it
     should."""
-    if dtype not in (torch.float32, torch.bfloat16):
+    if dtype != torch.float32 and not (dtype == torch.bfloat16 and multiplies_bfloat16()):
         return False
     try:
         one = torch.ones(1, 1, 1, 1, device="cpu", dtype=dtype)
-        if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
-            return False
         how = (-one.flatten(), [0, 0], [1, 1], [1, 1], 1)
         found = [torch.ops.mkldnn._convolution_pointwise(8 * one, one, *how, *after, "") for after in _FUSED.values()]
         return [answer.item() for answer in found] == [7.0, 6.0]  # 8 - 1, at most 6
