@@ -15,6 +15,7 @@ from stmemory.cli.options import (
     add_data_set_options,
     add_scene_options,
     chosen_clips,
+    chosen_dtype,
     chosen_options,
     chosen_predictor,
     tracking_options,
@@ -429,7 +430,6 @@ def _cells(predictor: VOSPredictor, size: tuple[int, int]) -> int:
 
 
 def _speed(arguments: argparse.Namespace) -> int:
-    import torch
 
     from stmemory.evaluation.report import current_circumstances
     from stmemory.evaluation.speed import (
@@ -442,7 +442,6 @@ def _speed(arguments: argparse.Namespace) -> int:
         write_speed,
     )
     from stmemory.jobs.track import stop_on_signals
-    from stmemory.weights.devices import fast_dtype
 
     out = None if arguments.out is None else _out_file(arguments.out)
     other = None if arguments.compare is None else read_speed(arguments.compare)  # before the time that measuring takes
@@ -456,7 +455,7 @@ def _speed(arguments: argparse.Namespace) -> int:
         for objects in arguments.objects
     ]
     cases = list(dict.fromkeys(asked))  # one that was given twice would be measured twice and printed once
-    dtype = fast_dtype(predictor.device) if arguments.dtype == "auto" else getattr(torch, arguments.dtype)
+    dtype = chosen_dtype(arguments.dtype)
     with stop_on_signals(_say_stopping) as stop:
         show = _stopper(arguments.rounds * len(cases), "measure", stop)
         report = measure_speed(

@@ -9,9 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 if TYPE_CHECKING:
+    import torch
+
     from stmemory.evaluation.clips import Clip
     from stmemory.memory.policy import UpdatePolicy
     from stmemory.options import TrackingOptions
@@ -28,6 +30,7 @@ __all__ = [
     "add_scene_options",
     "add_weights_options",
     "chosen_clips",
+    "chosen_dtype",
     "chosen_options",
     "chosen_policy",
     "chosen_predictor",
@@ -228,6 +231,16 @@ def _place(flag: str, text: str, *, frames: bool) -> Place:
     return Place(int(frame or 0), None if object_id is None else int(object_id), where)
 
 
+def chosen_dtype(name: str | None) -> torch.dtype | Literal["auto"] | None:
+    """What `--dtype` names, as `VOSPredictor` takes it."""
+    import torch
+
+    if name is None or name == "auto":
+        return "auto" if name else None
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
 def chosen_predictor(arguments: argparse.Namespace) -> VOSPredictor:
     """The predictor that `tracking_options`, `add_compute_options` and `add_prompt_options` describe; sets the number
     of threads where one is given.
@@ -256,7 +269,7 @@ def chosen_predictor(arguments: argparse.Namespace) -> VOSPredictor:
         arguments.weights,
         options=chosen_options(arguments),
         device=device,
-        dtype=name if name in (None, "auto") else getattr(torch, name),
+        dtype=chosen_dtype(name),
         prompter=getattr(arguments, "prompter", None),
         revision=arguments.revision,
     )

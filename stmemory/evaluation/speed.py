@@ -10,7 +10,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -121,7 +121,7 @@ def measure_speed(
     cases: Sequence[SpeedCase],
     *,
     rounds: int = 11,
-    dtype: torch.dtype | None = None,
+    dtype: torch.dtype | Literal["auto"] | None = None,
     on_round: Callable[[int], bool | None] | None = None,
 ) -> SpeedReport:
     """Step a stream of every case once a round, so that a machine that slows down for a while slows all of them.
@@ -203,7 +203,7 @@ def coloured_boxes(objects: int, height: int, width: int) -> tuple[list[NDArray[
 class _Runner:
     """A stream that shows the clip of its case forth and back."""
 
-    def __init__(self, predictor: VOSPredictor, case: SpeedCase, dtype: torch.dtype | None) -> None:
+    def __init__(self, predictor: VOSPredictor, case: SpeedCase, dtype: torch.dtype | Literal["auto"] | None) -> None:
         options = dataclasses.replace(
             predictor.options, memory_size=case.memory_size, policy=case.policy, write_gate=0.0
         )
